@@ -1,0 +1,77 @@
+"""The one place that starts programs, and says which."""
+
+import logging
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from hfdlc.errors import CommandFailed, HfdlcError
+
+log = logging.getLogger("hfdlc.process")
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[str] | None = subprocess.DEVNULL,
+    stdout: int | IO[str] | None = None,
+    stderr: int | IO[str] | None = None,
+    new_session: bool = False,
+) -> subprocess.Popen[str]:
+    """Start a program whose environment is this process's, with `env` on top.
+
+    Raises HfdlcError where there is no such program.
+    """
+    log.info("$ %s", shlex.join(argv))
+    try:
+        return subprocess.Popen(
+            argv,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            start_new_session=new_session,
+        )
+    except FileNotFoundError as error:
+        raise HfdlcError(f"the program {argv[0]!r} is not there", then=f"install {argv[0]}") from error
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and give what it wrote, standard output and error apart.
+
+    Raises CommandFailed where it ends with an error (unless `check` is false) or runs past `timeout` seconds.
+    """
+    process = start(
+        argv,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        out, err = process.communicate(stdin, timeout)
+    except BaseException as error:
+        process.kill()
+        out, err = process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CommandFailed(argv, 124, f"{out}{err}\n(ended after {timeout:g} s)") from error
+        raise
+    if check and process.returncode:
+        raise CommandFailed(argv, process.returncode, err or out)
+    return subprocess.CompletedProcess(list(argv), process.returncode, out, err)

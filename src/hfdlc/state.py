@@ -1,0 +1,67 @@
+"""The state folder: what is kept between runs, and may be lost at the cost of time."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfdlc.errors import HfdlcError
+
+
+@dataclass(frozen=True)
+class State:
+    """The folder `$HFDLC_STATE`, else `$XDG_CACHE_HOME/hfdlc`, else `~/.cache/hfdlc`."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> "State":
+        """Where the environment says that it is; it is made when something is first written there."""
+        if chosen := environ.get("HFDLC_STATE"):
+            return cls(Path(chosen).absolute())
+        cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/root")) / ".cache"
+        return cls(Path(cache).absolute() / "hfdlc")
+
+    def folder(self, name: str) -> Path:
+        """A folder below the root, made where it is missing."""
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Hold the named lock; the kernel lets go of it when the process ends, however it ends.
+
+        Raises HfdlcError that names the holder where `wait` is false and another process has it.
+        """
+        path = self.folder("locks") / name
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise HfdlcError(
+                    f"{name} is in use by {holder}", where=str(path), then="wait for it to end, then run this again"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()}\n")
+            file.flush()
+            yield
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old text or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
