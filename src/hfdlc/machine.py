@@ -1,0 +1,56 @@
+"""What the building machine is configured with to reach package indexes: read from pip's own configuration."""
+
+import ast
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfdlc.process import run
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@dataclass(frozen=True)
+class PackageSources:
+    """Where this machine takes Python packages from."""
+
+    index: str | None = None  # None: the client's own default
+    extra_indexes: tuple[str, ...] = ()
+    wheel_folders: tuple[Path, ...] = ()
+    certificates: Path | None = None  # a bundle that differs from the distribution's
+    proxies: Mapping[str, str] | None = None
+
+    def uv_arguments(self) -> list[str]:
+        """The same, as uv wants to hear it: it does not read pip's configuration."""
+        index = ["--default-index", self.index] if self.index else []
+        extra = [word for url in self.extra_indexes for word in ("--index", url)]
+        return [*index, *extra, *(word for folder in self.wheel_folders for word in ("--find-links", str(folder)))]
+
+
+def package_sources(environ: Mapping[str, str]) -> PackageSources:
+    """Ask pip for its configuration (files and environment together)."""
+    settings = _settings(run([sys.executable, "-m", "pip", "config", "list"]).stdout)
+    bundle = settings.get("cert") or next((environ[name] for name in BUNDLES if environ.get(name)), None)
+    folders = [Path(word.removeprefix("file://")) for word in settings.get("find-links", "").split()]
+    return PackageSources(
+        index=settings.get("index-url"),
+        # An index in a folder of this machine is out of a container's reach.
+        extra_indexes=tuple(url for url in settings.get("extra-index-url", "").split() if "file:" not in url),
+        wheel_folders=tuple(folder for folder in dict.fromkeys(folders) if folder.is_dir()),
+        certificates=Path(bundle) if bundle and Path(bundle).is_file() else None,
+        proxies={name: environ[name] for name in PROXIES if environ.get(name)},
+    )
+
+
+def _settings(listing: str) -> dict[str, str]:
+    """`global.index-url='…'` lines by option; what comes later in pip's own order of precedence wins."""
+    found: dict[str, str] = {}
+    rank = {"global": 0, "install": 1, ":env:": 2}
+    lines = [line.partition("=") for line in listing.splitlines() if "=" in line]
+    by_section = [(*name.rpartition("."), value) for name, _, value in lines]
+    for section, _, option, value in sorted(by_section, key=lambda line: rank.get(line[0], 0)):
+        if section in rank:
+            found[option] = str(ast.literal_eval(value))
+    return found

@@ -1,0 +1,232 @@
+"""`matrix.yaml` as its author wrote it: read, and checked at the door."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from hfdlc import yaml_text
+from hfdlc.errors import Problems, UserError
+from hfdlc.yaml_text import Document
+
+GROUPS = ("framework", "libraries", "transformers", "toolkit")
+
+
+def _version(text: str) -> str:
+    try:
+        Version(text)
+    except InvalidVersion:
+        raise ValueError(f"{text!r} is no version; write one like 2.13.0") from None
+    return text
+
+
+def _framework(text: str) -> tuple[str, str]:
+    name, _, version = str(text).partition(" ")
+    if name not in ("pytorch", "tensorflow"):
+        raise ValueError(f"{text!r} is no framework; write `pytorch VERSION` or `tensorflow VERSION`")
+    return name, _version(version)
+
+
+def _requirement(text: str) -> str:
+    try:
+        Requirement(text.replace("{version}", "0"))
+    except InvalidRequirement:
+        raise ValueError(f"{text!r} is no requirement; write one like torch=={{version}}") from None
+    return text
+
+
+def _size(text: str) -> int:
+    number, _, unit = str(text).partition(" ")
+    try:
+        return int(float(number) * {"MB": 10**6, "GB": 10**9}[unit])
+    except (ValueError, KeyError):
+        raise ValueError(f"{text!r} is no size; write one like `1.9 GB` or `850 MB`") from None
+
+
+VersionText = Annotated[str, AfterValidator(_version)]
+RequirementText = Annotated[str, AfterValidator(_requirement)]
+Size = Annotated[int, BeforeValidator(_size)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
+Type = Literal["training", "inference"]
+
+
+class Written(BaseModel):
+    """A mapping of the file; a key that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bootstrap(Written):
+    """A system made from the distribution's own packages."""
+
+    suite: str
+    packages: list[str]
+
+
+class Base(Written):
+    """A public image, and how to make its like where no registry is in reach."""
+
+    image: str
+    bootstrap: Bootstrap | None = None
+    platform: str
+
+
+class Installer(Written):
+    """The image in which packages are installed; `requires` come into it by pip."""
+
+    image: str
+    bootstrap: Bootstrap | None = None
+    requires: list[RequirementText]
+
+
+class Source(Written):
+    """Where a framework's build for a device comes from: the package index, or a page of wheels."""
+
+    package: RequirementText
+    page: str | None = None
+
+
+class Framework(Written):
+    """The module that is imported, and a source for each device."""
+
+    import_: str = Field(alias="import")
+    sources: dict[Device, Source]
+
+
+class ImageType(Written):
+    """What a type of image holds, and how large (bytes) it may be, by device."""
+
+    packages: list[RequirementText]
+    size: dict[Literal["cpu", "gpu"], Size]
+
+
+class Release(Written):
+    """One version of a framework with one version of transformers, and the cells that it has."""
+
+    framework: Annotated[tuple[str, str], BeforeValidator(_framework)]
+    transformers: VersionText
+    datasets: VersionText
+    python: Annotated[VersionText, Field(pattern=r"^3\.\d+$")]
+    os: str
+    cutoff: date
+    cells: dict[Type, list[Device]]
+
+
+class Groups(Written):
+    """Packages that are named for a layer group."""
+
+    framework: list[str]
+    libraries: list[str]
+    transformers: list[str]
+    toolkit: list[str]
+
+
+class MatrixFile(Written):
+    """The whole file."""
+
+    default: str
+    releases: list[Release]
+    frameworks: dict[Literal["pytorch", "tensorflow"], Framework]
+    bases: dict[str, Base]
+    installer: Installer
+    groups: Groups
+    types: dict[Type, ImageType]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The file's content with its places, for errors about what it means."""
+
+    file: MatrixFile
+    document: Document
+
+
+def read(path: Path) -> Matrix:
+    """Read and check the file; all its errors are raised at once, each with its line and column."""
+    document = yaml_text.read(path)
+    try:
+        file = MatrixFile.model_validate(document.data)
+    except ValidationError as error:
+        raise Problems([_problem(document, detail) for detail in error.errors()]) from None
+    if problems := list(_unknown_names(document, file)):
+        raise Problems(problems)
+    return Matrix(file, document)
+
+
+def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    for index, release in enumerate(file.releases):
+        name = release.framework[0]
+        if release.os not in file.bases:
+            yield _unknown(document, ("releases", index, "os"), "base", release.os, list(file.bases))
+        if name not in file.frameworks:
+            yield _unknown(document, ("releases", index, "framework"), "framework", name, list(file.frameworks))
+            continue
+        sources = file.frameworks[name].sources  # type: ignore[index]
+        for kind, devices in release.cells.items():
+            path = ("releases", index, "cells", kind)
+            if kind not in file.types:
+                yield _unknown(document, path, "type", kind, list(file.types))
+            for device in devices:
+                if device not in sources:
+                    yield _unknown(document, path, f"source of {name}", device, list(sources))
+
+
+def _problem(document: Document, detail: ErrorDetails) -> UserError:
+    path = _written_path(document, detail["loc"])
+    where = document.where(path)
+    key = str(detail["loc"][-1])
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        return UserError(f"unknown key {key!r}{nearest(key, known)}", where=where, allowed=", ".join(known))
+    if detail["type"] == "missing":
+        return UserError(f"the key {key!r} is missing", where=where)
+    message = detail["msg"].removeprefix("Value error, ")
+    return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", where=where)
+
+
+def _written_path(document: Document, loc: tuple[int | str, ...]) -> yaml_text.Path_:
+    """Pydantic's path without its own additions (the marker for a key of a mapping)."""
+    path = tuple(part for part in loc if part != "[key]")
+    return tuple("import" if part == "import_" else part for part in path)
+
+
+def _known_keys(path: yaml_text.Path_) -> list[str]:
+    """The keys that the mapping at a path may have."""
+    model: Any = MatrixFile
+    for part in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = next(
+                field.annotation for name, field in model.model_fields.items() if (field.alias or name) == part
+            )
+        else:
+            model = _item(model)
+    model = model if isinstance(model, type) else _item(model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _item(annotation: Any) -> Any:
+    """What a list, a mapping or an optional holds."""
+    return next(part for part in reversed(annotation.__args__) if part is not type(None))
+
+
+def _unknown(document: Document, path: yaml_text.Path_, kind: str, name: str, known: list[str]) -> UserError:
+    return UserError(
+        f"unknown {kind} {name!r}{nearest(name, known)}", where=document.where(path), allowed=", ".join(known)
+    )
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`` (did you mean 'X'?)`` where a known name is near, else nothing."""
+    match = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _dotted(path: yaml_text.Path_) -> str:
+    return ".".join(str(part) for part in path)

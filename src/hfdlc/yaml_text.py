@@ -1,0 +1,94 @@
+"""YAML as plain text values, each with its place in the file.
+
+Scalars stay the text that was written: `3.10` is a version, not a number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from hfdlc.errors import Problems, UserError
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a YAML file says, and where it says it."""
+
+    name: str
+    data: Any
+    places: Mapping[Path_, tuple[int, int]]
+
+    def where(self, path: Path_) -> str:
+        """`FILE:LINE:COLUMN` of a value's key, or of the nearest thing around it that is in the file."""
+        while path not in self.places:
+            path = path[:-1]
+        line, column = self.places[path]
+        return f"{self.name}:{line}:{column}"
+
+
+def read(file: Path) -> Document:
+    """Read a YAML file.
+
+    Raises UserError where it cannot be read or is no YAML, Problems where keys stand twice.
+    """
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=file.name, then="run this in the repository's folder") from error
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
+        raise UserError(f"is no YAML: {error.problem}", where=where) from error
+    reader = _Reader(file.name)
+    data = reader.value(node, ()) if node else {}
+    if reader.problems:
+        raise Problems(reader.problems)
+    return Document(file.name, data, {(): (1, 1), **reader.places})
+
+
+class _Reader:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.places: dict[Path_, tuple[int, int]] = {}
+        self.problems: list[UserError] = []
+
+    def value(self, node: Node, path: Path_) -> Any:
+        self.places.setdefault(path, _place(node))
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)
+        is_null = node.style is None and node.value in ("", "~", "null")
+        return None if is_null else node.value
+
+    def _mapping(self, node: MappingNode, path: Path_) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.value in found:
+                first = self.places[(*path, key.value)]
+                line, column = _place(key)
+                self.problems.append(
+                    UserError(
+                        f"the key {key.value!r} stands twice (first in line {first[0]})",
+                        where=f"{self.name}:{line}:{column}",
+                        then="keep one of them",
+                    )
+                )
+                continue
+            self.places[(*path, key.value)] = _place(key)
+            found[key.value] = self.value(value, (*path, key.value))
+        return found
+
+
+def _place(node: Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
