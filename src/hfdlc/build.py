@@ -1,0 +1,175 @@
+"""Building: a plan, carried out by `docker buildx bake`."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from hfdlc import lock
+from hfdlc.cells import Cell
+from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.machine import PackageSources
+from hfdlc.plan import Machine, target_name
+from hfdlc.process import start
+from hfdlc.progress import for_people
+from hfdlc.solve import Solve, Step
+from hfdlc.state import State
+
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where every distribution that we build on keeps them
+
+
+@contextmanager
+def package_access(sources: PackageSources, cells: Sequence[Cell], root: Path, state: State) -> Iterator[Machine]:
+    """The machine's way to package indexes as secrets and a folder of wheels, for as long as a build lasts."""
+    with tempfile.TemporaryDirectory(prefix="access-", dir=state.folder("tmp")) as name:
+        folder = Path(name)
+        secrets = _secrets(sources, folder)
+        wheels, brought = _wheels(sources, cells, root, folder / "wheels")
+        yield Machine(
+            secrets=secrets,
+            contexts={"wheels": str(wheels)} if brought else {},
+            brought=brought,
+            proxies=dict(sources.proxies or {}),
+        )
+
+
+def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
+    """Configuration files for uv and pip, and the certificate bundle, by the names that Dockerfiles use."""
+    uv = ["native-tls = true"] if sources.certificates else []
+    pip = ["[global]", "disable-pip-version-check = true"]
+    if sources.index:
+        uv.append(f"index-url = {json.dumps(sources.index)}")
+        pip.append(f"index-url = {sources.index}")
+    if sources.extra_indexes:
+        uv.append(f"extra-index-url = {json.dumps(list(sources.extra_indexes))}")
+        pip.append(f"extra-index-url = {' '.join(sources.extra_indexes)}")
+    secrets = {}
+    if sources.certificates:
+        pip.append(f"cert = {CERTIFICATES}")
+        secrets["ca"] = str(sources.certificates)
+    for file, lines in (("uv.toml", uv), ("pip.conf", pip)):
+        path = folder / file
+        path.touch(mode=0o600)
+        path.write_text("\n".join(lines) + "\n")
+        secrets[file] = str(path)
+    return secrets
+
+
+def _wheels(
+    sources: PackageSources, cells: Sequence[Cell], root: Path, folder: Path
+) -> tuple[Path, frozenset[str]]:
+    """Gather the machine's own wheels that the cells' framework locks name, and say whose pages they spare."""
+    folder.mkdir()
+    brought = set()
+    for cell in cells:
+        wanted = lock.entries((root / lock.group_file(cell, "framework")).read_text())
+        name = lock.name_of(cell.source.package.format(version=cell.framework_version))
+        framework = next(entry for entry in wanted if entry.name == name)
+        for source in sources.wheel_folders:
+            for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):
+                _link(wheel, folder / wheel.name)
+                if cell.source.page:
+                    brought.add(cell.source.page)
+    return folder, frozenset(brought)
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system
+        target.write_bytes(source.read_bytes())
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build left: the log of all that BuildKit said."""
+
+    log: Path
+    seconds: float
+
+
+def build(
+    bake: dict[str, Any], cells: Sequence[Cell], engine: Engine, root: Path, state: State, out: TextIO
+) -> Path:
+    """Carry out a bake file and give the path of the log.
+
+    Raises HfdlcError with the cell, the instruction, its last lines and the command that repeats it.
+    """
+    log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    solve = Solve(list(bake["target"]))
+    ids = {target_name(cell): cell.id for cell in cells}
+    with tempfile.NamedTemporaryFile("w", suffix=".json", dir=state.folder("tmp")) as file, log.open("w") as text:
+        json.dump(bake, file)
+        file.flush()
+        argv = [*engine.buildx, "bake", "--file", file.name, "--progress", "rawjson", "--allow", "network.host"]
+        process = start(argv, env=engine.environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = _follow(process, solve, text, out, ids)
+    if process.returncode:
+        raise _failure(solve, said, ids, log)
+    return log
+
+
+def _follow(
+    process: subprocess.Popen[str], solve: Solve, log: TextIO, out: TextIO, ids: dict[str, str]
+) -> list[str]:
+    """Show and keep what a build says until it ends; give the lines that were no progress."""
+    assert process.stdout
+    said = []
+    try:
+        with for_people(out, ids) as progress:
+            for line in process.stdout:
+                if not line.startswith("{"):
+                    said.append(line.rstrip())
+                    log.write(line)
+                for event in solve.read(line):
+                    progress.show(event)
+                    if event.kind != "bytes":
+                        how = event.text or event.step.error or ("cached" if event.step.cached else event.kind)
+                        log.write(f"{event.step.name.splitlines()[0][:120]} | {how}\n")
+            process.wait()
+    except BaseException:
+        # The engine ends what runs in its containers when its client goes away.
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    return said
+
+
+def _failure(solve: Solve, said: list[str], ids: dict[str, str], log: Path) -> HfdlcError:
+    failed = solve.failed()
+    cells = [ids[step.target] for step in failed if step.target] or list(ids.values())
+    again = "hfdlc build " + " ".join(dict.fromkeys(cells))
+    if not failed:
+        tail = "\n".join(f"    {line}" for line in said[-15:])
+        return HfdlcError(f"the build did not succeed\n{tail}", where=cells[0], then=_advice(tail, again, log))
+    step = failed[0]
+    return HfdlcError(_told(step), where=cells[0], then=_advice(_told(step), again, log))
+
+
+def _told(step: Step) -> str:
+    instruction = " ".join(step.instruction.split())
+    tail = "\n".join(f"    {line}" for line in list(step.lines)[-12:])
+    return f"the stage {step.stage!r} failed at: {instruction}\n{tail}\n    {step.error.splitlines()[-1]}"
+
+
+def _advice(told: str, again: str, log: Path) -> str:
+    if "no space left on device" in told:
+        again = f"make room (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
+    return f"{again}\n  log: {log}"
+
+
+def with_bases(machine: Machine, bases: dict[str, str], engine: Engine) -> Machine:
+    """The machine's part of a plan, with what stands in for public images and how containers reach the network."""
+    return replace(machine, bases=bases, network="host" if engine.private else None)
+
+

@@ -1,0 +1,77 @@
+"""Dockerfiles: a cell and its locks, printed through the templates."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from hfdlc import lock
+from hfdlc.cells import Cell
+from hfdlc.errors import UserError
+from hfdlc.matrix import GROUPS, Matrix
+
+
+# The time (seconds) that every file of every image carries, so that cells can share their layers.
+EPOCH = 1577836800  # 2020-01-01
+
+
+def labels(cell: Cell) -> dict[str, str]:
+    """What the image says of itself."""
+    axes = {
+        "framework": f"{cell.framework}-{cell.framework_version}",
+        "transformers": cell.transformers_version,
+        "type": cell.type,
+        "device": cell.cuda or cell.device,
+    }
+    return {
+        "org.opencontainers.image.title": cell.id,
+        "org.opencontainers.image.base.name": cell.base_image(),
+        **{f"io.hfdlc.{name}": value for name, value in axes.items()},
+        "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
+    }
+
+
+def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
+    """Every decision that a template prints."""
+    return {
+        "cell": cell,
+        "base": cell.base_image(),
+        "installer_base": matrix.file.installer.image.format(python=cell.python),
+        "installer_lock": lock.installer_file(cell),
+        "locks": {group: lock.group_file(cell, group) for group in GROUPS},
+        "labels": labels(cell),
+        "epoch": EPOCH,
+    }
+
+
+def dockerfile(cell: Cell, matrix: Matrix, templates: Path) -> str:
+    """The text of the cell's Dockerfile.
+
+    Raises UserError with the template's line and the cell where the template is wrong.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is a Dockerfile
+    )
+    try:
+        return environment.get_template(f"{cell.type}.Dockerfile.j2").render(values(cell, matrix))
+    except TemplateError as error:
+        raise UserError(str(error.message), where=_place(error, templates), then=f"for the cell {cell.id}") from error
+
+
+def _place(error: TemplateError, templates: Path) -> str:
+    """The innermost line of a template in the error's traceback."""
+    line = getattr(error, "lineno", None)
+    if line:
+        return f"templates/{error.name}:{line}"  # type: ignore[attr-defined]
+    place, trace = "templates", error.__traceback__
+    while trace:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.is_relative_to(templates):
+            place = f"templates/{file.relative_to(templates)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

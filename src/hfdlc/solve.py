@@ -1,0 +1,89 @@
+"""What BuildKit tells while it works: its raw JSON progress, as events of cells."""
+
+import base64
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+# "[target stage 2/5] RUN …", or without the target where bake builds one alone.
+NAME = re.compile(r"^\[(?P<inside>[^\]]*)\] (?P<instruction>.*)$", re.DOTALL)
+
+
+@dataclass
+class Step:
+    """One vertex of the graph: an instruction of a stage, or a transfer."""
+
+    name: str
+    target: str | None
+    stage: str
+    instruction: str
+    started: bool = False
+    ended: bool = False
+    cached: bool = False
+    error: str = ""
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=40))
+    bytes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step began, ended, wrote a line, or moved bytes."""
+
+    kind: str  # "started" | "ended" | "line" | "bytes"
+    step: Step
+    text: str = ""
+
+
+class Solve:
+    """All that BuildKit has told of one build."""
+
+    def __init__(self, targets: list[str]) -> None:
+        self.targets = targets
+        self.steps: dict[str, Step] = {}
+
+    def failed(self) -> list[Step]:
+        """The steps that ended with an error of their own (not because another one did)."""
+        return [step for step in self.steps.values() if step.error and "context canceled" not in step.error]
+
+    def read(self, line: str) -> Iterator[Event]:
+        """Take in one line of `--progress=rawjson`; a line that is no JSON is passed over."""
+        try:
+            status: dict[str, Any] = json.loads(line)
+        except ValueError:
+            return
+        for vertex in status.get("vertexes") or []:
+            yield from self._vertex(vertex)
+        for moved in status.get("statuses") or []:
+            step = self.steps.get(moved.get("vertex", ""))
+            if step and moved.get("current"):
+                step.bytes[moved["id"]] = moved["current"]
+                yield Event("bytes", step)
+        for written in status.get("logs") or []:
+            if step := self.steps.get(written.get("vertex", "")):
+                for text in base64.b64decode(written["data"]).decode(errors="replace").splitlines():
+                    step.lines.append(text)
+                    yield Event("line", step, text)
+
+    def _vertex(self, vertex: dict[str, Any]) -> Iterator[Event]:
+        step = self.steps.setdefault(vertex["digest"], self._step(vertex["name"]))
+        if vertex.get("started") and not step.started:
+            step.started = True
+            yield Event("started", step)
+        step.cached = step.cached or bool(vertex.get("cached"))
+        step.error = vertex.get("error", "") or step.error
+        if vertex.get("completed") and not step.ended:
+            step.ended = True
+            yield Event("ended", step)
+
+    def _step(self, name: str) -> Step:
+        alone = self.targets[0] if len(self.targets) == 1 else None
+        match = NAME.match(name)
+        if not match:
+            return Step(name, alone, "", name)
+        words = match["inside"].split()
+        target = words.pop(0) if words and words[0] in self.targets else alone
+        stage = words[0] if words and "/" not in words[0] else "image"
+        return Step(name, target, stage, match["instruction"])
