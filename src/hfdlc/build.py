@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,8 +27,10 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where every distribution 
 
 
 @contextmanager
-def package_access(sources: PackageSources, cells: Sequence[Cell], root: Path, state: State) -> Iterator[Machine]:
-    """The machine's way to package indexes as secrets and a folder of wheels, for as long as a build lasts."""
+def package_access(
+    sources: PackageSources, cells: Sequence[Cell], root: Path, state: State
+) -> Iterator[Machine]:
+    """The machine's way to package indexes, as secrets and a folder of wheels, while a build lasts."""
     with tempfile.TemporaryDirectory(prefix="access-", dir=state.folder("tmp")) as name:
         folder = Path(name)
         secrets = _secrets(sources, folder)
@@ -43,7 +45,7 @@ def package_access(sources: PackageSources, cells: Sequence[Cell], root: Path, s
 
 def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
     """Configuration files for uv and pip, and the certificate bundle, by the names that Dockerfiles use."""
-    uv = ["native-tls = true"] if sources.certificates else []
+    uv = ["system-certs = true"] if sources.certificates else []
     pip = ["[global]", "disable-pip-version-check = true"]
     if sources.index:
         uv.append(f"index-url = {json.dumps(sources.index)}")
@@ -66,7 +68,7 @@ def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
 def _wheels(
     sources: PackageSources, cells: Sequence[Cell], root: Path, folder: Path
 ) -> tuple[Path, frozenset[str]]:
-    """Gather the machine's own wheels that the cells' framework locks name, and say whose pages they spare."""
+    """Gather the machine's wheels that the cells' framework locks name; say whose pages they spare."""
     folder.mkdir()
     brought = set()
     for cell in cells:
@@ -90,14 +92,6 @@ def _link(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes())
 
 
-@dataclass(frozen=True)
-class Built:
-    """What a build left: the log of all that BuildKit said."""
-
-    log: Path
-    seconds: float
-
-
 def build(
     bake: dict[str, Any], cells: Sequence[Cell], engine: Engine, root: Path, state: State, out: TextIO
 ) -> Path:
@@ -108,11 +102,25 @@ def build(
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     solve = Solve(list(bake["target"]))
     ids = {target_name(cell): cell.id for cell in cells}
-    with tempfile.NamedTemporaryFile("w", suffix=".json", dir=state.folder("tmp")) as file, log.open("w") as text:
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".json", dir=state.folder("tmp")) as file,
+        log.open("w") as text,
+    ):
         json.dump(bake, file)
         file.flush()
-        argv = [*engine.buildx, "bake", "--file", file.name, "--progress", "rawjson", "--allow", "network.host"]
-        process = start(argv, env=engine.environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        argv = [
+            *engine.buildx,
+            "bake",
+            "--file",
+            file.name,
+            "--progress",
+            "rawjson",
+            "--allow",
+            "network.host",
+        ]
+        process = start(
+            argv, env=engine.environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         said = _follow(process, solve, text, out, ids)
     if process.returncode:
         raise _failure(solve, said, ids, log)
@@ -134,7 +142,9 @@ def _follow(
                 for event in solve.read(line):
                     progress.show(event)
                     if event.kind != "bytes":
-                        how = event.text or event.step.error or ("cached" if event.step.cached else event.kind)
+                        how = (
+                            event.text or event.step.error or ("cached" if event.step.cached else event.kind)
+                        )
                         log.write(f"{event.step.name.splitlines()[0][:120]} | {how}\n")
             process.wait()
     except BaseException:
@@ -151,7 +161,9 @@ def _failure(solve: Solve, said: list[str], ids: dict[str, str], log: Path) -> H
     again = "hfdlc build " + " ".join(dict.fromkeys(cells))
     if not failed:
         tail = "\n".join(f"    {line}" for line in said[-15:])
-        return HfdlcError(f"the build did not succeed\n{tail}", where=cells[0], then=_advice(tail, again, log))
+        return HfdlcError(
+            f"the build did not succeed\n{tail}", where=cells[0], then=_advice(tail, again, log)
+        )
     step = failed[0]
     return HfdlcError(_told(step), where=cells[0], then=_advice(_told(step), again, log))
 
@@ -169,7 +181,5 @@ def _advice(told: str, again: str, log: Path) -> str:
 
 
 def with_bases(machine: Machine, bases: dict[str, str], engine: Engine) -> Machine:
-    """The machine's part of a plan, with what stands in for public images and how containers reach the network."""
+    """The machine's part of a plan, with what stands in for public images, and the containers' network."""
     return replace(machine, bases=bases, network="host" if engine.private else None)
-
-

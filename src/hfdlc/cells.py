@@ -76,11 +76,15 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
                 cell = _cell(matrix, release, kind, device)
                 if cell.id in found:
                     where = matrix.document.where(("releases", index, "cells", kind))
-                    problems.append(UserError(f"{cell.id} is there already", where=where, then="remove one of them"))
+                    problems.append(
+                        UserError(f"{cell.id} is there already", where=where, then="remove one of them")
+                    )
                 found[cell.id] = cell
     if matrix.file.default not in found:
         where = matrix.document.where(("default",))
-        problems.append(UserError(f"{matrix.file.default} is no cell", where=where, then="`hfdlc list` shows all cells"))
+        problems.append(
+            UserError(f"{matrix.file.default} is no cell", where=where, then="`hfdlc list` shows all cells")
+        )
     if problems:
         raise Problems(problems)
     return tuple(found.values())

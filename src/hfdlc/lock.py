@@ -87,7 +87,9 @@ class Resolver:
     sources: PackageSources
     state: State
 
-    def resolve(self, asked: Request, requirements: Iterable[str], constraints: str = "") -> tuple[Entry, ...]:
+    def resolve(
+        self, asked: Request, requirements: Iterable[str], constraints: str = ""
+    ) -> tuple[Entry, ...]:
         """Pin and hash what the requirements need.
 
         Raises HfdlcError with uv's own explanation where that cannot be.
@@ -128,9 +130,13 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
     if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
         return HfdlcError(
             f"a package index is out of reach:\n{reason}",
-            then="`pip config list` shows which index is configured; mend that or the network, then run this again",
+            then="`pip config list` shows which index is configured; mend that, or the network",
         )
-    here = f", or put its wheel into a folder that pip's find-links names (its home is {asked.page})" if asked.page else ""
+    here = (
+        f", or put its wheel into a folder that pip's find-links names (its home is {asked.page})"
+        if asked.page
+        else ""
+    )
     return HfdlcError(what, then=f"change the versions in matrix.yaml{here}")
 
 
@@ -145,7 +151,9 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> None:
 
     framework = needed(cell.requirements()[:1])
     without_toolkit = needed(cell.requirements())
-    named = {canonicalize_name(name): group for group, names in asked.groups for name in names}
+    named: dict[str, str] = {
+        canonicalize_name(name): group for group, names in asked.groups for name in names
+    }
     for group in GROUPS:
         mine = [e for e in everything if group == _group(e.name, named, framework, without_toolkit)]
         title = f"The {group} packages of {cell.id}"
@@ -179,11 +187,9 @@ def text(title: str, asked: Request, locked: Sequence[Entry]) -> str:
 
 def entries(requirements: str) -> tuple[Entry, ...]:
     """The packages of a hashed requirements file."""
-    found: list[Entry] = []
-    for block in re.split(r"\n(?=\S)", requirements.strip()):
-        if match := ENTRY.match(block):
-            found.append(Entry(canonicalize_name(match["name"]), match["version"], block))
-    return tuple(found)
+    blocks = re.split(r"\n(?=\S)", requirements.strip())
+    matches = ((ENTRY.match(block), block) for block in blocks)
+    return tuple(Entry(canonicalize_name(m["name"]), m["version"], block) for m, block in matches if m)
 
 
 def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:

@@ -1,4 +1,4 @@
-"""What the building machine is configured with to reach package indexes: read from pip's own configuration."""
+"""How the building machine reaches package indexes: read from pip's own configuration."""
 
 import ast
 import sys
@@ -26,7 +26,11 @@ class PackageSources:
         """The same, as uv wants to hear it: it does not read pip's configuration."""
         index = ["--default-index", self.index] if self.index else []
         extra = [word for url in self.extra_indexes for word in ("--index", url)]
-        return [*index, *extra, *(word for folder in self.wheel_folders for word in ("--find-links", str(folder)))]
+        return [
+            *index,
+            *extra,
+            *(word for folder in self.wheel_folders for word in ("--find-links", str(folder))),
+        ]
 
 
 def package_sources(environ: Mapping[str, str]) -> PackageSources:

@@ -154,7 +154,8 @@ def read(path: Path) -> Matrix:
     try:
         file = MatrixFile.model_validate(document.data)
     except ValidationError as error:
-        raise Problems([_problem(document, detail) for detail in error.errors()]) from None
+        problems = [_problem(document, detail) for detail in error.errors()]
+        raise Problems(sorted(problems, key=_line)) from None
     if problems := list(_unknown_names(document, file)):
         raise Problems(problems)
     return Matrix(file, document)
@@ -166,7 +167,9 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
         if release.os not in file.bases:
             yield _unknown(document, ("releases", index, "os"), "base", release.os, list(file.bases))
         if name not in file.frameworks:
-            yield _unknown(document, ("releases", index, "framework"), "framework", name, list(file.frameworks))
+            yield _unknown(
+                document, ("releases", index, "framework"), "framework", name, list(file.frameworks)
+            )
             continue
         sources = file.frameworks[name].sources  # type: ignore[index]
         for kind, devices in release.cells.items():
@@ -178,8 +181,12 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
                     yield _unknown(document, path, f"source of {name}", device, list(sources))
 
 
+def _line(problem: UserError) -> tuple[int, ...]:
+    return tuple(int(part) for part in problem.where.split(":")[1:])
+
+
 def _problem(document: Document, detail: ErrorDetails) -> UserError:
-    path = _written_path(document, detail["loc"])
+    path = _written_path(detail["loc"])
     where = document.where(path)
     key = str(detail["loc"][-1])
     if detail["type"] == "extra_forbidden":
@@ -191,7 +198,7 @@ def _problem(document: Document, detail: ErrorDetails) -> UserError:
     return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", where=where)
 
 
-def _written_path(document: Document, loc: tuple[int | str, ...]) -> yaml_text.Path_:
+def _written_path(loc: tuple[int | str, ...]) -> yaml_text.Path_:
     """Pydantic's path without its own additions (the marker for a key of a mapping)."""
     path = tuple(part for part in loc if part != "[key]")
     return tuple("import" if part == "import_" else part for part in path)
@@ -203,7 +210,9 @@ def _known_keys(path: yaml_text.Path_) -> list[str]:
     for part in path:
         if isinstance(model, type) and issubclass(model, BaseModel):
             model = next(
-                field.annotation for name, field in model.model_fields.items() if (field.alias or name) == part
+                field.annotation
+                for name, field in model.model_fields.items()
+                if (field.alias or name) == part
             )
         else:
             model = _item(model)

@@ -40,7 +40,7 @@ def _target(cell: Cell, installer_image: str, machine: Machine, epoch: int) -> d
         **machine.proxies,
     }
     if cell.source.page in machine.brought:
-        args["framework_page"] = ""
+        args["framework_wheels"] = "/wheels"
     target: dict[str, Any] = {
         "context": ".",
         "dockerfile": f"{cell.folder}/Dockerfile",

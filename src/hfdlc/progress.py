@@ -51,7 +51,8 @@ class Plain:
         if event.kind == "started":
             self.began[id(step)] = self.clock()
         if event.kind == "ended" and not step.cached and step.stage:
-            seconds = self.clock() - self.began.get(id(step), self.clock())
+            now = self.clock()
+            seconds = now - self.began.get(id(step), now)
             how = "FAILED" if step.error else f"{seconds:.1f} s"
             cell = self.ids.get(step.target or "", "shared")
             print(f"{cell} | {step.stage} | {_short(step.instruction)} | {how}", file=self.out, flush=True)
@@ -90,7 +91,9 @@ class Lines:
         for target, line in self.lines.items():
             steps = f"{line.done} steps, {line.cached} cached"
             size = f"{line.bytes / 1e6:.0f} MB"
-            table.add_row(self.ids[target], f"{self.clock() - line.began:.0f} s", steps, size, line.stage[:60])
+            table.add_row(
+                self.ids[target], f"{self.clock() - line.began:.0f} s", steps, size, line.stage[:60]
+            )
         return table
 
 

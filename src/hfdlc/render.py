@@ -10,7 +10,6 @@ from hfdlc.cells import Cell
 from hfdlc.errors import UserError
 from hfdlc.matrix import GROUPS, Matrix
 
-
 # The time (seconds) that every file of every image carries, so that cells can share their layers.
 EPOCH = 1577836800  # 2020-01-01
 
@@ -60,7 +59,9 @@ def dockerfile(cell: Cell, matrix: Matrix, templates: Path) -> str:
     try:
         return environment.get_template(f"{cell.type}.Dockerfile.j2").render(values(cell, matrix))
     except TemplateError as error:
-        raise UserError(str(error.message), where=_place(error, templates), then=f"for the cell {cell.id}") from error
+        raise UserError(
+            str(error.message), where=_place(error, templates), then=f"for the cell {cell.id}"
+        ) from error
 
 
 def _place(error: TemplateError, templates: Path) -> str:

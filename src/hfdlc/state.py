@@ -45,7 +45,9 @@ class State:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise HfdlcError(
-                    f"{name} is in use by {holder}", where=str(path), then="wait for it to end, then run this again"
+                    f"{name} is in use by {holder}",
+                    where=str(path),
+                    then="wait for it to end, then run this again",
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()}\n")

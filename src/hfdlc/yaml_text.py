@@ -41,7 +41,9 @@ def read(file: Path) -> Document:
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=file.name, then="run this in the repository's folder") from error
+        raise UserError(
+            f"cannot be read: {error}", where=file.name, then="run this in the repository's folder"
+        ) from error
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:

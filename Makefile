@@ -1,0 +1,44 @@
+# Every target sets up what it needs. `make help` explains them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export HFDLC_STATE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hfdlc
+VENV := .venv
+HFDLC := $(VENV)/bin/hfdlc
+READY := $(VENV)/ready
+
+.PHONY: help setup build build-all test lint serve clean bench-cli
+
+help:  ## explain every target
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+setup: $(READY)  ## make the virtual environment that everything runs in
+
+$(READY): pyproject.toml setup.sh
+	@./setup.sh $(VENV)
+	@touch $@
+
+build: $(READY)  ## build the default cell, check it, print its facts and how to run it
+	@$(HFDLC) build --check
+
+build-all: $(READY)  ## build and check every cell
+	@$(HFDLC) build --check '*'
+
+test: $(READY)  ## lint, then run every test
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/bin/pytest
+
+lint: $(READY)  ## check style, types and Dockerfiles
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/hadolint images/*/*/Dockerfile
+
+serve: $(READY)  ## serve real weights with the default image until Ctrl-C
+	@$(HFDLC) build
+	@$(HFDLC) serve
+
+bench-cli: $(READY)  ## time the command line
+	@$(VENV)/bin/python benchmarks/cli.py
+
+clean:  ## remove the virtual environment and what tools left in the clone
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

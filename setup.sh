@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Makes the virtual environment VENV with the builder in it: setup.sh VENV
+set -euo pipefail
+
+venv=$1
+state=${HFDLC_STATE:-${XDG_CACHE_HOME:-$HOME/.cache}/hfdlc}
+export PIP_CACHE_DIR="$state/pip" PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# The first Python from 3.11 on that can make a virtual environment; prints nothing where there is none.
+python() {
+    local name
+    for name in python3.13 python3.12 python3.11 python3; do
+        if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
+}
+
+if [ -z "$(python)" ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "error: no Python from 3.11 on with venv was found" >&2
+        echo "  next: install python3 and python3-venv, then run this again" >&2
+        exit 1
+    fi
+    echo "installing with apt-get, because they are missing: python3 python3-venv" >&2
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates >&2
+fi
+
+echo "setting up $venv with $(python)" >&2
+"$(python)" -m venv "$venv"
+"$venv/bin/python" -m pip install --quiet --editable '.[dev]'

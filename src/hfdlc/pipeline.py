@@ -1,0 +1,95 @@
+"""The verbs that touch the world, one after another: engine, bases, build, checks, facts."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hfdlc import base, check_run, engine, lock, plan, render
+from hfdlc import build as building
+from hfdlc import facts as reading
+from hfdlc.cells import Cell
+from hfdlc.console import say
+from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.machine import package_sources
+from hfdlc.project import Project
+from hfdlc.state import State
+
+Environ = Mapping[str, str]
+
+
+def build(project: Project, cells: Sequence[Cell], environ: Environ) -> None:
+    """Build the cells' images into the engine that answers, or into a private one.
+
+    Raises HfdlcError where a lock or a Dockerfile is not current, or the build fails.
+    """
+    for cell in cells:
+        lock.check(cell, project.matrix, project.root)
+        _check_rendered(cell, project)
+    state = State.of(environ)
+    used = engine.ensure(environ, state)
+    sources = package_sources(environ)
+    with building.package_access(sources, cells, project.root, state) as machine:
+        machine = building.with_bases(machine, _bases(project, cells, used, state, environ), used)
+        bake = plan.bake(cells, project.matrix.file.installer.image, machine, render.EPOCH)
+        log = building.build(bake, cells, used, project.root, state, sys.stderr)
+    say(f"built {', '.join(cell.id for cell in cells)}\n  log: {log}")
+
+
+def _check_rendered(cell: Cell, project: Project) -> None:
+    file = project.root / cell.folder / "Dockerfile"
+    if not file.is_file() or file.read_text() != render.dockerfile(cell, project.matrix, project.templates):
+        raise HfdlcError(
+            "is not what the matrix and the templates give",
+            where=f"{cell.folder}/Dockerfile",
+            then="hfdlc render",
+        )
+
+
+def _bases(
+    project: Project, cells: Sequence[Cell], used: Engine, state: State, environ: Environ
+) -> dict[str, str]:
+    """What each public image that the cells start from is here."""
+    installer = project.matrix.file.installer
+    wanted = {}
+    for cell in cells:
+        wanted[cell.base_image()] = cell.base.bootstrap
+        wanted[installer.image.format(python=cell.python)] = installer.bootstrap
+    return {
+        image: base.ensure(
+            image, how and base.Bootstrap(how.suite, tuple(how.packages)), used, state, environ
+        )
+        for image, how in wanted.items()
+    }
+
+
+def check(
+    project: Project, cells: Sequence[Cell], environ: Environ, *, again: bool = False
+) -> list[dict[str, Any]]:
+    """Hold built images against their cells.
+
+    What passed for the very same digest is not repeated, unless `again`. Raises HfdlcError where one fails.
+    """
+    raise NotImplementedError(project, cells, environ, again, check_run)
+
+
+def facts(cell: Cell, environ: Environ) -> dict[str, Any]:
+    """The documented object of `hfdlc facts --json`."""
+    return reading.read(cell, _engine(environ)).json()
+
+
+def summary(cell: Cell, environ: Environ) -> str:
+    """A built image's facts, and how to run it, for people."""
+    found = facts(cell, environ)
+    layers = len(found.pop("layers"))
+    found["size"] = f"{found['size'] / 1e9:.2f} GB in {layers} layers"
+    lines = [cell.id, *(f"  {key:22}{value}" for key, value in found.items())]
+    used = _engine(environ)
+    host = f"DOCKER_HOST={used.host} " if used.private else ""
+    network = "--network host -e HF_BIND_HOST=127.0.0.1" if used.private else "-p 127.0.0.1:8080:8080"
+    run = f"{host}docker run --rm {network} -v /path/to/model:/opt/ml/model:ro {cell.id}"
+    return "\n".join([*lines, "run it:", f"  {run}"])
+
+
+def _engine(environ: Environ) -> Engine:
+    return engine.ensure(environ, State.of(environ))

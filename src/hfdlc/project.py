@@ -1,0 +1,44 @@
+"""The repository that a command works on: its matrix, its cells, its folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfdlc import cells, matrix
+from hfdlc.cells import Cell
+from hfdlc.errors import UserError
+from hfdlc.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a `matrix.yaml`."""
+
+    root: Path
+    matrix: Matrix
+    cells: tuple[Cell, ...]
+
+    @property
+    def templates(self) -> Path:
+        """What Dockerfiles are printed from."""
+        return self.root / "templates"
+
+    @property
+    def default(self) -> Cell:
+        """The cell that a command means when none is named."""
+        return next(cell for cell in self.cells if cell.id == self.matrix.file.default)
+
+
+def find(start: Path) -> Project:
+    """The project around a folder.
+
+    Raises UserError where there is none, Problems where its matrix is wrong.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "matrix.yaml").is_file():
+            read = matrix.read(folder / "matrix.yaml")
+            return Project(folder, read, cells.cells(read))
+    raise UserError(
+        "no matrix.yaml here or in a folder above",
+        where=str(start),
+        then="run this in a clone of the repository",
+    )

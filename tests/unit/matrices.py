@@ -1,0 +1,66 @@
+"""A small matrix for tests that need one of their own."""
+
+from pathlib import Path
+
+from hfdlc import cells, matrix
+from hfdlc.cells import Cell
+
+TEXT = """\
+default: huggingface-pytorch-inference:2.13.0-transformers5.23.0-cpu-py311-debian12
+releases:
+  - framework: pytorch 2.13.0
+    transformers: 5.23.0
+    datasets: 5.2.0
+    python: 3.11
+    os: debian12
+    cutoff: 2026-11-20
+    cells:
+      inference: [cpu, cu130]
+  - framework: pytorch 2.12.0
+    transformers: 4.57.6
+    datasets: 4.4.1
+    python: 3.10
+    os: debian12
+    cutoff: 2026-06-20
+    cells:
+      inference: [cpu]
+frameworks:
+  pytorch:
+    import: torch
+    sources:
+      cpu: {package: "torch=={version}+cpu", page: "https://example.org/cpu/"}
+      cu130: {package: "torch=={version}"}
+bases:
+  debian12:
+    image: example.org/python:{python}
+    bootstrap: {suite: bookworm, packages: [python3]}
+    platform: x86_64-manylinux_2_28
+installer:
+  image: example.org/python:{python}
+  requires: [uv]
+groups:
+  framework: []
+  libraries: []
+  transformers: [transformers, tokenizers]
+  toolkit: [starlette, uvicorn]
+types:
+  inference:
+    packages: [sentencepiece]
+    size: {cpu: 1.9 GB, gpu: 9 GB}
+"""
+
+
+def write(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Write the matrix with some of its text replaced; every replaced text must be there."""
+    text = TEXT
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    path = folder / "matrix.yaml"
+    path.write_text(text)
+    return path
+
+
+def some_cells(folder: Path) -> tuple[Cell, ...]:
+    """The three cells of the matrix."""
+    return cells.cells(matrix.read(write(folder)))

@@ -1,0 +1,81 @@
+"""Locks are split, recognised, and found out when they are not what they say."""
+
+from pathlib import Path
+
+import pytest
+
+from hfdlc import lock, matrix
+from hfdlc.errors import HfdlcError
+from hfdlc.lock import Entry
+from matrices import some_cells, write
+
+LOCKED = """\
+# a comment
+torch==2.13.0+cpu \\
+    --hash=sha256:aa
+Typing_Extensions==4.16.0 ; python_version < "4" \\
+    --hash=sha256:bb \\
+    --hash=sha256:cc
+"""
+
+
+def test_entries_keep_their_hashes() -> None:
+    """A block is a package with everything that is indented below it."""
+    torch, typing_extensions = lock.entries(LOCKED)
+    assert (torch.name, torch.version) == ("torch", "2.13.0+cpu")
+    assert (typing_extensions.name, typing_extensions.version) == ("typing-extensions", "4.16.0")
+    assert typing_extensions.text.endswith("--hash=sha256:cc")
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> lock.Request:
+    return lock.request(some_cells(tmp_path)[0], matrix.read(write(tmp_path)))
+
+
+def test_a_lock_belongs_to_its_question(tmp_path: Path, asked: lock.Request) -> None:
+    """A lock is whole, until the matrix asks for something else."""
+    file = tmp_path / "framework.lock"
+    file.write_text(lock.text("Title", asked, [Entry("torch", "2.13.0", "torch==2.13.0")]))
+    assert lock.fault(file, asked) is None
+    other = lock.Request((*asked.requirements, "more"), asked.python, asked.platform, asked.cutoff)
+    assert lock.fault(file, other) == "does not belong to the matrix any more"
+
+
+def test_a_lock_edited_by_hand_is_found_out(tmp_path: Path, asked: lock.Request) -> None:
+    """One changed digit is enough."""
+    file = tmp_path / "framework.lock"
+    text = lock.text("Title", asked, [Entry("torch", "2.13.0", "torch==2.13.0")])
+    file.write_text(text.replace("torch==2.13.0", "torch==2.13.1"))
+    assert lock.fault(file, asked) == "was edited by hand"
+
+
+def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
+    """The message names the file and the command that makes it."""
+    cell = some_cells(tmp_path)[0]
+    with pytest.raises(
+        HfdlcError, match=r"framework\.lock: the lock is not there\n  next: hfdlc lock hugging"
+    ):
+        lock.check(cell, matrix.read(write(tmp_path)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("transformers", "transformers"),
+        ("torch", "framework"),
+        ("numpy", "libraries"),
+        ("uvicorn", "toolkit"),
+    ],
+)
+def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: str) -> None:
+    """Named wins; then what the framework needs; what only the toolkit needs is the toolkit's."""
+    named = {"transformers": "transformers"}
+    assert lock._group(name, named, {"torch", "transformers"}, {"torch", "numpy", "transformers"}) == group
+
+
+def test_an_index_out_of_reach_is_no_riddle(asked: lock.Request) -> None:
+    """The message says what is out of reach and how to see what is configured."""
+    failed = lock.CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
+    told = str(lock._unresolved(asked, failed))
+    assert "a package index is out of reach" in told
+    assert "pip config list" in told

@@ -1,0 +1,74 @@
+"""BuildKit's progress is read as steps of cells."""
+
+import base64
+import io
+import json
+
+from hfdlc.progress import Plain
+from hfdlc.solve import Solve
+
+
+def line(**status: object) -> str:
+    return json.dumps(status)
+
+
+def vertex(name: str, **more: object) -> dict[str, object]:
+    return {"digest": name, "name": name, **more}
+
+
+def test_a_step_knows_its_cell_and_stage() -> None:
+    """In a build of several targets the name begins with the target."""
+    solve = Solve(["one", "two"])
+    list(solve.read(line(vertexes=[vertex("[two framework 1/1] RUN uv pip install", started="now")])))
+    (step,) = solve.steps.values()
+    assert (step.target, step.stage, step.instruction) == ("two", "framework", "RUN uv pip install")
+
+
+def test_alone_a_target_is_not_named() -> None:
+    """In a build of one target every step is that target's."""
+    solve = Solve(["one"])
+    list(solve.read(line(vertexes=[vertex("[framework 1/1] RUN uv pip install", started="now")])))
+    (step,) = solve.steps.values()
+    assert (step.target, step.stage) == ("one", "framework")
+
+
+def test_a_failure_keeps_its_last_lines() -> None:
+    """The step that failed is told from those that were cancelled because of it."""
+    solve = Solve(["one"])
+    name = "[framework 1/1] RUN false"
+    written = base64.b64encode(b"no such package\n").decode()
+    list(
+        solve.read(
+            line(vertexes=[vertex(name, started="now"), vertex("[other 1/1] RUN sleep", started="now")])
+        )
+    )
+    list(solve.read(line(logs=[{"vertex": name, "data": written}])))
+    list(solve.read(line(vertexes=[vertex(name, completed="now", error="exit code: 1")])))
+    list(
+        solve.read(
+            line(vertexes=[vertex("[other 1/1] RUN sleep", completed="now", error="context canceled")])
+        )
+    )
+    (failed,) = solve.failed()
+    assert failed.name == name
+    assert list(failed.lines) == ["no such package"]
+
+
+def test_without_a_terminal_progress_is_plain_lines() -> None:
+    """One line when an instruction ends: its cell, its stage and its seconds; none for what was cached."""
+    out, solve = io.StringIO(), Solve(["one"])
+    ticks = iter([1.0, 3.5])
+    progress = Plain(out, {"one": "repository:tag"}, clock=lambda: next(ticks))
+    name = "[framework 1/1] RUN --mount=type=bind,from=wheels uv pip install"
+    for text in (
+        line(vertexes=[vertex(name, started="now")]),
+        line(vertexes=[vertex(name, completed="now")]),
+    ):
+        for event in solve.read(text):
+            progress.show(event)
+    assert out.getvalue() == "repository:tag | framework | RUN uv pip install | 2.5 s\n"
+
+
+def test_a_line_that_is_no_progress_is_passed_over() -> None:
+    """Warnings of other programs do not stop a build."""
+    assert list(Solve(["one"]).read("WARNING: something")) == []
