@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from hfdlc import lock
+from hfdlc import lock, plan
 from hfdlc.cells import Cell
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
@@ -102,43 +102,37 @@ def build(
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     solve = Solve(list(bake["target"]))
     ids = {target_name(cell): cell.id for cell in cells}
-    with (
-        tempfile.NamedTemporaryFile("w", suffix=".json", dir=state.folder("tmp")) as file,
-        log.open("w") as text,
-    ):
-        json.dump(bake, file)
-        file.flush()
-        argv = [
-            *engine.buildx,
-            "bake",
-            "--file",
-            file.name,
-            "--progress",
-            "rawjson",
-            "--allow",
-            "network.host",
-        ]
+    with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder, log.open("w") as text:
+        files = _written(bake, engine, Path(folder))
+        # An attestation would make an index of the image; what is published gets its own.
+        argv = [*engine.buildx, "bake", *files, "--progress", "rawjson", "--provenance=false"]
         process = start(
             argv, env=engine.environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        said = _follow(process, solve, text, out, ids)
+        _follow(process, solve, text, out, ids)
     if process.returncode:
-        raise _failure(solve, said, ids, log)
+        raise _failure(solve, ids, log)
     return log
+
+
+def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:
+    """The bake file, and what a private engine needs beside it, as arguments of bake."""
+    files = {"bake.json": bake}
+    if engine.private:
+        files["network.yaml"] = plan.host_network(bake["target"])
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))  # JSON is YAML
+    return [word for name in files for word in ("--file", str(folder / name))]
 
 
 def _follow(
     process: subprocess.Popen[str], solve: Solve, log: TextIO, out: TextIO, ids: dict[str, str]
-) -> list[str]:
-    """Show and keep what a build says until it ends; give the lines that were no progress."""
+) -> None:
+    """Show and keep what a build says until it ends."""
     assert process.stdout
-    said = []
     try:
         with for_people(out, ids) as progress:
             for line in process.stdout:
-                if not line.startswith("{"):
-                    said.append(line.rstrip())
-                    log.write(line)
                 for event in solve.read(line):
                     progress.show(event)
                     if event.kind != "bytes":
@@ -152,15 +146,15 @@ def _follow(
         process.send_signal(signal.SIGINT)
         process.wait()
         raise
-    return said
+    log.write("\n".join(solve.said) + "\n")
 
 
-def _failure(solve: Solve, said: list[str], ids: dict[str, str], log: Path) -> HfdlcError:
+def _failure(solve: Solve, ids: dict[str, str], log: Path) -> HfdlcError:
     failed = solve.failed()
     cells = [ids[step.target] for step in failed if step.target] or list(ids.values())
     again = "hfdlc build " + " ".join(dict.fromkeys(cells))
     if not failed:
-        tail = "\n".join(f"    {line}" for line in said[-15:])
+        tail = "\n".join(f"    {line}" for line in list(solve.said)[-15:])
         return HfdlcError(
             f"the build did not succeed\n{tail}", where=cells[0], then=_advice(tail, again, log)
         )
@@ -181,5 +175,6 @@ def _advice(told: str, again: str, log: Path) -> str:
 
 
 def with_bases(machine: Machine, bases: dict[str, str], engine: Engine) -> Machine:
-    """The machine's part of a plan, with what stands in for public images, and the containers' network."""
-    return replace(machine, bases=bases, network="host" if engine.private else None)
+    """The machine's part of a plan, with what stands in for public images, and its store."""
+    output = "type=image,compression=uncompressed,unpack=true" if engine.containerd_store else "type=docker"
+    return replace(machine, bases=bases, output=output)

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfdlc import base, check_run, engine, lock, plan, render
+from hfdlc import base, engine, lock, plan, render
 from hfdlc import build as building
-from hfdlc import facts as reading
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.engine import Engine
@@ -70,11 +69,13 @@ def check(
 
     What passed for the very same digest is not repeated, unless `again`. Raises HfdlcError where one fails.
     """
-    raise NotImplementedError(project, cells, environ, again, check_run)
+    raise NotImplementedError(project, cells, environ, again)
 
 
 def facts(cell: Cell, environ: Environ) -> dict[str, Any]:
     """The documented object of `hfdlc facts --json`."""
+    from hfdlc import facts as reading
+
     return reading.read(cell, _engine(environ)).json()
 
 

@@ -1,7 +1,7 @@
 """The plan: the bake file that builds the chosen cells, a pure function of values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ class Machine:
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()  # the pages whose wheels lie in the context `wheels`
-    network: str | None = None
+    # An engine with the containerd store keeps layers as they are; compressing them is for a push.
+    output: str = "type=docker"
 
 
 def target_name(cell: Cell) -> str:
@@ -41,13 +42,17 @@ def _target(cell: Cell, installer_image: str, machine: Machine, epoch: int) -> d
     }
     if cell.source.page in machine.brought:
         args["framework_wheels"] = "/wheels"
-    target: dict[str, Any] = {
+    return {
         "context": ".",
         "dockerfile": f"{cell.folder}/Dockerfile",
         "tags": [cell.id],
         "args": args,
         "contexts": dict(machine.contexts),
         "secret": [f"id={name},src={file}" for name, file in machine.secrets.items()],
-        "output": ["type=docker"],
+        "output": [machine.output],
     }
-    return target | ({"network": machine.network} if machine.network else {})
+
+
+def host_network(targets: Iterable[str]) -> dict[str, Any]:
+    """A Compose file that gives targets the machine's network: bake of buildx 0.13 reads it there."""
+    return {"services": {name: {"build": {"context": ".", "network": "host"}} for name in targets}}

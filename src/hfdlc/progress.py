@@ -50,7 +50,11 @@ class Plain:
         step = event.step
         if event.kind == "started":
             self.began[id(step)] = self.clock()
-        if event.kind == "ended" and not step.cached and step.stage:
+        if (
+            event.kind == "ended"
+            and not step.cached
+            and step.instruction.startswith(("RUN ", "COPY ", "exporting"))
+        ):
             now = self.clock()
             seconds = now - self.began.get(id(step), now)
             how = "FAILED" if step.error else f"{seconds:.1f} s"

@@ -43,17 +43,31 @@ class Solve:
     def __init__(self, targets: list[str]) -> None:
         self.targets = targets
         self.steps: dict[str, Step] = {}
+        self.said: deque[str] = deque(maxlen=40)  # lines that were no progress
+        self.open: list[str] = []  # the lines of an object that has not ended
 
     def failed(self) -> list[Step]:
         """The steps that ended with an error of their own (not because another one did)."""
         return [step for step in self.steps.values() if step.error and "context canceled" not in step.error]
 
     def read(self, line: str) -> Iterator[Event]:
-        """Take in one line of `--progress=rawjson`; a line that is no JSON is passed over."""
-        try:
-            status: dict[str, Any] = json.loads(line)
-        except ValueError:
+        """Take in one line of `--progress=rawjson`; a line that is no part of it is kept in `said`.
+
+        A status is one line of JSON, or (buildx before 0.14) an object over several lines.
+        """
+        line = line.rstrip("\n")
+        if line == "{" or self.open:
+            self.open.append(line)
+            if line != "}":
+                return
+            line = "".join(self.open)
+            self.open.clear()
+        if not line.startswith("{"):
+            self.said.append(line)
             return
+        yield from self._status(json.loads(line))
+
+    def _status(self, status: dict[str, Any]) -> Iterator[Event]:
         for vertex in status.get("vertexes") or []:
             yield from self._vertex(vertex)
         for moved in status.get("statuses") or []:

@@ -1,0 +1,101 @@
+"""Commands print JSON for programs and words for people; a mistake is a letter and an exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfdlc import cli
+from matrices import write
+
+KEYS = [
+    "id",
+    "repository",
+    "tag",
+    "framework",
+    "framework_version",
+    "transformers_version",
+    "datasets_version",
+    "type",
+    "device",
+    "python",
+    "cuda",
+    "os",
+    "state",
+]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the program as its console script does, and give its exit code."""
+    monkeypatch.setattr(sys, "argv", ["hfdlc", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_list_gives_the_documented_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON is on standard output, alone; CUDA is null where there is none."""
+    assert run(monkeypatch, "list", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [list(row) for row in rows] == [KEYS] * 3
+    assert [row["cuda"] for row in rows] == [None, "cu130", None]
+    assert {row["state"] for row in rows} == {"unlocked"}
+
+
+def test_filters_reach_every_command_that_chooses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A glob and an axis together take what both name."""
+    assert run(monkeypatch, "plan", "*:2.13*", "--device", "gpu", "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["target"]) == [
+        "huggingface-pytorch-inference-2-13-0-transformers5-23-0-gpu-py311-cu130-debian12"
+    ]
+
+
+def test_choosing_nothing_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The filter is repeated on standard error, and nothing is on standard output."""
+    assert run(monkeypatch, "list", "--transformers", ">=9", "--json") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: no cell matches --transformers '>=9'")
+
+
+def test_a_wrong_matrix_is_exit_code_2_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    """The first word is where the mistake is."""
+    write(folder, ("    os:", "    osx:"))
+    assert run(monkeypatch, "list") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error: matrix.yaml:3:5: the key 'os' is missing\nmatrix.yaml:7:5: unknown key 'osx'"
+    )
+    assert "Traceback" not in told
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """With --debug the error is raised as it is."""
+    (folder / "matrix.yaml").unlink()
+    monkeypatch.setattr(sys, "argv", ["hfdlc", "--debug", "list"])
+    with pytest.raises(cli.HfdlcError, match=r"no matrix\.yaml here"):
+        cli.main()
+
+
+def test_building_without_a_lock_fails_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, and the command that makes the lock."""
+    assert run(monkeypatch, "build") == 1
+    assert "next: hfdlc lock huggingface-pytorch-inference:2.13.0" in capsys.readouterr().err
