@@ -285,7 +285,7 @@ def stop() -> None:
     from hfdlc import engine
     from hfdlc.state import State
 
-    say("stopped" if engine.stop(os.environ, State.of(os.environ)) else "no private engine was running")
+    say("stopped" if engine.stop(State.of(os.environ)) else "no private engine was running")
 
 
 def main() -> None:

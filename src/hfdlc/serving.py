@@ -6,6 +6,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from docker.models.containers import Container
@@ -53,19 +54,17 @@ def serve(cell: Cell, environ: Mapping[str, str], *, model: Path | None, task: s
 
 def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
     """Start a container that serves the model on a port of loopback."""
-    environment = dict(settings)
-    reach: dict[str, object] = {"ports": {"8080/tcp": ("127.0.0.1", port)}}
-    if used.private:  # no bridge: the container shares the machine's network
-        reach = {"network_mode": "host"}
-        environment |= {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
-    return engine.client(used).containers.run(
+    run = partial(
+        engine.client(used).containers.run,
         cell.id,
         "serve",
         detach=True,
-        environment=environment,
         volumes={str(model): {"bind": "/opt/ml/model", "mode": "ro"}},
-        **reach,  # type: ignore[arg-type]
     )
+    if used.private:  # no bridge: the container shares the machine's network
+        reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
+        return run(environment={**settings, **reach}, network_mode="host")
+    return run(environment=dict(settings), ports={"8080/tcp": ("127.0.0.1", port)})
 
 
 def _wait(container: Container, port: int, clock: Callable[[], float] = time.monotonic) -> None:
