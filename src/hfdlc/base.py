@@ -7,7 +7,6 @@ import os
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import docker
@@ -18,6 +17,7 @@ from hfdlc import engine as engines
 from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.matrix import Bootstrap
 from hfdlc.process import run
 from hfdlc.state import State, write_whole
 
@@ -34,16 +34,9 @@ CLEAN = (
 )
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """A system to be made from the distribution's packages."""
-
-    suite: str
-    packages: tuple[str, ...]
-
-    def digest(self) -> str:
-        """Names what the same inputs give."""
-        return hashlib.sha256(json.dumps([LAYOUT, asdict(self)]).encode()).hexdigest()[:12]
+def digest(bootstrap: Bootstrap) -> str:
+    """Names what the same packages of the same suite give."""
+    return hashlib.sha256(json.dumps([LAYOUT, bootstrap.model_dump()]).encode()).hexdigest()[:12]
 
 
 def ensure(
@@ -54,14 +47,14 @@ def ensure(
     Raises HfdlcError where neither can be had.
     """
     client = engines.client(engine)
-    if digest := _published(image, client, state):
-        return f"{image}@{digest}"
+    if pinned := _published(image, client, state):
+        return f"{image}@{pinned}"
     if not bootstrap:
         raise HfdlcError(
             f"the base {image} is out of reach",
             then="run this where its registry answers: `docker pull` shows why",
         )
-    tag = f"hfdlc.local/base:{bootstrap.suite}-{bootstrap.digest()}"
+    tag = f"hfdlc.local/base:{bootstrap.suite}-{digest(bootstrap)}"
     try:
         client.images.get(tag)
     except ImageNotFound:
@@ -87,7 +80,7 @@ def _published(image: str, client: docker.DockerClient, state: State) -> str | N
 
 def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
     """An image archive with the bootstrapped system as its one layer, made once."""
-    file = state.folder("bases") / f"{bootstrap.suite}-{bootstrap.digest()}.tar"
+    file = state.folder("bases") / f"{bootstrap.suite}-{digest(bootstrap)}.tar"
     if file.is_file():
         return file
     began = time.monotonic()

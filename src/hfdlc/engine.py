@@ -50,7 +50,7 @@ class Answer:
     def is_recent(self) -> bool:
         """Whether its BuildKit is recent enough."""
         match = re.match(r"[0-9.]+[0-9]", self.version)
-        return bool(match) and Version(match[0]) >= OLDEST_ENGINE
+        return match is not None and Version(match[0]) >= OLDEST_ENGINE
 
 
 def client(engine: Engine) -> docker.DockerClient:

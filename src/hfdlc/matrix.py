@@ -171,7 +171,7 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
                 document, ("releases", index, "framework"), "framework", name, list(file.frameworks)
             )
             continue
-        sources = file.frameworks[name].sources  # type: ignore[index]
+        sources = file.frameworks[name].sources
         for kind, devices in release.cells.items():
             path = ("releases", index, "cells", kind)
             if kind not in file.types:

@@ -54,12 +54,7 @@ def _bases(
     for cell in cells:
         wanted[cell.base_image()] = cell.base.bootstrap
         wanted[installer.image.format(python=cell.python)] = installer.bootstrap
-    return {
-        image: base.ensure(
-            image, how and base.Bootstrap(how.suite, tuple(how.packages)), used, state, environ
-        )
-        for image, how in wanted.items()
-    }
+    return {image: base.ensure(image, how, used, state, environ) for image, how in wanted.items()}
 
 
 def check(

@@ -6,7 +6,6 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from docker.models.containers import Container
@@ -54,17 +53,22 @@ def serve(cell: Cell, environ: Mapping[str, str], *, model: Path | None, task: s
 
 def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
     """Start a container that serves the model on a port of loopback."""
-    run = partial(
-        engine.client(used).containers.run,
-        cell.id,
-        "serve",
-        detach=True,
-        volumes={str(model): {"bind": "/opt/ml/model", "mode": "ro"}},
-    )
+    containers = engine.client(used).containers
+    volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
     if used.private:  # no bridge: the container shares the machine's network
         reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
-        return run(environment={**settings, **reach}, network_mode="host")
-    return run(environment=dict(settings), ports={"8080/tcp": ("127.0.0.1", port)})
+        return containers.run(
+            cell.id,
+            "serve",
+            detach=True,
+            volumes=volumes,
+            environment={**settings, **reach},
+            network_mode="host",
+        )
+    ports = {"8080/tcp": ("127.0.0.1", port)}
+    return containers.run(
+        cell.id, "serve", detach=True, volumes=volumes, environment=dict(settings), ports=ports
+    )
 
 
 def _wait(container: Container, port: int, clock: Callable[[], float] = time.monotonic) -> None:
