@@ -1,0 +1,68 @@
+"""`serve`: the command that starts the server in an image."""
+
+import os
+import signal
+import sys
+import textwrap
+from typing import Any, List, Optional
+
+from hf_inference_toolkit import __version__, logs, settings
+from hf_inference_toolkit.errors import StartError
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Start the server, or explain it; returns or ends with the exit code (2 for settings that are wrong)."""
+    # As process 1 the system has no default for SIGTERM, and importing takes seconds.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words == ["--version"]:
+        print(__version__)
+        return 0
+    if words and words not in (["--help"], ["-h"]):
+        print("serve takes no arguments but --help and --version; it is set up by environment variables",
+              file=sys.stderr)
+        return 2
+    try:
+        values = settings.read(os.environ)
+    except StartError as problem:
+        print("serve: {}".format(problem), file=sys.stderr)
+        return 2
+    if words:
+        print(help_text(values))
+        return 0
+    return _serve(values)
+
+
+def _leave(number: int, frame: Any) -> None:
+    os._exit(0)
+
+
+def _serve(values: settings.Settings) -> int:
+    secrets = [value for value in map(os.environ.get, settings.secret_names()) if value]
+    logs.configure(values.log_level, secrets)
+    from hf_inference_toolkit import server
+    from hf_inference_toolkit.loading import load_model
+
+    server.raise_file_limit()
+    try:
+        code = server.Process(values, load_model).run()
+    except StartError as problem:
+        logs.event(40, "cannot start: {}".format(problem))
+        code = 2
+    server.leave(code)
+    return code
+
+
+def help_text(values: settings.Settings) -> str:
+    """Every variable with what it is now, and how to ask the server something."""
+    lines = ["usage: serve", "", "Serves one model on port {}: GET /ping, POST /invocations, GET /metrics, "
+             "GET /openapi.json.".format(values.port), "", "Set up by environment variables:", ""]
+    for name, shown, about in settings.describe(os.environ, values):
+        lines.append("  {}  [{}]".format(name, shown))
+        lines.extend(textwrap.wrap(about, 90, initial_indent="      ", subsequent_indent="      "))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""JSON bodies: read leniently where documented examples need it, strictly everywhere else."""
+
+import difflib
+import json
+import math
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional
+
+from hf_inference_toolkit.errors import RequestError
+
+try:
+    import orjson
+except ImportError:
+    orjson = None
+
+DEEPEST = 64
+KNOWN_KEYS = ("inputs", "parameters", "instances")
+# A request in the reference document spells it so, and users copy it.
+DOCUMENTED_MISSPELLING = "paramters"
+
+
+class Request(NamedTuple):
+    """What a prediction is made from. `is_vertex`: it came as instances, and wants predictions."""
+
+    inputs: Any
+    parameters: Dict[str, Any]
+    warnings: List[str]
+    is_vertex: bool = False
+
+
+def read_json(body: bytes, charset: Optional[str] = None) -> Any:
+    """The value of a JSON body. Line breaks inside strings are accepted; NaN and lone surrogates are not."""
+    value = _fast(body) if charset in (None, "utf-8") else _MISS
+    if value is _MISS:
+        value = _lenient(decode(body, charset))
+    check_value(value)
+    return value
+
+
+_MISS = object()
+
+
+def _fast(body: bytes) -> Any:
+    if orjson is None:
+        return _MISS
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        # Control characters in strings, and every real mistake: the slow reader accepts the ones and names the others.
+        return _MISS
+
+
+def _lenient(text: str) -> Any:
+    try:
+        return json.loads(text, strict=False, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise _too_deep() from None
+    except json.JSONDecodeError as problem:
+        raise RequestError(
+            "malformed",
+            "the body is not JSON: {} at line {} column {}".format(problem.msg, problem.lineno, problem.colno),
+        ) from None
+    except ValueError as problem:
+        raise RequestError("malformed", "the body is not JSON: {}".format(problem)) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError("{} is not a JSON value".format(name))
+
+
+def _too_deep() -> RequestError:
+    return RequestError("malformed", "the body is nested deeper than {} levels".format(DEEPEST))
+
+
+def decode(body: bytes, charset: Optional[str]) -> str:
+    """The text of a body; UTF-8 (with or without a byte order mark) when no charset is named."""
+    encoding = charset or "utf-8"
+    try:
+        return body.decode("utf-8-sig" if encoding.lower().replace("_", "-") == "utf-8" else encoding)
+    except LookupError:
+        raise RequestError("unsupported_media_type", "charset {!r} is not known".format(encoding)) from None
+    except (UnicodeError, ValueError):
+        raise RequestError("malformed", "the body is not {} text".format(encoding)) from None
+
+
+def check_value(value: Any) -> None:
+    """Refuse what no model and no JSON answer can hold: infinities, 65-bit integers, lone surrogates, deep nests."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _checked(outer)]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _checked(value: Any) -> Iterable[Any]:
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise RequestError("malformed", "a number in the body is too large for 64 bits")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise RequestError("malformed", "a number in the body is too large for 64 bits")
+    elif isinstance(value, dict):
+        for key in value:
+            _check_text(key)
+        return value.values()
+    elif isinstance(value, list):
+        return value
+    return ()
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RequestError("malformed", "a string in the body holds a lone surrogate, which is no character") from None
+
+
+def request(document: Any) -> Request:
+    """A request from the body's JSON value: `{"inputs": ..., "parameters": {...}}` or Vertex AI's `instances`."""
+    if not isinstance(document, dict):
+        raise RequestError(
+            "malformed",
+            'the body must be an object such as {{"inputs": ...}}, not {}; several inputs go into a list: '
+            '{{"inputs": [...]}}'.format(kind_of(document)),
+        )
+    document, warnings = _corrected(document)
+    for key in document:
+        if key not in KNOWN_KEYS:
+            raise RequestError("unsupported_value", unknown("key", key, KNOWN_KEYS))
+    if ("inputs" in document) == ("instances" in document):
+        raise RequestError("malformed", 'the body must have "inputs" (or, on Vertex AI, "instances", not both)')
+    parameters = document.get("parameters")
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise RequestError("malformed", '"parameters" must be an object, not {}'.format(kind_of(parameters)))
+    is_vertex = "instances" in document
+    inputs = document["instances"] if is_vertex else document["inputs"]
+    if is_vertex and not isinstance(inputs, list):
+        raise RequestError("malformed", '"instances" must be a list, not {}'.format(kind_of(inputs)))
+    return Request(inputs, parameters, warnings, is_vertex)
+
+
+def _corrected(document: Dict[str, Any]) -> Any:
+    if DOCUMENTED_MISSPELLING not in document:
+        return document, []
+    if "parameters" in document:
+        raise RequestError("malformed", 'the body has both "parameters" and "paramters": keep "parameters"')
+    renamed = {("parameters" if key == DOCUMENTED_MISSPELLING else key): value for key, value in document.items()}
+    return renamed, ['"paramters" was read as "parameters", which is the right spelling']
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """`unknown key 'inptus' (did you mean 'inputs'?); known: inputs, parameters`."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.5)
+    hint = " (did you mean '{}'?)".format(near[0]) if near else ""
+    return "unknown {} '{}'{}; known: {}".format(what, name[:100], hint, ", ".join(names) or "none")
+
+
+def kind_of(value: Any) -> str:
+    """A JSON value's kind in words, for messages."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number",
+             float: "a number", type(None): "null"}
+    return names.get(type(value), "a " + type(value).__name__)
+
+
+def write_json(value: Any) -> bytes:
+    """Compact UTF-8 JSON; raises ValueError where the value holds what JSON has no form for."""
+    if orjson is not None:
+        try:
+            return bytes(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
+        except TypeError:
+            pass
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain).encode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    for method in ("tolist", "to_dict"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    raise TypeError("{} has no JSON form".format(type(value).__name__))

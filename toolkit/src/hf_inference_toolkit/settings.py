@@ -1,0 +1,184 @@
+"""The environment, read once, here, into one frozen value."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from hf_inference_toolkit.errors import StartError
+
+LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+class Settings(NamedTuple):
+    """What the server is a function of. Paths are absolute, sizes in bytes, times in seconds."""
+
+    task: Optional[str] = None
+    model_id: Optional[str] = None
+    model_revision: Optional[str] = None
+    token: Optional[str] = None
+    trust_remote_code: bool = False
+    model_dir: str = "/opt/ml/model"
+    bind_host: str = "0.0.0.0"  # noqa: S104 - a container's port is reached through every address it has
+    port: int = 8080
+    predict_route: Optional[str] = None
+    health_route: Optional[str] = None
+    program: str = "inference.py"
+    submit_directory: Optional[str] = None
+    log_level: int = 20
+    max_payload: int = 25 * 1024 * 1024
+    deadline: float = 60.0
+    default_accept: str = "application/json"
+    queue_size: int = 128
+    hub_cache: str = "/tmp/huggingface"  # noqa: S108 - replaced in `read` by what the environment says
+
+
+class Variable(NamedTuple):
+    """One variable: where its value goes, how it is read, and what `serve --help` says about it."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    about: str
+    secret: bool = False
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _flag(value: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.lower() not in known:
+        raise ValueError("must be true or false")
+    return known[value.lower()]
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isdigit() or not low <= int(value) <= high:
+            raise ValueError("must be a whole number from {} to {}".format(low, high))
+        return int(value)
+
+    return parse
+
+
+def _megabytes(value: str) -> int:
+    return _whole(1, 1024)(value) * 1024 * 1024
+
+
+def _seconds(value: str) -> float:
+    return float(_whole(1, 3600)(value))
+
+
+def _route(value: str) -> str:
+    if not value.startswith("/") or "{" in value:
+        raise ValueError("must be a path that begins with /")
+    return value
+
+
+def _level(value: str) -> int:
+    if value.isdigit() and int(value) <= 50:
+        return int(value)
+    if value.lower() not in LOG_LEVELS:
+        raise ValueError("must be {}, or a number from 0 to 50".format(", ".join(LOG_LEVELS)))
+    return LOG_LEVELS[value.lower()]
+
+
+# Where two variables fill one field, the one that stands first wins.
+VARIABLES = (
+    Variable("HF_TASK", "task", _text, "the task to serve; inferred from the model's architecture when not set"),
+    Variable("HF_MODEL_ID", "model_id", _text,
+             "a model on the hub, or a local folder; used when HF_MODEL_DIR holds no model"),
+    Variable("HF_MODEL_REVISION", "model_revision", _text, "branch, tag or commit of HF_MODEL_ID"),
+    Variable("HF_TOKEN", "token", _text, "token for the hub, and sent nowhere else", True),
+    Variable("HF_API_TOKEN", "token", _text, "the same, by its documented name", True),
+    Variable("HUGGING_FACE_HUB_TOKEN", "token", _text, "the same, by its older name", True),
+    Variable("HF_TRUST_REMOTE_CODE", "trust_remote_code", _flag, "run Python code that comes with the model"),
+    Variable("HF_MODEL_DIR", "model_dir", _text, "the folder that holds the model; may be read-only"),
+    Variable("HF_BIND_HOST", "bind_host", _text,
+             "the address to listen on; 127.0.0.1 where the container shares the host's network"),
+    Variable("HF_QUEUE_SIZE", "queue_size", _whole(1, 100000),
+             "requests that may wait for the model; more are answered with 503"),
+    Variable("HF_HOME", "hub_cache", _text, "where downloads are kept; a folder under /tmp when not writable"),
+    Variable("SAGEMAKER_BIND_TO_PORT", "port", _whole(1, 65535), "the port to listen on"),
+    Variable("AIP_HTTP_PORT", "port", _whole(1, 65535), "the port to listen on, on Vertex AI"),
+    Variable("AIP_PREDICT_ROUTE", "predict_route", _route, "one more route for predictions, on Vertex AI"),
+    Variable("AIP_HEALTH_ROUTE", "health_route", _route, "one more route for health, on Vertex AI"),
+    Variable("SAGEMAKER_PROGRAM", "program", _text, "the user's module in code/"),
+    Variable("SAGEMAKER_SUBMIT_DIRECTORY", "submit_directory", _text,
+             "the folder of the user's module; code/ in the model folder when not set"),
+    Variable("SAGEMAKER_CONTAINER_LOG_LEVEL", "log_level", _level, "10 debug, 20 info, 30 warning, 40 error"),
+    Variable("SAGEMAKER_MAX_PAYLOAD_IN_MB", "max_payload", _megabytes, "largest body, in MB of 1,048,576 bytes"),
+    Variable("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "deadline", _seconds,
+             "time within which a request is answered, in seconds"),
+    Variable("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "default_accept", _text,
+             "content type of answers when a request names none"),
+)
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Settings from environment variables; an empty variable counts as not set.
+
+    Raises StartError that names every wrong variable at once, with what is allowed.
+    """
+    values = {}  # type: Dict[str, Any]
+    wrong = []  # type: List[str]
+    for variable in VARIABLES:
+        text = environ.get(variable.name, "").strip()
+        if not text:
+            continue
+        try:
+            value = variable.parse(text)
+        except ValueError as problem:
+            wrong.append("{}: {} (it is {!r})".format(variable.name, problem, text))
+            continue
+        values.setdefault(variable.field, value)
+    if wrong:
+        raise StartError("settings that cannot be used:\n  " + "\n  ".join(wrong))
+    values["hub_cache"] = _writable_cache(values.get("hub_cache"))
+    return Settings(**values)
+
+
+def _writable_cache(wanted: Optional[str]) -> str:
+    """The folder asked for if files can be made in it, else one under the system's temporary folder."""
+    candidates = [Path(wanted)] if wanted else []
+    for folder in [*candidates, Path(tempfile.gettempdir()) / "huggingface"]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=str(folder)):
+                return str(folder)
+        except OSError:
+            continue
+    return tempfile.mkdtemp(prefix="huggingface-")
+
+
+def describe(environ: Mapping[str, str], settings: Settings) -> List[Tuple[str, str, str]]:
+    """Each variable with its value now and its meaning. A secret is only ever "set" or "not set"."""
+    rows = []
+    for variable in VARIABLES:
+        given = environ.get(variable.name, "").strip()
+        if variable.secret:
+            shown = "set" if given else "not set"
+        elif given:
+            shown = given
+        else:
+            default = getattr(settings, variable.field) if variable.field in _OWN_DEFAULTS else None
+            shown = "not set" if default is None else "not set: {}".format(_written(variable.field, default))
+        rows.append((variable.name, shown, variable.about))
+    return rows
+
+
+def secret_names() -> List[str]:
+    """The variables whose values are never shown."""
+    return [variable.name for variable in VARIABLES if variable.secret]
+
+
+_OWN_DEFAULTS = frozenset(variable.field for variable in VARIABLES)
+
+
+def _written(field: str, value: Any) -> str:
+    if field == "max_payload":
+        return str(value // (1024 * 1024))
+    if field == "deadline":
+        return str(int(value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

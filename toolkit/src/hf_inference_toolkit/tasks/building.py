@@ -1,0 +1,104 @@
+"""From a folder to a service: the head that the task needs, checked to be there, and the task around it."""
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+from hf_inference_toolkit import loading
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.framework import Runtime
+from hf_inference_toolkit.service import Service
+from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks import names, passthrough
+from hf_inference_toolkit.tasks.classification import TextClassification, ZeroShotClassification
+from hf_inference_toolkit.tasks.features import FeatureExtraction
+
+OWN = {
+    "text-classification": TextClassification,
+    "zero-shot-classification": ZeroShotClassification,
+    "feature-extraction": FeatureExtraction,
+}  # type: Dict[str, Any]
+
+
+def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) -> Service:
+    """The service of a task; StartError when the model or the installed transformers cannot do it."""
+    import transformers
+
+    facts = {
+        "model": settings.model_id or str(folder),
+        "framework": {"pt": "PyTorch", "tf": "TensorFlow"}["tf" if runtime.prefix else "pt"],
+        "transformers": transformers.__version__,
+    }
+    if task.name not in OWN:
+        return _pipeline(task, folder, settings, facts)
+    load_head(task, folder, settings, runtime)
+    tokenizer = load_tokenizer(folder, settings)
+    service = OWN[task.name](task.asked, runtime, tokenizer, facts)  # type: Service
+    return service
+
+
+def load_tokenizer(folder: Path, settings: Settings) -> Any:
+    """The model's tokenizer."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder), **_trust(settings))
+    except (OSError, ValueError, KeyError, ImportError) as problem:
+        raise StartError("the tokenizer in {} cannot be loaded: {}".format(folder, problem)) from None
+
+
+def load_head(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) -> None:
+    """Load the task's model class into the runtime; StartError unless every weight of it came from the folder."""
+    import transformers
+
+    auto = getattr(transformers, runtime.prefix + names.AUTO_CLASSES[task.name])
+    try:
+        model, info = auto.from_pretrained(str(folder), output_loading_info=True, **_trust(settings))
+    except ValueError as problem:
+        raise StartError(_misfit(task, folder, str(problem))) from None
+    except OSError as problem:
+        raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
+    missing = _missing(task, info)
+    if missing:
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    runtime.place(model)
+
+
+def _missing(task: names.Task, info: Dict[str, Any]) -> List[str]:
+    """The weights that were made up because the folder has none; a pooler is not used by feature-extraction."""
+    lost = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
+    lost = [key for key in lost if not key.endswith("position_ids")]
+    if task.name == "feature-extraction":
+        lost = [key for key in lost if "pooler" not in key]
+    return sorted(lost)
+
+
+def _listed(keys: List[str]) -> str:
+    more = ", and {} more".format(len(keys) - 4) if len(keys) > 4 else ""
+    return ", ".join(keys[:4]) + more
+
+
+def _misfit(task: names.Task, folder: Path, reason: str) -> str:
+    config = loading.read_config(folder)
+    architectures = ", ".join(config.get("architectures") or ["of no known architecture"])
+    inferred = names.infer(config)
+    hint = "set HF_TASK={}".format(inferred) if inferred and inferred != task.name else "use another model"
+    return "HF_TASK={} does not fit this model ({}): {}. {}".format(
+        task.asked, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else "").strip()
+
+
+def _pipeline(task: names.Task, folder: Path, settings: Settings, facts: Dict[str, str]) -> Service:
+    import transformers
+
+    known = passthrough.known_tasks(transformers)
+    if task.name not in known:
+        raise StartError("transformers {}: {}".format(transformers.__version__, names.not_known(task.asked, known)))
+    try:
+        pipeline = transformers.pipeline(task.name, model=str(folder), **_trust(settings))
+    except (ValueError, KeyError, ImportError, OSError) as problem:
+        raise StartError("HF_TASK={} cannot be loaded: {}".format(task.asked, problem)) from None
+    return passthrough.PipelineTask(task.asked, pipeline, facts)
+
+
+def _trust(settings: Settings) -> Dict[str, Any]:
+    # Releases of 2021 do not know the argument.
+    return {"trust_remote_code": True} if settings.trust_remote_code else {}

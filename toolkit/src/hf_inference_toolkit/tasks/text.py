@@ -1,0 +1,195 @@
+"""What all tasks on text share: items in a list or alone, tokens, truncation, and passes over rows of like length."""
+
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.framework import FILL, Row, Runtime
+from hf_inference_toolkit.payload import Request, kind_of
+from hf_inference_toolkit.service import Check, Prediction, Service
+from hf_inference_toolkit.tasks import parameters
+from hf_inference_toolkit.tasks.parameters import Parameter
+
+# Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
+TOKENS_A_PASS = 4096
+# A tokenizer that knows no limit says a very large number.
+NO_LIMIT = 1000000
+# These begin to count positions after the padding token's.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "ibert", "luke",
+                    "data2vec-text")
+# These have no table of positions that could end: their config's number is only what they were trained on.
+RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
+
+
+class Encoded(NamedTuple):
+    """An item as rows for the model; `extra` is what the task needs to read the answer."""
+
+    rows: List[Row]
+    is_truncated: bool = False
+    extra: Any = None
+
+
+class TextTask(Service):
+    """A task of ours. Subclasses say how an item becomes rows, and how rows' outputs become an answer."""
+
+    parameters = ()  # type: Sequence[Parameter]
+    sample = {"inputs": "I like you."}  # type: Dict[str, Any]
+
+    def __init__(self, task: str, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task, facts)
+        self.runtime = runtime
+        self.tokenizer = tokenizer
+        self.config = runtime.model.config
+        self.limit = longest_input(tokenizer, self.config)
+        pad = tokenizer.pad_token_id
+        self.pad = pad if pad is not None else 0
+
+    def check_item(self, item: Any) -> None:
+        """RequestError when an input is not of the task's kind."""
+        if not isinstance(item, str):
+            raise RequestError(
+                "unsupported_value", "{} takes a string, not {}".format(self.task, kind_of(item))
+            )
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """An item's rows."""
+        raise NotImplementedError
+
+    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+        """An item's answer from the outputs of its rows, in their order and without padding."""
+        raise NotImplementedError
+
+    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+        """The whole answer from the answers of the items."""
+        return results if is_list else results[0]
+
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """The request's parameters, checked."""
+        return parameters.check(given, self.parameters)
+
+    def items(self, inputs: Any) -> Tuple[List[Any], bool]:
+        """The inputs as a list, and whether they were one."""
+        is_list = isinstance(inputs, list)
+        items = inputs if is_list else [inputs]
+        if not items:
+            raise RequestError("unsupported_value", '"inputs" is an empty list')
+        for item in items:
+            self.check_item(item)
+        return items, is_list
+
+    def read(self, body: bytes, content_type: Any) -> Request:
+        """A request whose inputs and parameters are this task's."""
+        request = super().read(body, content_type)
+        self.items(request.inputs)
+        self.read_options(request.parameters)
+        return request
+
+    def predict(self, request: Request, check: Check) -> Prediction:
+        """See Service."""
+        self.runtime.during(check)
+        items, is_list = self.items(request.inputs)
+        options = self.read_options(request.parameters)
+        encoded = [self.encode(item, options) for item in items]
+        outputs = self.run([row for one in encoded for row in one.rows], options)
+        results = []
+        for item, one in zip(items, encoded):
+            results.append(self.decode(item, one, [next(outputs) for _ in one.rows], options))
+        return Prediction(
+            self.shape(results, is_list, options),
+            any(one.is_truncated for one in encoded),
+            len(items),
+            sum(len(row["input_ids"]) for one in encoded for row in one.rows),
+        )
+
+    def run(self, rows: List[Row], options: Dict[str, Any]) -> Iterator[Any]:
+        """The outputs of rows in their order; rows of like length go through the model together."""
+        outputs = [None] * len(rows)  # type: List[Any]
+        for group in by_length(rows):
+            arrays = self.runtime.forward([rows[index] for index in group], self.pad)
+            for place, index in enumerate(group):
+                length = len(rows[index]["input_ids"])
+                outputs[index] = {name: _row(name, array[place], length) for name, array in arrays.items()}
+        return iter(outputs)
+
+    def tokens(self, text: str, pair: Any, options: Dict[str, Any], **how: Any) -> Tuple[Any, bool]:
+        """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut."""
+        may_cut = options.get("truncation", True)
+        if may_cut and self.limit:
+            how = dict(truncation=how.pop("truncation", True), max_length=self.limit, **how)
+        encoding = self.tokenizer(text, pair, **how) if pair is not None else self.tokenizer(text, **how)
+        count = len(encoding["input_ids"])
+        if not count:
+            raise RequestError("unprocessable", "an input has no tokens")
+        if self.limit and count > self.limit:
+            raise RequestError(
+                "unprocessable", "an input has {} tokens, and the model takes {}".format(count, self.limit)
+            )
+        return encoding, bool(may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair))
+
+    def _was_cut(self, encoding: Any, text: str, pair: Any) -> bool:
+        if encoding.encodings:
+            return bool(encoding.encodings[0].overflowing)
+        whole = self.tokenizer(text, pair) if pair is not None else self.tokenizer(text)
+        return len(whole["input_ids"]) > self.limit
+
+    def warm_up(self, check: Check) -> None:
+        """The task's sample must be answered, and the answer must be one that can be written."""
+        prediction = self.predict(Request(self.sample["inputs"], self.sample.get("parameters", {}), []), check)
+        self.write(prediction.value, "application/json")
+
+    def schema(self) -> Dict[str, Any]:
+        """See Service."""
+        item = self.item_schema()
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {
+                "inputs": {"oneOf": [item, {"type": "array", "items": item, "minItems": 1}]},
+                "parameters": parameters.schema(self.parameters),
+            },
+        }
+
+    def item_schema(self) -> Dict[str, Any]:
+        """JSON Schema of one input."""
+        return {"type": "string"}
+
+    def examples(self) -> List[Dict[str, Any]]:
+        """See Service."""
+        return [self.sample]
+
+
+def row(encoding: Any) -> Row:
+    """What of an encoding goes into the model."""
+    return {key: list(encoding[key]) for key in FILL if key in encoding}
+
+
+def by_length(rows: Sequence[Row]) -> Iterable[List[int]]:
+    """Indices of rows in groups of like length, each within the budget of tokens."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
+    group = []  # type: List[int]
+    for index in order:
+        if group and (len(group) + 1) * len(rows[index]["input_ids"]) > TOKENS_A_PASS:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _row(name: str, output: Any, length: int) -> Any:
+    """One row's output without its padding; a classifier's has a number a label, and no length to cut."""
+    return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
+
+
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """How many tokens the model takes; 0 when there is no end."""
+    limits = []
+    told = getattr(tokenizer, "model_max_length", None)
+    if told and told < NO_LIMIT:
+        limits.append(int(told))
+    kind = getattr(config, "model_type", "")
+    places = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if isinstance(places, int) and places > 0 and kind not in RELATIVE_POSITIONS:
+        offset = (config.pad_token_id or 0) + 1 if kind in OFFSET_POSITIONS else 0
+        limits.append(places - offset)
+    return min(limits) if limits else 0

@@ -1,0 +1,129 @@
+"""Small models with random weights, made on the spot by whatever transformers is installed."""
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+WORDS = (
+    "the a is i you like my name and in at work live for used model what this with of to sound track was beautiful "
+    "paris berlin hugging face sylvain philipp brooklyn nuremberg sagemaker inference translate english french "
+    "refund legal faq example how many stars does repository have device company"
+).split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+VOCABULARY = SPECIAL + WORDS + LETTERS + ["##" + letter for letter in LETTERS]
+FRAMEWORK = "pt" if importlib.util.find_spec("torch") else "tf"
+
+BERT = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
+BART = {"vocab_size": len(VOCABULARY), "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+        "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+        "decoder_start_token_id": 3, "forced_eos_token_id": 3}
+GPT2 = {"vocab_size": len(VOCABULARY), "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128,
+        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+
+
+def write_tokenizer(folder):
+    """A tokenizer that every release can load: files of BERT's, whatever the model is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    )
+
+
+def save(folder, config_class, model_class, sizes, **more):
+    """A model of a class by its name in transformers, with its tokenizer, in a folder."""
+    import transformers
+
+    seed()
+    config = getattr(transformers, config_class)(**dict(sizes, **more))
+    prefix = "TF" if FRAMEWORK == "tf" else ""
+    model = getattr(transformers, prefix + model_class)(config)
+    if FRAMEWORK == "tf":
+        import tensorflow
+
+        ids = tensorflow.constant([[2, 3]])
+        model({"input_ids": ids, "decoder_input_ids": ids} if config.is_encoder_decoder else {"input_ids": ids})
+    model.save_pretrained(str(folder))
+    write_tokenizer(Path(str(folder)))
+    return folder
+
+
+def seed():
+    """The same weights on every run."""
+    random.seed(0)
+    if FRAMEWORK == "pt":
+        import torch
+
+        torch.manual_seed(0)
+    else:
+        import tensorflow
+
+        tensorflow.random.set_seed(0)
+
+
+def labels(*names):
+    """id2label and label2id for a config."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def classifier(folder):
+    return save(folder, "BertConfig", "BertForSequenceClassification", BERT, **labels("NEGATIVE", "POSITIVE"))
+
+
+def entailment(folder):
+    return save(folder, "BertConfig", "BertForSequenceClassification", BERT,
+                **labels("contradiction", "neutral", "entailment"))
+
+
+def tagger(folder):
+    return save(folder, "BertConfig", "BertForTokenClassification", BERT,
+                **labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))
+
+
+def encoder(folder):
+    return save(folder, "BertConfig", "BertModel", BERT)
+
+
+def masked(folder):
+    return save(folder, "BertConfig", "BertForMaskedLM", BERT)
+
+
+def answerer(folder):
+    return save(folder, "BertConfig", "BertForQuestionAnswering", BERT)
+
+
+def rewriter(folder):
+    return save(folder, "BartConfig", "BartForConditionalGeneration", BART)
+
+
+def writer(folder):
+    return save(folder, "GPT2Config", "GPT2LMHeadModel", GPT2)
+
+
+def table_reader(folder):
+    more = dict(BERT, type_vocab_sizes=[3, 256, 256, 2, 256, 256, 10], max_position_embeddings=512,
+                num_aggregation_labels=4, aggregation_labels={0: "NONE", 1: "SUM", 2: "AVERAGE", 3: "COUNT"})
+    save(folder, "TapasConfig", "TapasForQuestionAnswering", more)
+    config = json.loads((Path(str(folder)) / "tokenizer_config.json").read_text())
+    (Path(str(folder)) / "tokenizer_config.json").write_text(json.dumps(dict(config, tokenizer_class="TapasTokenizer")))
+    return folder
+
+
+MAKERS = {
+    "text-classification": classifier,
+    "sentiment-analysis": classifier,
+    "token-classification": tagger,
+    "feature-extraction": encoder,
+    "fill-mask": masked,
+    "summarization": rewriter,
+    "translation_en_to_fr": rewriter,
+    "text2text-generation": rewriter,
+    "text-generation": writer,
+    "question-answering": answerer,
+    "zero-shot-classification": entailment,
+    "table-question-answering": table_reader,
+}
