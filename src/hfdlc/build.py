@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -172,9 +171,3 @@ def _advice(told: str, again: str, log: Path) -> str:
     if "no space left on device" in told:
         again = f"make room (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
     return f"{again}\n  log: {log}"
-
-
-def with_bases(machine: Machine, bases: dict[str, str], engine: Engine) -> Machine:
-    """The machine's part of a plan, with what stands in for public images, and its store."""
-    output = "type=image,compression=uncompressed,unpack=true" if engine.containerd_store else "type=docker"
-    return replace(machine, bases=bases, output=output)

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hfdlc import base, engine, lock, plan, render
@@ -11,6 +13,7 @@ from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.machine import package_sources
+from hfdlc.plan import Machine
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -29,7 +32,7 @@ def build(project: Project, cells: Sequence[Cell], environ: Environ) -> None:
     used = engine.ensure(environ, state)
     sources = package_sources(environ)
     with building.package_access(sources, cells, project.root, state) as machine:
-        machine = building.with_bases(machine, _bases(project, cells, used, state, environ), used)
+        machine = _with_bases(machine, project, cells, used, state, environ)
         bake = plan.bake(cells, project.matrix.file.installer.image, machine, render.EPOCH)
         log = building.build(bake, cells, used, project.root, state, sys.stderr)
     say(f"built {', '.join(cell.id for cell in cells)}\n  log: {log}")
@@ -45,16 +48,20 @@ def _check_rendered(cell: Cell, project: Project) -> None:
         )
 
 
-def _bases(
-    project: Project, cells: Sequence[Cell], used: Engine, state: State, environ: Environ
-) -> dict[str, str]:
-    """What each public image that the cells start from is here."""
+def _with_bases(
+    machine: Machine, project: Project, cells: Sequence[Cell], used: Engine, state: State, environ: Environ
+) -> Machine:
+    """The machine's part of a plan, with what takes the place of public images, and the engine's store."""
     installer = project.matrix.file.installer
-    wanted = {}
-    for cell in cells:
-        wanted[cell.base_image()] = cell.base.bootstrap
-        wanted[installer.image.format(python=cell.python)] = installer.bootstrap
-    return {image: base.ensure(image, how, used, state, environ) for image, how in wanted.items()}
+    bases = {cell.base_image(): cell.base.bootstrap for cell in cells}
+    installers = {installer.image.format(python=cell.python): installer.bootstrap for cell in cells}
+    ensure = partial(base.ensure, engine=used, state=state, environ=environ)
+    return replace(
+        machine,
+        bases={image: ensure(image, how) for image, how in bases.items()},
+        installers={image: ensure(image, how) for image, how in installers.items()},
+        output=plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output,
+    )
 
 
 def check(

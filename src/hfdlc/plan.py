@@ -7,17 +7,21 @@ from typing import Any
 
 from hfdlc.cells import Cell
 
+# An engine with the containerd store keeps layers as they are; compressing them is for a push.
+UNCOMPRESSED = "type=image,compression=uncompressed,unpack=true"
+
 
 @dataclass(frozen=True)
 class Machine:
     """What the building machine adds to a cell's Dockerfile; none of it stays in the image."""
 
-    bases: Mapping[str, str] = field(default_factory=dict)  # public image -> what to start from instead
+    # For a public image: what takes its place here. The installer's may be the same image, made with pip.
+    bases: Mapping[str, str] = field(default_factory=dict)
+    installers: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)  # id -> file
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()  # the pages whose wheels lie in the context `wheels`
-    # An engine with the containerd store keeps layers as they are; compressing them is for a push.
     output: str = "type=docker"
 
 
@@ -36,7 +40,7 @@ def _target(cell: Cell, installer_image: str, machine: Machine, epoch: int) -> d
     installer = installer_image.format(python=cell.python)
     args = {
         "base": machine.bases.get(cell.base_image(), cell.base_image()),
-        "installer_base": machine.bases.get(installer, installer),
+        "installer_base": machine.installers.get(installer, installer),
         "SOURCE_DATE_EPOCH": str(epoch),
         **machine.proxies,
     }

@@ -54,6 +54,7 @@ def test_the_plan_of_all_cells(refresh: bool) -> None:
     """The bake file on a machine with a private engine and wheels of its own."""
     machine = plan.Machine(
         bases={cell.base_image(): "hfdlc.local/base:1" for cell in PROJECT.cells},
+        installers={PROJECT.matrix.file.installer.image.format(python="3.11"): "hfdlc.local/base:2"},
         secrets={"uv.toml": "/access/uv.toml"},
         contexts={"wheels": "/access/wheels"},
         brought=frozenset(cell.source.page for cell in PROJECT.cells if cell.source.page),
