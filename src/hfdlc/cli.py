@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfdlc.console import say
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import HfdlcError, UserError
 
 if TYPE_CHECKING:
     from hfdlc.cells import Cell
@@ -147,16 +147,64 @@ def lock(wanted: "Filter") -> None:
 @app.command()
 @selecting
 def render(wanted: "Filter") -> None:
-    """Print Dockerfiles into images/."""
-    from hfdlc import render as rendering
+    """Print Dockerfiles into images/; without a filter also what else is derived, in docs/."""
+    from hfdlc import drift
+    from hfdlc.select import Filter
     from hfdlc.state import write_whole
 
     project = _project()
     cells = _some(project, wanted)
-    texts = {cell: rendering.dockerfile(cell, project.matrix, project.templates) for cell in cells}
-    for cell, text in texts.items():
-        write_whole(project.root / cell.folder / "Dockerfile", text)
-        say(f"rendered {cell.folder}/Dockerfile")
+    pages = drift.pages(project) if wanted == Filter() else {}
+    for path, text in {**drift.dockerfiles(project, cells), **pages}.items():
+        file = project.root / path
+        if not file.is_file() or file.read_text() != text:
+            write_whole(file, text)
+            say(f"wrote {path}")
+
+
+@app.command()
+def check() -> None:
+    """Compare what is committed with what the matrix and the templates give; offline."""
+    from hfdlc import drift
+
+    project = _project()
+    found = list(drift.differences(project))
+    if found:
+        print("\n".join(found))
+        raise HfdlcError(
+            f"{len(found)} derived files are not current", then="hfdlc render, hfdlc lock, and commit"
+        )
+    say(f"{len(project.cells)} cells: everything derived is current")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of matrix.yaml."""
+    from hfdlc import drift
+
+    print(drift.schema(), end="")
+
+
+@app.command()
+def uri(
+    image: Annotated[str, typer.Argument(metavar="CELL|URI", help="A cell, or with --parse a URI.")],
+    region: Annotated[str | None, typer.Option(help="An AWS region.")] = None,
+    parse: Annotated[bool, typer.Option("--parse", help="Take a URI apart, to JSON.")] = False,
+) -> None:
+    """Compose the URI of a cell's image in a region, or take one apart."""
+    from hfdlc import uri as uris
+    from hfdlc.select import Filter
+
+    project = _project()
+    if parse:
+        parts = uris.parse(image)
+        known = {cell.id for cell in project.cells}
+        _print_json(parts.json() | {"cell": parts.image if parts.image in known else None})
+        return
+    if not region:
+        raise UserError("a URI needs a region", then="add --region, e.g. --region eu-west-1")
+    for cell in _some(project, Filter(patterns=(image,))):
+        print(uris.compose(cell.id, uris.region(region)))
 
 
 @app.command()

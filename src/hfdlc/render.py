@@ -1,5 +1,6 @@
 """Dockerfiles: a cell and its locks, printed through the templates."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,9 @@ def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def dockerfile(cell: Cell, matrix: Matrix, templates: Path) -> str:
-    """The text of the cell's Dockerfile.
-
-    Raises UserError with the template's line and the cell where the template is wrong.
-    """
-    environment = Environment(
+@functools.cache
+def _environment(templates: Path) -> Environment:
+    return Environment(
         loader=FileSystemLoader(templates),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -56,8 +54,15 @@ def dockerfile(cell: Cell, matrix: Matrix, templates: Path) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - the output is a Dockerfile
     )
+
+
+def dockerfile(cell: Cell, matrix: Matrix, templates: Path) -> str:
+    """The text of the cell's Dockerfile.
+
+    Raises UserError with the template's line and the cell where the template is wrong.
+    """
     try:
-        return environment.get_template(f"{cell.type}.Dockerfile.j2").render(values(cell, matrix))
+        return _environment(templates).get_template(f"{cell.type}.Dockerfile.j2").render(values(cell, matrix))
     except TemplateError as error:
         raise UserError(
             str(error.message), where=_place(error, templates), then=f"for the cell {cell.id}"
