@@ -212,7 +212,7 @@ def _request_id(scope: Scope) -> str:
     """The client's own id when it is one that may stand in a log line, else a new one."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     for name in ID_HEADERS:
-        given = headers.get(name, "")
+        given = str(headers.get(name, ""))
         if _GOOD_ID.match(given):
             return given
     return uuid.uuid4().hex

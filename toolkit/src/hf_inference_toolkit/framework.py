@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from hf_inference_toolkit.errors import StartError
 
 Row = Dict[str, List[int]]
-# The keys of a row that a model takes, and what a shorter row is filled up with (None: the padding token).
-FILL = {"input_ids": None, "attention_mask": 0, "token_type_ids": 0}
+# The keys of a row that a model takes.
+KEYS = ("input_ids", "attention_mask", "token_type_ids")
 # Where the outputs that tasks use stand in an encoder-decoder's or encoder's answer.
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 
@@ -36,6 +36,10 @@ class Runtime:
         """Take a model as transformers loaded it, and make it ready to predict."""
         self.model = model
 
+    def pipeline_device(self) -> int:
+        """The device as `transformers.pipeline` numbers it: -1 is the processor."""
+        return -1
+
     def forward(self, rows: Sequence[Row], pad: int) -> Dict[str, Any]:
         """One pass over rows of any lengths; arrays with a row for each, padded at the end to the longest."""
         raise NotImplementedError
@@ -60,7 +64,7 @@ def padded(rows: Sequence[Row], pad: int, at_start: bool = False) -> Dict[str, L
     longest = max(len(row["input_ids"]) for row in rows)
     out = {}
     for key in rows[0]:
-        fill = FILL[key] if FILL[key] is not None else pad
+        fill = pad if key == "input_ids" else 0
         filled = [[fill] * (longest - len(row[key])) for row in rows]
         out[key] = [gap + row[key] if at_start else row[key] + gap for gap, row in zip(filled, rows)]
     return out
@@ -80,6 +84,12 @@ class Torch(Runtime):
             if isinstance(part, torch.nn.ModuleList):
                 for layer in part:
                     layer.register_forward_pre_hook(lambda *_: self.check())
+
+    def pipeline_device(self) -> int:
+        """See Runtime."""
+        import torch
+
+        return 0 if torch.cuda.is_available() else -1
 
     def forward(self, rows: Sequence[Row], pad: int) -> Dict[str, Any]:
         """See Runtime."""

@@ -15,6 +15,7 @@ from hf_inference_toolkit.tasks import names
 def load_model(settings: Settings) -> Service:
     """The service for these settings; StartError that says what to set when there cannot be one."""
     hub.prepare(settings)
+    _send_logs_to_ours()
     runtime = framework.runtime(framework.installed())
     folder = find_model(settings, runtime)
     config = read_config(folder)
@@ -23,6 +24,14 @@ def load_model(settings: Settings) -> Service:
     from hf_inference_toolkit.tasks import building
 
     return building.build(task, folder, settings, runtime)
+
+
+def _send_logs_to_ours() -> None:
+    """transformers writes to standard error by itself; here its lines go where all lines go."""
+    from transformers.utils import logging
+
+    logging.disable_default_handler()
+    logging.enable_propagation()
 
 
 def find_model(settings: Settings, runtime: framework.Runtime) -> Path:

@@ -10,7 +10,7 @@ from hf_inference_toolkit.errors import RequestError
 try:
     import orjson
 except ImportError:
-    orjson = None
+    orjson = None  # type: ignore[assignment,unused-ignore]
 
 DEEPEST = 64
 KNOWN_KEYS = ("inputs", "parameters", "instances")

@@ -1,7 +1,8 @@
 """From a folder to a service: the head that the task needs, checked to be there, and the task around it."""
 
+import contextlib
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from hf_inference_toolkit import loading
 from hf_inference_toolkit.errors import StartError
@@ -9,13 +10,25 @@ from hf_inference_toolkit.framework import Runtime
 from hf_inference_toolkit.service import Service
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import names, passthrough
+from hf_inference_toolkit.tasks.answering import QuestionAnswering
 from hf_inference_toolkit.tasks.classification import TextClassification, ZeroShotClassification
 from hf_inference_toolkit.tasks.features import FeatureExtraction
+from hf_inference_toolkit.tasks.generating import Summarization, TextGeneration, TextToText, Translation
+from hf_inference_toolkit.tasks.masking import FillMask
+from hf_inference_toolkit.tasks.tables import TableQuestionAnswering
+from hf_inference_toolkit.tasks.tagging import TokenClassification
 
 OWN = {
     "text-classification": TextClassification,
     "zero-shot-classification": ZeroShotClassification,
+    "token-classification": TokenClassification,
     "feature-extraction": FeatureExtraction,
+    "fill-mask": FillMask,
+    "question-answering": QuestionAnswering,
+    "summarization": Summarization,
+    "translation": Translation,
+    "text2text-generation": TextToText,
+    "text-generation": TextGeneration,
 }  # type: Dict[str, Any]
 
 
@@ -29,10 +42,10 @@ def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) 
         "transformers": transformers.__version__,
     }
     if task.name not in OWN:
-        return _pipeline(task, folder, settings, facts)
+        return _pipeline(task, folder, settings, runtime, facts)
     load_head(task, folder, settings, runtime)
     tokenizer = load_tokenizer(folder, settings)
-    service = OWN[task.name](task.asked, runtime, tokenizer, facts)  # type: Service
+    service = OWN[task.name](task, runtime, tokenizer, facts)  # type: Service
     return service
 
 
@@ -86,17 +99,48 @@ def _misfit(task: names.Task, folder: Path, reason: str) -> str:
         task.asked, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else "").strip()
 
 
-def _pipeline(task: names.Task, folder: Path, settings: Settings, facts: Dict[str, str]) -> Service:
+@contextlib.contextmanager
+def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, Any]]) -> Iterator[None]:
+    """Collect what `pipeline` throws away: which weights were not in the folder and were made up."""
+    base = getattr(transformers, runtime.prefix + "PreTrainedModel")
+    original = base.__dict__["from_pretrained"]
+
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        model, info = original.__func__(cls, *args, **dict(kwargs, output_loading_info=True))
+        infos.append(info)
+        return model
+
+    base.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield
+    finally:
+        base.from_pretrained = original
+
+
+def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
+    return dict(_trust(settings), device=runtime.pipeline_device())
+
+
+def _pipeline(
+    task: names.Task, folder: Path, settings: Settings, runtime: Runtime, facts: Dict[str, str]
+) -> Service:
     import transformers
 
     known = passthrough.known_tasks(transformers)
     if task.name not in known:
         raise StartError("transformers {}: {}".format(transformers.__version__, names.not_known(task.asked, known)))
+    infos = []  # type: List[Dict[str, Any]]
     try:
-        pipeline = transformers.pipeline(task.name, model=str(folder), **_trust(settings))
-    except (ValueError, KeyError, ImportError, OSError) as problem:
-        raise StartError("HF_TASK={} cannot be loaded: {}".format(task.asked, problem)) from None
-    return passthrough.PipelineTask(task.asked, pipeline, facts)
+        with _loading_infos(transformers, runtime, infos):
+            pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
+    except (ValueError, KeyError, ImportError, OSError, RuntimeError) as problem:
+        raise StartError("{} transformers {} says: {}".format(
+            _misfit(task, folder, ""), transformers.__version__, problem)) from None
+    missing = [key for info in infos for key in _missing(task, info)]
+    if missing:
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    kind = TableQuestionAnswering if task.name == "table-question-answering" else passthrough.PipelineTask
+    return kind(task.asked, pipeline, facts)
 
 
 def _trust(settings: Settings) -> Dict[str, Any]:

@@ -21,6 +21,7 @@ class Parameter(NamedTuple):
 TRUNCATION = Parameter("truncation", "boolean", "cut inputs that are longer than the model takes; true by default")
 FUNCTION = Parameter("function_to_apply", "string", "what makes scores of the model's numbers",
                      choices=("softmax", "sigmoid", "none", "default"))
+FULL_TEXT = Parameter("return_full_text", "boolean", "whether the prompt is part of the answer; true by default")
 SCHEMAS = {
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer"},

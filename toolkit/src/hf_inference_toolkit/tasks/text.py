@@ -1,12 +1,13 @@
 """What all tasks on text share: items in a list or alone, tokens, truncation, and passes over rows of like length."""
 
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.framework import FILL, Row, Runtime
+from hf_inference_toolkit.framework import KEYS, Row, Runtime
 from hf_inference_toolkit.payload import Request, kind_of
 from hf_inference_toolkit.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks import parameters
+from hf_inference_toolkit.tasks.names import Task
 from hf_inference_toolkit.tasks.parameters import Parameter
 
 # Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
@@ -32,10 +33,12 @@ class TextTask(Service):
     """A task of ours. Subclasses say how an item becomes rows, and how rows' outputs become an answer."""
 
     parameters = ()  # type: Sequence[Parameter]
+    # What the warm-up asks, and the reference document's request where it is another one.
     sample = {"inputs": "I like you."}  # type: Dict[str, Any]
+    documented = None  # type: Optional[Dict[str, Any]]
 
-    def __init__(self, task: str, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
-        super().__init__(task, facts)
+    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task.asked, facts)
         self.runtime = runtime
         self.tokenizer = tokenizer
         self.config = runtime.model.config
@@ -154,13 +157,13 @@ class TextTask(Service):
         return {"type": "string"}
 
     def examples(self) -> List[Dict[str, Any]]:
-        """See Service."""
-        return [self.sample]
+        """See Service; the reference document's own where it has one."""
+        return [self.documented or self.sample]
 
 
 def row(encoding: Any) -> Row:
     """What of an encoding goes into the model."""
-    return {key: list(encoding[key]) for key in FILL if key in encoding}
+    return {key: list(encoding[key]) for key in KEYS if key in encoding}
 
 
 def by_length(rows: Sequence[Row]) -> Iterable[List[int]]:

@@ -1,0 +1,294 @@
+"""The tasks that write text: text-generation, text2text-generation, summarization, translation."""
+
+import inspect
+from typing import Any, Dict, Iterator, List, Optional
+
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.framework import Row, Runtime
+from hf_inference_toolkit.payload import kind_of
+from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, LANGUAGES, OWN, TOKEN_IDS
+from hf_inference_toolkit.tasks.names import Task
+from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
+from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
+
+# New tokens when neither the request nor the model says how many; transformers 5 has the same number.
+NEW_TOKENS = 256
+# What configurations of releases before 5 say when nobody has said anything.
+UNSAID_LENGTH = 20
+
+
+class Generation(TextTask):
+    """What the four have in common: parameters of `generate`, defaults of the model, and text made of tokens."""
+
+    result = "generated_text"
+    is_flat = True
+    # Short, so that the start does not wait for a long text.
+    sample = {"inputs": "I like you.", "parameters": {"max_new_tokens": 8}}
+
+    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
+        self._names = task
+        self._knows = known_options(runtime.model)
+        supported = [one for one in GENERATION if one.name in self._knows or one.name == "max_new_tokens"]
+        self.parameters = (*supported, *OWN, TRUNCATION, *self.extra_parameters())
+        specific = getattr(self.config, "task_specific_params", None) or {}
+        told = specific.get(task.asked) or specific.get(task.name) or {}
+        self._defaults = {name: value for name, value in told.items() if name in self._knows}
+        self.prefix = told.get("prefix") or getattr(self.config, "prefix", None) or ""
+
+    def examples(self) -> List[Dict[str, Any]]:
+        """The reference document's request, spelled right, and a short one."""
+        return [DOCUMENTED, self.sample]
+
+    def extra_parameters(self) -> Any:
+        """Parameters that only this task has."""
+        return ()
+
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """Parameters; token ids must be ids of this model."""
+        options = super().read_options(given)
+        size = getattr(self.config, "vocab_size", None)
+        for name in TOKEN_IDS:
+            for number in flattened(options.get(name, [])):
+                if size and not 0 <= number < size:
+                    raise RequestError("unsupported_value", "parameter '{}' must hold token ids from 0 to {}".format(
+                        name, size - 1))
+        return options
+
+    def run(self, rows: List[Row], options: Dict[str, Any]) -> Iterator[Any]:
+        """The sequences of each row by itself."""
+        for one in rows:
+            self.runtime.check()
+            yield self.runtime.generate([one], self.pad, self.arguments(options, len(one["input_ids"])))
+
+    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+        """What `generate` is called with for a prompt of `length` tokens."""
+        arguments = dict(self._defaults)
+        arguments.update((name, value) for name, value in options.items() if name in self._knows)
+        stops = options.get("stop_sequence", options.get("stop_strings"))
+        if stops is not None and "stop_strings" in self._knows:
+            arguments.update(stop_strings=[stops] if isinstance(stops, str) else stops, tokenizer=self.tokenizer)
+        new = self.new_tokens(options, length)
+        if new is not None:
+            arguments.pop("max_length", None)
+            if "max_new_tokens" in self._knows:
+                arguments["max_new_tokens"] = new
+            else:
+                arguments["max_length"] = self.total(new, length)
+        if self.config.pad_token_id is None and self.tokenizer.pad_token_id is None:
+            arguments.setdefault("pad_token_id", self.tokenizer.eos_token_id or 0)
+        return arguments
+
+    def total(self, new: int, length: int) -> int:
+        """`max_length` for so many new tokens; an encoder's prompt does not count, its decoder's first token does."""
+        return new + 1
+
+    def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
+        """How many tokens are to be written; None where `max_length` of the request or of the model says it."""
+        if "max_new_tokens" in options:
+            return int(options["max_new_tokens"])
+        if "max_length" in options or "max_length" in self._defaults or self.model_says_length():
+            return None
+        return min(NEW_TOKENS, max(1, self.limit - 2)) if self.limit else NEW_TOKENS
+
+    def model_says_length(self) -> bool:
+        """Whether the model's own configuration limits what is written."""
+        for config in (getattr(self.runtime.model, "generation_config", None), self.config):
+            if getattr(config, "max_new_tokens", None):
+                return True
+            if getattr(config, "max_length", None) not in (None, UNSAID_LENGTH):
+                return True
+        return False
+
+    def text(self, numbers: List[int], options: Dict[str, Any]) -> str:
+        """Tokens as text."""
+        how = {}
+        if "clean_up_tokenization_spaces" in options:
+            how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
+        return str(self.tokenizer.decode(numbers, skip_special_tokens=True, **how))
+
+    def decode(self, item: Any, encoded: Encoded, outputs: List[Any], options: Dict[str, Any]) -> Any:
+        """One object for each returned sequence."""
+        return [{self.result: until_stop(self.written(item, encoded, numbers, options), options)}
+                for numbers in outputs[0]]
+
+    def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> str:
+        """The text of one sequence."""
+        return self.text(numbers, options)
+
+    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+        """As the pipelines: a list of objects, and a flat one where each input has one."""
+        if not is_list:
+            return results[0]
+        if self.is_flat and all(len(result) == 1 for result in results):
+            return [result[0] for result in results]
+        return results
+
+
+class TextToText(Generation):
+    """Text from text, by an encoder and a decoder."""
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row, the model's own prefix in front."""
+        encoding, was_cut = self.tokens(self.prefix + item, None, options)
+        one = row(encoding)
+        one.pop("token_type_ids", None)
+        return Encoded([one], was_cut)
+
+
+class Summarization(TextToText):
+    """A shorter text."""
+
+    result = "summary_text"
+
+
+class Translation(TextToText):
+    """A text in another language; models of many languages take `src_lang` and `tgt_lang`."""
+
+    result = "translation_text"
+
+    def extra_parameters(self) -> Any:
+        """The languages."""
+        return LANGUAGES
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row in the source language's form."""
+        source = options.get("src_lang", self._names.source)
+        if source and hasattr(self.tokenizer, "src_lang"):
+            self.tokenizer.src_lang = source
+        return super().encode(item, options)
+
+    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+        """The target language as the first token, for models that want it so."""
+        arguments = super().arguments(options, length)
+        target = options.get("tgt_lang", self._names.target)
+        number = self._language_id(target) if target else None
+        if number is not None:
+            arguments.setdefault("forced_bos_token_id", number)
+        elif "tgt_lang" in options:
+            raise RequestError("unprocessable", "the model does not know the language '{}'".format(target[:50]))
+        return arguments
+
+    def _language_id(self, language: str) -> Optional[int]:
+        known = getattr(self.tokenizer, "lang_code_to_id", None) or {}
+        if language in known:
+            return int(known[language])
+        if hasattr(self.tokenizer, "get_lang_id"):
+            try:
+                return int(self.tokenizer.get_lang_id(language))
+            except KeyError:
+                return None
+        if hasattr(self.tokenizer, "src_lang") and language in self.tokenizer.get_vocab():
+            return int(self.tokenizer.get_vocab()[language])
+        return None
+
+
+class TextGeneration(Generation):
+    """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
+
+    is_flat = False
+
+    def extra_parameters(self) -> Any:
+        """Whether the prompt is part of the answer."""
+        return (FULL_TEXT,)
+
+    def items(self, inputs: Any) -> Any:
+        """One conversation is a list, too, and yet one item."""
+        if isinstance(inputs, list) and inputs and is_message(inputs[0]):
+            self.check_item(inputs)
+            return [inputs], False
+        return super().items(inputs)
+
+    def check_item(self, item: Any) -> None:
+        """A text or a conversation."""
+        if isinstance(item, list) and item and all(map(is_message, item)):
+            if getattr(self.tokenizer, "chat_template", None) is None:
+                raise RequestError("unprocessable", "the model has no chat template, so it takes strings only")
+            return
+        if not isinstance(item, str):
+            raise RequestError("unsupported_value", '{} takes a string, or a list of {{"role", "content"}} objects, '
+                               "not {}".format(self.task, kind_of(item)))
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row, cut at its start when it leaves no room to write."""
+        if isinstance(item, str):
+            one = row(self.tokenizer(self.prefix + item))
+        else:
+            text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
+            one = row(self.tokenizer(text, add_special_tokens=False))
+        one.pop("token_type_ids", None)
+        length = len(one["input_ids"])
+        if not length:
+            raise RequestError("unprocessable", "an input has no tokens")
+        room = self._room(options)
+        if not room or length <= room:
+            return Encoded([one])
+        if not options.get("truncation", True):
+            raise RequestError("unprocessable", "an input has {} tokens, and with the new ones the model takes {} of "
+                               "{}".format(length, room, self.limit))
+        return Encoded([{key: value[-room:] for key, value in one.items()}], True)
+
+    def _room(self, options: Dict[str, Any]) -> int:
+        """Tokens of a prompt that leave place for what is asked for; 0 when there is no end."""
+        if not self.limit:
+            return 0
+        asked = options.get("max_new_tokens")
+        if asked is not None and asked >= self.limit:
+            raise RequestError("unprocessable", "max_new_tokens is {}, and the model takes {} tokens in all".format(
+                asked, self.limit))
+        return max(1, self.limit - (asked if asked is not None else min(NEW_TOKENS, self.limit // 2)))
+
+    def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
+        """Never more than the model has places for."""
+        if "max_length" in options and "max_new_tokens" not in options:
+            most = min(options["max_length"], self.limit or options["max_length"])
+            if most <= length:
+                raise RequestError("unprocessable", "the prompt has {} tokens already, and max_length is {}".format(
+                    length, options["max_length"]))
+            return int(most - length)
+        new = super().new_tokens(options, length)
+        return min(new, self.limit - length) if new is not None and self.limit else new
+
+    def total(self, new: int, length: int) -> int:
+        """The prompt counts."""
+        return new + length
+
+    def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> Any:
+        """The prompt as it came, and what follows it; of a conversation, the conversation with one more message."""
+        prompt = encoded.rows[0]["input_ids"]
+        new = self.text(numbers, options)[len(self.text(prompt, options)):]
+        is_full = options.get("return_full_text", True)
+        if isinstance(item, str):
+            return item + new if is_full else new
+        return [*item, {"role": "assistant", "content": new}] if is_full else new
+
+
+def is_message(value: Any) -> bool:
+    """Whether a value is one message of a conversation."""
+    return isinstance(value, dict) and set(value) == {"role", "content"} and all(
+        isinstance(part, str) for part in value.values()
+    )
+
+
+def known_options(model: Any) -> Any:
+    """The names that `generate` of the installed transformers takes."""
+    config = getattr(model, "generation_config", None)
+    if config is not None:
+        return frozenset(vars(config)) | frozenset(("max_new_tokens",))
+    return frozenset(inspect.signature(model.generate).parameters)
+
+
+def flattened(value: Any) -> List[int]:
+    """The numbers of a token id, a list of them, or a list of lists."""
+    if isinstance(value, list):
+        return [number for inner in value for number in flattened(inner)]
+    return [value]
+
+
+def until_stop(text: Any, options: Dict[str, Any]) -> Any:
+    """A text up to and with the first stop sequence in it."""
+    stops = options.get("stop_sequence", options.get("stop_strings"))
+    if stops is None or not isinstance(text, str):
+        return text
+    ends = [text.find(stop) + len(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop in text]
+    return text[: min(ends)] if ends else text
