@@ -8,8 +8,9 @@ import fnmatch
 import inspect
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
+from hf_inference_toolkit import hub_2021
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
@@ -28,6 +29,7 @@ def prepare(settings: Settings) -> None:
     """Tell the libraries, before they are imported, where they may write."""
     cache = str(Path(settings.hub_cache) / "hub")
     os.environ["HF_HOME"] = settings.hub_cache
+    os.environ["HF_ENDPOINT"] = settings.hub_endpoint
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
         os.environ.setdefault(name, cache)
     # Bars are for people; here they would stand between the log's lines.
@@ -43,24 +45,26 @@ def download(settings: Settings, weights: Sequence[str]) -> Path:
     import huggingface_hub
 
     event(20, "fetching the model", model=settings.model_id, revision=settings.model_revision or "main")
-    names = _names_on_hub(huggingface_hub, settings)
+    commit, names = _on_hub(huggingface_hub, settings)
     wanted = _wanted(names, weights) if names is not None else [*SMALL_FILES, *weights]
     try:
+        if "allow_patterns" not in inspect.signature(huggingface_hub.snapshot_download).parameters:
+            return hub_2021.fetch(settings, commit or settings.model_revision or "main", wanted)
         return Path(huggingface_hub.snapshot_download(**_arguments(huggingface_hub, settings, wanted)))
     except Exception as problem:  # the client's errors are of many kinds, and differ between its releases
         raise StartError(_explained(settings, problem)) from None
 
 
-def _names_on_hub(huggingface_hub: Any, settings: Settings) -> Any:
-    """The names of the model's files; None when the hub is not to be asked."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return None
-    ask = huggingface_hub.HfApi().model_info
+def _on_hub(huggingface_hub: Any, settings: Settings) -> Tuple[Optional[str], Optional[List[str]]]:
+    """The commit of the revision and the names of its files; None for both when the hub is not to be asked."""
+    if settings.hub_offline:
+        return None, None
+    ask = huggingface_hub.HfApi(endpoint=settings.hub_endpoint).model_info
     try:
         info = ask(settings.model_id, revision=settings.model_revision, **_token(ask, settings))
     except Exception as problem:
         raise StartError(_explained(settings, problem)) from None
-    return [file.rfilename for file in info.siblings]
+    return info.sha, [file.rfilename for file in info.siblings]
 
 
 def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
@@ -77,17 +81,13 @@ def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
 
 def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> Dict[str, Any]:
     """What `snapshot_download` of the installed release takes."""
-    download_ = huggingface_hub.snapshot_download
-    arguments = dict(repo_id=settings.model_id, revision=settings.model_revision, **_token(download_, settings))
-    if "allow_patterns" in inspect.signature(download_).parameters:
-        arguments["allow_patterns"] = wanted
-    elif "allow_regex" in inspect.signature(download_).parameters:
-        arguments["allow_regex"] = wanted
-    return arguments
+    token = _token(huggingface_hub.snapshot_download, settings)
+    return dict(repo_id=settings.model_id, revision=settings.model_revision, allow_patterns=wanted,
+                cache_dir=str(Path(settings.hub_cache) / "hub"), **token)
 
 
 def _token(function: Any, settings: Settings) -> Dict[str, Any]:
-    """The token under the name that the installed release has for it; False keeps a stored one from being sent."""
+    """The token under the name that the installed release has for it."""
     known = inspect.signature(function).parameters
     name = "token" if "token" in known else "use_auth_token"
     return {name: settings.token or None} if name in known else {}
@@ -103,5 +103,5 @@ def _explained(settings: Settings, problem: Exception) -> str:
         return "the hub has no {}: check HF_MODEL_ID and HF_MODEL_REVISION{}".format(
             where, "" if settings.token else "; if the model is private, set HF_API_TOKEN")
     reason = str(problem).strip().splitlines() or [type(problem).__name__]
-    return "{} cannot be fetched: {}. Check the network, HF_ENDPOINT, or mount the model at {}".format(
+    return "{} cannot be fetched: {}. Check the network and HF_ENDPOINT, or mount the model at {}".format(
         where, reason[0][:300], settings.model_dir)

@@ -41,7 +41,7 @@ class Invocations:
         content_type, accept = self._negotiate(service, request)
         body = await self._body(request, ends)
         self._health.serving()  # the server may have begun to drain while the body came in
-        prompt = await self._off_loop(len(body), lambda: service.read(body, content_type))
+        prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
         prediction = await self._predict(service, prompt, request, ends)
         value = {"predictions": prediction.value} if prompt.is_vertex else prediction.value
         content, written = await self._off_loop(SMALL + 1, lambda: service.write(value, accept))
@@ -52,7 +52,7 @@ class Invocations:
         sent, wanted = request.headers.get("content-type"), ",".join(request.headers.getlist("accept"))
         if service.negotiates:
             return media.content_type(sent), media.accepted(wanted, self._settings.default_accept)
-        return media.parse(sent or media.JSON), wanted or self._settings.default_accept
+        return media.as_sent(sent or media.JSON), media.preferred(wanted, self._settings.default_accept)
 
     async def _body(self, request: Request, ends: float) -> bytes:
         """The whole body; 413 as soon as it is known to be too large, and not a byte is read after that."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List
 
-from hf_inference_toolkit import framework, hub
+from hf_inference_toolkit import framework, hooks, hub, user_code
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.service import Service
@@ -15,6 +15,15 @@ from hf_inference_toolkit.tasks import names
 def load_model(settings: Settings) -> Service:
     """The service for these settings; StartError that says what to set when there cannot be one."""
     hub.prepare(settings)
+    folder = Path(settings.model_dir)
+    found = user_code.find(settings, folder)
+    if found is not None:
+        return hooks.build(found, str(folder), lambda: load_standard(settings))
+    return load_standard(settings)
+
+
+def load_standard(settings: Settings) -> Service:
+    """The service of the model itself, without user code."""
     _send_logs_to_ours()
     runtime = framework.runtime(framework.installed())
     folder = find_model(settings, runtime)

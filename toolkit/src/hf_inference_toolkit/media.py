@@ -35,13 +35,18 @@ class MediaType(NamedTuple):
 
 def parse(header: str) -> MediaType:
     """`application/json; charset=UTF-8` taken apart."""
+    media = as_sent(header)
+    return MediaType(ALIASES.get(media.name, media.name), media.parameters)
+
+
+def as_sent(header: str) -> MediaType:
+    """The same, under the name that the client has for it."""
     name, *rest = header.split(";")
     parameters = {}
     for part in rest:
         key, _, value = part.partition("=")
         parameters[key.strip().lower()] = value.strip().strip('"')
-    plain = name.strip().lower()
-    return MediaType(ALIASES.get(plain, plain), parameters)
+    return MediaType(name.strip().lower(), parameters)
 
 
 def content_type(header: Optional[str]) -> MediaType:
@@ -77,6 +82,13 @@ def accepted(header: Optional[str], default: str) -> str:
             "no type in Accept {!r} can be written; supported: {}".format(header[:200], ", ".join(WRITTEN)),
         )
     return best[1]
+
+
+def preferred(header: str, default: str) -> str:
+    """The type that a client likes best, whether or not we could write it; for user code, which may."""
+    ranges = [_weighted(part) for part in header.split(",") if part.strip()]
+    best = max(ranges, key=lambda one: one[1])[0] if ranges else default
+    return default if "*" in best else best
 
 
 def _weighted(part: str) -> Tuple[str, float]:

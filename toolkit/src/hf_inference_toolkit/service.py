@@ -27,7 +27,7 @@ class Service:
         self.task = task
         self.facts = dict(facts or {})
 
-    def read(self, body: bytes, content_type: media.MediaType) -> payload.Request:
+    def read(self, body: bytes, content_type: media.MediaType, accept: str) -> payload.Request:
         """A request from a body; RequestError for what is wrong with it."""
         return media.read(body, content_type)
 

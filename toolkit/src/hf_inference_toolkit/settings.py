@@ -22,13 +22,15 @@ class Settings(NamedTuple):
     port: int = 8080
     predict_route: Optional[str] = None
     health_route: Optional[str] = None
-    program: str = "inference.py"
+    program: Optional[str] = None
     submit_directory: Optional[str] = None
     log_level: int = 20
     max_payload: int = 25 * 1024 * 1024
     deadline: float = 60.0
     default_accept: str = "application/json"
     queue_size: int = 128
+    hub_endpoint: str = "https://huggingface.co"
+    hub_offline: bool = False
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - replaced in `read` by what the environment says
 
 
@@ -76,6 +78,12 @@ def _route(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value.rstrip("/")
+
+
 def _level(value: str) -> int:
     if value.isdigit() and int(value) <= 50:
         return int(value)
@@ -100,11 +108,13 @@ VARIABLES = (
     Variable("HF_QUEUE_SIZE", "queue_size", _whole(1, 100000),
              "requests that may wait for the model; more are answered with 503"),
     Variable("HF_HOME", "hub_cache", _text, "where downloads are kept; a folder under /tmp when not writable"),
+    Variable("HF_ENDPOINT", "hub_endpoint", _address, "the hub's address"),
+    Variable("HF_HUB_OFFLINE", "hub_offline", _flag, "take HF_MODEL_ID from the cache, and ask the hub nothing"),
     Variable("SAGEMAKER_BIND_TO_PORT", "port", _whole(1, 65535), "the port to listen on"),
     Variable("AIP_HTTP_PORT", "port", _whole(1, 65535), "the port to listen on, on Vertex AI"),
     Variable("AIP_PREDICT_ROUTE", "predict_route", _route, "one more route for predictions, on Vertex AI"),
     Variable("AIP_HEALTH_ROUTE", "health_route", _route, "one more route for health, on Vertex AI"),
-    Variable("SAGEMAKER_PROGRAM", "program", _text, "the user's module in code/"),
+    Variable("SAGEMAKER_PROGRAM", "program", _text, "the user's module in code/; inference.py when not set"),
     Variable("SAGEMAKER_SUBMIT_DIRECTORY", "submit_directory", _text,
              "the folder of the user's module; code/ in the model folder when not set"),
     Variable("SAGEMAKER_CONTAINER_LOG_LEVEL", "log_level", _level, "10 debug, 20 info, 30 warning, 40 error"),

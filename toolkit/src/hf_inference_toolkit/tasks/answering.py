@@ -146,7 +146,7 @@ def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List
     else:
         best = numpy.arange(len(flat))
     best = best[numpy.argsort(-flat[best], kind="stable")]
-    firsts, lasts = numpy.unravel_index(best, candidates.shape)
+    firsts, lasts = numpy.unravel_index(best, candidates.shape)  # type: Any, Any
     return [
         Span(int(first), int(last), float(candidates[first, last]))
         for first, last in zip(firsts, lasts)

@@ -166,7 +166,7 @@ class Translation(TextToText):
         if number is not None:
             arguments.setdefault("forced_bos_token_id", number)
         elif "tgt_lang" in options:
-            raise RequestError("unprocessable", "the model does not know the language '{}'".format(target[:50]))
+            raise RequestError("unprocessable", "the model does not know the language '{}'".format(options["tgt_lang"][:50]))
         return arguments
 
     def _language_id(self, language: str) -> Optional[int]:

@@ -23,9 +23,9 @@ class PipelineTask(Service):
         super().__init__(task, facts)
         self._pipeline = pipeline
 
-    def read(self, body: bytes, content_type: media.MediaType) -> Request:
+    def read(self, body: bytes, content_type: media.MediaType, accept: str) -> Request:
         """A request; the bytes of an image or a sound as what the pipeline takes."""
-        request = super().read(body, content_type)
+        request = super().read(body, content_type, accept)
         for name in request.parameters:
             if name in REFUSED:
                 raise RequestError("unsupported_value", "parameter '{}' is not the client's to set".format(name))

@@ -33,9 +33,9 @@ class TableQuestionAnswering(Service):
         super().__init__(task, facts)
         self._pipeline = pipeline
 
-    def read(self, body: bytes, content_type: Any) -> Request:
+    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
         """A request whose tables are rectangles of text; numbers in cells become text, as the model needs it."""
-        request = super().read(body, content_type)
+        request = super().read(body, content_type, accept)
         parameters.check(request.parameters, PARAMETERS)
         inputs = request.inputs
         if isinstance(inputs, list):

@@ -79,9 +79,9 @@ class TextTask(Service):
             self.check_item(item)
         return items, is_list
 
-    def read(self, body: bytes, content_type: Any) -> Request:
+    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
         """A request whose inputs and parameters are this task's."""
-        request = super().read(body, content_type)
+        request = super().read(body, content_type, accept)
         self.items(request.inputs)
         self.read_options(request.parameters)
         return request
