@@ -40,25 +40,34 @@ def started(
             labels={LABEL: str(os.getpid())},
         )
     except ImageNotFound as error:
-        raise HfdlcError("there is no such image in the engine", where=image, then=f"hfdlc build {image}") from error
+        raise HfdlcError(
+            "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
+        ) from error
     try:
         yield container
     finally:
         container.remove(force=True, v=True)
 
 
-def idle(image: str, engine: Engine) -> "contextmanager[Container]":  # type: ignore[type-arg]
+@contextmanager
+def idle(
+    image: str, engine: Engine, volumes: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Container]:
     """A container of the image that does nothing, for looking inside."""
-    return started(image, ["infinity"], engine, entrypoint=["sleep"])  # type: ignore[return-value]
+    with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes) as container:
+        yield container
 
 
-def python(container: Container, script: str, *, user: str = "root") -> str:
+def python(container: Container, script: str) -> str:
     """What a Python script prints in the container.
 
     Raises HfdlcError with its last lines where it fails.
     """
-    status, (out, err) = container.exec_run(["python", "-c", script], demux=True, user=user)
+    status, output = container.exec_run(["python", "-c", script], demux=True)
+    out, err = output if isinstance(output, tuple) else (b"", b"")
     if status:
         tail = "\n".join(f"    {line}" for line in (err or b"").decode(errors="replace").splitlines()[-8:])
-        raise HfdlcError(f"a script failed inside the container\n{tail}", where=str(container.image.tags[:1]))
+        raise HfdlcError(
+            f"a script failed inside the container\n{tail}", where=str(container.attrs["Config"]["Image"])
+        )
     return (out or b"").decode()

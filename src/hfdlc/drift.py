@@ -16,7 +16,8 @@ SCHEMA = "docs/matrix.schema.json"
 def dockerfiles(project: Project, cells: Sequence[Cell]) -> dict[str, str]:
     """The cells' Dockerfiles, whole, by their paths below the root."""
     return {
-        f"{cell.folder}/Dockerfile": render.dockerfile(cell, project.matrix, project.templates) for cell in cells
+        f"{cell.folder}/Dockerfile": render.dockerfile(cell, project.matrix, project.templates)
+        for cell in cells
     }
 
 

@@ -101,7 +101,9 @@ def read(cell: Cell, engine: Engine, image: str | None = None) -> Facts:
     with containers.idle(image or cell.id, engine) as container:
         inside = json.loads(containers.python(container, SCRIPT % {"module": cell.module}))
     layers = tuple(_layers(built))
-    packages = {name.lower().replace("_", "-"): version for name, version in inside["packages"].items() if name}
+    packages = {
+        name.lower().replace("_", "-"): version for name, version in inside["packages"].items() if name
+    }
     return Facts(
         python=inside["python"],
         framework_version=inside["framework_version"],

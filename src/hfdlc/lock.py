@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import tempfile
+import tomllib
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,3 +241,9 @@ def check(cell: Cell, matrix: Matrix, root: Path) -> None:
 def name_of(requirement: str) -> str:
     """The canonical name of the package that a requirement asks for."""
     return canonicalize_name(Requirement(requirement).name)
+
+
+def toolkit_version(root: Path) -> str:
+    """The version of the toolkit's sources: it is built from them, so no lock names it."""
+    with (root / "toolkit" / "pyproject.toml").open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])

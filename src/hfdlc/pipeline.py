@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hfdlc import base, engine, lock, plan, render
+from hfdlc import base, check_run, engine, lock, plan, render
 from hfdlc import build as building
+from hfdlc import facts as reading
 from hfdlc.cells import Cell
+from hfdlc.check_run import Report
 from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
@@ -71,13 +73,34 @@ def check(
 
     What passed for the very same digest is not repeated, unless `again`. Raises HfdlcError where one fails.
     """
-    raise NotImplementedError(project, cells, environ, again)
+    state, sources = State.of(environ), package_sources(environ)
+    used = engine.ensure(environ, state)
+    reports = []
+    for cell in cells:
+        digest = str(reading.image_of(cell.id, used).id)
+        report = None if again else check_run.remembered(digest, state)
+        if not report:
+            say(f"checking {cell.id}")
+            with check_run.subject(cell, project, used, state, sources) as subject:
+                report = check_run.run(subject)
+            check_run.remember(report, state)
+        say(_told(report))
+        reports.append(report)
+    if failed := [report.cell for report in reports if report.failed]:
+        raise HfdlcError(f"checks failed on {', '.join(failed)}", then=f"hfdlc test {' '.join(failed)}")
+    return [report.json() for report in reports]
+
+
+def _told(report: Report) -> str:
+    """A report for people: what failed and what was not run by name, the rest as a number."""
+    lines = [f"{report.cell}: {len(report.passed)} checks passed ({report.date})"]
+    lines += [f"  FAILED   {name}: {said}" for name, said in report.failed.items()]
+    lines += [f"  not run  {name}: {why}" for name, why in report.not_run.items()]
+    return "\n".join(lines)
 
 
 def facts(cell: Cell, environ: Environ) -> dict[str, Any]:
     """The documented object of `hfdlc facts --json`."""
-    from hfdlc import facts as reading
-
     return reading.read(cell, _engine(environ)).json()
 
 

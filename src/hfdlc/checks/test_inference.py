@@ -1,0 +1,57 @@
+"""What holds for inference images: a request is answered, by the image as it is meant to run."""
+
+from typing import Any
+
+import pytest
+
+from hfdlc.checks.subject import Subject, invoke, wait_until_ready
+
+# A BERT of two layers with random weights, and a tokenizer of words; made by the image's own packages.
+MODEL = """
+import os
+os.environ.setdefault("USE_TF", "0")
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
+words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "container", "works"]
+tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+PreTrainedTokenizerFast(
+    tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+    mask_token="[MASK]", model_max_length=64,
+).save_pretrained(folder)
+config = BertConfig(
+    vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37,
+    max_position_embeddings=64, id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1},
+)
+AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+"""
+
+
+def _is_classified(answer: Any) -> bool:
+    (best,) = answer
+    return best["label"] in ("NEGATIVE", "POSITIVE") and 0.5 <= best["score"] <= 1
+
+
+def _is_embedded(answer: Any) -> bool:
+    """One sequence, three tokens or more (special ones may be added), 32 numbers each."""
+    return len(answer) == 1 and len(answer[0]) >= 3 and {len(token) for token in answer[0]} == {32}
+
+
+@pytest.mark.parametrize(
+    ("task", "is_right"), [("text-classification", _is_classified), ("feature-extraction", _is_embedded)]
+)
+def test_round_trip(subject: Subject, task: str, is_right: Any) -> None:
+    """The image serves a model that was made inside it: /ping becomes 200, /invocations answers."""
+    with subject.serving(task, MODEL) as container:
+        wait_until_ready(container)
+        status, answer = invoke(container, {"inputs": "a container works"})
+    assert status == 200, answer
+    assert is_right(answer), answer
+
+
+def test_the_server_is_process_1(subject: Subject) -> None:
+    """SIGTERM ends the server with exit code 0, within the 30 seconds that SageMaker gives."""
+    with subject.serving("text-classification", MODEL) as container:
+        wait_until_ready(container)
+        container.kill("SIGTERM")
+        assert container.wait(timeout=30)["StatusCode"] == 0
