@@ -1,8 +1,54 @@
-"""What all tests share."""
+"""What all tests share: golden files are refreshed by a flag, and the default cell is built once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from hfdlc import check_run, engine, pipeline, project
+from hfdlc.checks.subject import Subject
+from hfdlc.engine import Engine
+from hfdlc.machine import package_sources
+from hfdlc.project import Project
+from hfdlc.state import State
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--refresh` writes golden files anew."""
     parser.addoption("--refresh", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Project:
+    """The repository that the tests are in."""
+    return project.find(ROOT)
+
+
+@pytest.fixture(scope="session")
+def state() -> State:
+    """The state folder that the commands use too, so that nothing is built twice."""
+    return State.of(os.environ)
+
+
+@pytest.fixture(scope="session")
+def used_engine(state: State) -> Engine:
+    """The engine that answers, or a private one."""
+    return engine.ensure(os.environ, state)
+
+
+@pytest.fixture(scope="session")
+def built(repository: Project, used_engine: Engine) -> str:
+    """The id of the default cell, whose image is up to date."""
+    pipeline.build(repository, [repository.default], os.environ)
+    return repository.default.id
+
+
+@pytest.fixture(scope="session")
+def subject(built: str, repository: Project, used_engine: Engine, state: State) -> Iterator[Subject]:
+    """The default cell's image, as the checks see it."""
+    sources = package_sources(os.environ)
+    with check_run.subject(repository.default, repository, used_engine, state, sources) as seen:
+        yield seen

@@ -6,6 +6,7 @@ from typing import Any
 
 from docker.errors import ImageNotFound
 from docker.models.images import Image
+from packaging.utils import canonicalize_name
 
 from hfdlc import containers
 from hfdlc import engine as engines
@@ -64,7 +65,7 @@ class Facts:
     size: int  # bytes, uncompressed
     layers: tuple[Layer, ...]
     digest: str
-    packages: dict[str, str]
+    packages: dict[str, str]  # canonical name -> version
 
     def json(self) -> dict[str, Any]:
         """The documented keys of `hfdlc facts --json`; they stay what they are."""
@@ -101,8 +102,8 @@ def read(cell: Cell, engine: Engine, image: str | None = None) -> Facts:
     with containers.idle(image or cell.id, engine) as container:
         inside = json.loads(containers.python(container, SCRIPT % {"module": cell.module}))
     layers = tuple(_layers(built))
-    packages = {
-        name.lower().replace("_", "-"): version for name, version in inside["packages"].items() if name
+    packages: dict[str, str] = {
+        canonicalize_name(name): version for name, version in inside["packages"].items()
     }
     return Facts(
         python=inside["python"],
@@ -124,7 +125,7 @@ def cuda_tag(version: str | None) -> str | None:
 
 
 def _layers(image: Image) -> list[Layer]:
-    """The layers from the base up; their sizes are told by the history, which has steps without a layer too."""
+    """The layers from the base up; the history tells their sizes, and has steps without a layer too."""
     sizes = [step["Size"] for step in reversed(image.history())]
     digests = image.attrs["RootFS"]["Layers"]
     with_layer = [size for size in sizes if size] if len(sizes) != len(digests) else sizes

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import testinfra.host
 from docker.models.containers import Container
+from testinfra.host import Host
 
 from hfdlc import containers, facts, lock
 from hfdlc.cells import Cell
@@ -36,7 +36,7 @@ class Subject:
     sources: PackageSources
 
     @property
-    def host(self) -> "testinfra.host.Host":
+    def host(self) -> Host:
         """The container, as testinfra speaks to it."""
         return backend.host(self.container)
 

@@ -21,7 +21,8 @@ PreTrainedTokenizerFast(
 ).save_pretrained(folder)
 config = BertConfig(
     vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37,
-    max_position_embeddings=64, id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    max_position_embeddings=64, id2label={0: "NEGATIVE", 1: "POSITIVE"},
+    label2id={"NEGATIVE": 0, "POSITIVE": 1},
 )
 AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
 """

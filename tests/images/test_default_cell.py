@@ -1,0 +1,43 @@
+"""The default cell's image passes its checks, and its facts have the documented form."""
+
+import json
+import re
+
+from hfdlc import check_run
+from hfdlc.checks.subject import Subject
+from hfdlc.project import Project
+from hfdlc.state import State
+
+
+def test_every_check_passes(subject: Subject, state: State) -> None:
+    """All levels ran, nothing failed, and what was not run is said."""
+    report = check_run.run(subject)
+    assert report.failed == {}
+    assert {name.partition(":")[0] for name in report.passed} == {
+        "test_all",
+        "test_pytorch",
+        "test_inference",
+        "test_cpu",
+    }
+    check_run.remember(report, state)
+    assert check_run.remembered(report.digest, state) == report
+
+
+def test_facts_have_the_documented_keys(subject: Subject, repository: Project) -> None:
+    """Programs find what the README promises, and the sizes of the layers add up."""
+    facts = subject.facts.json()
+    assert list(facts) == [
+        "python",
+        "framework_version",
+        "transformers_version",
+        "toolkit_version",
+        "cuda",
+        "os",
+        "size",
+        "layers",
+        "digest",
+    ]
+    json.dumps(facts)
+    assert facts["size"] == sum(layer["size"] for layer in facts["layers"]) > 10**9
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", layer["digest"]) for layer in facts["layers"])
+    assert facts["python"] == repository.default.python
