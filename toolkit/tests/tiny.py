@@ -39,7 +39,8 @@ def save(folder, config_class, model_class, sizes, **more):
     import transformers
 
     seed()
-    config = getattr(transformers, config_class)(**dict(sizes, **more))
+    # Releases of 2021 look for the tokenizer's class here, later ones in the tokenizer's own file.
+    config = getattr(transformers, config_class)(tokenizer_class="BertTokenizer", **dict(sizes, **more))
     prefix = "TF" if FRAMEWORK == "tf" else ""
     model = getattr(transformers, prefix + model_class)(config)
     if FRAMEWORK == "tf":

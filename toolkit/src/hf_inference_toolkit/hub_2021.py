@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterable
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from hf_inference_toolkit.settings import Settings
 
@@ -34,7 +34,7 @@ def _fetch_one(url: str, token: Any, target: Path) -> None:
         answer = session.get(url, headers=_headers(url, url, token), stream=True, allow_redirects=False, timeout=60)
         hops = 0
         while answer.is_redirect and hops < 5:
-            where = requests.compat.urljoin(answer.url, answer.headers["Location"])
+            where = urljoin(answer.url, answer.headers["Location"])
             answer = session.get(
                 where, headers=_headers(url, where, token), stream=True, allow_redirects=False, timeout=60)
             hops += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import os
 import resource
 import signal
@@ -77,8 +78,11 @@ class Process:
 
 
 def _config(app: App) -> Any:
-    return uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=75,
-                          server_header=False)
+    options = {"log_config": None, "access_log": False, "lifespan": "on", "timeout_keep_alive": 75}
+    # uvicorn 0.14, the last for Python 3.6, always names itself.
+    if "server_header" in inspect.signature(uvicorn.Config).parameters:
+        options["server_header"] = False
+    return uvicorn.Config(app, **options)
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

@@ -117,7 +117,7 @@ def _handler(module: Any, source: Path) -> Callable[..., Any]:
         function = getattr(handler, name, None)
         if function is None or not _takes(function, 2):
             raise StartError("{}: EndpointHandler.{} must take {}".format(source, name, wanted))
-    return handler  # type: ignore[no-any-return]
+    return handler
 
 
 def _functions(module: Any, source: Path, context: Context) -> Dict[str, Callable[..., Any]]:

@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path, settings: Settings) -> Any:
 
     try:
         return transformers.AutoTokenizer.from_pretrained(str(folder), **_trust(settings))
-    except (OSError, ValueError, KeyError, ImportError) as problem:
+    except Exception as problem:  # a missing file is a TypeError in some releases
         raise StartError("the tokenizer in {} cannot be loaded: {}".format(folder, problem)) from None
 
 

@@ -1,0 +1,244 @@
+"""The twelve tasks, on small models, with the reference document's own requests."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import serving
+import tiny
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.settings import Settings
+
+# The reference document's requests, byte for byte; the second name is the file's.
+DOCUMENTED = {
+    "text-classification": "text-classification",
+    "sentiment-analysis": "sentiment-analysis",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+    "zero-shot-classification": "zero-shot-classification",
+    "table-question-answering": "table-question-answering",
+    "summarization": "parameterized-request",
+    "translation_en_to_fr": "parameterized-request",
+    "text2text-generation": "parameterized-request",
+    "text-generation": "parameterized-request",
+}
+REQUESTS = Path(__file__).parent / "requests"
+
+
+def skip_unless_possible(task):
+    """Say why a release cannot do a task, instead of failing."""
+    if task == "table-question-answering":
+        pytest.importorskip("pandas", reason="table-question-answering needs pandas")
+        if tiny.FRAMEWORK == "tf":
+            pytest.skip("table-question-answering needs tensorflow-probability on TensorFlow")
+        import transformers
+
+        if transformers.__version__ < "4.20" and not transformers.file_utils.is_scatter_available():
+            pytest.skip("table-question-answering needs torch-scatter on this release")
+
+
+@pytest.fixture
+def served(model_folder, request):
+    """A task's server."""
+    task = request.param
+    skip_unless_possible(task)
+    with serving.serve(load_model, model_dir=str(model_folder(task)), task=task) as server:
+        assert server.get("/ping").status == 200
+        yield task, server
+
+
+@pytest.mark.parametrize("served", list(tiny.MAKERS), indirect=True)
+def test_task_answers_its_documented_request(served):
+    """Every request of the document is answered with 200, as it stands; so is the example of /openapi.json."""
+    task, server = served
+    if task in DOCUMENTED:
+        body = (REQUESTS / (DOCUMENTED[task] + ".json")).read_bytes()
+        reply = server.post(body)
+        assert reply.status == 200, reply.body
+        assert ("x-warning" in reply.headers) == (b"paramters" in body)
+    document = server.get("/openapi.json").json
+    examples = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    for example in examples.values():
+        assert server.post(example["value"]).status == 200
+        several = server.post(dict(example["value"], inputs=[example["value"]["inputs"]] * 2))
+        assert several.status == 200
+        assert len(several.json) == 2
+
+
+@pytest.mark.parametrize("served", ["text-classification"], indirect=True)
+def test_classification_gives_as_many_labels_as_asked_for(served):
+    """top_k, its null, and the older return_all_scores; pairs of texts."""
+    _, server = served
+    one = server.post({"inputs": "I like you"}).json
+    assert len(one) == 1
+    both = server.post({"inputs": "I like you", "parameters": {"top_k": None}}).json
+    assert [label["label"] for label in both][0] == one[0]["label"]
+    assert math.isclose(sum(label["score"] for label in both), 1.0, rel_tol=1e-6)
+    older = server.post({"inputs": ["I like you"], "parameters": {"return_all_scores": True}}).json
+    assert [label["label"] for label in older[0]] == ["NEGATIVE", "POSITIVE"]
+    assert server.post({"inputs": {"text": "I like you", "text_pair": "you"}}).status == 200
+    raw = server.post({"inputs": "I like you", "parameters": {"function_to_apply": "none", "top_k": 2}}).json
+    assert not math.isclose(sum(label["score"] for label in raw), 1.0, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "served", ["text-classification", "token-classification", "feature-extraction", "fill-mask", "text-generation"],
+    indirect=True,
+)
+def test_long_inputs_are_cut_and_the_answer_says_so(served):
+    """Longer than the model takes: cut, with a header; `truncation: false` makes it a 422."""
+    task, server = served
+    text = "[MASK] " + "I like you " * 200
+    more = {"max_new_tokens": 4} if task == "text-generation" else {}
+    cut = server.post({"inputs": text, "parameters": more})
+    assert cut.status == 200
+    assert cut.headers["x-inputs-truncated"] == "true"
+    assert "x-inputs-truncated" not in server.post({"inputs": "I like [MASK]", "parameters": more}).headers
+    refused = server.post({"inputs": text, "parameters": dict(more, truncation=False)})
+    assert refused.status == 422
+    assert "tokens" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("served", ["text-generation"], indirect=True)
+def test_generation_takes_its_parameters(served):
+    """New text only, several texts, a stop word; wrong values are refused with their range."""
+    _, server = served
+    full = server.post({"inputs": "I like you", "parameters": {"max_new_tokens": 3}}).json
+    assert full[0]["generated_text"].startswith("I like you")
+    new = server.post({"inputs": "I like you", "parameters": {"max_new_tokens": 3, "return_full_text": False}}).json
+    assert full[0]["generated_text"] == "I like you" + new[0]["generated_text"]
+    many = {"max_new_tokens": 3, "num_return_sequences": 2, "num_beams": 2}
+    assert len(server.post({"inputs": "I like you", "parameters": many}).json) == 2
+    refused = server.post({"inputs": "I", "parameters": {"num_beams": 1000000}})
+    assert refused.status == 400
+    assert "from 1 to 64" in refused.json["error"]["message"]
+    unknown = server.post({"inputs": "I", "parameters": {"temprature": 1.0}})
+    assert "did you mean 'temperature'" in unknown.json["error"]["message"]
+
+
+@pytest.mark.parametrize("served", ["token-classification"], indirect=True)
+def test_entities_are_grouped_by_every_strategy(served):
+    """Groups have entity_group and words of the text; offsets point at them."""
+    _, server = served
+    text = "My name is Sylvain and I work at Hugging Face in Brooklyn."
+    for strategy in ("simple", "first", "average", "max"):
+        parameters = {"aggregation_strategy": strategy, "ignore_labels": ["none"]}
+        groups = server.post({"inputs": text, "parameters": parameters}).json
+        assert groups
+        assert all(set(group) == {"entity_group", "score", "word", "start", "end"} for group in groups)
+        assert groups[0]["start"] == 0
+        assert groups[-1]["end"] == len(text)
+
+
+@pytest.mark.parametrize("served", ["question-answering"], indirect=True)
+def test_answers_are_found_in_contexts_of_any_length(served):
+    """A context of many parts is read whole; offsets are right; parts that cannot overlap so are a 422."""
+    _, server = served
+    context = "I like you and the name is Sylvain. " * 80
+    found = server.post({"inputs": {"question": "what is the name", "context": context},
+                         "parameters": {"top_k": 5}}).json
+    assert len(found) == 5
+    assert all(context[one["start"]:one["end"]].lower() == one["answer"].lower() for one in found)
+    wrong = {"max_seq_len": 16, "doc_stride": 15}
+    reply = server.post({"inputs": {"question": "what is the name", "context": context}, "parameters": wrong})
+    assert reply.status == 422
+
+
+@pytest.mark.parametrize(
+    ("made_for", "asked"),
+    [("text-classification", "fill-mask"), ("feature-extraction", "text-classification"),
+     ("fill-mask", "token-classification"), ("text2text-generation", "question-answering"),
+     ("text-classification", "text-generation"), ("text-classification", "summarization")],
+)
+def test_task_that_does_not_fit_stops_the_start(model_folder, made_for, asked):
+    """A head that would be made up, or an architecture without one: refused, with what to set."""
+    with pytest.raises(StartError) as refused:
+        load_model(Settings(model_dir=str(model_folder(made_for)), task=asked))
+    assert "HF_TASK=" + asked in str(refused.value)
+
+
+def test_unknown_task_names_the_nearest(model_folder):
+    """A misspelled task is refused with a suggestion."""
+    with pytest.raises(StartError) as refused:
+        load_model(Settings(model_dir=str(model_folder("text-classification")), task="text-clasification"))
+    assert "did you mean 'text-classification'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "inferred"),
+    [("text-classification", "text-classification"), ("token-classification", "token-classification"),
+     ("fill-mask", "fill-mask"), ("question-answering", "question-answering"),
+     ("text-generation", "text-generation"), ("summarization", "text2text-generation"),
+     ("feature-extraction", "feature-extraction")],
+)
+def test_task_is_inferred_from_the_architecture(model_folder, made_for, inferred):
+    """Without HF_TASK the model's own architecture decides."""
+    assert load_model(Settings(model_dir=str(model_folder(made_for)))).task == inferred
+
+
+PIPELINES = {
+    "text-classification": [{"inputs": "I like you"}, {"inputs": ["I like you", "the name"]}],
+    "feature-extraction": [{"inputs": "I like you"}],
+    "token-classification": [
+        {"inputs": "My name is Sylvain and I work in Brooklyn."},
+        {"inputs": "My name is Sylvain.", "parameters": {"aggregation_strategy": "simple"}},
+        {"inputs": "My name is Sylvain.", "parameters": {"aggregation_strategy": "first"}},
+        {"inputs": "My name is Sylvain.", "parameters": {"aggregation_strategy": "average"}},
+        {"inputs": "My name is Sylvain.", "parameters": {"aggregation_strategy": "max"}},
+    ],
+    "fill-mask": [{"inputs": "I like [MASK]."}, {"inputs": "I [MASK] like [MASK]."},
+                  {"inputs": "I like [MASK].", "parameters": {"targets": ["you", "paris"], "top_k": 2}}],
+    "zero-shot-classification": [
+        {"inputs": "I like you", "parameters": {"candidate_labels": ["refund", "legal"]}},
+        {"inputs": "I like you", "parameters": {"candidate_labels": "refund,legal", "multi_label": True}},
+    ],
+    "question-answering": [
+        {"inputs": {"question": "What is used?", "context": "This model is used with sagemaker for inference."}},
+        {"inputs": {"question": "What is used?", "context": "This model is used with sagemaker for inference."},
+         "parameters": {"top_k": 3}},
+    ],
+    "summarization": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9}}],
+    "translation_en_to_fr": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9}}],
+    "text2text-generation": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9, "num_beams": 3}}],
+    # transformers 5 samples unless told otherwise; ours is the same on every release, and repeatable.
+    "text-generation": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9, "do_sample": False}}],
+}
+
+
+@pytest.mark.parametrize("task", list(PIPELINES))
+def test_answers_are_those_of_the_pipeline(model_folder, task):
+    """Where the installed release has the pipeline, ours gives the same values in the same form."""
+    import transformers
+
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if version < (4, 40):
+        pytest.skip("the form of answers is that of releases from 4.40 on")
+    try:
+        pipeline = transformers.pipeline(task, model=str(model_folder(task)))
+    except KeyError:
+        pytest.skip("transformers {} has no {} pipeline".format(transformers.__version__, task))
+    with serving.serve(load_model, model_dir=str(model_folder(task)), task=task) as server:
+        for request in PIPELINES[task]:
+            parameters = request.get("parameters", {})
+            inputs = request["inputs"]
+            theirs = pipeline(**dict(inputs, **parameters)) if isinstance(inputs, dict) else pipeline(
+                inputs, **parameters)
+            assert_close(server.post(request).json, json.loads(json.dumps(theirs, default=lambda x: x.item())))
+
+
+def assert_close(ours, theirs):
+    """Equal values; floats within the noise of float32."""
+    if isinstance(theirs, dict):
+        assert set(ours) == set(theirs)
+        for key in theirs:
+            assert_close(ours[key], theirs[key])
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs)
+        for our, their in zip(ours, theirs):
+            assert_close(our, their)
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    else:
+        assert ours == theirs
