@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 from hf_inference_toolkit.errors import RequestError
@@ -37,10 +38,12 @@ def read_json(body: bytes, charset: Optional[str] = None) -> Any:
 
 
 _MISS = object()
+_MANY_DIGITS = re.compile(rb"[0-9]{19}")
 
 
 def _fast(body: bytes) -> Any:
-    if orjson is None:
+    # orjson makes floats of integers that need more than 64 bits, where they must be refused.
+    if orjson is None or _MANY_DIGITS.search(body):
         return _MISS
     try:
         return orjson.loads(body)

@@ -1,0 +1,58 @@
+"""Services that need no model: what a server does with work can be seen without waiting for weights."""
+
+import threading
+import time
+
+from hf_inference_toolkit.service import Prediction, Service
+
+
+class Echo(Service):
+    """Answers with its inputs; `gate` holds predictions back until it is set."""
+
+    def __init__(self):
+        super().__init__("echo")
+        self.gate = threading.Event()
+        self.gate.set()
+        self.seen = []
+
+    def predict(self, request, check):
+        self.seen.append(request.inputs)
+        while not self.gate.wait(0.01):
+            check()
+        if request.inputs == "boom":
+            raise RuntimeError("a secret of the server")
+        if request.inputs == "memory":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        if request.inputs == "refused":
+            raise ValueError("the model takes no such thing")
+        if request.inputs == "huge":
+            return Prediction("x" * 100000)
+        return Prediction(request.inputs)
+
+
+class Busy(Service):
+    """Never gives the processor away for long: what Python code of a model's own may do."""
+
+    def predict(self, request, check):
+        ends = time.monotonic() + float(request.inputs)
+        while time.monotonic() < ends:
+            sum(range(1000))
+        return Prediction("done")
+
+
+class Fragile(Service):
+    """Works until it is told to break, like a model on a GPU after an illegal memory access."""
+
+    def __init__(self):
+        super().__init__("fragile")
+        self.is_broken = False
+
+    def predict(self, request, check):
+        if self.is_broken or request.inputs == "break":
+            self.is_broken = True
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return Prediction("fine")
+
+    def warm_up(self, check):
+        if self.is_broken:
+            raise RuntimeError("CUDA error")

@@ -1,0 +1,228 @@
+"""The process that an image runs: its port, its signals, its end."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from serving import Running
+
+CODE = """
+import time
+def model_fn(model_dir):
+    time.sleep({load})
+    return None
+def predict_fn(data, model):
+    time.sleep(float(data["inputs"]))
+    return "answered"
+"""
+
+
+@contextlib.contextmanager
+def process(folder, load=0, **environment):
+    """`serve` with user code that takes its time; the process and a client for it."""
+    if folder is not None:
+        (folder / "code").mkdir(exist_ok=True)
+        (folder / "code" / "inference.py").write_text(CODE.format(load=load))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = dict(os.environ, HF_MODEL_DIR=str(folder or "/nowhere"), HF_BIND_HOST="127.0.0.1",
+                 SAGEMAKER_BIND_TO_PORT=str(port), **environment)
+    names["PYTHONPATH"] = str(Path(__file__).parent.parent / "src")
+    child = subprocess.Popen([sys.executable, "-m", "hf_inference_toolkit.cli"], env=names,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield child, Running(None, port)
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+def until_status(server, status, seconds=30):
+    ends = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if server.get("/ping").status == status:
+                return
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def ended(child, seconds=30):
+    """The exit code, and what was logged, a dictionary a line."""
+    _, err = child.communicate(timeout=seconds)
+    return child.returncode, [json.loads(line) for line in err.decode().splitlines() if line.startswith("{")]
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_0_within_30_s(tmp_path):
+    """Requests in work and in the queue are answered; the process ends by itself, with 0."""
+    from test_serving import in_background
+
+    with process(tmp_path) as (child, server):
+        until_status(server, 200)
+        work = [in_background(lambda: server.post({"inputs": 0.5}).json) for _ in range(3)]
+        slow = socket.create_connection(("127.0.0.1", server.port))
+        slow.sendall(b"POST /invocations HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
+        time.sleep(0.3)
+        began = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        code, lines = ended(child)
+        assert code == 0
+        assert time.monotonic() - began < 30
+        for results, thread in work:
+            thread.join(5)
+            assert results == ["answered"]
+        assert "stopped" in [line["message"] for line in lines]
+        slow.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_loading_ends_at_once(tmp_path, number):
+    """Nothing was accepted, so nothing is waited for."""
+    with process(tmp_path, load=60) as (child, server):
+        until_status(server, 503)
+        child.send_signal(number)
+        assert ended(child, 10)[0] == 0
+
+
+def test_children_of_user_code_end_with_the_server(tmp_path):
+    """No orphan: what user code has started is gone when the server is."""
+    with process(tmp_path) as (child, server):
+        (tmp_path / "code" / "inference.py").write_text(
+            "import subprocess, sys\n"
+            "def model_fn(d): return subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid\n"
+            "def predict_fn(data, model): return model\n"
+        )
+        until_status(server, 200)
+        started = server.post({"inputs": 1}).json
+        child.send_signal(signal.SIGTERM)
+        assert ended(child)[0] == 0
+        ends = time.monotonic() + 5
+        while Path("/proc/{}".format(started)).exists():
+            state = Path("/proc/{}/stat".format(started)).read_text().split(")")[-1].split()[0]
+            if state == "Z":
+                break
+            assert time.monotonic() < ends, "an orphan is left"
+            time.sleep(0.05)
+
+
+def test_it_is_right_as_process_1(tmp_path):
+    """In a process namespace of its own, where no signal has a default."""
+    tried = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], stderr=subprocess.PIPE)
+    if tried.returncode != 0:
+        pytest.skip("no process namespaces here: " + tried.stderr.decode().strip())
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "inference.py").write_text(CODE.format(load=0))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = dict(os.environ, HF_MODEL_DIR=str(tmp_path), HF_BIND_HOST="127.0.0.1", SAGEMAKER_BIND_TO_PORT=str(port),
+                 PYTHONPATH=str(Path(__file__).parent.parent / "src"))
+    child = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "hf_inference_toolkit.cli"], env=names,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        until_status(Running(None, port), 200)
+        inside = int(Path("/proc/{0}/task/{0}/children".format(child.pid)).read_text().split()[0])
+        os.kill(inside, signal.SIGTERM)
+        code, lines = ended(child)
+        assert code == 0
+        assert [line["pid"] for line in lines if line["message"] == "listening"] == [1]
+    finally:
+        if child.poll() is None:
+            child.kill()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"SAGEMAKER_BIND_TO_PORT": "abc"}, "SAGEMAKER_BIND_TO_PORT: must be a whole number from 1 to 65535"),
+        ({"HF_TRUST_REMOTE_CODE": "maybe"}, "HF_TRUST_REMOTE_CODE: must be true or false"),
+    ],
+)
+def test_wrong_settings_are_refused_with_2(environment, words):
+    """All of them in one message, before anything is started."""
+    done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli"], env=dict(os.environ, **environment),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert words in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_start_without_a_model_says_what_to_set():
+    """Exit code 2 and one message; no traceback for what is the user's to set."""
+    with process(None) as (child, _):
+        code, lines = ended(child)
+        assert code == 2
+        (error,) = [line for line in lines if line["level"] == "error"]
+        assert "HF_MODEL_ID" in error["message"]
+        assert "traceback" not in error
+
+
+def test_port_that_is_taken_is_named(tmp_path):
+    """With the variable that changes it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        with process(tmp_path) as (child, _):
+            child.kill()
+            child.communicate()
+        names = dict(os.environ, HF_BIND_HOST="127.0.0.1", SAGEMAKER_BIND_TO_PORT=str(taken.getsockname()[1]))
+        done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli"], env=names, stderr=subprocess.PIPE)
+        assert done.returncode == 2
+        assert b"SAGEMAKER_BIND_TO_PORT" in done.stderr
+
+
+def test_help_shows_every_variable_and_no_token():
+    """What is set, and for tokens only whether."""
+    names = dict(os.environ, HF_API_TOKEN="hf_verysecret", HF_TASK="fill-mask")
+    done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli", "--help"], env=names,
+                          stdout=subprocess.PIPE)
+    text = done.stdout.decode()
+    assert done.returncode == 0
+    assert "HF_TASK  [fill-mask]" in text
+    assert "HF_API_TOKEN  [set]" in text
+    assert "HUGGING_FACE_HUB_TOKEN  [not set]" in text
+    assert "verysecret" not in text
+
+
+def test_tokens_are_never_logged(tmp_path):
+    """Not even when user code does it."""
+    with process(tmp_path, HF_TOKEN="hf_verysecret") as (child, server):
+        (tmp_path / "code" / "inference.py").write_text(
+            "import logging, os\n"
+            "def model_fn(d): logging.warning('it is %s', os.environ['HF_TOKEN'])\n"
+            "def predict_fn(d, m): return 1\n"
+        )
+        until_status(server, 200)
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=30)
+        assert b"it is ***" in err
+        assert b"verysecret" not in err
+
+
+def test_log_has_the_request_id_and_no_pings(tmp_path):
+    """One JSON object a line."""
+    with process(tmp_path) as (child, server):
+        until_status(server, 200)
+        server.post({"inputs": 0}, {"X-Request-Id": "find-me"})
+        child.send_signal(signal.SIGTERM)
+        _, lines = ended(child)
+        (entry,) = [line for line in lines if line.get("request_id") == "find-me"]
+        assert (entry["status"], entry["path"]) == (200, "/invocations")
+        assert not [line for line in lines if line.get("path") == "/ping"]
+
+
+def test_import_is_cheap():
+    """Neither framework nor transformers is imported before the port is open."""
+    script = ("import sys; import hf_inference_toolkit.server, hf_inference_toolkit.loading; "
+              "sys.exit(bool({'torch', 'tensorflow', 'transformers', 'numpy'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -1,0 +1,372 @@
+"""What the server does with requests, whatever the model."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+
+import pytest
+import serving
+from hf_inference_toolkit.errors import TABLE, StartError
+from services import Busy, Echo, Fragile
+
+
+@pytest.fixture
+def echo():
+    """A server whose model gives back what it gets."""
+    service = Echo()
+    with serving.serve(lambda settings: service, deadline=5.0, queue_size=3, max_payload=100000) as server:
+        server.service = service
+        yield server
+        service.gate.set()
+
+
+def in_background(work):
+    """Run something beside the test; its result is in the list that comes back."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    results_thread = (results, thread)
+    return results_thread
+
+
+def until(condition, seconds=10):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.005)
+
+
+def test_ping_is_503_while_loading_and_the_port_is_open():
+    """A load of any length: 503, then 200; a prediction before that is a 503, too."""
+    gate = threading.Event()
+
+    def load(settings):
+        gate.wait(20)
+        return Echo()
+
+    with serving.serve(load, wait=False) as server:
+        assert server.get("/ping").status == 503
+        refused = server.post({"inputs": 1})
+        assert (refused.status, refused.json["error"]["code"]) == (503, "not_ready")
+        gate.set()
+        until(lambda: server.get("/ping").status == 200)
+        ping = server.get("/ping")
+        assert ping.body == b""
+        assert server.post({"inputs": 1}).json == 1
+
+
+@pytest.mark.parametrize("problem", [StartError("set HF_TASK"), RuntimeError("broken"), SystemExit(3)])
+def test_load_that_fails_is_500_for_good(problem):
+    """There will never be a model: /ping says so, and the server's owner is told."""
+
+    def load(settings):
+        raise problem
+
+    with serving.serve(load, wait=False) as server:
+        until(lambda: server.get("/ping").status == 500)
+        assert server.post({"inputs": 1}).json["error"]["code"] == "unhealthy"
+
+
+def test_ping_answers_within_50_ms_while_the_model_is_busy():
+    """The model's thread computes without a break, more work waits, and /ping is still quick."""
+    with serving.serve(lambda settings: Busy("busy"), deadline=30.0) as server:
+        work = [in_background(lambda: server.post({"inputs": 2.0}).status) for _ in range(3)]
+        until(lambda: server.app.scheduler.waiting == 2)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        took = []
+        for _ in range(20):
+            began = time.perf_counter()
+            connection.request("GET", "/ping")
+            assert connection.getresponse().read() == b""
+            took.append(time.perf_counter() - began)
+        connection.close()
+        assert max(took) < 0.05, took
+        for results, thread in work:
+            thread.join(30)
+            assert results == [200]
+
+
+def test_queue_is_bounded_and_says_when_to_come_back(echo):
+    """One in work, three wait, the next is a 503 with Retry-After; then all are answered."""
+    echo.service.gate.clear()
+    work = [in_background(lambda n=n: echo.post({"inputs": n}).json) for n in range(4)]
+    until(lambda: echo.app.scheduler.waiting == 3)
+    refused = echo.post({"inputs": "one too many"})
+    assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    echo.service.gate.set()
+    for n, (results, thread) in enumerate(work):
+        thread.join(10)
+        assert results == [n]
+
+
+def test_request_past_its_deadline_gets_504_and_its_place_is_free():
+    """The one in work and the one that waits; the server answers again at once."""
+    service = Echo()
+    with serving.serve(lambda settings: service, deadline=0.3) as server:
+        service.gate.clear()
+        work = [in_background(lambda: server.post({"inputs": 1})) for _ in range(2)]
+        for results, thread in work:
+            thread.join(10)
+            assert (results[0].status, results[0].json["error"]["code"]) == (504, "deadline_exceeded")
+        assert server.app.scheduler.waiting == 0
+        service.gate.set()
+        assert server.post({"inputs": "next"}).json == "next"
+
+
+def test_client_that_leaves_takes_its_work_along(echo):
+    """Work of a closed connection is never done."""
+    echo.service.gate.clear()
+    results, thread = in_background(lambda: echo.post({"inputs": "stays"}).json)
+    until(lambda: echo.service.seen == ["stays"])
+    left = socket.create_connection(("127.0.0.1", echo.port))
+    body = json.dumps({"inputs": "left"}).encode()
+    left.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    until(lambda: echo.app.scheduler.waiting == 1)
+    left.close()
+    until(lambda: echo.app.scheduler.waiting == 0)
+    echo.service.gate.set()
+    thread.join(10)
+    assert results == ["stays"]
+    assert echo.service.seen == ["stays"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "status", "code"),
+    [("boom", 500, "internal"), ("memory", 507, "out_of_memory"), ("refused", 422, "unprocessable")],
+)
+def test_failures_of_the_model_have_the_right_status(echo, inputs, status, code):
+    """Faults are generic to the client, and the server goes on."""
+    reply = echo.post({"inputs": inputs}, {"X-Request-Id": "mine"})
+    assert (reply.status, reply.json["error"]["code"]) == (status, code)
+    assert b"secret" not in reply.body
+    assert reply.json["error"]["request_id"] == reply.headers["x-request-id"] == "mine"
+    assert echo.post({"inputs": 2}).json == 2
+    assert echo.get("/ping").status == 200
+
+
+def test_model_that_broke_for_good_is_500():
+    """After a failure the warm-up is asked again; when it fails too, the instance must be replaced."""
+    with serving.serve(lambda settings: Fragile()) as server:
+        assert server.post({"inputs": 1}).json == "fine"
+        assert server.post({"inputs": "break"}).status == 500
+        assert server.get("/ping").status == 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status", "words"),
+    [
+        ("GET", "/nothing", {}, None, 404, "/invocations"),
+        ("GET", "/invocations", {}, None, 405, "POST"),
+        ("DELETE", "/ping", {}, None, 405, "GET"),
+        ("POST", "/invocations", {"Content-Type": "application/xml"}, b"<a/>", 415, "application/json"),
+        ("POST", "/invocations", {"Accept": "text/html"}, b"{}", 406, "application/json"),
+        ("POST", "/invocations", {}, b"{", 400, "line 1 column 2"),
+        ("POST", "/invocations", {}, b"", 400, "JSON"),
+        ("POST", "/invocations", {}, b'{"inputs": NaN}', 400, "NaN"),
+        ("POST", "/invocations", {}, b'{"inputs": 1e999}', 400, "64 bits"),
+        ("POST", "/invocations", {}, b'{"inputs": 123456789012345678901234567890}', 400, "64 bits"),
+        ("POST", "/invocations", {}, b'{"inputs": "\\ud800"}', 400, "surrogate"),
+        ("POST", "/invocations", {}, b"[" * 100000, 400, "nested"),
+        ("POST", "/invocations", {}, b'{"inputs":' + b"[" * 70 + b"]" * 70 + b"}", 400, "nested"),
+        ("POST", "/invocations", {}, b"\xff", 400, "utf-8"),
+        ("POST", "/invocations", {}, b'["a"]', 400, '{"inputs": [...]}'),
+        ("POST", "/invocations", {}, b'{"input": "a"}', 400, "did you mean 'inputs'"),
+        ("POST", "/invocations", {}, b'{"inputs": "a", "parametres": {}}', 400, "did you mean 'parameters'"),
+        ("POST", "/invocations", {}, b'{"inputs": "a", "parameters": []}', 400, "an object"),
+        ("POST", "/invocations", {"Content-Type": "application/json; charset=nope"}, b"{}", 415, "charset"),
+        ("POST", "/invocations", {"Content-Type": "application/x-npy"}, b"\x93NUMPY", 400, "npy"),
+    ],
+)
+def test_wrong_requests_are_answered_by_the_table(echo, method, path, headers, body, status, words):
+    """One status, one shape, and words that help."""
+    if words == "npy":
+        pytest.importorskip("numpy")
+    reply = echo.request(method, path, body, headers)
+    error = reply.json["error"]
+    assert (reply.status, error["status"]) == (status, status)
+    assert error["code"] in TABLE
+    assert words in error["message"]
+    assert error["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_too_large_a_body_is_refused_and_read_no_further(echo, is_chunked):
+    """By its announced length before a byte, by its real length in chunks; the connection ends."""
+    with socket.create_connection(("127.0.0.1", echo.port), timeout=10) as client:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
+        if is_chunked:
+            client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(3):
+                client.sendall(b"c350\r\n" + b"x" * 50000 + b"\r\n")
+        else:
+            client.sendall(head + b"Content-Length: 1000000000\r\n\r\n")
+        answer = b""
+        while b"\r\n\r\n" not in answer or b"request_id" not in answer:
+            part = client.recv(65536)
+            assert part, answer
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"connection: close" in answer.lower()
+        assert client.recv(65536) == b""
+
+
+def test_body_that_does_not_arrive_is_given_up():
+    """A slow sender gets 408 at the deadline, one that hangs up nothing; both leave the server well."""
+    with serving.serve(lambda settings: Echo(), deadline=0.3) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.sendall(b'POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{"inp')
+            assert client.recv(65536).startswith(b"HTTP/1.1 408")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{")
+        until(lambda: server.app.in_flight == 0)
+        assert server.post({"inputs": 1}).json == 1
+
+
+def test_idle_connections_do_no_harm(echo):
+    """Three hundred that say nothing, or half a line."""
+    idle = [socket.create_connection(("127.0.0.1", echo.port)) for _ in range(300)]
+    for client in idle[::2]:
+        client.sendall(b"POST /invoc")
+    assert echo.post({"inputs": 1}).json == 1
+    assert echo.get("/ping").status == 200
+    for client in idle:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [("", "application/json"), ("*/*", "application/json"), ("text/csv", "text/csv"),
+     ("text/html, application/json;q=0.5", "application/json"),
+     ("application/json;q=0.2, text/csv;q=0.9", "text/csv"),
+     ("text/*;q=0.5, application/jsonlines", "application/jsonlines"),
+     ("application/json;q=0, */*", "application/jsonlines")],
+)
+def test_answers_have_the_type_that_was_asked_for(echo, accept, kind):
+    """Lists and q-values of Accept."""
+    reply = echo.post({"inputs": [{"a": 1}, {"a": 2}]}, {"Accept": accept} if accept else {})
+    assert reply.headers["content-type"] == kind
+    expected = {"application/json": b'[{"a":1},{"a":2}]', "text/csv": b"a\n1\n2\n",
+                "application/jsonlines": b'{"a":1}\n{"a":2}\n'}
+    assert reply.body == expected[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "inputs"),
+    [
+        ("application/json; charset=utf-8", b'{"inputs": "\xc3\xa4"}', "\u00e4"),
+        ("Application/JSON;Charset=latin-1", b'{"inputs": "\xe4"}', "\u00e4"),
+        ("application/json", b'\xef\xbb\xbf{"inputs": "a\nb\tc"}', "a\nb\tc"),
+        ("application/jsonlines", b'{"inputs": "a"}\n\n{"inputs": "b"}\n', ["a", "b"]),
+        ("application/jsonlines", b'"a"\n"b"', ["a", "b"]),
+        ("text/csv", b"inputs\nI like you\n\"a, b\"\n", ["I like you", "a, b"]),
+        ("text/csv", b"question,context\nwho,me\n", [{"question": "who", "context": "me"}]),
+        ("text/plain; charset=utf-8", b"I like you\n", "I like you\n"),
+        ("", b'{"inputs": 1}', 1),
+    ],
+)
+def test_bodies_are_read_by_their_type(echo, kind, body, inputs):
+    """JSON in any charset, lines, CSV, plain text."""
+    reply = echo.request("POST", "/invocations", body, {"Content-Type": kind} if kind else {})
+    assert reply.status == 200, reply.body
+    assert reply.json == inputs
+
+
+def test_arrays_travel_as_npy_and_never_as_pickles(echo):
+    """An .npy body and answer; an array of objects is refused without being unpickled."""
+    numpy = pytest.importorskip("numpy")
+    import io
+
+    plain, evil = io.BytesIO(), io.BytesIO()
+    numpy.save(plain, numpy.array([[1.5, 2.0]]))
+    numpy.save(evil, numpy.array([{"a": 1}], dtype=object), allow_pickle=True)
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
+    reply = echo.post(plain.getvalue(), headers)
+    assert numpy.load(io.BytesIO(reply.body)).tolist() == [[1.5, 2.0]]
+    assert echo.post(evil.getvalue(), headers).status == 400
+    words = echo.post({"inputs": "no array"}, {"Accept": "application/x-npy"})
+    assert words.status == 406
+
+
+def test_vertex_routes_and_forms():
+    """AIP routes beside ours; instances in, predictions out."""
+    settings = {"predict_route": "/v1/predict", "health_route": "/v1/health"}
+    with serving.serve(lambda settings: Echo(), **settings) as server:
+        assert server.get("/v1/health").status == server.get("/ping").status == 200
+        reply = server.post({"instances": ["a", "b"]}, path="/v1/predict")
+        assert reply.json == {"predictions": ["a", "b"]}
+        assert server.post({"instances": "a"}, path="/v1/predict").status == 400
+        assert server.post({"inputs": "a"}).json == "a"
+
+
+def test_misspelled_parameters_of_the_document_are_read_with_a_warning(echo):
+    """`paramters` is read; a document with both spellings is refused."""
+    reply = echo.post({"inputs": "a", "paramters": {"x": 1}})
+    assert reply.status == 200
+    assert '"parameters"' in reply.headers["x-warning"]
+    assert echo.post({"inputs": "a", "paramters": {}, "parameters": {}}).status == 400
+
+
+def test_metrics_count_what_happened(echo):
+    """Requests by status, time, queue, batch, tokens and load time, in Prometheus' format."""
+    echo.post({"inputs": 1})
+    echo.post(b"{")
+    text = echo.get("/metrics").body.decode()
+    assert 'hf_requests_total{route="/invocations",status="200"} 1' in text
+    assert 'hf_requests_total{route="/invocations",status="400"} 1' in text
+    for name in ("hf_request_seconds_bucket", "hf_queue_waiting", "hf_batch_items_sum", "hf_tokens_total",
+                 "hf_model_load_seconds", "hf_model_ready 1"):
+        assert name in text
+    for line in text.splitlines():
+        assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2
+
+
+def test_openapi_describes_errors_and_routes(echo):
+    """Every status of the table is there, and every route that predicts."""
+    document = echo.get("/openapi.json").json
+    responses = document["paths"]["/invocations"]["post"]["responses"]
+    assert {str(kind.status) for kind in TABLE.values()} | {"200"} == set(responses)
+
+
+def test_batch_transform_is_told_its_limits(echo):
+    """SageMaker asks before it starts."""
+    answer = echo.get("/execution-parameters").json
+    assert set(answer) == {"MaxConcurrentTransforms", "BatchStrategy", "MaxPayloadInMB"}
+
+
+def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
+    """After the signal: 503 for new requests and for /ping, an answer for those in work."""
+    echo.service.gate.clear()
+    results, thread = in_background(lambda: echo.post({"inputs": "accepted"}).json)
+    until(lambda: echo.service.seen)
+    echo.app.health.drain()
+    assert echo.get("/ping").status == 503
+    assert echo.post({"inputs": "late"}).json["error"]["code"] == "draining"
+    echo.service.gate.set()
+    thread.join(10)
+    assert results == ["accepted"]
+
+
+def test_prediction_that_never_ends_does_not_stop_the_server(monkeypatch):
+    """Its thread is given up and replaced; too many of them, and /ping is 500."""
+    from hf_inference_toolkit import app
+
+    monkeypatch.setattr(app, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.1)
+    never = threading.Event()
+
+    class Deaf(Echo):
+        def predict(self, request, check):
+            if request.inputs == "hang":
+                never.wait(60)
+            return super().predict(request, check)
+
+    with serving.serve(lambda settings: Deaf(), deadline=0.3) as server:
+        assert server.post({"inputs": "hang"}).status == 504
+        until(lambda: server.post({"inputs": "next"}).status == 200)
+        for _ in range(3):
+            server.post({"inputs": "hang"})
+        until(lambda: server.get("/ping").status == 500)
+        never.set()
