@@ -43,7 +43,7 @@ def process(folder, load=0, **environment):
     finally:
         if child.poll() is None:
             child.kill()
-        child.communicate()
+            child.communicate()
 
 
 def until_status(server, status, seconds=30):
@@ -174,7 +174,7 @@ def test_port_that_is_taken_is_named(tmp_path):
         taken.listen(1)
         with process(tmp_path) as (child, _):
             child.kill()
-            child.communicate()
+            child.wait()
         names = dict(os.environ, HF_BIND_HOST="127.0.0.1", SAGEMAKER_BIND_TO_PORT=str(taken.getsockname()[1]))
         done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli"], env=names, stderr=subprocess.PIPE)
         assert done.returncode == 2
