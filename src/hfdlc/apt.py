@@ -3,98 +3,168 @@
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hfdlc.console import say
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.process import run
+from hfdlc.state import State
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+RELEASES = ("bookworm", "trixie")
+ARCHIVES = ("", "-updates", "-security")  # what a suite's name ends with in each
+
+Packages = Mapping[str, Sequence[str]]  # by the suite that they are taken from
 
 
 @dataclass(frozen=True)
 class Release:
-    """The Debian release of this machine, and the mirror that its apt uses."""
+    """The Debian release of this machine, and where its apt finds it."""
 
     codename: str
-    mirror: str
+    archives: tuple[tuple[str, str], ...]  # an ending of ARCHIVES, and the address of its archive
+
+    def sources(self, suite: str) -> list[str]:
+        """The lines of a suite of Debian, from the archives that this machine uses for its own."""
+        return [f"deb [signed-by={KEYRING}] {uri} {suite}{ending} main" for ending, uri in self.archives]
 
 
-def release(os_release: Path = Path("/etc/os-release")) -> Release:
-    """Ask the machine.
+def codename(os_release: Path = Path("/etc/os-release")) -> str:
+    """The machine's release.
 
-    Raises HfdlcError on anything but Debian 12 and 13, or where apt has no source.
+    Raises HfdlcError on anything but Debian 12 and 13.
     """
     lines = os_release.read_text().splitlines() if os_release.is_file() else []
     facts = {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
-    codename = facts.get("VERSION_CODENAME", "")
-    if facts.get("ID") != "debian" or codename not in ("bookworm", "trixie"):
-        name = facts.get("PRETTY_NAME", "this system")
-        raise HfdlcError(f"{name} is not one that packages can be taken from", allowed="Debian 12 or 13")
-    targets = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"]).stdout.splitlines()
-    for uri, name in (target.split() for target in targets if len(target.split()) == 2):
-        if name == codename:
-            return Release(codename, uri.rstrip("/"))
-    raise HfdlcError(f"apt has no source for {codename}", then="mend /etc/apt/sources.list")
+    name = facts.get("VERSION_CODENAME", "")
+    if facts.get("ID") != "debian" or name not in RELEASES:
+        raise HfdlcError(
+            f"{facts.get('PRETTY_NAME', 'this system')} is not one that packages can be taken from",
+            allowed="Debian 12 or 13",
+            then="start Docker 23 or newer; DOCKER_HOST names it",
+        )
+    return name
 
 
-def unpack(packages: Sequence[str], suites: Sequence[str], folder: Path, machine: Release) -> Path:
-    """Fetch `name/suite` packages with apt, which checks signatures, and unpack them into `folder`/root.
+def release(os_release: Path = Path("/etc/os-release")) -> Release:
+    """Ask the machine's apt; its lists may be empty.
+
+    Raises HfdlcError on anything but Debian 12 and 13, or where apt has no source.
+    """
+    name = codename(os_release)
+    told = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"]).stdout
+    targets = {words[1]: words[0] for words in map(str.split, told.splitlines()) if len(words) == 2}
+    if name not in targets:
+        raise HfdlcError(f"apt has no source for {name}", then="mend /etc/apt/sources.list")
+    return Release(name, tuple((end, targets[name + end]) for end in ARCHIVES if name + end in targets))
+
+
+def unpacked(packages: Packages, folder: Path) -> Path | None:
+    """The folder's root where exactly these packages lie in it."""
+    mark = folder / "packages"
+    return folder / "root" if mark.is_file() and mark.read_text() == _mark(packages) else None
+
+
+def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> Path:
+    """Fetch packages with apt, which checks signatures, and unpack them into `folder`/root.
 
     It is there whole or not at all. Raises HfdlcError where the mirror is out of reach or the disk full.
     """
-    root = folder / "root"
-    wanted = "\n".join(packages)
-    mark = folder / "packages"
-    if mark.is_file() and mark.read_text() == wanted:
+    with state.lock("apt"):
+        if root := unpacked(packages, folder):
+            return root
+        names = ", ".join(name for some in packages.values() for name in some)
+        say(f"fetching from the distribution, into {folder}: {names}")
+        began = time.monotonic()
+        fresh = folder / "fresh"
+        try:
+            _fetch(packages, fresh, machine, state)
+            root = _replace(folder, fresh, packages)
+        except (CommandFailed, OSError) as error:
+            raise HfdlcError(
+                f"{names} could not be fetched and unpacked\n{error}", where=str(folder), then=advice(error)
+            ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        say(f"fetched and unpacked in {time.monotonic() - began:.0f} s")
         return root
-    names = ", ".join(package.partition("/")[0] for package in packages)
-    say(f"fetching from the distribution, into {folder}: {names}")
-    began = time.monotonic()
-    fresh = folder / "fresh"
+
+
+def _mark(packages: Packages) -> str:
+    return "".join(f"{name}/{suite}\n" for suite, names in packages.items() for name in names)
+
+
+def _fetch(packages: Packages, fresh: Path, machine: Release, state: State) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        _download(packages, suites, fresh, machine)
-        for package in (fresh / "debs").glob("*.deb"):
-            run(["dpkg", "-x", str(package), str(fresh / "root")])
-    except (CommandFailed, OSError) as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise HfdlcError(
-            f"{names} could not be fetched and unpacked\n{error}",
-            then="see that `apt-get update` works and `df -h` shows room, then run this again",
-        ) from error
+    for part in ("debs", "root"):
+        (fresh / part).mkdir(parents=True)
+    for suite, names in packages.items():
+        _download(suite, names, fresh / "debs", machine, state.folder(f"apt/{suite}"))
+    for package in sorted((fresh / "debs").glob("*.deb")):
+        run(["dpkg", "-x", str(package), str(fresh / "root")])
+
+
+def _download(suite: str, names: Sequence[str], target: Path, machine: Release, own: Path) -> None:
+    """With lists, sources and preferences of its own: the machine's stay as they are, and do not matter."""
+    for part in ("lists/partial", "cache/archives/partial"):
+        (own / part).mkdir(parents=True, exist_ok=True)
+    (own / "sources.list").write_text("\n".join(machine.sources(suite)) + "\n")
+    (own / "status").write_text("")
+    options = {
+        "Dir::State": own,
+        "Dir::State::status": own / "status",
+        "Dir::Cache": own / "cache",
+        "Dir::Etc::sourcelist": own / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Acquire::Languages": "none",
+        "Acquire::http::Timeout": 15,
+        "Acquire::https::Timeout": 15,
+        "APT::Sandbox::User": "root",  # the folder is closed to apt's own user
+        "APT::Update::Error-Mode": "any",  # else a list that cannot be had is only a warning
+    }
+    settings = own / "apt.conf"
+    settings.write_text("".join(f'{name} "{value}";\n' for name, value in options.items()))
+    for words in (["update"], ["download", *names]):
+        run(["apt-get", "-qq", "-c", str(settings), *words], cwd=target)
+
+
+def _replace(folder: Path, fresh: Path, packages: Packages) -> Path:
+    """Put the new root in the old one's place; without its mark a root does not count."""
+    root, mark = folder / "root", folder / "packages"
+    mark.unlink(missing_ok=True)
     shutil.rmtree(root, ignore_errors=True)
     (fresh / "root").rename(root)
-    shutil.rmtree(fresh)
-    mark.write_text(wanted)
-    say(f"unpacked in {time.monotonic() - began:.0f} s")
+    mark.write_text(_mark(packages))
     return root
 
 
-def _download(packages: Sequence[str], suites: Sequence[str], fresh: Path, machine: Release) -> None:
-    for part in ("lists/partial", "cache/archives/partial", "debs", "root"):
-        (fresh / part).mkdir(parents=True)
-    sources = [f"deb [signed-by={KEYRING}] {machine.mirror} {suite} main\n" for suite in suites]
-    (fresh / "sources.list").write_text("".join(sources))
-    options = {
-        "Dir::State::lists": fresh / "lists",
-        "Dir::Cache": fresh / "cache",
-        "Dir::Etc::sourcelist": fresh / "sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "APT::Sandbox::User": "root",  # the folder is closed to apt's own user
-    }
-    apt = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    run([*apt, "update"])
-    run([*apt, "download", *packages], cwd=fresh / "debs")
+def advice(error: Exception) -> str:
+    """What to do about a failure of apt, dpkg or the disk."""
+    if "no space left on device" in str(error).lower():
+        return "make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again"
+    return "see that `apt-get update` works and `df -h` shows room, then run this again"
+
+
+def network_settings() -> list[str]:
+    """How the machine's apt reaches its mirror: its proxies, certificates and time limits."""
+    told = run(["apt-config", "dump"]).stdout.splitlines()
+    return [line for line in told if line.startswith(("Acquire::http::", "Acquire::https::"))]
 
 
 def install(packages: Sequence[str]) -> None:
     """Install packages that are missing, each named before; only where nothing else will do."""
-    say(f"installing with apt-get, because they are missing: {' '.join(packages)}")
     if os.geteuid():
-        raise HfdlcError("installing packages needs root", then=f"install {' '.join(packages)}")
-    run(["apt-get", "-qq", "update"])
+        raise HfdlcError(f"missing: {' '.join(packages)}", then=f"apt-get install {' '.join(packages)}")
+    say(f"installing with apt-get, because they are missing: {' '.join(packages)}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=quiet)
+    try:
+        run(["apt-get", "-qq", "update"])
+        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=quiet)
+    except CommandFailed as error:
+        raise HfdlcError(
+            f"{' '.join(packages)} could not be installed\n{error}", then=advice(error)
+        ) from error

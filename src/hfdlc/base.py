@@ -4,10 +4,13 @@ import hashlib
 import io
 import json
 import os
+import platform
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import docker
 from docker.errors import DockerException, ImageNotFound
@@ -21,12 +24,15 @@ from hfdlc.matrix import Bootstrap
 from hfdlc.process import run
 from hfdlc.state import State, write_whole
 
-ANSWER_KEEPS = 600.0  # seconds that a registry's silence is remembered
+ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
+PATIENCE = 5  # seconds that a registry has to answer
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
 LAYOUT = "1"  # raised when what a bootstrapped base looks like is changed here
 EPOCH = "1577836800"
 # Nothing of the building machine stays: its mirror, its name, what apt and the linker remember.
 CLEAN = (
     'printf "# This base has no package source; add one to install packages.\\n" > "$1/etc/apt/sources.list"',
+    'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
     'rm -rf "$1"/etc/apt/sources.list.d/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*',
     'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/usr/share/info/*',
     'rm -f "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/ldconfig/aux-cache "$1"/etc/hostname',
@@ -46,36 +52,57 @@ def ensure(
 
     Raises HfdlcError where neither can be had.
     """
-    client = engines.client(engine)
-    if pinned := _published(image, client, state):
-        return f"{image}@{pinned}"
-    if not bootstrap:
-        raise HfdlcError(
-            f"the base {image} is out of reach",
-            then="run this where its registry answers: `docker pull` shows why",
-        )
-    tag = f"hfdlc.local/base:{bootstrap.suite}-{digest(bootstrap)}"
-    try:
-        client.images.get(tag)
-    except ImageNotFound:
+    with closing(engines.client(engine)) as client:
+        if pinned := published(image, engine, state) or _held(image, client):
+            return f"{image}@{pinned}"
+        if not bootstrap:
+            raise HfdlcError(
+                f"the base {image} is out of reach, and nothing says how to make its like",
+                then="run this where its registry answers (`docker pull` shows why it does not)",
+            )
+        tag = f"hfdlc.local/base:{bootstrap.suite}-{digest(bootstrap)}"
         with state.lock("bases"):
-            archive = _archive(image, tag, bootstrap, state, environ)
-        with archive.open("rb") as file:
-            client.images.load(file)
+            if not _held(tag, client):
+                _load(_archive(image, tag, bootstrap, state, environ), client)
     return tag
 
 
-def _published(image: str, client: docker.DockerClient, state: State) -> str | None:
-    """The digest under which a registry has the image; its silence is remembered for some minutes."""
-    memory = state.folder("bases") / "registries.json"
-    silent = json.loads(memory.read_text()) if memory.is_file() else {}
-    if time.time() - silent.get(image, 0) < ANSWER_KEEPS:
-        return None
+def published(image: str, engine: Engine, state: State, now: Callable[[], float] = time.time) -> str | None:
+    """The digest under which a registry has the image; its answer, or silence, holds for some minutes."""
+    memory = state.folder("bases") / "answers.json"
+    answers = json.loads(memory.read_text()) if memory.is_file() else {}
+    known = answers.get(image, {"at": 0})
+    if 0 <= now() - known["at"] < ANSWER_KEEPS:
+        return cast("str | None", known["digest"])
     try:
-        return str(client.images.get_registry_data(image).id)
+        with closing(engines.client(engine, timeout=PATIENCE)) as client:
+            found = str(client.images.get_registry_data(image).id)
     except (DockerException, OSError):
-        write_whole(memory, json.dumps(silent | {image: time.time()}))
+        found = None
+    write_whole(memory, json.dumps(answers | {image: {"at": now(), "digest": found}}))
+    return found
+
+
+def _held(image: str, client: docker.DockerClient) -> str | None:
+    """The digest of an image that the engine has already."""
+    try:
+        attributes = client.images.get(image).attrs
+    except ImageNotFound:
         return None
+    digests = [str(name).partition("@")[2] for name in attributes.get("RepoDigests") or []]
+    return digests[0] if digests else str(attributes["Id"])
+
+
+def _load(archive: Path, client: docker.DockerClient) -> None:
+    try:
+        with archive.open("rb") as file:
+            client.images.load(file)
+    except (DockerException, OSError) as error:
+        raise HfdlcError(
+            f"the engine could not load it: {error}",
+            where=str(archive),
+            then="see that `df -h` shows room; remove the file if it is broken, then run this again",
+        ) from error
 
 
 def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
@@ -85,12 +112,16 @@ def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: 
         return file
     began = time.monotonic()
     say(f"no registry has {image} in reach: making its like from {bootstrap.suite} with mmdebstrap")
-    root = file.with_suffix(".root.tar")
+    root, partial = file.with_suffix(".root.tar"), file.with_suffix(".part")
     try:
-        _debootstrap(bootstrap, root, state, environ)
-        _pack(root, tag, labels(image, bootstrap), file)
+        _bootstrap(bootstrap, root, state, environ)
+        _pack(root, tag, labels(image, bootstrap), partial)
+        partial.rename(file)
+    except OSError as error:
+        raise HfdlcError(f"could not be written: {error}", where=str(file), then=apt.advice(error)) from error
     finally:
         root.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     say(f"made {tag} in {time.monotonic() - began:.0f} s")
     return file
 
@@ -105,38 +136,58 @@ def labels(image: str, bootstrap: Bootstrap) -> dict[str, str]:
     }
 
 
-def _debootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mapping[str, str]) -> None:
-    folders = private_engine.unpack(state)
-    try:
-        run(["perl", "-MGetopt::Long", "-MDigest::SHA", "-MEnglish", "-e", "1"])
-    except HfdlcError:
-        apt.install(["perl"])
+def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mapping[str, str]) -> None:
+    """Write a system's files as a tar; the same packages give the same bytes.
+
+    Raises HfdlcError where the mirror is out of reach or the disk full.
+    """
     machine = apt.release()
-    source = f"deb [signed-by={apt.KEYRING}] {machine.mirror} {bootstrap.suite} main"
-    hooks = [f"--customize-hook={line}" for line in CLEAN]
-    argv = [str(folders.base / "root" / "usr" / "bin" / "mmdebstrap"), "--quiet", "--variant=minbase"]
-    argv += [f"--include={','.join(bootstrap.packages)}", *hooks, "--format=tar"]
-    path = f"{folders.programs}:{environ.get('PATH', os.defpath)}"
+    wanted, folder = {private_engine.SUITE: ("mmdebstrap",)}, state.root / "mmdebstrap"
+    program = (
+        apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, machine, state)
+    ) / "usr/bin/mmdebstrap"
+    if not _has_perl():
+        apt.install(["perl"])
+    argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
+    argv += [f"--include={','.join(bootstrap.packages)}"]
+    argv += [f"--aptopt={line}" for line in apt.network_settings()]
+    argv += [f"--customize-hook={line}" for line in CLEAN]
+    argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
+    # What it unpacks in between is as large as the base.
+    own = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
     try:
-        run([*argv, bootstrap.suite, str(target), source], env={"SOURCE_DATE_EPOCH": EPOCH, "PATH": path})
+        run(argv, env=own)
     except CommandFailed as error:
         raise HfdlcError(
-            f"a base of {bootstrap.suite} could not be made\n{error}",
-            then="see that `apt-get update` works and `df -h` shows room, then run this again",
+            f"a base of {bootstrap.suite} could not be made\n{error}", then=apt.advice(error)
         ) from error
 
 
-def _pack(root: Path, tag: str, labels: dict[str, str], archive: Path) -> None:
+def _has_perl() -> bool:
+    """Whether perl is there with the modules that mmdebstrap uses; the smallest Debian has fewer."""
+    try:
+        run(["perl", "-MGetopt::Long", "-MDigest::SHA", "-MEnglish", "-e", "1"])
+    except HfdlcError:
+        return False
+    return True
+
+
+def _path(environ: Mapping[str, str]) -> str:
+    """The search path with the system's tools for root, which mmdebstrap runs."""
+    return f"{environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def _pack(root: Path, tag: str, labels: Mapping[str, str], archive: Path) -> None:
     """One layer and its configuration as an archive that every engine loads; the same bytes every time."""
     with root.open("rb") as file:
         layer = hashlib.file_digest(file, "sha256").hexdigest()
     configuration = {
-        "architecture": "amd64",
+        "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "created": "2020-01-01T00:00:00Z",
         "config": {
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-            "Labels": labels,
+            "Labels": dict(labels),
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
         "history": [{"created": "2020-01-01T00:00:00Z", "created_by": "mmdebstrap"}],
@@ -144,8 +195,7 @@ def _pack(root: Path, tag: str, labels: dict[str, str], archive: Path) -> None:
     content = json.dumps(configuration, sort_keys=True).encode()
     name = f"{hashlib.sha256(content).hexdigest()}.json"
     manifest = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": [f"{layer}/layer.tar"]}]).encode()
-    partial = archive.with_suffix(".part")
-    with tarfile.open(partial, "w") as tar:
+    with tarfile.open(archive, "w") as tar:
         for member, data in ((name, content), ("manifest.json", manifest)):
             info = tarfile.TarInfo(member)
             info.size = len(data)
@@ -154,4 +204,3 @@ def _pack(root: Path, tag: str, labels: dict[str, str], archive: Path) -> None:
         info.size = root.stat().st_size
         with root.open("rb") as file:
             tar.addfile(info, file)
-    partial.rename(archive)

@@ -6,17 +6,21 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import uv
 
-from hfdlc import apt, engine, private_engine
+from hfdlc import address, apt, base, engine, private_engine, project
+from hfdlc.engine import Engine
+from hfdlc.engine_folders import Folders
 from hfdlc.errors import HfdlcError
 from hfdlc.machine import package_sources
 from hfdlc.process import run
 from hfdlc.state import State
 
 ROOM = 15e9  # bytes that the first cell, its base, the engine and its cache take, with room to move
+PATIENCE = 20  # seconds that a package index has to answer
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,18 @@ class Finding:
     advice: str = ""
 
 
-def examine(environ: Mapping[str, str], state: State) -> list[Finding]:
-    """Look at everything once; what is broken is a finding, never an error."""
-    return [_python(), _uv(), _engine(environ), _private_engine(state), _packages(environ), _room(state)]
+def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> list[Finding]:
+    """Look at everything once; what is broken is a finding, never an error. `folder` is in the project."""
+    return [
+        _python(),
+        _uv(),
+        _user(),
+        machine_engine(environ),
+        our_engine(state),
+        *_of_engine(environ, state, folder),
+        _packages(environ),
+        room(state),
+    ]
 
 
 def screen(findings: Sequence[Finding]) -> str:
@@ -57,27 +70,71 @@ def _uv() -> Finding:
         return Finding("uv", "missing", str(error), "`make setup` installs it; only `hfdlc lock` needs it")
 
 
-def _engine(environ: Mapping[str, str]) -> Finding:
-    host = engine.host_of_machine(environ)
-    answer = engine.ask(host)
-    if not answer:
-        return Finding("engine", "warning", f"nothing answers at {host}", "a private one is used instead")
-    if not answer.is_recent:
-        advice = f"Docker {engine.OLDEST_ENGINE} or newer is needed; a private one is used instead"
-        return Finding("engine", "warning", f"{answer.version} at {host} is too old", advice)
-    return Finding("engine", "ok", f"{answer.version} at {host}")
-
-
-def _private_engine(state: State) -> Finding:
-    if pid := private_engine.running(state):
-        return Finding("private engine", "ok", f"runs (process {pid}) below {state.root}")
-    try:
-        release = apt.release()
-    except HfdlcError as error:
-        return Finding("private engine", "missing", error.what, "start Docker; DOCKER_HOST names it")
+def _user() -> Finding:
     if os.geteuid():
-        return Finding("private engine", "missing", "needs root", "run this as root, or start Docker")
-    return Finding("private engine", "ok", f"can be started (packages of {release.codename}, as root)")
+        return Finding("user", "ok", "not root: an engine of this machine is needed")
+    return Finding("user", "ok", "root")
+
+
+def machine_engine(environ: Mapping[str, str]) -> Finding:
+    """The engine that Docker's own client would speak to."""
+    where = address.of_machine(environ)
+    answer = engine.ask(where)
+    if not answer:
+        return Finding("machine's engine", "warning", f"nothing answers at {where.host}")
+    if not answer.is_recent:
+        found = f"{answer.version} at {where.host} is too old, and is passed over"
+        return Finding("machine's engine", "warning", found, f"needed: {engine.TOO_OLD}")
+    return Finding("machine's engine", "ok", f"{answer.version} at {where.host}")
+
+
+def our_engine(state: State) -> Finding:
+    """The engine below the state folder: whether it runs, or could."""
+    if pid := private_engine.running(state):
+        return Finding("private engine", "ok", f"process {pid} at {Folders.of(state).address.host}")
+    try:
+        private_engine.check_machine(state)
+        codename = apt.release().codename
+    except HfdlcError as error:
+        return Finding("private engine", "warning", f"cannot be started here: {error.what}", error.then)
+    return Finding("private engine", "ok", f"is started when it is needed, from packages ({codename})")
+
+
+def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
+    """Which engine is used, and what can be asked only where there is one."""
+    try:
+        used = engine.find(environ, state)
+    except HfdlcError as error:
+        return [Finding("engine in use", "missing", error.what, error.then)]
+    if not used:
+        advice = "`hfdlc engine start`, or what is said above; `make build` starts one where it can"
+        return [Finding("engine in use", "missing", "none", advice)]
+    kind = "the private one" if used.private else "the machine's"
+    found = f"{kind}, Docker {used.version}; BuildKit: {used.buildkit}"
+    return [Finding("engine in use", "ok", found), _buildx(used), *_registries(used, state, folder)]
+
+
+def _buildx(used: Engine) -> Finding:
+    return Finding("buildx", "ok", f"{engine.buildx_version(used.buildx)} ({' '.join(used.buildx)})")
+
+
+def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
+    """Whether the registries of the matrix's base images answer."""
+    try:
+        cells = project.find(folder.absolute()).cells
+    except HfdlcError as error:
+        yield Finding("matrix", "missing", str(error).splitlines()[0], error.then)
+        return
+    for image in sorted({cell.base_image() for cell in cells}):
+        yield registry(image, used, state)
+
+
+def registry(image: str, used: Engine, state: State) -> Finding:
+    """Whether a base image's registry answers the engine (asked a few minutes ago at most)."""
+    if pinned := base.published(image, used, state):
+        return Finding("registry", "ok", f"{image}@{pinned[:19]}")
+    advice = "its like is made from the distribution's packages"
+    return Finding("registry", "warning", f"none answers for {image}", advice)
 
 
 def _packages(environ: Mapping[str, str]) -> Finding:
@@ -85,19 +142,18 @@ def _packages(environ: Mapping[str, str]) -> Finding:
     parts = [sources.index or "pip's default index", *sources.extra_indexes]
     parts += [f"wheels in {folder}" for folder in sources.wheel_folders]
     try:
-        run([sys.executable, "-m", "pip", "index", "versions", "uv"])
+        run([sys.executable, "-m", "pip", "index", "versions", "uv"], timeout=PATIENCE)
     except HfdlcError as error:
-        return Finding(
-            "package index", "missing", error.what.splitlines()[-1].strip(), "see `pip config list`"
-        )
+        said = error.what.strip().splitlines()[-1].strip()
+        return Finding("package index", "missing", said, "see `pip config list`")
     return Finding("package index", "ok", ", ".join(parts))
 
 
-def _room(state: State) -> Finding:
+def room(state: State) -> Finding:
+    """The room on the state folder's disk."""
     free = shutil.disk_usage(state.folder(".")).free
     found = f"{free / 1e9:.0f} GB free at {state.root}"
     if free < ROOM:
-        return Finding(
-            "disk", "warning", found, f"the first image needs up to {ROOM / 1e9:.0f} GB; HFDLC_STATE moves it"
-        )
+        advice = f"the first image needs up to {ROOM / 1e9:.0f} GB; HFDLC_STATE moves it"
+        return Finding("disk", "warning", found, advice)
     return Finding("disk", "ok", found)

@@ -1,23 +1,26 @@
 """The container engine that is used: one that answers and is recent enough, else a private one."""
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import docker
-from docker.context import ContextAPI
 from docker.errors import DockerException
 from packaging.version import Version
 
-from hfdlc import private_engine
+from hfdlc import address, private_engine
+from hfdlc.address import Address
+from hfdlc.engine_folders import Folders
 from hfdlc.errors import CommandFailed, HfdlcError
-from hfdlc.private_engine import Folders
 from hfdlc.process import run
 from hfdlc.state import State
 
 OLDEST_ENGINE = Version("23.0")  # the first whose own BuildKit knows named contexts and COPY --link
 OLDEST_BUILDX = Version("0.13")  # the first with --progress=rawjson
-DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+PATIENCE = 5  # seconds that an engine has to say what it is
+TOO_OLD = f"Docker {OLDEST_ENGINE} or newer, for named contexts and COPY --link"
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,16 @@ class Engine:
     buildx: tuple[str, ...]  # how buildx is started
     containerd_store: bool  # it keeps OCI images as they are
     buildx_config: str
+    address: Address
 
     @property
     def environment(self) -> dict[str, str]:
         """What programs that speak to it are started with; nothing is written to the home folder."""
-        return {"DOCKER_HOST": self.host, "BUILDX_CONFIG": self.buildx_config, "BUILDX_BUILDER": "default"}
+        return {
+            **self.address.environment,
+            "BUILDX_CONFIG": self.buildx_config,
+            "BUILDX_BUILDER": "default",
+        }
 
 
 @dataclass(frozen=True)
@@ -49,42 +57,35 @@ class Answer:
     @property
     def is_recent(self) -> bool:
         """Whether its BuildKit is recent enough."""
-        match = re.match(r"[0-9.]+[0-9]", self.version)
+        match = re.match(r"\d+(\.\d+)*", self.version)
         return match is not None and Version(match[0]) >= OLDEST_ENGINE
 
 
-def client(engine: Engine) -> docker.DockerClient:
+def client(engine: Engine, timeout: int = 600) -> docker.DockerClient:
     """docker-py, speaking to the engine."""
-    return docker.DockerClient(engine.host, timeout=600)
+    return engine.address.client(timeout)
 
 
-def ask(host: str) -> Answer | None:
+def ask(where: Address) -> Answer | None:
     """What answers at an address; None where nothing does."""
     try:
-        with_client = docker.DockerClient(host, timeout=10)
-        info = with_client.info()
+        with closing(where.client(PATIENCE)) as speaker:
+            info = speaker.info()
     except (DockerException, OSError):
         return None
     status = dict(pair[:2] for pair in info.get("DriverStatus") or [])
     store = status.get("driver-type") == "io.containerd.snapshotter.v1"
-    return Answer(host, str(info["ServerVersion"]), store)
-
-
-def host_of_machine(environ: Mapping[str, str]) -> str:
-    """The address that Docker's own client would use."""
-    if host := environ.get("DOCKER_HOST"):
-        return host
-    context = ContextAPI.get_current_context()
-    return context.Host if context and context.Host else DEFAULT_SOCKET
+    return Answer(where.host, str(info["ServerVersion"]), store)
 
 
 def find(environ: Mapping[str, str], state: State) -> Engine | None:
     """The engine of this machine if it answers and is recent enough, else the private one if it runs."""
-    answer = ask(host_of_machine(environ))
+    where, ours = address.of_machine(environ), Folders.of(state).address
+    answer = ask(where)
     if answer and answer.is_recent:
-        return _engine(answer, state)
-    if private_engine.running(state) and (answer := ask(f"unix://{Folders.of(state).socket}")):
-        return _engine(answer, state)
+        return _engine(where, answer, state)
+    if private_engine.running(state) and (answer := ask(ours)):
+        return _engine(ours, answer, state)
     return None
 
 
@@ -99,21 +100,25 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
     Raises HfdlcError where this machine cannot run one, and says so if an engine answered that is too old.
     """
     try:
-        folders = private_engine.start(state)
+        folders = private_engine.start(state, environ.get("PATH", os.defpath))
     except HfdlcError as error:
-        answer = ask(host_of_machine(environ))
+        answer = ask(address.of_machine(environ))
         if answer and not answer.is_recent:
-            raise HfdlcError(
-                f"the engine is too old: {answer.version}; a private one: {error.what}",
-                where=answer.host,
-                allowed=f"Docker {OLDEST_ENGINE} or newer",
-                then=error.then,
-            ) from error
+            raise _too_old(answer, error) from error
         raise
-    answer = ask(f"unix://{folders.socket}")
+    answer = ask(folders.address)
     if not answer:
         raise HfdlcError("the private engine does not answer", then=f"read {folders.log}")
-    return _engine(answer, state)
+    return _engine(folders.address, answer, state)
+
+
+def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
+    return HfdlcError(
+        f"the engine is too old: {answer.version}; a private one instead: {error.what}",
+        where=answer.host,
+        allowed=TOO_OLD,
+        then=error.then,
+    )
 
 
 def stop(state: State) -> bool:
@@ -121,41 +126,54 @@ def stop(state: State) -> bool:
     return private_engine.stop(state)
 
 
-def _engine(answer: Answer, state: State) -> Engine:
-    private = answer.host == f"unix://{Folders.of(state).socket}"
-    buildx_config = str(state.folder("buildx"))
-    environment = {"DOCKER_HOST": answer.host, "BUILDX_CONFIG": buildx_config, "BUILDX_BUILDER": "default"}
+def _engine(where: Address, answer: Answer, state: State) -> Engine:
+    private = where == Folders.of(state).address
+    config = str(state.folder("buildx"))
     buildx = (str(Folders.of(state).buildx),) if private else _buildx(state)
-    return Engine(
+    found = Engine(
         answer.host,
         answer.version,
-        _buildkit(buildx, environment),
+        "",
         private,
         buildx,
         answer.containerd_store,
-        buildx_config,
+        config,
+        where,
     )
+    return replace(found, buildkit=_buildkit(found))
 
 
 def _buildx(state: State) -> tuple[str, ...]:
     """The machine's own buildx if it is recent enough, else the distribution's, unpacked."""
+    for argv in (("docker", "buildx"), ("docker-buildx",)):
+        if buildx_version(argv) >= OLDEST_BUILDX:
+            return argv
     try:
-        told = run(["docker", "buildx", "version"]).stdout
+        return (str(private_engine.unpack_buildx(state)),)
+    except HfdlcError as error:
+        raise HfdlcError(
+            f"there is no recent docker buildx, and the distribution's cannot be had: {error.what}",
+            allowed=f"buildx {OLDEST_BUILDX} or newer, for its progress as JSON",
+            then=error.then or "install docker-buildx",
+        ) from error
+
+
+def buildx_version(argv: tuple[str, ...]) -> Version:
+    """The version of a buildx; 0 where there is none."""
+    try:
+        told = run([*argv, "version"]).stdout
     except HfdlcError:
-        told = ""
+        return Version("0")
     match = re.search(r"\bv?(\d+\.\d+\.\d+)", told)
-    if match and Version(match[1]) >= OLDEST_BUILDX:
-        return ("docker", "buildx")
-    if not Folders.of(state).buildx.is_file():
-        private_engine.unpack(state)
-    return (str(Folders.of(state).buildx),)
+    return Version(match[1]) if match else Version("0")
 
 
-def _buildkit(buildx: tuple[str, ...], environment: dict[str, str]) -> str:
-    """The version of the engine's BuildKit, as buildx reads it."""
+def _buildkit(engine: Engine) -> str:
+    """The version of the engine's BuildKit, as buildx reads it; a distribution's build may not tell."""
     try:
-        told = run([*buildx, "inspect"], env=environment).stdout
+        told = run([*engine.buildx, "inspect"], env=engine.environment).stdout
     except CommandFailed as error:
         raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", then="hfdlc doctor") from error
     match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", told, re.MULTILINE | re.IGNORECASE)
-    return match[1] if match else "unknown"
+    known = match[1] if match else "unknown"
+    return f"the one inside Docker {engine.version}" if "unknown" in known else known

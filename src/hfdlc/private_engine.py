@@ -1,173 +1,201 @@
 """An engine of our own below the state folder, which changes nothing else on the machine."""
 
-import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
+from docker.errors import DockerException
+
 from hfdlc import apt
+from hfdlc.console import say
+from hfdlc.engine_folders import BUILDX, configure
+from hfdlc.engine_folders import Folders as Folders  # it is asked for here
 from hfdlc.errors import HfdlcError
+from hfdlc.process import run
 from hfdlc.process import start as start_process
 from hfdlc.state import State
 
 PATIENCE = 60.0  # seconds
-# Longer paths do not fit into a socket's address, which ends at 108 bytes.
-LONGEST = 70
+# A socket's address ends at 107 bytes; the longest one here adds 45 to the state folder's path.
+LONGEST = 62
+MOUNTS = Path("/proc/self/mounts")
+LOG_ENDS = 20e6  # bytes; a longer log is put aside at the next start
+SUITE = "trixie"  # Debian 12's own engine is 20.10, without buildx and with an old BuildKit
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the private engine keeps what it has."""
-
-    base: Path
-
-    @classmethod
-    def of(cls, state: State) -> "Folders":
-        """Below the state folder."""
-        return cls(state.root / "engine")
-
-    @property
-    def socket(self) -> Path:
-        """Where it answers."""
-        return self.base / "docker.sock"
-
-    @property
-    def pidfile(self) -> Path:
-        """Written by the engine itself."""
-        return self.base / "docker.pid"
-
-    @property
-    def log(self) -> Path:
-        """What it says."""
-        return self.base / "dockerd.log"
-
-    @property
-    def buildx(self) -> Path:
-        """The program of its own that buildx is."""
-        return self.base / "root" / "usr" / "libexec" / "docker" / "cli-plugins" / "docker-buildx"
-
-    @property
-    def programs(self) -> str:
-        """The folders that go first on PATH."""
-        usr = self.base / "root" / "usr"
-        return f"{usr / 'bin'}:{usr / 'sbin'}"
+def packages(machine: str) -> dict[str, tuple[str, ...]]:
+    """What is unpacked: Debian 13's engine, which runs on Debian 12 with the runc of that release."""
+    engine = ("docker.io", "docker-buildx", "containerd", "tini")
+    return {SUITE: (*engine, "runc")} if machine == SUITE else {SUITE: engine, machine: ("runc",)}
 
 
-def packages(codename: str) -> tuple[str, ...]:
-    """What is unpacked: Debian 13's engine, which runs on Debian 12 with the runc of that release.
+def unpack_buildx(state: State) -> Path:
+    """The distribution's buildx, for an engine that is not ours."""
+    folder = state.root / "buildx-program"
+    wanted = {SUITE: ("docker-buildx",)}
+    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
+    return root / BUILDX
 
-    Debian 12's own engine is 20.10, without buildx and with an old BuildKit.
+
+def start(state: State, path: str = os.defpath) -> Folders:
+    """Start the engine if it does not run, on what an earlier one left, however that one ended.
+
+    `path` is where it searches for programs. Raises HfdlcError where this machine cannot run one.
     """
-    newer = ("docker.io/trixie", "docker-buildx/trixie", "containerd/trixie")
-    return (*newer, f"runc/{codename}", "mmdebstrap/trixie")
-
-
-def unpack(state: State) -> Folders:
-    """Fetch the engine's programs where they are missing."""
+    check_machine(state)
     folders = Folders.of(state)
-    machine = apt.release()
-    suites = sorted({"trixie", machine.codename})
-    folders.base.mkdir(parents=True, exist_ok=True)
-    apt.unpack(packages(machine.codename), suites, folders.base, machine)
+    with state.lock("engine"):
+        if pid := running(state):
+            _wait(folders, lambda: _runs(pid, folders))
+            return folders
+        machine = apt.release()
+        apt.unpack(packages(machine.codename), folders.base, machine, state)
+        began = time.monotonic()
+        process = _launch(folders, path)
+        _wait(folders, lambda: process.poll() is None)
+        say(f"the private engine started in {time.monotonic() - began:.1f} s")
     return folders
 
 
-def start(state: State) -> Folders:
-    """Start the engine if it does not run, on what an earlier one left, however that one ended.
-
-    Raises HfdlcError where this machine cannot run one.
-    """
+def check_machine(state: State) -> None:
+    """Raise HfdlcError where no private engine can be started here."""
     if os.geteuid():
         raise HfdlcError(
             "no engine answers, and starting a private one needs root",
             then="run this as root, or start Docker 23 or newer (DOCKER_HOST names it)",
         )
-    if len(str(state.root)) > LONGEST:
+    if len(os.fsencode(state.root)) > LONGEST:
         raise HfdlcError(
-            f"this path is too long for a socket below it ({len(str(state.root))} characters)",
+            f"this path is too long for a socket below it ({len(os.fsencode(state.root))} bytes)",
             where=str(state.root),
-            allowed=f"{LONGEST} characters",
+            allowed=f"{LONGEST} bytes",
             then="set HFDLC_STATE to a shorter path",
         )
-    with state.lock("engine"):
-        if pid := running(state):
-            _wait(Folders.of(state), lambda: _is_dockerd(pid))
-            return Folders.of(state)
-        folders = unpack(state)
-        process = _launch(folders)
-        _wait(folders, lambda: process.poll() is None)
-    return folders
+    apt.codename()
 
 
-def _launch(folders: Folders) -> subprocess.Popen[str]:
-    configuration = {
-        "data-root": str(folders.base / "data"),
-        "exec-root": str(folders.base / "exec"),
-        "pidfile": str(folders.pidfile),
-        "hosts": [f"unix://{folders.socket}"],
-        "bridge": "none",
-        "iptables": False,
-        "ip6tables": False,
-        "features": {"containerd-snapshotter": True},
-    }
-    file = folders.base / "daemon.json"
-    file.write_text(json.dumps(configuration, indent=2))
-    folders.pidfile.unlink(missing_ok=True)
+def _launch(folders: Folders, path: str) -> subprocess.Popen[str]:
+    _forget_dead(folders)
+    configure(folders)
+    if folders.log.is_file() and folders.log.stat().st_size > LOG_ENDS:
+        folders.log.rename(folders.log.with_suffix(".log.1"))
     with folders.log.open("a") as log:
         return start_process(
-            [str(folders.base / "root" / "usr" / "sbin" / "dockerd"), "--config-file", str(file)],
-            env={"PATH": f"{folders.programs}:{os.environ.get('PATH', os.defpath)}"},
+            [str(folders.root / "usr/sbin/dockerd"), "--config-file", str(folders.base / "daemon.json")],
+            env={"PATH": folders.path(path)},
             stdout=log,
             stderr=subprocess.STDOUT,
             new_session=True,
         )
 
 
+def _forget_dead(folders: Folders) -> None:
+    """Remove what a killed engine left and the next one would take for a living one's.
+
+    A process id of before may be another program's now: the engine would take that for its containerd.
+    """
+    folders.pidfile.unlink(missing_ok=True)
+    folders.socket.unlink(missing_ok=True)
+    containerd = folders.containerd / "containerd.pid"
+    if (pid := _pid(containerd)) and not _runs(pid, folders):
+        containerd.unlink()
+
+
 def _wait(folders: Folders, lives: Callable[[], bool]) -> None:
-    """Until the socket is there; what it answers is asked elsewhere."""
+    """Until the engine answers."""
     began = time.monotonic()
-    while time.monotonic() - began < PATIENCE:
-        if folders.socket.exists() and folders.pidfile.exists():
+    while time.monotonic() - began < PATIENCE and lives():
+        if folders.socket.exists() and _answers(folders):
             return
-        if not lives():
-            break
         time.sleep(0.1)
     tail = "\n".join(f"    {line}" for line in folders.log.read_text().splitlines()[-8:])
-    raise HfdlcError(f"the private engine did not start\n{tail}", then=f"read {folders.log}")
+    raise HfdlcError(f"the private engine does not answer\n{tail}", then=_advice(tail, folders))
+
+
+def _answers(folders: Folders) -> bool:
+    try:
+        with closing(folders.address.client(int(PATIENCE))) as client:
+            return bool(client.ping())
+    except (DockerException, OSError):
+        return False
+
+
+def _advice(tail: str, folders: Folders) -> str:
+    if "no space left on device" in tail.lower():
+        return "make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again"
+    return f"read {folders.log}; `hfdlc engine stop` ends what still runs of it"
 
 
 def running(state: State) -> int | None:
     """The process id of the private engine, if it runs."""
+    folders = Folders.of(state)
+    pid = _pid(folders.pidfile)
+    return pid if pid and _runs(pid, folders) else None
+
+
+def _pid(file: Path) -> int | None:
     try:
-        pid = int(Folders.of(state).pidfile.read_text())
+        return int(file.read_text())
     except (OSError, ValueError):
         return None
-    return pid if _is_dockerd(pid) else None
 
 
-def _is_dockerd(pid: int) -> bool:
-    """Whether the process lives and is an engine: an id may have gone to another program since."""
+def _runs(pid: int, folders: Folders) -> bool:
+    """Whether the process lives and is ours: its id may have gone to another program since."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        return "dockerd" in Path(f"/proc/{pid}/cmdline").read_text() and "\nState:\tZ" not in status
+        command = Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return False
+    return f"{folders.base}/" in command and "\nState:\tZ" not in status
 
 
 def stop(state: State) -> bool:
-    """End the private engine and wait for it; give whether one ran."""
+    """End the private engine and wait for it, its containerd too; give whether one ran."""
+    folders = Folders.of(state)
     with state.lock("engine"):
-        pid = running(state)
-        if not pid:
-            return False
-        os.kill(pid, signal.SIGTERM)
-        began = time.monotonic()
-        while _is_dockerd(pid):
-            if time.monotonic() - began > PATIENCE:
-                raise HfdlcError(f"the private engine (process {pid}) did not end within {PATIENCE:.0f} s")
-            time.sleep(0.1)
-        return True
+        pids = [_pid(folders.pidfile), _pid(folders.containerd / "containerd.pid")]
+        ended = [_end(pid, folders) for pid in pids if pid]
+        _end_orphans(folders)
+        _unmount(folders)
+    return any(ended)
+
+
+def _end(pid: int, folders: Folders) -> bool:
+    if not _runs(pid, folders):
+        return False
+    os.kill(pid, signal.SIGTERM)
+    began = time.monotonic()
+    while _runs(pid, folders):
+        if time.monotonic() - began > PATIENCE:
+            raise HfdlcError(
+                f"the private engine (process {pid}) did not end within {PATIENCE:.0f} s",
+                then=f"read {folders.log}",
+            )
+        time.sleep(0.1)
+    return True
+
+
+def _end_orphans(folders: Folders) -> None:
+    """End the containers of an engine that was killed: children of a program of ours that outlives it."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        pid = command.parent.name
+        try:
+            if command.read_text().startswith(f"{folders.root}/"):
+                children = (command.parent / "task" / pid / "children").read_text().split()
+                for each in (*children, pid):
+                    os.kill(int(each), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended by itself
+
+
+def _unmount(folders: Folders) -> None:
+    """Let go of what a killed engine had mounted: else the state folder could not be removed."""
+    points = [line.split()[1].encode().decode("unicode_escape") for line in MOUNTS.read_text().splitlines()]
+    for point in sorted(points, key=len, reverse=True):
+        if point.startswith(f"{folders.base}/"):
+            run(["umount", "--lazy", point], check=False)
