@@ -54,9 +54,7 @@ def report(name: str, rows: list[Row]) -> int:
         theirs, ratio = (f"{v:.2f}" if v is not None else "-" for v in (row.theirs, row.ratio))
         holds = "yes" if row.holds else "NO"
         print(f"{row.work:58} {row.ours:7.2f} {row.unit:1} {theirs:>9} {ratio:>7} {row.bound:7.2f}  {holds}")
-    kept = [asdict(row) | {"ratio": row.ratio, "holds": row.holds, "machine": described} for row in rows]
-    for row in kept:
-        del row["at_most"]
+    kept = [{**asdict(row), "ratio": row.ratio, "holds": row.holds, "machine": described} for row in rows]
     file = Path(__file__).parent / "results" / f"{name}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(kept, indent=2) + "\n")

@@ -110,14 +110,18 @@ class Resolver:
                 raise _unresolved(asked, error) from error
 
     def _page(self, asked: Request) -> list[str]:
-        """The framework's own page, where it answers; else the wheel folders of this machine must do."""
+        """The framework's own page where it answers, else the wheel folders of this machine.
+
+        Only a framework with a page of its own may come from a folder: `torch==2.13.0` of the index is the
+        CUDA build, and a folder's `2.13.0+cpu` would pass for it.
+        """
         if not asked.page:
             return []
         try:
             with urllib.request.urlopen(asked.page, timeout=5):  # noqa: S310 - the matrix names it
                 return ["--find-links", asked.page]
         except OSError:
-            return []
+            return self.sources.wheel_arguments()
 
     def _environment(self) -> dict[str, str]:
         bundle = self.sources.certificates

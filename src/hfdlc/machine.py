@@ -23,14 +23,13 @@ class PackageSources:
     proxies: Mapping[str, str] | None = None
 
     def uv_arguments(self) -> list[str]:
-        """The same, as uv wants to hear it: it does not read pip's configuration."""
+        """The indexes, for uv: it does not read pip's configuration."""
         index = ["--default-index", self.index] if self.index else []
-        extra = [word for url in self.extra_indexes for word in ("--index", url)]
-        return [
-            *index,
-            *extra,
-            *(word for folder in self.wheel_folders for word in ("--find-links", str(folder))),
-        ]
+        return [*index, *(word for url in self.extra_indexes for word in ("--index", url))]
+
+    def wheel_arguments(self) -> list[str]:
+        """The machine's folders of wheels, for uv."""
+        return [word for folder in self.wheel_folders for word in ("--find-links", str(folder))]
 
 
 def package_sources(environ: Mapping[str, str]) -> PackageSources:

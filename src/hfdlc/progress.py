@@ -58,8 +58,10 @@ class Plain:
             now = self.clock()
             seconds = now - self.began.get(id(step), now)
             how = "FAILED" if step.error else f"{seconds:.1f} s"
+            stage = f"{step.stage}: " if step.stage else ""
+            line = f"{stage}{_short(step.instruction)} | {how}"
             cell = self.ids.get(step.target or "", "shared")
-            print(f"{cell} | {step.stage} | {_short(step.instruction)} | {how}", file=self.out, flush=True)
+            print(line if len(self.ids) == 1 else f"{cell} | {line}", file=self.out, flush=True)
 
 
 class Lines:

@@ -21,7 +21,7 @@ PEM = "-----BEGIN CERTIFICATE-----\nOnlyThisMachineTrustsIt\n-----END CERTIFICAT
 
 # A shell command that spoils the image, the one check that finds it, and a word of what it says.
 SPOILED_FILES = {
-    "test_no_conflicts": (f"sed -i 's/^Requires-Dist: filelock.*/&,>=99/' {SITE}/torch-*/METADATA", "filelock"),
+    "test_no_conflicts": (f"sed -i 's/^Requires-Dist: filelock$/&>=99/' {SITE}/torch-*/METADATA", "filelock"),
     "test_entry_point": ("rm /opt/venv/bin/serve", ""),
     "test_no_build_tools": ("touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     "test_no_caches": ("mkdir -p /root/.cache && echo kept > /root/.cache/wheel", "/root/.cache/wheel"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hfdlc import cli
+from hfdlc.errors import HfdlcError
 from matrices import write
 
 KEYS = [
@@ -89,7 +90,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, folder: Path
     """With --debug the error is raised as it is."""
     (folder / "matrix.yaml").unlink()
     monkeypatch.setattr(sys, "argv", ["hfdlc", "--debug", "list"])
-    with pytest.raises(cli.HfdlcError, match=r"no matrix\.yaml here"):
+    with pytest.raises(HfdlcError, match=r"no matrix\.yaml here"):
         cli.main()
 
 

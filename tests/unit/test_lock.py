@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hfdlc import lock, matrix
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.lock import Entry
 from matrices import some_cells, write
 
@@ -75,7 +75,7 @@ def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: st
 
 def test_an_index_out_of_reach_is_no_riddle(asked: lock.Request) -> None:
     """The message says what is out of reach and how to see what is configured."""
-    failed = lock.CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
+    failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
     told = str(lock._unresolved(asked, failed))
     assert "a package index is out of reach" in told
     assert "pip config list" in told

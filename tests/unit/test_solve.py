@@ -56,17 +56,17 @@ def test_a_failure_keeps_its_last_lines() -> None:
 
 def test_without_a_terminal_progress_is_plain_lines() -> None:
     """One line when an instruction ends: its cell, its stage and its seconds; none for what was cached."""
-    out, solve = io.StringIO(), Solve(["one"])
+    out, solve = io.StringIO(), Solve(["one", "two"])
     ticks = iter([1.0, 3.5])
-    progress = Plain(out, {"one": "repository:tag"}, clock=lambda: next(ticks))
-    name = "[framework 1/1] RUN --mount=type=bind,from=wheels uv pip install"
+    progress = Plain(out, {"one": "repository:tag", "two": "repository:other"}, clock=lambda: next(ticks))
+    name = "[one framework 1/1] RUN --mount=type=bind,from=wheels uv pip install"
     for text in (
         line(vertexes=[vertex(name, started="now")]),
         line(vertexes=[vertex(name, completed="now")]),
     ):
         for event in solve.read(text):
             progress.show(event)
-    assert out.getvalue() == "repository:tag | framework | RUN uv pip install | 2.5 s\n"
+    assert out.getvalue() == "repository:tag | framework: RUN uv pip install | 2.5 s\n"
 
 
 def test_a_line_that_is_no_progress_is_passed_over() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hfdlc import uri
 from hfdlc.errors import UserError
-from hfdlc.regions import REGIONS
+from hfdlc.regions import REGIONS, Region
 
 # The table of the reference document, in its order, with its own spelling of the URIs.
 TABLE = Path(__file__).parents[1] / "data" / "reference_table.csv"
@@ -31,8 +31,15 @@ devices = st.one_of(st.just(("cpu", None)), st.integers(100, 199).map(lambda n: 
     os=st.sampled_from(["debian12", "ubuntu18.04", "ubuntu24.04"]),
 )
 def test_parse_is_the_inverse_of_compose(
-    region, framework, kind, framework_version, transformers_version, device, minor, os
-) -> None:  # type: ignore[no-untyped-def]
+    region: Region,
+    framework: str,
+    kind: str,
+    framework_version: str,
+    transformers_version: str,
+    device: tuple[str, str | None],
+    minor: int,
+    os: str,
+) -> None:
     """Whatever is composed is parsed into its parts, and they give the same text again."""
     kind_of_device, cuda = device
     written = uri.Uri(

@@ -1,0 +1,162 @@
+"""What goes wrong on a real machine: each fault is made for real, told plainly, and survived."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hfdlc import engine as engines
+from hfdlc import private_engine
+from hfdlc.engine import Engine
+from hfdlc.private_engine import Folders
+from hfdlc.state import State
+
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a private engine and mounts need root")
+
+
+def letter(ended: "subprocess.CompletedProcess[str]", status: int) -> str:
+    """What a command that failed as it should said, without any traceback."""
+    assert ended.returncode == status, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """Replace a text that must be there."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_an_index_out_of_reach_is_told_as_such(hfdlc, clone: Path, tmp_path: Path) -> None:
+    """`hfdlc lock` says what is out of reach and where it is configured; the old locks stay."""
+    before = {file: file.read_text() for file in clone.glob("images/**/*.lock")}
+    ended = hfdlc(
+        "lock", environ={"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "HFDLC_STATE": str(tmp_path / "s")}
+    )
+    told = letter(ended, 1)
+    assert "a package index is out of reach" in told
+    assert "pip config list" in told
+    assert {file: file.read_text() for file in clone.glob("images/**/*.lock")} == before
+
+
+def test_a_version_that_the_index_does_not_have_is_told(hfdlc, clone: Path) -> None:
+    """Uv's own explanation is in the message, and which Python and platform were asked for."""
+    change(clone / "matrix.yaml", "transformers: 5.23.0", "transformers: 5.999.0")
+    change(clone / "matrix.yaml", "transformers5.23.0", "transformers5.999.0")
+    told = letter(hfdlc("lock"), 1)
+    assert "transformers==5.999.0" in told
+    assert "Python 3.11 on x86_64-manylinux_2_28" in told
+
+
+def test_a_lock_of_another_matrix_is_refused(hfdlc, clone: Path) -> None:
+    """Where, what, and the command that mends it; nothing is built."""
+    change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")
+    told = letter(hfdlc("build"), 1)
+    assert re.search(
+        r"framework\.lock: the lock does not belong to the matrix any more\n  next: hfdlc lock", told
+    )
+
+
+def test_a_dockerfile_edited_by_hand_is_refused(hfdlc, clone: Path) -> None:
+    """`build` refuses it, and `check` shows the difference."""
+    (file,) = clone.glob("images/*/*/Dockerfile")
+    change(file, "EXPOSE 8080", "EXPOSE 9090")
+    assert "next: hfdlc render" in letter(hfdlc("build"), 1)
+    ended = hfdlc("check")
+    assert "are not current" in letter(ended, 1)
+    assert "-EXPOSE 9090\n+EXPOSE 8080" in ended.stdout
+
+
+def test_a_failed_build_says_where_it_failed(hfdlc, clone: Path, used_engine: Engine) -> None:
+    """The cell, the instruction, its last lines, the log, and the command that repeats it."""
+    (clone / "toolkit" / "pyproject.toml").write_text("this is no TOML")
+    told = letter(hfdlc("build"), 1)
+    assert told.splitlines()[-3].startswith("  next: hfdlc build huggingface-") or "next: hfdlc build" in told
+    assert "the stage 'toolkit' failed at: RUN" in told
+    log = Path(re.findall(r"log: (\S+)", told)[-1])
+    assert "uv pip install" in log.read_text()
+
+
+def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
+    hfdlc, clone: Path, used_engine: Engine
+) -> None:
+    """In the middle of an installation: exit code 130, no container, and a second run that succeeds."""
+    client = engines.client(used_engine)
+    before = {container.id for container in client.containers.list(all=True)}
+    # One more instruction makes the installation of the libraries run again.
+    templates = clone / "templates" / "partials" / "stages.Dockerfile.j2"
+    change(
+        templates,
+        "FROM installer AS libraries\n",
+        f"FROM installer AS libraries\nENV AGAIN={time.time_ns()}\n",
+    )
+    assert hfdlc("render").returncode == 0
+    process = subprocess.Popen([HFDLC, "build"], cwd=clone, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert {container.id for container in client.containers.list(all=True)} == before
+    assert hfdlc("build").returncode == 0
+
+
+@pytest.fixture
+def engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
+    """A state folder with a private engine that the test may kill; stopped at the end."""
+    state = State(Path("/tmp") / f"hfdlc-{os.getpid()}")
+    yield state
+    private_engine.stop(state)
+    subprocess.run(["rm", "-rf", str(state.root)], check=True)
+
+
+@needs_root
+def test_a_private_engine_that_was_killed_starts_again_on_its_state(
+    engine_of_its_own: State, tmp_path: Path
+) -> None:
+    """After kill -9 the next command starts it, and what it held is there."""
+    state = engine_of_its_own
+    nowhere = {"DOCKER_HOST": "unix:///nowhere.sock"}
+    first = engines.ensure(nowhere, state)
+    (tmp_path / "layer").write_text("kept")
+    subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "a.tar"), "layer"], check=True)
+    engines.client(first).images.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
+    pid = int(Folders.of(state).pidfile.read_text())
+    os.kill(pid, signal.SIGKILL)
+    while private_engine.running(state):
+        time.sleep(0.05)
+    again = engines.ensure(nowhere, state)
+    assert again.private
+    assert engines.client(again).images.get("kept:1")
+    assert int(Folders.of(state).pidfile.read_text()) != pid
+
+
+@needs_root
+def test_a_full_disk_is_told_and_leaves_nothing_half_unpacked(tmp_path: Path) -> None:
+    """The engine's packages do not fit: the message says so, and the folder is as before."""
+    mount = Path("/tmp") / f"hfdlc-small-{os.getpid()}"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(mount)], check=True)
+    try:
+        ended = subprocess.run(
+            [HFDLC, "engine", "start"],
+            env={**os.environ, "HFDLC_STATE": str(mount), "DOCKER_HOST": "unix:///nowhere.sock"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        told = letter(ended, 1)
+        assert "df -h" in told
+        assert not (mount / "engine" / "root").exists()
+        assert not (mount / "engine" / "fresh").exists()
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+        mount.rmdir()
