@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,10 @@ HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a private engine and mounts need root")
 
 
-def letter(ended: "subprocess.CompletedProcess[str]", status: int) -> str:
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
     """What a command that failed as it should said, without any traceback."""
     assert ended.returncode == status, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -35,7 +38,7 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
-def test_an_index_out_of_reach_is_told_as_such(hfdlc, clone: Path, tmp_path: Path) -> None:
+def test_an_index_out_of_reach_is_told_as_such(hfdlc: Command, clone: Path, tmp_path: Path) -> None:
     """`hfdlc lock` says what is out of reach and where it is configured; the old locks stay."""
     before = {file: file.read_text() for file in clone.glob("images/**/*.lock")}
     ended = hfdlc(
@@ -47,7 +50,7 @@ def test_an_index_out_of_reach_is_told_as_such(hfdlc, clone: Path, tmp_path: Pat
     assert {file: file.read_text() for file in clone.glob("images/**/*.lock")} == before
 
 
-def test_a_version_that_the_index_does_not_have_is_told(hfdlc, clone: Path) -> None:
+def test_a_version_that_the_index_does_not_have_is_told(hfdlc: Command, clone: Path) -> None:
     """Uv's own explanation is in the message, and which Python and platform were asked for."""
     change(clone / "matrix.yaml", "transformers: 5.23.0", "transformers: 5.999.0")
     change(clone / "matrix.yaml", "transformers5.23.0", "transformers5.999.0")
@@ -56,7 +59,7 @@ def test_a_version_that_the_index_does_not_have_is_told(hfdlc, clone: Path) -> N
     assert "Python 3.11 on x86_64-manylinux_2_28" in told
 
 
-def test_a_lock_of_another_matrix_is_refused(hfdlc, clone: Path) -> None:
+def test_a_lock_of_another_matrix_is_refused(hfdlc: Command, clone: Path) -> None:
     """Where, what, and the command that mends it; nothing is built."""
     change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")
     told = letter(hfdlc("build"), 1)
@@ -65,7 +68,7 @@ def test_a_lock_of_another_matrix_is_refused(hfdlc, clone: Path) -> None:
     )
 
 
-def test_a_dockerfile_edited_by_hand_is_refused(hfdlc, clone: Path) -> None:
+def test_a_dockerfile_edited_by_hand_is_refused(hfdlc: Command, clone: Path) -> None:
     """`build` refuses it, and `check` shows the difference."""
     (file,) = clone.glob("images/*/*/Dockerfile")
     change(file, "EXPOSE 8080", "EXPOSE 9090")
@@ -75,7 +78,7 @@ def test_a_dockerfile_edited_by_hand_is_refused(hfdlc, clone: Path) -> None:
     assert "-EXPOSE 9090\n+EXPOSE 8080" in ended.stdout
 
 
-def test_a_failed_build_says_where_it_failed(hfdlc, clone: Path, used_engine: Engine) -> None:
+def test_a_failed_build_says_where_it_failed(hfdlc: Command, clone: Path, used_engine: Engine) -> None:
     """The cell, the instruction, its last lines, the log, and the command that repeats it."""
     (clone / "toolkit" / "pyproject.toml").write_text("this is no TOML")
     told = letter(hfdlc("build"), 1)
@@ -86,7 +89,7 @@ def test_a_failed_build_says_where_it_failed(hfdlc, clone: Path, used_engine: En
 
 
 def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
-    hfdlc, clone: Path, used_engine: Engine
+    hfdlc: Command, clone: Path, used_engine: Engine
 ) -> None:
     """In the middle of an installation: exit code 130, no container, and a second run that succeeds."""
     client = engines.client(used_engine)
@@ -128,7 +131,7 @@ def test_a_private_engine_that_was_killed_starts_again_on_its_state(
     first = engines.ensure(nowhere, state)
     (tmp_path / "layer").write_text("kept")
     subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "a.tar"), "layer"], check=True)
-    engines.client(first).images.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
+    engines.client(first).api.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
     pid = int(Folders.of(state).pidfile.read_text())
     os.kill(pid, signal.SIGKILL)
     while private_engine.running(state):
