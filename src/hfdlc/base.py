@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from hfdlc import apt, private_engine
 from hfdlc import engine as engines
@@ -68,19 +68,34 @@ def ensure(
 
 
 def published(image: str, engine: Engine, state: State, now: Callable[[], float] = time.time) -> str | None:
-    """The digest under which a registry has the image; its answer, or silence, holds for some minutes."""
+    """The digest under which a registry has the image.
+
+    Its answer holds for some minutes, and so does a registry's silence, for all its images.
+    """
     memory = state.folder("bases") / "answers.json"
     answers = json.loads(memory.read_text()) if memory.is_file() else {}
-    known = answers.get(image, {"at": 0})
-    if 0 <= now() - known["at"] < ANSWER_KEEPS:
-        return cast("str | None", known["digest"])
+    for name in (image, _registry(image)):
+        if name in answers and 0 <= now() - answers[name]["at"] < ANSWER_KEEPS:
+            return cast("str | None", answers[name]["digest"])
+    name, found = _asked(image, engine)
+    write_whole(memory, json.dumps(answers | {name: {"at": now(), "digest": found}}))
+    return found
+
+
+def _registry(image: str) -> str:
+    return image.partition("/")[0]
+
+
+def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
+    """What was learnt (of the image, or of its whole registry) and the digest, if there is one."""
     try:
         with closing(engines.client(engine, timeout=PATIENCE)) as client:
-            found = str(client.images.get_registry_data(image).id)
+            return image, str(client.images.get_registry_data(image).id)
+    except APIError as error:
+        # The engine answers 500 for a registry that it cannot reach, and hands on what one refuses.
+        return image if error.is_client_error() else _registry(image), None
     except (DockerException, OSError):
-        found = None
-    write_whole(memory, json.dumps(answers | {image: {"at": now(), "digest": found}}))
-    return found
+        return _registry(image), None
 
 
 def _held(image: str, client: docker.DockerClient) -> str | None:

@@ -157,6 +157,8 @@ def _runs(pid: int, folders: Folders) -> bool:
 def stop(state: State) -> bool:
     """End the private engine and wait for it, its containerd too; give whether one ran."""
     folders = Folders.of(state)
+    if not folders.base.is_dir():
+        return False
     with state.lock("engine"):
         pids = [_pid(folders.pidfile), _pid(folders.containerd / "containerd.pid")]
         ended = [_end(pid, folders) for pid in pids if pid]
