@@ -31,6 +31,8 @@ test: $(READY)  ## lint, then run every test
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
+	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 
 serve: $(READY)  ## serve real weights with the default image until Ctrl-C

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from textwrap import indent
 from typing import cast
 
 import docker
@@ -164,7 +165,7 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
     if not _has_perl():
         apt.install(["perl"])
     argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
-    argv += [f"--include={','.join(bootstrap.packages)}"]
+    argv += [f"--include={package}" for package in bootstrap.packages]
     argv += [f"--aptopt={line}" for line in apt.network_settings()]
     argv += [f"--customize-hook={line}" for line in CLEAN]
     argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
@@ -174,7 +175,8 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
         run(argv, env=own)
     except CommandFailed as error:
         raise HfdlcError(
-            f"a base of {bootstrap.suite} could not be made\n{error}", then=apt.advice(error)
+            f"a base of {bootstrap.suite} could not be made\n{indent(error.output.strip()[-1500:], '    ')}",
+            then=apt.advice(error),
         ) from error
 
 

@@ -1,5 +1,6 @@
 """The verbs that touch the world, one after another: engine, bases, build, checks, facts."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from hfdlc.errors import HfdlcError
 from hfdlc.machine import package_sources
 from hfdlc.plan import Machine
 from hfdlc.project import Project
-from hfdlc.state import State
+from hfdlc.state import State, write_whole
 
 Environ = Mapping[str, str]
 
@@ -100,8 +101,14 @@ def _told(report: Report) -> str:
 
 
 def facts(cell: Cell, environ: Environ) -> dict[str, Any]:
-    """The documented object of `hfdlc facts --json`."""
-    return reading.read(cell, _engine(environ)).json()
+    """The documented object of `hfdlc facts --json`; what was read of a digest is not read again."""
+    used, state = _engine(environ), State.of(environ)
+    digest = str(reading.image_of(cell.id, used).id)
+    file = state.root / "facts" / f"{digest.replace(':', '-')}.json"
+    if not file.is_file():
+        write_whole(file, json.dumps(reading.read(cell, used).json()))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
 
 
 def summary(cell: Cell, environ: Environ) -> str:

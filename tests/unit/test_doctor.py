@@ -1,6 +1,14 @@
 """The doctor's findings fit one screen, and say what to do."""
 
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from hfdlc import base, doctor, engine
 from hfdlc.doctor import Finding, screen
+from hfdlc.engine import Answer, Engine
+from hfdlc.state import State
 
 
 def test_a_finding_is_a_line_and_its_advice_another() -> None:
@@ -11,3 +19,47 @@ def test_a_finding_is_a_line_and_its_advice_another() -> None:
         "missing  engine           none",
         "                          -> start Docker",
     ]
+
+
+def test_an_engine_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which version, where, and which one is needed."""
+    monkeypatch.setattr(
+        engine, "ask", lambda where: Answer(where.host, "20.10.24+dfsg1", containerd_store=False)
+    )
+    found = doctor.machine_engine({"DOCKER_HOST": "unix:///old.sock"})
+    assert found.state == "warning"
+    assert found.found == "20.10.24+dfsg1 at unix:///old.sock is too old, and is passed over"
+    assert "Docker 23.0 or newer" in found.advice
+
+
+def test_an_engine_that_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing needs to be done."""
+    monkeypatch.setattr(engine, "ask", lambda where: Answer(where.host, "28.2.2", containerd_store=True))
+    found = doctor.machine_engine({"DOCKER_HOST": "unix:///new.sock"})
+    assert found == Finding("machine's engine", "ok", "28.2.2 at unix:///new.sock")
+
+
+def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says why, and what else would do."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    found = doctor.our_engine(State(tmp_path))
+    assert (found.state, found.advice.split(",")[0]) == ("warning", "run this as root")
+
+
+def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either is fine: the base comes from somewhere else then."""
+    answers = {"example.org/python:3.11": "sha256:0123456789abcdef"}
+    monkeypatch.setattr(base, "published", lambda image, *_: answers.get(image))
+    used = cast("Engine", None)
+    in_reach = doctor.registry("example.org/python:3.11", used, State(tmp_path))
+    assert in_reach == Finding("registry", "ok", "example.org/python:3.11@sha256:0123456789ab")
+    assert doctor.registry("example.org/other:1", used, State(tmp_path)).state == "warning"
+
+
+def test_a_small_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is free, where, and how to move it."""
+    monkeypatch.setattr(doctor, "ROOM", 1e18)
+    found = doctor.room(State(tmp_path))
+    assert found.state == "warning"
+    assert str(tmp_path) in found.found
+    assert "HFDLC_STATE" in found.advice
