@@ -1,13 +1,13 @@
 """The doctor's findings fit one screen, and say what to do."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 
 from hfdlc import base, doctor, engine
 from hfdlc.doctor import Finding, screen
-from hfdlc.engine import Answer, Engine
+from hfdlc.engine import Answer
 from hfdlc.state import State
 
 
@@ -50,7 +50,7 @@ def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: py
     """Either is fine: the base comes from somewhere else then."""
     answers = {"example.org/python:3.11": "sha256:0123456789abcdef"}
     monkeypatch.setattr(base, "published", lambda image, *_: answers.get(image))
-    used = cast("Engine", None)
+    used: Any = None
     in_reach = doctor.registry("example.org/python:3.11", used, State(tmp_path))
     assert in_reach == Finding("registry", "ok", "example.org/python:3.11@sha256:0123456789ab")
     assert doctor.registry("example.org/other:1", used, State(tmp_path)).state == "warning"
