@@ -30,4 +30,4 @@ fi
 
 echo "setting up $venv with $(python)" >&2
 "$(python)" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --editable '.[dev]'
+"$venv/bin/python" -m pip install -qq --editable '.[dev]'
