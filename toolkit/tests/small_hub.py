@@ -30,8 +30,11 @@ class Hub:
         self.storage_address = "http://localhost:{}".format(self.storage.server_address[1])
 
     def fetched(self, name):
-        return [entry for entry in self.log if entry[1] == "GET" and entry[2].endswith("/" + name)
-                and "/api/" not in entry[2]]
+        return [
+            entry
+            for entry in self.log
+            if entry[1] == "GET" and entry[2].endswith("/" + name) and "/api/" not in entry[2]
+        ]
 
     def handler(self, host):
         hub = self
@@ -57,8 +60,8 @@ class Hub:
                 if hub.token and given != hub.token:
                     return self.send(401, b"{}")
                 if path.startswith("/api/models/"):
-                    return self.describe(path[len("/api/models/"):])
-                repo, _, rest = path[1:].partition("/resolve/")
+                    return self.describe(path[len("/api/models/") :])
+                _, _, rest = path[1:].partition("/resolve/")
                 revision, _, name = rest.partition("/")
                 return self.give(hub.revision(revision), name)
 
@@ -70,17 +73,34 @@ class Hub:
                 if commit is None or repo != "someone/model":
                     return self.send(404, b"{}")
                 names = [{"rfilename": name} for name in hub.files[commit]]
-                body = {"id": repo, "modelId": repo, "sha": commit, "siblings": names, "tags": [], "private": True,
-                        "downloads": 0, "likes": 0}
+                body = {
+                    "id": repo,
+                    "modelId": repo,
+                    "sha": commit,
+                    "siblings": names,
+                    "tags": [],
+                    "private": True,
+                    "downloads": 0,
+                    "likes": 0,
+                }
                 return self.send(200, json.dumps(body).encode())
 
             def tree(self, commit):
                 """What clients of 2026 ask for instead of the list of names."""
                 entries = []
                 for name, body in hub.files[commit].items():
-                    entry = {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+                    entry = {
+                        "type": "file",
+                        "path": name,
+                        "size": len(body),
+                        "oid": hashlib.sha1(body).hexdigest(),
+                    }
                     if stored(name):
-                        entry["lfs"] = {"size": len(body), "oid": hashlib.sha256(body).hexdigest(), "pointerSize": 130}
+                        entry["lfs"] = {
+                            "size": len(body),
+                            "oid": hashlib.sha256(body).hexdigest(),
+                            "pointerSize": 130,
+                        }
                     entries.append(entry)
                 return self.send(200, json.dumps(entries).encode())
 

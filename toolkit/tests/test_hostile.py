@@ -12,23 +12,48 @@ import threading
 
 import pytest
 import serving
-from hf_inference_toolkit.loading import load_model
 from test_serving import until
+
+from hf_inference_toolkit.loading import load_model
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
 EXAMPLES = int(os.environ.get("HOSTILE", "600"))
-TASKS = ("text-classification", "token-classification", "feature-extraction", "fill-mask", "zero-shot-classification",
-         "question-answering", "text-generation", "summarization")
+TASKS = (
+    "text-classification",
+    "token-classification",
+    "feature-extraction",
+    "fill-mask",
+    "zero-shot-classification",
+    "question-answering",
+    "text-generation",
+    "summarization",
+)
 
 NUMBERS = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([0, -1, 1, 2, 2**31, 2**63, -(2**63) - 1, 10**400, 1e308, -0.0, 1e-320])
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, -1, 1, 2, 2**31, 2**63, -(2**63) - 1, 10**400, 1e308, -0.0, 1e-320]),
 )
 TEXTS = st.one_of(
     st.text(max_size=60),
     st.text(st.characters(), max_size=20),
-    st.sampled_from(["", " ", "\x00", "[MASK]", "[MASK] " * 300, "\ud800", "\U0001f600" * 200, "\u202e", "a" * 5000, "{}", "%s"]),
+    st.sampled_from(
+        [
+            "",
+            " ",
+            "\x00",
+            "[MASK]",
+            "[MASK] " * 300,
+            "\ud800",
+            "\U0001f600" * 200,
+            "\u202e",
+            "a" * 5000,
+            "{}",
+            "%s",
+        ]
+    ),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
@@ -86,7 +111,11 @@ def parameters(task, schemas):
     names = st.sampled_from(sorted(schemas))
     right = names.flatmap(lambda name: st.tuples(st.just(name), right_value(name, schemas[name])))
     wrong = st.tuples(names, VALUES)
-    some = st.one_of(st.lists(right, max_size=3), st.lists(right, max_size=3), st.lists(st.one_of(right, wrong), max_size=3))
+    some = st.one_of(
+        st.lists(right, max_size=3),
+        st.lists(right, max_size=3),
+        st.lists(st.one_of(right, wrong), max_size=3),
+    )
     base = {"candidate_labels": ["refund", "legal"]} if task.startswith("zero") else {}
     if "max_new_tokens" in schemas:
         base["max_new_tokens"] = 3
@@ -101,10 +130,15 @@ def documents(task, schemas):
     asked = st.fixed_dictionaries({"inputs": right, "parameters": parameters(task, schemas)})
     nearly = st.one_of(
         st.fixed_dictionaries({"inputs": inputs, "parameters": parameters(task, schemas)}),
-        st.fixed_dictionaries({"inputs": inputs}), st.fixed_dictionaries({"instances": inputs}),
-        st.fixed_dictionaries({"inputs": right, "parameters": VALUES}), st.dictionaries(TEXTS, VALUES, max_size=3), VALUES,
+        st.fixed_dictionaries({"inputs": inputs}),
+        st.fixed_dictionaries({"instances": inputs}),
+        st.fixed_dictionaries({"inputs": right, "parameters": VALUES}),
+        st.dictionaries(TEXTS, VALUES, max_size=3),
+        VALUES,
     )
-    written = st.one_of(asked, asked, asked, nearly).map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
+    written = st.one_of(asked, asked, asked, nearly).map(
+        lambda value: json.dumps(value).encode("utf-8", "surrogatepass")
+    )
     deep = st.integers(1, 60000).map(lambda depth: b'{"inputs":' * depth)
     cut = st.tuples(written, st.integers(0, 80)).map(lambda pair: pair[0][: pair[1]])
     return st.one_of(written, written, written, written, written, written, cut, deep, st.binary(max_size=200))
@@ -113,19 +147,57 @@ def documents(task, schemas):
 HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=255, blacklist_characters="\x7f"), max_size=40)
 JSON = st.just("application/json")
 KINDS = st.one_of(
-    JSON, JSON, JSON, JSON, JSON, JSON,
-    st.sampled_from([
-        "application/json", "application/json; charset=utf-8", "application/json;charset=utf-16", "text/csv",
-        "application/jsonlines", "text/plain", "application/x-npy", "image/png", "audio/wav", "application/json;;;=",
-        "application/json; charset=rot13", "application/json; charset=\"", "text/csv; charset=zip", "*/*", "",
-        "application/json; charset=undefined", "application/json; charset=idna", "text/plain; charset=punycode",
-    ]),
+    JSON,
+    JSON,
+    JSON,
+    JSON,
+    JSON,
+    JSON,
+    st.sampled_from(
+        [
+            "application/json",
+            "application/json; charset=utf-8",
+            "application/json;charset=utf-16",
+            "text/csv",
+            "application/jsonlines",
+            "text/plain",
+            "application/x-npy",
+            "image/png",
+            "audio/wav",
+            "application/json;;;=",
+            "application/json; charset=rot13",
+            'application/json; charset="',
+            "text/csv; charset=zip",
+            "*/*",
+            "",
+            "application/json; charset=undefined",
+            "application/json; charset=idna",
+            "text/plain; charset=punycode",
+        ]
+    ),
     HEADER,
 )
 ACCEPTS = st.one_of(
-    JSON, JSON, JSON, JSON, JSON, JSON,
-    st.sampled_from(["application/json", "*/*", "text/csv", "application/x-npy", "text/plain", "application/jsonlines",
-                     "application/json;q=nan", "a/b;q=1e9, */*;q=-1", ",,,", "*/*;q=0"]),
+    JSON,
+    JSON,
+    JSON,
+    JSON,
+    JSON,
+    JSON,
+    st.sampled_from(
+        [
+            "application/json",
+            "*/*",
+            "text/csv",
+            "application/x-npy",
+            "text/plain",
+            "application/jsonlines",
+            "application/json;q=nan",
+            "a/b;q=1e9, */*;q=-1",
+            ",,,",
+            "*/*;q=0",
+        ]
+    ),
     HEADER,
 )
 
@@ -139,8 +211,13 @@ def test_nothing_is_answered_with_500(model_folder, task):
         example = server.app.health.service.examples()[-1]
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
-        @hypothesis.settings(max_examples=share, deadline=None, database=None, derandomize=EXAMPLES <= 600,
-                             suppress_health_check=list(hypothesis.HealthCheck))
+        @hypothesis.settings(
+            max_examples=share,
+            deadline=None,
+            database=None,
+            derandomize=EXAMPLES <= 600,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
         @hypothesis.given(documents(task, schemas), KINDS, ACCEPTS, HEADER)
         def attack(body, kind, accept, request_id):
             headers = {"Content-Type": kind, "Accept": accept, "X-Request-Id": request_id}
@@ -177,7 +254,9 @@ def test_broken_connections_leave_nothing_behind(model_folder):
         b"POST /invocations HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
     ]
 
-    with serving.serve(load_model, model_dir=str(model_folder("text-classification")), deadline=2.0) as server:
+    with serving.serve(
+        load_model, model_dir=str(model_folder("text-classification")), deadline=2.0
+    ) as server:
 
         def attack(seed):
             data = attacks[seed % len(attacks)]

@@ -40,11 +40,18 @@ def files(model_folder):
 
 def fetch(hub, tmp_path, **environment):
     """What a start with these variables finds."""
-    names = dict(os.environ, HF_ENDPOINT=hub.address, HF_MODEL_DIR=str(tmp_path / "no"),
-                 HF_HOME=str(tmp_path / "cache"), **dict({"HF_MODEL_ID": "someone/model"}, **environment))
+    names = dict(
+        os.environ,
+        HF_ENDPOINT=hub.address,
+        HF_MODEL_DIR=str(tmp_path / "no"),
+        HF_HOME=str(tmp_path / "cache"),
+        **dict({"HF_MODEL_ID": "someone/model"}, **environment),
+    )
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         names.pop(proxy, None)
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=names, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=names, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout.decode().splitlines()[-1])
 
@@ -84,8 +91,13 @@ def test_refusals_say_what_to_set(files, tmp_path):
         assert "hf_wrong" not in wrong
         missing = fetch(hub, tmp_path, HF_API_TOKEN="hf_secret", HF_MODEL_REVISION="gone")["refused"]
         assert "HF_MODEL_REVISION" in missing
-        foreign = {NEW: {name: body for name, body in files[NEW].items()
-                         if name in (FOREIGN, "config.json") or name.endswith(".txt")}}
+        foreign = {
+            NEW: {
+                name: body
+                for name, body in files[NEW].items()
+                if name in (FOREIGN, "config.json") or name.endswith(".txt")
+            }
+        }
         hub.files = foreign
         assert "no weights for this image" in fetch(hub, tmp_path, HF_API_TOKEN="hf_secret")["refused"]
     assert "cannot be fetched" in fetch(hub, tmp_path, HF_API_TOKEN="hf_secret")["refused"]

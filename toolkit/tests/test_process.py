@@ -33,11 +33,20 @@ def process(folder, load=0, **environment):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    names = dict(os.environ, HF_MODEL_DIR=str(folder or "/nowhere"), HF_BIND_HOST="127.0.0.1",
-                 SAGEMAKER_BIND_TO_PORT=str(port), **environment)
+    names = dict(
+        os.environ,
+        HF_MODEL_DIR=str(folder or "/nowhere"),
+        HF_BIND_HOST="127.0.0.1",
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        **environment,
+    )
     names["PYTHONPATH"] = str(Path(__file__).parent.parent / "src")
-    child = subprocess.Popen([sys.executable, "-m", "hf_inference_toolkit.cli"], env=names,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hf_inference_toolkit.cli"],
+        env=names,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         yield child, Running(None, port)
     finally:
@@ -124,11 +133,19 @@ def test_it_is_right_as_process_1(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    names = dict(os.environ, HF_MODEL_DIR=str(tmp_path), HF_BIND_HOST="127.0.0.1", SAGEMAKER_BIND_TO_PORT=str(port),
-                 PYTHONPATH=str(Path(__file__).parent.parent / "src"))
+    names = dict(
+        os.environ,
+        HF_MODEL_DIR=str(tmp_path),
+        HF_BIND_HOST="127.0.0.1",
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        PYTHONPATH=str(Path(__file__).parent.parent / "src"),
+    )
     child = subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "hf_inference_toolkit.cli"], env=names,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "hf_inference_toolkit.cli"],
+        env=names,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         until_status(Running(None, port), 200)
         inside = int(Path("/proc/{0}/task/{0}/children".format(child.pid)).read_text().split()[0])
@@ -150,8 +167,12 @@ def test_it_is_right_as_process_1(tmp_path):
 )
 def test_wrong_settings_are_refused_with_2(environment, words):
     """All of them in one message, before anything is started."""
-    done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli"], env=dict(os.environ, **environment),
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_inference_toolkit.cli"],
+        env=dict(os.environ, **environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert done.returncode == 2
     assert words in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
@@ -176,7 +197,9 @@ def test_port_that_is_taken_is_named(tmp_path):
             child.kill()
             child.wait()
         names = dict(os.environ, HF_BIND_HOST="127.0.0.1", SAGEMAKER_BIND_TO_PORT=str(taken.getsockname()[1]))
-        done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli"], env=names, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [sys.executable, "-m", "hf_inference_toolkit.cli"], env=names, stderr=subprocess.PIPE
+        )
         assert done.returncode == 2
         assert b"SAGEMAKER_BIND_TO_PORT" in done.stderr
 
@@ -184,8 +207,9 @@ def test_port_that_is_taken_is_named(tmp_path):
 def test_help_shows_every_variable_and_no_token():
     """What is set, and for tokens only whether."""
     names = dict(os.environ, HF_API_TOKEN="hf_verysecret", HF_TASK="fill-mask")
-    done = subprocess.run([sys.executable, "-m", "hf_inference_toolkit.cli", "--help"], env=names,
-                          stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_inference_toolkit.cli", "--help"], env=names, stdout=subprocess.PIPE
+    )
     text = done.stdout.decode()
     assert done.returncode == 0
     assert "HF_TASK  [fill-mask]" in text
@@ -223,6 +247,8 @@ def test_log_has_the_request_id_and_no_pings(tmp_path):
 
 def test_import_is_cheap():
     """Neither framework nor transformers is imported before the port is open."""
-    script = ("import sys; import hf_inference_toolkit.server, hf_inference_toolkit.loading; "
-              "sys.exit(bool({'torch', 'tensorflow', 'transformers', 'numpy'} & set(sys.modules)))")
+    script = (
+        "import sys; import hf_inference_toolkit.server, hf_inference_toolkit.loading; "
+        "sys.exit(bool({'torch', 'tensorflow', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -8,8 +8,9 @@ import time
 
 import pytest
 import serving
-from hf_inference_toolkit.errors import TABLE, StartError
 from services import Busy, Echo, Fragile
+
+from hf_inference_toolkit.errors import TABLE, StartError
 
 
 @pytest.fixture
@@ -27,8 +28,7 @@ def in_background(work):
     results = []
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()
-    results_thread = (results, thread)
-    return results_thread
+    return results, thread
 
 
 def until(condition, seconds=10):
@@ -220,7 +220,9 @@ def test_body_that_does_not_arrive_is_given_up():
             client.sendall(b'POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{"inp')
             assert client.recv(65536).startswith(b"HTTP/1.1 408")
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-            client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{")
+            client.sendall(
+                b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"
+            )
         until(lambda: server.app.in_flight == 0)
         assert server.post({"inputs": 1}).json == 1
 
@@ -238,18 +240,25 @@ def test_idle_connections_do_no_harm(echo):
 
 @pytest.mark.parametrize(
     ("accept", "kind"),
-    [("", "application/json"), ("*/*", "application/json"), ("text/csv", "text/csv"),
-     ("text/html, application/json;q=0.5", "application/json"),
-     ("application/json;q=0.2, text/csv;q=0.9", "text/csv"),
-     ("text/*;q=0.5, application/jsonlines", "application/jsonlines"),
-     ("application/json;q=0, */*", "application/jsonlines")],
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv", "text/csv"),
+        ("text/html, application/json;q=0.5", "application/json"),
+        ("application/json;q=0.2, text/csv;q=0.9", "text/csv"),
+        ("text/*;q=0.5, application/jsonlines", "application/jsonlines"),
+        ("application/json;q=0, */*", "application/jsonlines"),
+    ],
 )
 def test_answers_have_the_type_that_was_asked_for(echo, accept, kind):
     """Lists and q-values of Accept."""
     reply = echo.post({"inputs": [{"a": 1}, {"a": 2}]}, {"Accept": accept} if accept else {})
     assert reply.headers["content-type"] == kind
-    expected = {"application/json": b'[{"a":1},{"a":2}]', "text/csv": b"a\n1\n2\n",
-                "application/jsonlines": b'{"a":1}\n{"a":2}\n'}
+    expected = {
+        "application/json": b'[{"a":1},{"a":2}]',
+        "text/csv": b"a\n1\n2\n",
+        "application/jsonlines": b'{"a":1}\n{"a":2}\n',
+    }
     assert reply.body == expected[kind]
 
 
@@ -261,7 +270,7 @@ def test_answers_have_the_type_that_was_asked_for(echo, accept, kind):
         ("application/json", b'\xef\xbb\xbf{"inputs": "a\nb\tc"}', "a\nb\tc"),
         ("application/jsonlines", b'{"inputs": "a"}\n\n{"inputs": "b"}\n', ["a", "b"]),
         ("application/jsonlines", b'"a"\n"b"', ["a", "b"]),
-        ("text/csv", b"inputs\nI like you\n\"a, b\"\n", ["I like you", "a, b"]),
+        ("text/csv", b'inputs\nI like you\n"a, b"\n', ["I like you", "a, b"]),
         ("text/csv", b"question,context\nwho,me\n", [{"question": "who", "context": "me"}]),
         ("text/plain; charset=utf-8", b"I like you\n", "I like you\n"),
         ("", b'{"inputs": 1}', 1),
@@ -316,8 +325,14 @@ def test_metrics_count_what_happened(echo):
     text = echo.get("/metrics").body.decode()
     assert 'hf_requests_total{route="/invocations",status="200"} 1' in text
     assert 'hf_requests_total{route="/invocations",status="400"} 1' in text
-    for name in ("hf_request_seconds_bucket", "hf_queue_waiting", "hf_batch_items_sum", "hf_tokens_total",
-                 "hf_model_load_seconds", "hf_model_ready 1"):
+    for name in (
+        "hf_request_seconds_bucket",
+        "hf_queue_waiting",
+        "hf_batch_items_sum",
+        "hf_tokens_total",
+        "hf_model_load_seconds",
+        "hf_model_ready 1",
+    ):
         assert name in text
     for line in text.splitlines():
         assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2

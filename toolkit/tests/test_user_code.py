@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 import serving
+
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import load_model
 from hf_inference_toolkit.settings import Settings
@@ -76,7 +77,10 @@ def test_hooks_around_the_standard_model(folder, model_folder, tmp_path):
     def predict_fn(data, model):
         return {"labels": model(data["inputs"], top_k=2), "task": model.task}
     """
-    settings = {"model_dir": str(model_folder("text-classification")), "submit_directory": folder(text) + "/code"}
+    settings = {
+        "model_dir": str(model_folder("text-classification")),
+        "submit_directory": folder(text) + "/code",
+    }
     with serving.serve(load_model, **settings) as server:
         answer = server.post({"inputs": "I like you"}).json
         assert answer["task"] == "text-classification"
@@ -110,7 +114,11 @@ WRONG = [
     ("def predict_fn(data): return 1", "code/inference.py", "(data, model)"),
     ("def model_fn(): return 1", "code/inference.py", "(model_dir)"),
     ("def model_fn(a, b, c): return 1", "code/inference.py", "(model_dir)"),
-    ("def transform_fn(a,b,c,d): pass\ndef predict_fn(a,b): pass", "code/inference.py", "transform_fn does the work"),
+    (
+        "def transform_fn(a,b,c,d): pass\ndef predict_fn(a,b): pass",
+        "code/inference.py",
+        "transform_fn does the work",
+    ),
     ("import not_there_at_all", "code/inference.py", "requirements.txt"),
     ("x = 1\nraise ValueError('no')", "code/inference.py", "line 2: ValueError: no"),
     ("def f(:", "code/inference.py", "line 1: SyntaxError"),
@@ -118,8 +126,11 @@ WRONG = [
     ("def model_fn(d): pass", "code/code/inference.py", "one folder too deep"),
     ("def model_fn(d): pass", "model/code/inference.py", "one folder too deep"),
     ("x = 1", "handler.py", "no class EndpointHandler"),
-    ("class EndpointHandler:\n  def __init__(self, path): pass\n  def __call__(self): pass", "handler.py",
-     "(self, data)"),
+    (
+        "class EndpointHandler:\n  def __init__(self, path): pass\n  def __call__(self): pass",
+        "handler.py",
+        "(self, data)",
+    ),
     ("{}", "model/config.json", "one level too deep"),
     ("{}", "weights.bin", "no model"),
 ]
@@ -146,11 +157,15 @@ def test_requirements_are_installed_before_the_import(folder, tmp_path):
     with zipfile.ZipFile(str(tmp_path / "code" / "tinydep-1-py3-none-any.whl"), "w") as wheel:
         wheel.writestr("tinydep_module.py", "VALUE = 7")
         wheel.writestr("tinydep-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydep\nVersion: 1\n")
-        wheel.writestr("tinydep-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            "tinydep-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr("tinydep-1.dist-info/RECORD", "")
     folder("--no-index\n./tinydep-1-py3-none-any.whl", "code/requirements.txt")
-    path = folder("import tinydep_module\ndef model_fn(d): return tinydep_module.VALUE\n"
-                  "def predict_fn(data, model): return model")
+    path = folder(
+        "import tinydep_module\ndef model_fn(d): return tinydep_module.VALUE\n"
+        "def predict_fn(data, model): return model"
+    )
     with serving.serve(load_model, model_dir=path) as server:
         assert server.post({"inputs": 1}).json == 7
 
@@ -172,4 +187,6 @@ def test_input_types_are_the_users_own(folder):
     """
     with serving.serve(load_model, model_dir=folder(text)) as server:
         assert json.loads(server.post(b"a,b", {"Content-Type": "text/csv"}).body.decode()) == "str"
-        assert json.loads(server.post(b"\x00", {"Content-Type": "application/x-npy"}).body.decode()) == "bytes"
+        assert (
+            json.loads(server.post(b"\x00", {"Content-Type": "application/x-npy"}).body.decode()) == "bytes"
+        )

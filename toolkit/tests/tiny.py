@@ -5,24 +5,98 @@ import json
 import random
 from pathlib import Path
 
-WORDS = (
-    "the a is i you like my name and in at work live for used model what this with of to sound track was beautiful "
-    "paris berlin hugging face sylvain philipp brooklyn nuremberg sagemaker inference translate english french "
-    "refund legal faq example how many stars does repository have device company"
-).split()
+WORDS = [
+    "the",
+    "a",
+    "is",
+    "i",
+    "you",
+    "like",
+    "my",
+    "name",
+    "and",
+    "in",
+    "at",
+    "work",
+    "live",
+    "for",
+    "used",
+    "model",
+    "what",
+    "this",
+    "with",
+    "of",
+    "to",
+    "sound",
+    "track",
+    "was",
+    "beautiful",
+    "paris",
+    "berlin",
+    "hugging",
+    "face",
+    "sylvain",
+    "philipp",
+    "brooklyn",
+    "nuremberg",
+    "sagemaker",
+    "inference",
+    "translate",
+    "english",
+    "french",
+    "refund",
+    "legal",
+    "faq",
+    "example",
+    "how",
+    "many",
+    "stars",
+    "does",
+    "repository",
+    "have",
+    "device",
+    "company",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
 VOCABULARY = SPECIAL + WORDS + LETTERS + ["##" + letter for letter in LETTERS]
 FRAMEWORK = "pt" if importlib.util.find_spec("torch") else "tf"
 
-BERT = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
-BART = {"vocab_size": len(VOCABULARY), "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
-        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-        "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
-        "decoder_start_token_id": 3, "forced_eos_token_id": 3}
-GPT2 = {"vocab_size": len(VOCABULARY), "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128,
-        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+BERT = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+BART = {
+    "vocab_size": len(VOCABULARY),
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 3,
+    "forced_eos_token_id": 3,
+}
+GPT2 = {
+    "vocab_size": len(VOCABULARY),
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
 
 
 def write_tokenizer(folder):
@@ -47,7 +121,9 @@ def save(folder, config_class, model_class, sizes, **more):
         import tensorflow
 
         ids = tensorflow.constant([[2, 3]])
-        model({"input_ids": ids, "decoder_input_ids": ids} if config.is_encoder_decoder else {"input_ids": ids})
+        model(
+            {"input_ids": ids, "decoder_input_ids": ids} if config.is_encoder_decoder else {"input_ids": ids}
+        )
     model.save_pretrained(str(folder))
     write_tokenizer(Path(str(folder)))
     return folder
@@ -76,13 +152,23 @@ def classifier(folder):
 
 
 def entailment(folder):
-    return save(folder, "BertConfig", "BertForSequenceClassification", BERT,
-                **labels("contradiction", "neutral", "entailment"))
+    return save(
+        folder,
+        "BertConfig",
+        "BertForSequenceClassification",
+        BERT,
+        **labels("contradiction", "neutral", "entailment"),
+    )
 
 
 def tagger(folder):
-    return save(folder, "BertConfig", "BertForTokenClassification", BERT,
-                **labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))
+    return save(
+        folder,
+        "BertConfig",
+        "BertForTokenClassification",
+        BERT,
+        **labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+    )
 
 
 def encoder(folder):
@@ -106,11 +192,18 @@ def writer(folder):
 
 
 def table_reader(folder):
-    more = dict(BERT, type_vocab_sizes=[3, 256, 256, 2, 256, 256, 10], max_position_embeddings=512,
-                num_aggregation_labels=4, aggregation_labels={0: "NONE", 1: "SUM", 2: "AVERAGE", 3: "COUNT"})
+    more = dict(
+        BERT,
+        type_vocab_sizes=[3, 256, 256, 2, 256, 256, 10],
+        max_position_embeddings=512,
+        num_aggregation_labels=4,
+        aggregation_labels={0: "NONE", 1: "SUM", 2: "AVERAGE", 3: "COUNT"},
+    )
     save(folder, "TapasConfig", "TapasForQuestionAnswering", more)
     config = json.loads((Path(str(folder)) / "tokenizer_config.json").read_text())
-    (Path(str(folder)) / "tokenizer_config.json").write_text(json.dumps(dict(config, tokenizer_class="TapasTokenizer")))
+    (Path(str(folder)) / "tokenizer_config.json").write_text(
+        json.dumps(dict(config, tokenizer_class="TapasTokenizer"))
+    )
     return folder
 
 

@@ -51,7 +51,7 @@ def create_app(
 
     `on_failure` is told, from the loading thread, when there will never be a model.
     """
-    return App(settings, load_model, on_failure or (lambda problem: None))
+    return App(settings, load_model, on_failure or (lambda _: None))
 
 
 class App:
@@ -70,7 +70,7 @@ class App:
         )
         self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
         self.in_flight = 0
-        self._watch = None  # type: Optional[asyncio.Future[None]]
+        self._watch: Optional[asyncio.Future[None]] = None
         self._routes = _routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +111,7 @@ class App:
         began = time.monotonic()
         request_id = _request_id(scope)
         scope["request_id"] = request_id
-        sent = []  # type: List[int]
+        sent: List[int] = []
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -142,7 +142,9 @@ class App:
         path = scope["path"]
         route = self._routes.get(path)
         if route is None:
-            raise RequestError("not_found", "no route {}; there are {}".format(path[:200], ", ".join(self._routes)))
+            raise RequestError(
+                "not_found", "no route {}; there are {}".format(path[:200], ", ".join(self._routes))
+            )
         if scope["method"] not in route.methods:
             allowed = ", ".join(route.methods)
             raise RequestError("method_not_allowed", "{} takes {}".format(path, allowed), {"Allow": allowed})

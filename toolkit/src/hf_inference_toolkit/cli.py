@@ -20,8 +20,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         print(__version__)
         return 0
     if words and words not in (["--help"], ["-h"]):
-        print("serve takes no arguments but --help and --version; it is set up by environment variables",
-              file=sys.stderr)
+        print(
+            "serve takes no arguments but --help and --version; it is set up by environment variables",
+            file=sys.stderr,
+        )
         return 2
     try:
         values = settings.read(os.environ)
@@ -34,7 +36,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return _serve(values)
 
 
-def _leave(number: int, frame: Any) -> None:
+def _leave(*_: Any) -> None:
     os._exit(0)
 
 
@@ -56,8 +58,16 @@ def _serve(values: settings.Settings) -> int:
 
 def help_text(values: settings.Settings) -> str:
     """Every variable with what it is now, and how to ask the server something."""
-    lines = ["usage: serve", "", "Serves one model on port {}: GET /ping, POST /invocations, GET /metrics, "
-             "GET /openapi.json.".format(values.port), "", "Set up by environment variables:", ""]
+    lines = [
+        "usage: serve",
+        "",
+        "Serves one model on port {}: GET /ping, POST /invocations, GET /metrics, GET /openapi.json.".format(
+            values.port
+        ),
+        "",
+        "Set up by environment variables:",
+        "",
+    ]
     for name, shown, about in settings.describe(os.environ, values):
         lines.append("  {}  [{}]".format(name, shown))
         lines.extend(textwrap.wrap(about, 90, initial_indent="      ", subsequent_indent="      "))

@@ -9,12 +9,23 @@ from hf_inference_toolkit.service import Service
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "oom when")
 # What transformers raises for inputs and parameters that it understands and refuses.
-_REFUSALS = (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, NotImplementedError)
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    NotImplementedError,
+)
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
     """Whether memory ran out, on the processor or on an accelerator, in any framework's words."""
-    if isinstance(problem, MemoryError) or type(problem).__name__ in ("OutOfMemoryError", "ResourceExhaustedError"):
+    if isinstance(problem, MemoryError) or type(problem).__name__ in (
+        "OutOfMemoryError",
+        "ResourceExhaustedError",
+    ):
         return True
     return isinstance(problem, RuntimeError) and any(words in str(problem).lower() for words in _NO_MEMORY)
 
@@ -23,7 +34,9 @@ def as_request_error(problem: Exception, service: Service, request: Request) -> 
     """507 for memory, 422 where the request is to blame, 500 for everything else."""
     if is_out_of_memory(problem):
         release_memory()
-        return RequestError("out_of_memory", "not enough memory for this request; send less, or fewer at once")
+        return RequestError(
+            "out_of_memory", "not enough memory for this request; send less, or fewer at once"
+        )
     if service.negotiates and _request_is_to_blame(problem, request):
         words = str(problem).strip().splitlines()
         reason = words[0][:300] if words else type(problem).__name__

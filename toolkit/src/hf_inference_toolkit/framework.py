@@ -29,7 +29,7 @@ class Runtime:
     weights = ("model.safetensors", "pytorch_model.bin")
 
     def __init__(self) -> None:
-        self.model = None  # type: Any
+        self.model: Any = None
         self._here = threading.local()
 
     def place(self, model: Any) -> None:
@@ -105,7 +105,9 @@ class Torch(Runtime):
         import torch
 
         at_start = not self.model.config.is_encoder_decoder
-        tensors = {key: torch.tensor(value, device=self.device) for key, value in padded(rows, pad, at_start).items()}
+        tensors = {
+            key: torch.tensor(value, device=self.device) for key, value in padded(rows, pad, at_start).items()
+        }
         tensors.pop("token_type_ids", None)
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)

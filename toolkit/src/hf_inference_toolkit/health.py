@@ -17,11 +17,11 @@ class Health:
 
     def __init__(self, load: Callable[[], Service], on_failure: Callable[[BaseException], None]) -> None:
         self.state = LOADING
-        self.service = None  # type: Optional[Service]
+        self.service: Optional[Service] = None
         self.load_seconds = 0.0
         self._load = load
         self._on_failure = on_failure
-        self._thread = None  # type: Optional[threading.Thread]
+        self._thread: Optional[threading.Thread] = None
 
     @property
     def status(self) -> int:
@@ -54,7 +54,11 @@ class Health:
         if isinstance(problem, StartError):
             event(40, "cannot start: {}".format(problem))
         else:
-            event(40, "cannot start: the model did not load or its warm-up failed: {!r}".format(problem), problem)
+            event(
+                40,
+                "cannot start: the model did not load or its warm-up failed: {!r}".format(problem),
+                problem,
+            )
         self._on_failure(problem)
 
     def fail(self, reason: str) -> None:

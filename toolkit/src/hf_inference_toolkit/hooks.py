@@ -122,7 +122,7 @@ def _with_status(problem: Exception) -> Exception:
 
 def build(hooks: Hooks, folder: str, default: Callable[[], Service]) -> Service:
     """The service of these hooks; `default` loads the model when the user has no `model_fn`."""
-    standard = None  # type: Optional[Service]
+    standard: Optional[Service] = None
     if hooks.handler is not None:
         model = hooks.handler(folder)
     elif "model_fn" in hooks.functions:

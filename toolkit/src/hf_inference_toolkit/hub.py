@@ -75,15 +75,23 @@ def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
         found = [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in SHARDS[kind])]
         if found:
             return small + found
-    raise StartError("HF_MODEL_ID has no weights for this image (it reads {}); it has {}".format(
-        ", ".join(weights), ", ".join(sorted(set(roots) - set(small))[:8]) or "none"))
+    raise StartError(
+        "HF_MODEL_ID has no weights for this image (it reads {}); it has {}".format(
+            ", ".join(weights), ", ".join(sorted(set(roots) - set(small))[:8]) or "none"
+        )
+    )
 
 
 def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> Dict[str, Any]:
     """What `snapshot_download` of the installed release takes."""
     token = _token(huggingface_hub.snapshot_download, settings)
-    return dict(repo_id=settings.model_id, revision=settings.model_revision, allow_patterns=wanted,
-                cache_dir=str(Path(settings.hub_cache) / "hub"), **token)
+    return dict(
+        repo_id=settings.model_id,
+        revision=settings.model_revision,
+        allow_patterns=wanted,
+        cache_dir=str(Path(settings.hub_cache) / "hub"),
+        **token,
+    )
 
 
 def _token(function: Any, settings: Settings) -> Dict[str, Any]:
@@ -101,7 +109,9 @@ def _explained(settings: Settings, problem: Exception) -> str:
         return "the hub refuses {} ({}): {}".format(where, status, hint)
     if status == 404:
         return "the hub has no {}: check HF_MODEL_ID and HF_MODEL_REVISION{}".format(
-            where, "" if settings.token else "; if the model is private, set HF_API_TOKEN")
+            where, "" if settings.token else "; if the model is private, set HF_API_TOKEN"
+        )
     reason = str(problem).strip().splitlines() or [type(problem).__name__]
     return "{} cannot be fetched: {}. Check the network and HF_ENDPOINT, or mount the model at {}".format(
-        where, reason[0][:300], settings.model_dir)
+        where, reason[0][:300], settings.model_dir
+    )

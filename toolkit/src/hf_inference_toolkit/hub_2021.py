@@ -16,13 +16,17 @@ from hf_inference_toolkit.settings import Settings
 
 def fetch(settings: Settings, revision: str, names: Iterable[str]) -> Path:
     """A folder with the named files at a commit; a file that is there already is not fetched again."""
-    folder = Path(settings.hub_cache) / "hub" / "{}.{}".format(
-        str(settings.model_id).replace("/", "__"), revision.replace("/", "__"))
+    folder = (
+        Path(settings.hub_cache)
+        / "hub"
+        / "{}.{}".format(str(settings.model_id).replace("/", "__"), revision.replace("/", "__"))
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not (folder / name).is_file():
             url = "{}/{}/resolve/{}/{}".format(
-                settings.hub_endpoint.rstrip("/"), settings.model_id, quote(revision, safe=""), quote(name))
+                settings.hub_endpoint.rstrip("/"), settings.model_id, quote(revision, safe=""), quote(name)
+            )
             _fetch_one(url, settings.token, folder / name)
     return folder
 
@@ -31,12 +35,15 @@ def _fetch_one(url: str, token: Any, target: Path) -> None:
     import requests
 
     with requests.Session() as session:
-        answer = session.get(url, headers=_headers(url, url, token), stream=True, allow_redirects=False, timeout=60)
+        answer = session.get(
+            url, headers=_headers(url, url, token), stream=True, allow_redirects=False, timeout=60
+        )
         hops = 0
         while answer.is_redirect and hops < 5:
             where = urljoin(answer.url, answer.headers["Location"])
             answer = session.get(
-                where, headers=_headers(url, where, token), stream=True, allow_redirects=False, timeout=60)
+                where, headers=_headers(url, where, token), stream=True, allow_redirects=False, timeout=60
+            )
             hops += 1
         answer.raise_for_status()
         answer.raw.decode_content = True
@@ -49,4 +56,7 @@ def _fetch_one(url: str, token: Any, target: Path) -> None:
 
 def _headers(hub: str, url: str, token: Any) -> Dict[str, str]:
     is_hub = urlsplit(hub).netloc == urlsplit(url).netloc
-    return {"Accept-Encoding": "identity", **({"Authorization": "Bearer " + token} if token and is_hub else {})}
+    return {
+        "Accept-Encoding": "identity",
+        **({"Authorization": "Bearer " + token} if token and is_hub else {}),
+    }

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -60,7 +60,8 @@ class Invocations:
         told = request.headers.get("content-length", "")
         if told.isdigit() and int(told) > most:
             raise _too_large(most)
-        chunks, size = [], 0  # type: List[bytes], int
+        chunks: List[bytes] = []
+        size = 0
         stream = request.stream().__aiter__()
         while True:
             try:
@@ -88,7 +89,7 @@ class Invocations:
             return service.predict(prompt, job.check)
 
         began = time.monotonic()
-        prediction = None  # type: Any
+        prediction: Any = None
         try:
             prediction = await self._unless_left(self._scheduler.submit(work, ends - began), request)
         except RequestError:
@@ -114,7 +115,9 @@ class Invocations:
             task.cancel()
             gone.cancel()
 
-    async def _explain(self, problem: Exception, service: Service, prompt: Prompt, request: Request) -> RequestError:
+    async def _explain(
+        self, problem: Exception, service: Service, prompt: Prompt, request: Request
+    ) -> RequestError:
         """What the client is told of an exception in a prediction, and whether the model survived it."""
         error = as_request_error(problem, service, prompt)
         if error.status < 500:
@@ -130,7 +133,7 @@ class Invocations:
         return error
 
     def _headers(self, prediction: Prediction, prompt: Prompt, request: Request) -> Dict[str, str]:
-        headers = {}  # type: Dict[str, str]
+        headers: Dict[str, str] = {}
         if prediction.is_truncated:
             headers["X-Inputs-Truncated"] = "true"
         if prompt.warnings:
@@ -146,7 +149,7 @@ async def _disconnected(request: Request) -> None:
             return
 
 
-def _too_large(most: int, known: Optional[int] = None) -> RequestError:
+def _too_large(most: int) -> RequestError:
     # The rest of the body is still on its way: this connection has no future.
     return RequestError(
         "payload_too_large",

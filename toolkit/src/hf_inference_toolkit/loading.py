@@ -36,7 +36,7 @@ def load_standard(settings: Settings) -> Service:
 
 
 def _send_logs_to_ours() -> None:
-    """transformers writes to standard error by itself; here its lines go where all lines go."""
+    """Transformers writes to standard error by itself; here its lines go where all lines go."""
     from transformers.utils import logging
 
     logging.disable_default_handler()
@@ -65,10 +65,14 @@ def _no_model(folder: Path) -> str:
         inside = []
     deeper = [name for name in inside if (folder / name / "config.json").is_file()]
     if deeper:
-        return ("{0} holds no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
-                "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0]))
-    return ("no model: {} {}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
-            "hub".format(folder, "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"))
+        return (
+            "{0} holds no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
+            "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
+        )
+    return (
+        "no model: {} {}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
+        "hub".format(folder, "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty")
+    )
 
 
 def read_config(folder: Path) -> Dict[str, Any]:
@@ -88,8 +92,10 @@ def choose_task(settings: Settings, config: Dict[str, Any]) -> names.Task:
         return names.parse(settings.task)
     inferred = names.infer(config)
     if inferred is None:
-        architectures = config.get("architectures") or []  # type: List[str]
-        raise StartError("HF_TASK is not set, and the model does not say what it is for (architectures: {}). Set "
-                         "HF_TASK to one of {}".format(", ".join(architectures) or "none", ", ".join(names.AUTO_CLASSES)))
+        architectures: List[str] = config.get("architectures") or []
+        raise StartError(
+            "HF_TASK is not set, and the model does not say what it is for (architectures: {}). Set "
+            "HF_TASK to one of {}".format(", ".join(architectures) or "none", ", ".join(names.AUTO_CLASSES))
+        )
     event(20, "task inferred from the architecture", task=inferred)
     return names.parse(inferred)

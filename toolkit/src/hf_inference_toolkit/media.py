@@ -115,7 +115,7 @@ def read(body: bytes, media: MediaType) -> payload.Request:
     if media.name == JSON:
         return payload.request(payload.read_json(body, charset))
     if media.name.startswith(("image/", "audio/")):
-        inputs = body  # type: Any
+        inputs: Any = body
     elif media.name == NPY:
         inputs = _read_npy(body)
     else:
@@ -133,8 +133,8 @@ def _whole_text(text: str) -> str:
 
 def _read_lines(text: str) -> payload.Request:
     """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
-    inputs = []  # type: List[Any]
-    parameters = {}  # type: Dict[str, Any]
+    inputs: List[Any] = []
+    parameters: Dict[str, Any] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -143,7 +143,9 @@ def _read_lines(text: str) -> payload.Request:
             if isinstance(value, dict) and "inputs" in value:
                 one = payload.request(value)
                 if inputs and one.parameters != parameters:
-                    raise RequestError("unsupported_value", "its parameters differ from those of the lines before")
+                    raise RequestError(
+                        "unsupported_value", "its parameters differ from those of the lines before"
+                    )
                 value, parameters = one.inputs, one.parameters
         except RequestError as problem:
             raise RequestError(problem.kind, "line {}: {}".format(number, problem.message)) from None
@@ -166,7 +168,9 @@ def _read_csv(text: str) -> List[Any]:
         return [row[0] for row in rows]
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
-            raise RequestError("malformed", "row {} has {} cells, the header {}".format(number, len(row), len(header)))
+            raise RequestError(
+                "malformed", "row {} has {} cells, the header {}".format(number, len(row), len(header))
+            )
     return [dict(zip(header, row)) for row in rows[1:]]
 
 
@@ -213,7 +217,9 @@ def _write_csv(value: Any) -> bytes:
         table.writerow(names)
         table.writerows([row.get(name) for name in names] for row in rows)
     else:
-        csv.writer(out, lineterminator="\n").writerows(row if isinstance(row, list) else [row] for row in rows)
+        csv.writer(out, lineterminator="\n").writerows(
+            row if isinstance(row, list) else [row] for row in rows
+        )
     return out.getvalue().encode("utf-8")
 
 

@@ -17,7 +17,7 @@ class Counter:
     def __init__(self, name: str, about: str) -> None:
         self.name = name
         self.about = about
-        self._values = {}  # type: Dict[Labels, float]
+        self._values: Dict[Labels, float] = {}
         self._lock = threading.Lock()
 
     def add(self, amount: float = 1.0, **labels: str) -> None:
@@ -83,23 +83,32 @@ class Histogram:
 class Metrics:
     """The server's own set; nothing here is shared between two apps in one process."""
 
-    def __init__(self, waiting: Callable[[], float], is_ready: Callable[[], float],
-                 load_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, waiting: Callable[[], float], is_ready: Callable[[], float], load_seconds: Callable[[], float]
+    ) -> None:
         self.requests = Counter("hf_requests_total", "Answered requests by route and status.")
         self.seconds = Histogram("hf_request_seconds", "Time from a request's head to its answer.", SECONDS)
         self.prediction = Histogram("hf_prediction_seconds", "Time in the model.", SECONDS)
         self.batch = Histogram("hf_batch_items", "Inputs that went through the model together.", ITEMS)
         self.tokens = Counter("hf_tokens_total", "Tokens by direction, where the task counts them.")
         self._all = (
-            self.requests, self.seconds, self.prediction, self.batch, self.tokens,
+            self.requests,
+            self.seconds,
+            self.prediction,
+            self.batch,
+            self.tokens,
             Gauge("hf_queue_waiting", "Requests that wait for the model.", waiting),
             Gauge("hf_model_ready", "1 when /ping is 200.", is_ready),
-            Gauge("hf_model_load_seconds", "Time from the start to the warm-up's end; 0 until then.", load_seconds),
+            Gauge(
+                "hf_model_load_seconds",
+                "Time from the start to the warm-up's end; 0 until then.",
+                load_seconds,
+            ),
         )
 
     def text(self) -> str:
         """Everything, as a scrape gets it."""
-        out = []  # type: List[str]
+        out: List[str] = []
         for metric in self._all:
             out.append("# HELP {} {}".format(metric.name, metric.about))
             out.append("# TYPE {} {}".format(metric.name, metric.kind))

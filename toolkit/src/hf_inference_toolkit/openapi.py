@@ -25,12 +25,18 @@ _ERROR = {
 
 def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
     """OpenAPI 3.0 for one task, with its parameters and with requests that work."""
-    paths = {"/ping": {"get": {"summary": "Whether the model can answer", "responses": _ping()}}}  # type: Dict[str, Any]
+    paths: Dict[str, Any] = {
+        "/ping": {"get": {"summary": "Whether the model can answer", "responses": _ping()}}
+    }
     for path in predict_routes:
         paths[path] = {"post": _predict(service)}
     return {
         "openapi": "3.0.3",
-        "info": {"title": "Inference: " + service.task, "version": __version__, "description": _described(service)},
+        "info": {
+            "title": "Inference: " + service.task,
+            "version": __version__,
+            "description": _described(service),
+        },
         "paths": paths,
         "components": {"schemas": {"Request": service.schema(), "Error": _ERROR}},
     }
@@ -49,7 +55,7 @@ def _ping() -> Dict[str, Any]:
 
 
 def _predict(service: Service) -> Dict[str, Any]:
-    content = {"schema": {"$ref": "#/components/schemas/Request"}}  # type: Dict[str, Any]
+    content: Dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Request"}}
     examples = service.examples()
     if examples:
         content["examples"] = {
@@ -60,13 +66,13 @@ def _predict(service: Service) -> Dict[str, Any]:
         "requestBody": {"required": True, "content": {media.JSON: content}},
         "responses": dict(
             {"200": {"description": "the prediction", "content": {name: {} for name in media.WRITTEN}}},
-            **_failures()
+            **_failures(),
         ),
     }
 
 
 def _failures() -> Dict[str, Any]:
-    responses = {}  # type: Dict[str, Any]
+    responses: Dict[str, Any] = {}
     for kind in errors.TABLE.values():
         words = responses.get(str(kind.status), {}).get("description")
         responses[str(kind.status)] = {

@@ -60,7 +60,9 @@ def _lenient(text: str) -> Any:
     except json.JSONDecodeError as problem:
         raise RequestError(
             "malformed",
-            "the body is not JSON: {} at line {} column {}".format(problem.msg, problem.lineno, problem.colno),
+            "the body is not JSON: {} at line {} column {}".format(
+                problem.msg, problem.lineno, problem.colno
+            ),
         ) from None
     except ValueError as problem:
         raise RequestError("malformed", "the body is not JSON: {}".format(problem)) from None
@@ -117,7 +119,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise RequestError("malformed", "a string in the body holds a lone surrogate, which is no character") from None
+        raise RequestError(
+            "malformed", "a string in the body holds a lone surrogate, which is no character"
+        ) from None
 
 
 def request(document: Any) -> Request:
@@ -133,7 +137,9 @@ def request(document: Any) -> Request:
         if key not in KNOWN_KEYS:
             raise RequestError("unsupported_value", unknown("key", key, KNOWN_KEYS))
     if ("inputs" in document) == ("instances" in document):
-        raise RequestError("malformed", 'the body must have "inputs" (or, on Vertex AI, "instances", not both)')
+        raise RequestError(
+            "malformed", 'the body must have "inputs" (or, on Vertex AI, "instances", not both)'
+        )
     parameters = document.get("parameters")
     if parameters is None:
         parameters = {}
@@ -151,7 +157,9 @@ def _corrected(document: Dict[str, Any]) -> Any:
         return document, []
     if "parameters" in document:
         raise RequestError("malformed", 'the body has both "parameters" and "paramters": keep "parameters"')
-    renamed = {("parameters" if key == DOCUMENTED_MISSPELLING else key): value for key, value in document.items()}
+    renamed = {
+        ("parameters" if key == DOCUMENTED_MISSPELLING else key): value for key, value in document.items()
+    }
     return renamed, ['"paramters" was read as "parameters", which is the right spelling']
 
 
@@ -165,8 +173,15 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def kind_of(value: Any) -> str:
     """A JSON value's kind in words, for messages."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number",
-             float: "a number", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
     return names.get(type(value), "a " + type(value).__name__)
 
 

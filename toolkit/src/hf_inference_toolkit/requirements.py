@@ -21,14 +21,32 @@ def install(listing: Path) -> None:
     if not listing.is_file():
         return
     if importlib.util.find_spec("pip") is None:
-        raise StartError("{} cannot be installed: this image has no pip. Put the packages into an image of your own, "
-                         "or their source beside your module".format(listing))
+        raise StartError(
+            "{} cannot be installed: this image has no pip. Put the packages into an image of your own, "
+            "or their source beside your module".format(listing)
+        )
     prefix = tempfile.mkdtemp(prefix="requirements-")
     event(20, "installing", listing=str(listing))
-    command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check",
-               "--no-warn-script-location", "--no-cache-dir", "--prefix", prefix, "-r", str(listing)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-warn-script-location",
+        "--no-cache-dir",
+        "--prefix",
+        prefix,
+        "-r",
+        str(listing),
+    ]
     result = subprocess.run(  # noqa: S603 - our own interpreter
-        command, cwd=str(listing.parent), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=str(listing.parent),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if result.returncode != 0:
         words = result.stdout.decode("utf-8", "replace").strip().splitlines()

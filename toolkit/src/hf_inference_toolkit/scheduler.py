@@ -5,6 +5,7 @@ Transport hands over a function and waits for its result. How work is grouped is
 
 import asyncio
 import collections
+import contextlib
 import threading
 import time
 from typing import Any, Callable, Deque, Optional
@@ -22,7 +23,9 @@ class Cancelled(BaseException):
 class Job:
     """One piece of work: a function of the job, its result's future, and the moment by which it must be done."""
 
-    def __init__(self, work: Callable[["Job"], Any], deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, work: Callable[["Job"], Any], deadline: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.work = work
         self.deadline = deadline
         self.loop = loop
@@ -41,9 +44,9 @@ class Scheduler:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._jobs = collections.deque()  # type: Deque[Job]
+        self._jobs: Deque[Job] = collections.deque()
         self._changed = threading.Condition()
-        self._running = None  # type: Optional[Job]
+        self._running: Optional[Job] = None
         self._stuck = 0
         self._generation = 0
         self._start_worker()
@@ -154,7 +157,6 @@ def _settle(job: Job, result: Any, problem: Optional[BaseException]) -> None:
         else:
             job.future.set_exception(RuntimeError("{!r} in a prediction".format(problem)))
 
-    try:
+    # The loop may be closed: then the server is gone, and so is whoever waited.
+    with contextlib.suppress(RuntimeError):
         job.loop.call_soon_threadsafe(finish)
-    except RuntimeError:
-        pass  # the loop is closed: the server is gone, and so is whoever waited

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import uvicorn
 
@@ -40,6 +40,7 @@ class Process:
     def __init__(self, settings: Settings, load_model: LoadModel) -> None:
         self._settings = settings
         self._code = 0
+        self._draining: Optional[asyncio.Future[None]] = None
         self._loop = _event_loop()
         self._app = create_app(settings, load_model, self._on_failure)
         self._server = _Server(_config(self._app))
@@ -58,7 +59,7 @@ class Process:
         if self._app.health.state != "draining":
             event(20, "stopping: no new work, what was accepted is answered")
             self._app.health.drain()
-            asyncio.ensure_future(self._drain(), loop=self._loop)
+            self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
     async def _drain(self) -> None:
         ends = time.monotonic() + DRAIN_SECONDS
@@ -103,8 +104,11 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         sock.bind((settings.bind_host, settings.port))
     except OSError as problem:
-        raise StartError("cannot listen on {} port {}: {}. Set SAGEMAKER_BIND_TO_PORT or HF_BIND_HOST".format(
-            settings.bind_host, settings.port, problem.strerror)) from None
+        raise StartError(
+            "cannot listen on {} port {}: {}. Set SAGEMAKER_BIND_TO_PORT or HF_BIND_HOST".format(
+                settings.bind_host, settings.port, problem.strerror
+            )
+        ) from None
     sock.listen(2048)
     return sock
 
@@ -128,7 +132,7 @@ def leave(code: int) -> None:
 
 def children(pid: int) -> List[int]:
     """The processes that a process has started and that still run; empty where the system does not tell."""
-    found = []  # type: List[int]
+    found: List[int] = []
     try:
         for thread in os.listdir("/proc/{}/task".format(pid)):  # noqa: PTH208
             with open("/proc/{}/task/{}/children".format(pid, thread)) as listing:  # noqa: PTH123

@@ -44,7 +44,11 @@ class Service:
 
     def schema(self) -> Dict[str, Any]:
         """JSON Schema of a request, for /openapi.json."""
-        return {"type": "object", "required": ["inputs"], "properties": {"inputs": {}, "parameters": {"type": "object"}}}
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "properties": {"inputs": {}, "parameters": {"type": "object"}},
+        }
 
     def examples(self) -> List[Dict[str, Any]]:
         """Requests that are answered with 200."""

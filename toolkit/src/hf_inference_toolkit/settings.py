@@ -49,7 +49,16 @@ def _text(value: str) -> str:
 
 
 def _flag(value: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    known = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if value.lower() not in known:
         raise ValueError("must be true or false")
     return known[value.lower()]
@@ -94,35 +103,67 @@ def _level(value: str) -> int:
 
 # Where two variables fill one field, the one that stands first wins.
 VARIABLES = (
-    Variable("HF_TASK", "task", _text, "the task to serve; inferred from the model's architecture when not set"),
-    Variable("HF_MODEL_ID", "model_id", _text,
-             "a model on the hub, or a local folder; used when HF_MODEL_DIR holds no model"),
+    Variable(
+        "HF_TASK", "task", _text, "the task to serve; inferred from the model's architecture when not set"
+    ),
+    Variable(
+        "HF_MODEL_ID",
+        "model_id",
+        _text,
+        "a model on the hub, or a local folder; used when HF_MODEL_DIR holds no model",
+    ),
     Variable("HF_MODEL_REVISION", "model_revision", _text, "branch, tag or commit of HF_MODEL_ID"),
     Variable("HF_TOKEN", "token", _text, "token for the hub, and sent nowhere else", True),
     Variable("HF_API_TOKEN", "token", _text, "the same, by its documented name", True),
     Variable("HUGGING_FACE_HUB_TOKEN", "token", _text, "the same, by its older name", True),
     Variable("HF_TRUST_REMOTE_CODE", "trust_remote_code", _flag, "run Python code that comes with the model"),
     Variable("HF_MODEL_DIR", "model_dir", _text, "the folder that holds the model; may be read-only"),
-    Variable("HF_BIND_HOST", "bind_host", _text,
-             "the address to listen on; 127.0.0.1 where the container shares the host's network"),
-    Variable("HF_QUEUE_SIZE", "queue_size", _whole(1, 100000),
-             "requests that may wait for the model; more are answered with 503"),
-    Variable("HF_HOME", "hub_cache", _text, "where downloads are kept; a folder under /tmp when not writable"),
+    Variable(
+        "HF_BIND_HOST",
+        "bind_host",
+        _text,
+        "the address to listen on; 127.0.0.1 where the container shares the host's network",
+    ),
+    Variable(
+        "HF_QUEUE_SIZE",
+        "queue_size",
+        _whole(1, 100000),
+        "requests that may wait for the model; more are answered with 503",
+    ),
+    Variable(
+        "HF_HOME", "hub_cache", _text, "where downloads are kept; a folder under /tmp when not writable"
+    ),
     Variable("HF_ENDPOINT", "hub_endpoint", _address, "the hub's address"),
-    Variable("HF_HUB_OFFLINE", "hub_offline", _flag, "take HF_MODEL_ID from the cache, and ask the hub nothing"),
+    Variable(
+        "HF_HUB_OFFLINE", "hub_offline", _flag, "take HF_MODEL_ID from the cache, and ask the hub nothing"
+    ),
     Variable("SAGEMAKER_BIND_TO_PORT", "port", _whole(1, 65535), "the port to listen on"),
     Variable("AIP_HTTP_PORT", "port", _whole(1, 65535), "the port to listen on, on Vertex AI"),
     Variable("AIP_PREDICT_ROUTE", "predict_route", _route, "one more route for predictions, on Vertex AI"),
     Variable("AIP_HEALTH_ROUTE", "health_route", _route, "one more route for health, on Vertex AI"),
     Variable("SAGEMAKER_PROGRAM", "program", _text, "the user's module in code/; inference.py when not set"),
-    Variable("SAGEMAKER_SUBMIT_DIRECTORY", "submit_directory", _text,
-             "the folder of the user's module; code/ in the model folder when not set"),
+    Variable(
+        "SAGEMAKER_SUBMIT_DIRECTORY",
+        "submit_directory",
+        _text,
+        "the folder of the user's module; code/ in the model folder when not set",
+    ),
     Variable("SAGEMAKER_CONTAINER_LOG_LEVEL", "log_level", _level, "10 debug, 20 info, 30 warning, 40 error"),
-    Variable("SAGEMAKER_MAX_PAYLOAD_IN_MB", "max_payload", _megabytes, "largest body, in MB of 1,048,576 bytes"),
-    Variable("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "deadline", _seconds,
-             "time within which a request is answered, in seconds"),
-    Variable("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "default_accept", _text,
-             "content type of answers when a request names none"),
+    Variable(
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB", "max_payload", _megabytes, "largest body, in MB of 1,048,576 bytes"
+    ),
+    Variable(
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS",
+        "deadline",
+        _seconds,
+        "time within which a request is answered, in seconds",
+    ),
+    Variable(
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+        "default_accept",
+        _text,
+        "content type of answers when a request names none",
+    ),
 )
 
 
@@ -131,8 +172,8 @@ def read(environ: Mapping[str, str]) -> Settings:
 
     Raises StartError that names every wrong variable at once, with what is allowed.
     """
-    values = {}  # type: Dict[str, Any]
-    wrong = []  # type: List[str]
+    values: Dict[str, Any] = {}
+    wrong: List[str] = []
     for variable in VARIABLES:
         text = environ.get(variable.name, "").strip()
         if not text:

@@ -28,8 +28,8 @@ class Context:
     """What hooks with one argument more get; the names are those of SageMaker's toolkits."""
 
     def __init__(self, model_dir: str) -> None:
-        self.system_properties = {"model_dir": model_dir, "gpu_id": None}  # type: Dict[str, Any]
-        self.manifest = {}  # type: Dict[str, Any]
+        self.system_properties: Dict[str, Any] = {"model_dir": model_dir, "gpu_id": None}
+        self.manifest: Dict[str, Any] = {}
 
 
 class Hooks(NamedTuple):
@@ -76,9 +76,12 @@ def _check_depth(folder: Path, code: Path, program: str) -> None:
     patterns = [(code, "*/" + program), (folder, "*/code/" + program), (folder, "*/" + HANDLER)]
     for root, pattern in patterns:
         for found in sorted(root.glob(pattern)):
-            raise StartError("{} is one folder too deep: it must be {}. Pack the folder's content, not the folder: "
-                             "tar -C FOLDER -czf model.tar.gz .".format(
-                                 found, code / program if found.name == program else folder / HANDLER))
+            raise StartError(
+                "{} is one folder too deep: it must be {}. Pack the folder's content, not the folder: "
+                "tar -C FOLDER -czf model.tar.gz .".format(
+                    found, code / program if found.name == program else folder / HANDLER
+                )
+            )
 
 
 def _imported(source: Path) -> Any:
@@ -91,17 +94,22 @@ def _imported(source: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except ImportError as problem:
-        raise StartError("{} does not import: {}. What it needs and the image does not have goes into {}".format(
-            source, problem, source.parent / "requirements.txt")) from problem
+        raise StartError(
+            "{} does not import: {}. What it needs and the image does not have goes into {}".format(
+                source, problem, source.parent / "requirements.txt"
+            )
+        ) from problem
     except BaseException as problem:
         line = getattr(problem, "lineno", None) or _line(problem, source)
-        raise StartError("{} does not import: line {}: {}: {}".format(
-            source, line, type(problem).__name__, problem)) from problem
+        raise StartError(
+            "{} does not import: line {}: {}: {}".format(source, line, type(problem).__name__, problem)
+        ) from problem
     return module
 
 
 def _line(problem: BaseException, source: Path) -> Any:
-    trace, line = problem.__traceback__, "?"  # type: Any, Any
+    trace: Any = problem.__traceback__
+    line: Any = "?"
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(source):
             line = trace.tb_lineno
@@ -126,8 +134,10 @@ def _functions(module: Any, source: Path, context: Context) -> Dict[str, Callabl
         raise StartError("{} has none of the functions {}".format(source, ", ".join(HOOKS)))
     both = sorted(set(found) & {"input_fn", "predict_fn", "output_fn"})
     if "transform_fn" in found and both:
-        raise StartError("{} has transform_fn and {}: transform_fn does the work of all three, so keep one or the "
-                         "others".format(source, ", ".join(both)))
+        raise StartError(
+            "{} has transform_fn and {}: transform_fn does the work of all three, so keep one or the "
+            "others".format(source, ", ".join(both))
+        )
     return {name: _without_context(name, function, source, context) for name, function in found.items()}
 
 
@@ -141,8 +151,11 @@ def _without_context(
         return lambda *arguments: function(*arguments, context)
     if _takes(function, plain):
         return function
-    raise StartError("{}: {}{} must take {}, or one more for the context".format(
-        source, name, inspect.signature(function), ARGUMENTS[name]))
+    raise StartError(
+        "{}: {}{} must take {}, or one more for the context".format(
+            source, name, inspect.signature(function), ARGUMENTS[name]
+        )
+    )
 
 
 def _names(function: Callable[..., Any]) -> Any:

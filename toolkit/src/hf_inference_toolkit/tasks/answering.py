@@ -28,8 +28,12 @@ class QuestionAnswering(TextTask):
         Parameter("topk", "integer", "the older name of top_k", 1, 1000),
         Parameter("doc_stride", "integer", "tokens that parts of a long context share", 1, 100000),
         Parameter("max_answer_len", "integer", "longest answer in tokens; 15 by default", 1, 10000),
-        Parameter("max_seq_len", "integer", "tokens of question and context that are read at once", 8, 100000),
-        Parameter("max_question_len", "integer", "tokens after which the question is cut; 64 by default", 1, 100000),
+        Parameter(
+            "max_seq_len", "integer", "tokens of question and context that are read at once", 8, 100000
+        ),
+        Parameter(
+            "max_question_len", "integer", "tokens after which the question is cut; 64 by default", 1, 100000
+        ),
         Parameter("handle_impossible_answer", "boolean", "whether an empty answer is possible"),
         Parameter("align_to_words", "boolean", "whether answers are whole words; true by default"),
     )
@@ -43,14 +47,16 @@ class QuestionAnswering(TextTask):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         if not self.tokenizer.is_fast:
-            raise StartError("question-answering needs a fast tokenizer (tokenizer.json), and this model has none")
+            raise StartError(
+                "question-answering needs a fast tokenizer (tokenizer.json), and this model has none"
+            )
         self._longest = min(self.limit or 384, 384)
 
     def check_item(self, item: Any) -> None:
         """A question and a context, neither of them empty."""
-        if isinstance(item, dict) and set(item) == {"question", "context"}:
-            if all(isinstance(value, str) and value.strip() for value in item.values()):
-                return
+        is_pair = isinstance(item, dict) and set(item) == {"question", "context"}
+        if is_pair and all(isinstance(value, str) and value.strip() for value in item.values()):
+            return
         raise RequestError(
             "unsupported_value", 'an input must be {"question": "...", "context": "..."} with text in both'
         )
@@ -58,8 +64,12 @@ class QuestionAnswering(TextTask):
     def item_schema(self) -> Dict[str, Any]:
         """See TextTask."""
         text = {"type": "string", "minLength": 1}
-        return {"type": "object", "required": ["question", "context"], "additionalProperties": False,
-                "properties": {"question": text, "context": text}}
+        return {
+            "type": "object",
+            "required": ["question", "context"],
+            "additionalProperties": False,
+            "properties": {"question": text, "context": text},
+        }
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """A row for each part of the context."""
@@ -68,33 +78,45 @@ class QuestionAnswering(TextTask):
         room = longest - len(self.tokenizer(question, "")["input_ids"])
         stride = options.get("doc_stride", min(longest // 2, 128, max(0, room - 1)))
         if room < 1 or stride >= room:
-            raise RequestError("unprocessable", "a question of this length leaves {} tokens of max_seq_len for the "
-                               "context, and doc_stride is {}".format(max(0, room), stride))
+            raise RequestError(
+                "unprocessable",
+                "a question of this length leaves {} tokens of max_seq_len for the "
+                "context, and doc_stride is {}".format(max(0, room), stride),
+            )
         right = self.tokenizer.padding_side == "right"
         pair = (question, item["context"]) if right else (item["context"], question)
         encoding = self.tokenizer(
-            *pair, truncation="only_second" if right else "only_first", max_length=longest, stride=stride,
+            *pair,
+            truncation="only_second" if right else "only_first",
+            max_length=longest,
+            stride=stride,
             return_overflowing_tokens=True,
         )
         parts = encoding.encodings
         if len(parts) > 4096:
             raise RequestError("unprocessable", "the context is too long: it has {} parts".format(len(parts)))
-        rows = [row({key: encoding[key][part] for key in encoding.keys() if key != "overflow_to_sample_mapping"})
-                for part in range(len(parts))]
+        rows = [
+            row({key: encoding[key][part] for key in list(encoding) if key != "overflow_to_sample_mapping"})
+            for part in range(len(parts))
+        ]
         return Encoded(rows, was_cut, parts)
 
     def _question(self, question: str, options: Dict[str, Any]) -> Tuple[str, bool]:
         most = options.get("max_question_len", 64)
-        offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
         if len(offsets) <= most:
             return question, False
         return question[: offsets[most - 1][1]], True
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """The best answers of all parts; answers of the same words count together."""
         wanted = options.get("top_k", options.get("topk", 1))
         aligned = options.get("align_to_words", True)
-        answers = {}  # type: Dict[str, Dict[str, Any]]
+        answers: Dict[str, Dict[str, Any]] = {}
         null = 1000000.0
         for part, output in zip(encoded.extra, outputs):
             starts, ends, allowed = self._scores(part, output)
@@ -141,15 +163,12 @@ def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List
     """The `many` best pairs of a start and an end at most `longest` tokens apart, within what is allowed."""
     candidates = numpy.tril(numpy.triu(numpy.outer(starts, ends)), longest - 1)
     flat = candidates.ravel()
-    if many < len(flat):
-        best = numpy.argpartition(-flat, many)[:many]
-    else:
-        best = numpy.arange(len(flat))
+    best = numpy.argpartition(-flat, many)[:many] if many < len(flat) else numpy.arange(len(flat))
     best = best[numpy.argsort(-flat[best], kind="stable")]
-    firsts, lasts = numpy.unravel_index(best, candidates.shape)  # type: Any, Any
+    places: Any = numpy.unravel_index(best, candidates.shape)
     return [
         Span(int(first), int(last), float(candidates[first, last]))
-        for first, last in zip(firsts, lasts)
+        for first, last in zip(*places)
         if allowed[first] and allowed[last] and first <= last < first + longest
     ]
 
@@ -165,7 +184,8 @@ def whole_words(part: Any, span: Span, side: int) -> Any:
 
 def sequence_ids(part: Any) -> List[Any]:
     """Which of the two texts each token is from, for releases of tokenizers that do not say."""
-    sides, side = [], -1  # type: List[Any], int
+    sides: List[Any] = []
+    side = -1
     was_special = True
     for is_special in part.special_tokens_mask:
         if was_special and not is_special:

@@ -1,6 +1,7 @@
 """From a folder to a service: the head that the task needs, checked to be there, and the task around it."""
 
 import contextlib
+import inspect
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -13,12 +14,13 @@ from hf_inference_toolkit.tasks import names, passthrough
 from hf_inference_toolkit.tasks.answering import QuestionAnswering
 from hf_inference_toolkit.tasks.classification import TextClassification, ZeroShotClassification
 from hf_inference_toolkit.tasks.features import FeatureExtraction
-from hf_inference_toolkit.tasks.generating import Summarization, TextGeneration, TextToText, Translation
+from hf_inference_toolkit.tasks.generating import Summarization, TextGeneration, TextToText
 from hf_inference_toolkit.tasks.masking import FillMask
 from hf_inference_toolkit.tasks.tables import TableQuestionAnswering
 from hf_inference_toolkit.tasks.tagging import TokenClassification
+from hf_inference_toolkit.tasks.translating import Translation
 
-OWN = {
+OWN: Dict[str, Any] = {
     "text-classification": TextClassification,
     "zero-shot-classification": ZeroShotClassification,
     "token-classification": TokenClassification,
@@ -29,7 +31,7 @@ OWN = {
     "translation": Translation,
     "text2text-generation": TextToText,
     "text-generation": TextGeneration,
-}  # type: Dict[str, Any]
+}
 
 
 def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) -> Service:
@@ -45,7 +47,7 @@ def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) 
         return _pipeline(task, folder, settings, runtime, facts)
     load_head(task, folder, settings, runtime)
     tokenizer = load_tokenizer(folder, settings)
-    service = OWN[task.name](task, runtime, tokenizer, facts)  # type: Service
+    service: Service = OWN[task.name](task, runtime, tokenizer, facts)
     return service
 
 
@@ -96,7 +98,8 @@ def _misfit(task: names.Task, folder: Path, reason: str) -> str:
     inferred = names.infer(config)
     hint = "set HF_TASK={}".format(inferred) if inferred and inferred != task.name else "use another model"
     return "HF_TASK={} does not fit this model ({}): {}. {}".format(
-        task.asked, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else "").strip()
+        task.asked, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else ""
+    ).strip()
 
 
 @contextlib.contextmanager
@@ -118,7 +121,14 @@ def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, An
 
 
 def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
-    return dict(_trust(settings), device=runtime.pipeline_device())
+    import transformers
+
+    arguments = dict(_trust(settings), device=runtime.pipeline_device())
+    # Without torch the default of these, "auto", is a NameError in several releases from 4.51 on.
+    known = inspect.signature(transformers.pipeline).parameters
+    if runtime.prefix:
+        arguments.update((name, None) for name in ("dtype", "torch_dtype") if name in known)
+    return arguments
 
 
 def _pipeline(
@@ -126,16 +136,19 @@ def _pipeline(
 ) -> Service:
     import transformers
 
-    known = passthrough.known_tasks(transformers)
+    known = passthrough.known_tasks()
     if task.name not in known:
-        raise StartError("transformers {}: {}".format(transformers.__version__, names.not_known(task.asked, known)))
-    infos = []  # type: List[Dict[str, Any]]
+        raise StartError(
+            "transformers {}: {}".format(transformers.__version__, names.not_known(task.asked, known))
+        )
+    infos: List[Dict[str, Any]] = []
     try:
         with _loading_infos(transformers, runtime, infos):
             pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
     except (ValueError, KeyError, ImportError, OSError, RuntimeError) as problem:
-        raise StartError("{} transformers {} says: {}".format(
-            _misfit(task, folder, ""), transformers.__version__, problem)) from None
+        raise StartError(
+            "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
+        ) from None
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))

@@ -31,20 +31,31 @@ class TextClassification(TextTask):
         TRUNCATION,
     )
 
+    documented = {
+        "inputs": "This sound track was beautiful! It paints the senery in your mind so well I would recomend it\n"
+        "  even to people who hate vid. game music!"
+    }
+
     def check_item(self, item: Any) -> None:
         """A text, or an object with a text and its pair."""
         if isinstance(item, dict):
             right = set(item) <= {"text", "text_pair"} and "text" in item
             if right and all(isinstance(value, str) for value in item.values()):
                 return
-            raise RequestError("unsupported_value", 'an input object must be {"text": "...", "text_pair": "..."}')
+            raise RequestError(
+                "unsupported_value", 'an input object must be {"text": "...", "text_pair": "..."}'
+            )
         super().check_item(item)
 
     def item_schema(self) -> Dict[str, Any]:
         """See TextTask."""
         text = {"type": "string"}
-        pair = {"type": "object", "required": ["text"], "additionalProperties": False,
-                "properties": {"text": text, "text_pair": text}}
+        pair = {
+            "type": "object",
+            "required": ["text"],
+            "additionalProperties": False,
+            "properties": {"text": text, "text_pair": text},
+        }
         return {"oneOf": [text, pair]}
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
@@ -53,11 +64,14 @@ class TextClassification(TextTask):
         encoding, was_cut = self.tokens(text, pair, options)
         return Encoded([row(encoding)], was_cut)
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """Labels and scores, best first."""
         scores = self._scores(outputs[0]["logits"].astype(numpy.float64), options.get("function_to_apply"))
         labels = [
-            {"label": self.config.id2label[index], "score": float(score)} for index, score in enumerate(scores)
+            {"label": self.config.id2label[index], "score": float(score)}
+            for index, score in enumerate(scores)
         ]
         if options.get("return_all_scores"):
             return labels
@@ -105,8 +119,10 @@ class ZeroShotClassification(TextTask):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         if self.config.num_labels < 2:
-            raise StartError("zero-shot-classification needs a model with labels for entailment and contradiction; "
-                             "this one has {} label".format(self.config.num_labels))
+            raise StartError(
+                "zero-shot-classification needs a model with labels for entailment and contradiction; "
+                "this one has {} label".format(self.config.num_labels)
+            )
         places = [i for label, i in self.config.label2id.items() if label.lower().startswith("entail")]
         self._entailment = places[0] if places else -1
         self._contradiction = -1 if self._entailment == 0 else 0
@@ -116,7 +132,9 @@ class ZeroShotClassification(TextTask):
         options = super().read_options(given)
         labels = options.get("candidate_labels")
         if labels is None:
-            raise RequestError("unsupported_value", "zero-shot-classification needs parameters.candidate_labels")
+            raise RequestError(
+                "unsupported_value", "zero-shot-classification needs parameters.candidate_labels"
+            )
         if isinstance(labels, str):
             labels = labels.split(",")
         options["candidate_labels"] = [label.strip() for label in labels if label.strip()]
@@ -124,15 +142,19 @@ class ZeroShotClassification(TextTask):
             raise RequestError("unsupported_value", "candidate_labels holds no label")
         template = options.setdefault("hypothesis_template", "This example is {}.")
         if template.count("{}") != 1 or template.replace("{}", "").strip("{}") != template.replace("{}", ""):
-            raise RequestError("unsupported_value", "hypothesis_template must hold {} once, where the label goes")
+            raise RequestError(
+                "unsupported_value", "hypothesis_template must hold {} once, where the label goes"
+            )
         return options
 
     def check_item(self, item: Any) -> None:
         """A text with something in it."""
         super().check_item(item)
         if not item:
-            raise RequestError("unsupported_value", "{} takes a text that is not empty, not {}".format(
-                self.task, kind_of(item)))
+            raise RequestError(
+                "unsupported_value",
+                "{} takes a text that is not empty, not {}".format(self.task, kind_of(item)),
+            )
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row for each label."""
@@ -144,7 +166,9 @@ class ZeroShotClassification(TextTask):
             was_cut = was_cut or cut
         return Encoded(rows, was_cut)
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """Labels in the order of their scores."""
         logits = numpy.stack([output["logits"] for output in outputs]).astype(numpy.float64)
         labels = options["candidate_labels"]

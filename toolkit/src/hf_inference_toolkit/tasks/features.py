@@ -16,6 +16,8 @@ class FeatureExtraction(TextTask):
         encoding, was_cut = self.tokens(item, None, options)
         return Encoded([row(encoding)], was_cut)
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """One text's numbers: [1, tokens, width]."""
         return [outputs[0]["last_hidden_state"].tolist()]

@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.framework import Row, Runtime
 from hf_inference_toolkit.payload import kind_of
-from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, LANGUAGES, OWN, TOKEN_IDS
+from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, TOKEN_IDS
 from hf_inference_toolkit.tasks.names import Task
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
 from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
@@ -51,8 +51,10 @@ class Generation(TextTask):
         for name in TOKEN_IDS:
             for number in flattened(options.get(name, [])):
                 if size and not 0 <= number < size:
-                    raise RequestError("unsupported_value", "parameter '{}' must hold token ids from 0 to {}".format(
-                        name, size - 1))
+                    raise RequestError(
+                        "unsupported_value",
+                        "parameter '{}' must hold token ids from 0 to {}".format(name, size - 1),
+                    )
         return options
 
     def run(self, rows: List[Row], options: Dict[str, Any]) -> Iterator[Any]:
@@ -67,7 +69,9 @@ class Generation(TextTask):
         arguments.update((name, value) for name, value in options.items() if name in self._knows)
         stops = options.get("stop_sequence", options.get("stop_strings"))
         if stops is not None and "stop_strings" in self._knows:
-            arguments.update(stop_strings=[stops] if isinstance(stops, str) else stops, tokenizer=self.tokenizer)
+            arguments.update(
+                stop_strings=[stops] if isinstance(stops, str) else stops, tokenizer=self.tokenizer
+            )
         new = self.new_tokens(options, length)
         if new is not None:
             arguments.pop("max_length", None)
@@ -109,8 +113,10 @@ class Generation(TextTask):
 
     def decode(self, item: Any, encoded: Encoded, outputs: List[Any], options: Dict[str, Any]) -> Any:
         """One object for each returned sequence."""
-        return [{self.result: until_stop(self.written(item, encoded, numbers, options), options)}
-                for numbers in outputs[0]]
+        return [
+            {self.result: until_stop(self.written(item, encoded, numbers, options), options)}
+            for numbers in outputs[0]
+        ]
 
     def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> str:
         """The text of one sequence."""
@@ -142,47 +148,6 @@ class Summarization(TextToText):
     result = "summary_text"
 
 
-class Translation(TextToText):
-    """A text in another language; models of many languages take `src_lang` and `tgt_lang`."""
-
-    result = "translation_text"
-
-    def extra_parameters(self) -> Any:
-        """The languages."""
-        return LANGUAGES
-
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row in the source language's form."""
-        source = options.get("src_lang", self._names.source)
-        if source and hasattr(self.tokenizer, "src_lang"):
-            self.tokenizer.src_lang = source
-        return super().encode(item, options)
-
-    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
-        """The target language as the first token, for models that want it so."""
-        arguments = super().arguments(options, length)
-        target = options.get("tgt_lang", self._names.target)
-        number = self._language_id(target) if target else None
-        if number is not None:
-            arguments.setdefault("forced_bos_token_id", number)
-        elif "tgt_lang" in options:
-            raise RequestError("unprocessable", "the model does not know the language '{}'".format(options["tgt_lang"][:50]))
-        return arguments
-
-    def _language_id(self, language: str) -> Optional[int]:
-        known = getattr(self.tokenizer, "lang_code_to_id", None) or {}
-        if language in known:
-            return int(known[language])
-        if hasattr(self.tokenizer, "get_lang_id"):
-            try:
-                return int(self.tokenizer.get_lang_id(language))
-            except KeyError:
-                return None
-        if hasattr(self.tokenizer, "src_lang") and language in self.tokenizer.get_vocab():
-            return int(self.tokenizer.get_vocab()[language])
-        return None
-
-
 class TextGeneration(Generation):
     """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
 
@@ -203,11 +168,17 @@ class TextGeneration(Generation):
         """A text or a conversation."""
         if isinstance(item, list) and item and all(map(is_message, item)):
             if getattr(self.tokenizer, "chat_template", None) is None:
-                raise RequestError("unprocessable", "the model has no chat template, so it takes strings only")
+                raise RequestError(
+                    "unprocessable", "the model has no chat template, so it takes strings only"
+                )
             return
         if not isinstance(item, str):
-            raise RequestError("unsupported_value", '{} takes a string, or a list of {{"role", "content"}} objects, '
-                               "not {}".format(self.task, kind_of(item)))
+            raise RequestError(
+                "unsupported_value",
+                '{} takes a string, or a list of {{"role", "content"}} objects, not {}'.format(
+                    self.task, kind_of(item)
+                ),
+            )
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row, cut at its start when it leaves no room to write."""
@@ -224,8 +195,12 @@ class TextGeneration(Generation):
         if not room or length <= room:
             return Encoded([one])
         if not options.get("truncation", True):
-            raise RequestError("unprocessable", "an input has {} tokens, and with the new ones the model takes {} of "
-                               "{}".format(length, room, self.limit))
+            raise RequestError(
+                "unprocessable",
+                "an input has {} tokens, and with the new ones the model takes {} of {}".format(
+                    length, room, self.limit
+                ),
+            )
         return Encoded([{key: value[-room:] for key, value in one.items()}], True)
 
     def _room(self, options: Dict[str, Any]) -> int:
@@ -234,8 +209,10 @@ class TextGeneration(Generation):
             return 0
         asked = options.get("max_new_tokens")
         if asked is not None and asked >= self.limit:
-            raise RequestError("unprocessable", "max_new_tokens is {}, and the model takes {} tokens in all".format(
-                asked, self.limit))
+            raise RequestError(
+                "unprocessable",
+                "max_new_tokens is {}, and the model takes {} tokens in all".format(asked, self.limit),
+            )
         return max(1, self.limit - (asked if asked is not None else min(NEW_TOKENS, self.limit // 2)))
 
     def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
@@ -243,8 +220,12 @@ class TextGeneration(Generation):
         if "max_length" in options and "max_new_tokens" not in options:
             most = min(options["max_length"], self.limit or options["max_length"])
             if most <= length:
-                raise RequestError("unprocessable", "the prompt has {} tokens already, and max_length is {}".format(
-                    length, options["max_length"]))
+                raise RequestError(
+                    "unprocessable",
+                    "the prompt has {} tokens already, and max_length is {}".format(
+                        length, options["max_length"]
+                    ),
+                )
             return int(most - length)
         new = super().new_tokens(options, length)
         return min(new, self.limit - length) if new is not None and self.limit else new
@@ -256,7 +237,7 @@ class TextGeneration(Generation):
     def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> Any:
         """The prompt as it came, and what follows it; of a conversation, the conversation with one more message."""
         prompt = encoded.rows[0]["input_ids"]
-        new = self.text(numbers, options)[len(self.text(prompt, options)):]
+        new = self.text(numbers, options)[len(self.text(prompt, options)) :]
         is_full = options.get("return_full_text", True)
         if isinstance(item, str):
             return item + new if is_full else new
@@ -265,8 +246,10 @@ class TextGeneration(Generation):
 
 def is_message(value: Any) -> bool:
     """Whether a value is one message of a conversation."""
-    return isinstance(value, dict) and set(value) == {"role", "content"} and all(
-        isinstance(part, str) for part in value.values()
+    return (
+        isinstance(value, dict)
+        and set(value) == {"role", "content"}
+        and all(isinstance(part, str) for part in value.values())
     )
 
 
@@ -290,5 +273,7 @@ def until_stop(text: Any, options: Dict[str, Any]) -> Any:
     stops = options.get("stop_sequence", options.get("stop_strings"))
     if stops is None or not isinstance(text, str):
         return text
-    ends = [text.find(stop) + len(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop in text]
+    ends = [
+        text.find(stop) + len(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop in text
+    ]
     return text[: min(ends)] if ends else text

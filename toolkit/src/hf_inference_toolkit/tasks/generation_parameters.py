@@ -8,14 +8,18 @@ MOST_TOKENS = 1000000
 
 GENERATION = (
     Parameter("max_new_tokens", "integer", "how many tokens to write at most", 1, MOST_TOKENS),
-    Parameter("max_length", "integer", "the same, with the prompt counted where there is no encoder", 1, MOST_TOKENS),
+    Parameter(
+        "max_length", "integer", "the same, with the prompt counted where there is no encoder", 1, MOST_TOKENS
+    ),
     Parameter("min_length", "integer", "how many tokens to write at least", 0, MOST_TOKENS),
     Parameter("min_new_tokens", "integer", "the same without the prompt", 0, MOST_TOKENS),
     Parameter("early_stopping", "boolean", "end a beam search at the first complete set of beams"),
     Parameter("max_time", "number", "seconds after which writing ends", 0, 3600),
     Parameter("do_sample", "boolean", "choose at random by probability instead of the most probable"),
     Parameter("num_beams", "integer", "how many candidates are followed", 1, MOST_SEQUENCES),
-    Parameter("num_beam_groups", "integer", "groups of candidates that are kept different", 1, MOST_SEQUENCES),
+    Parameter(
+        "num_beam_groups", "integer", "groups of candidates that are kept different", 1, MOST_SEQUENCES
+    ),
     Parameter("diversity_penalty", "number", "how different the groups must be"),
     Parameter("penalty_alpha", "number", "weight of the penalty in contrastive search", 0, 1),
     Parameter("temperature", "number", "above 1 more random, below 1 less", 0),
@@ -53,12 +57,22 @@ LANGUAGES = (
     Parameter("src_lang", "string", "the language of the input, in the model's own code"),
     Parameter("tgt_lang", "string", "the language of the answer, in the model's own code"),
 )
-TOKEN_IDS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
-             "forced_eos_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+TOKEN_IDS = (
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+)
 DOCUMENTED = {
-    "inputs": "Hugging Face, the winner of VentureBeat\u2019s Innovation in Natural Language Process/Understanding Award "
-    "for 2021, is looking to level the playing field. The team, launched by Cl\u00e9ment Delangue and Julien Chaumond in "
-    "2016, was recognized for its work in democratizing NLP, the global market value for which is expected to hit "
-    "$35.1 billion by 2026. This week, Google\u2019s former head of Ethical AI Margaret Mitchell joined the team.",
+    "inputs": "Hugging Face, the winner of VentureBeat\u2019s Innovation in Natural Language Process/Understanding "
+    "Award for 2021, is looking to level the playing field. The team, launched by Cl\u00e9ment Delangue and Julien "
+    "Chaumond in 2016, was recognized for its work in democratizing NLP, the global market value for which is "
+    "expected to hit $35.1 billion by 2026. This week, Google\u2019s former head of Ethical AI Margaret Mitchell "
+    "joined the team.",
     "parameters": {"repetition_penalty": 4.0, "length_penalty": 1.5},
 }

@@ -28,13 +28,21 @@ class FillMask(TextTask):
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row; the places of its masks beside it."""
         encoding, was_cut = self.tokens(item, None, options)
-        masks = [i for i, number in enumerate(encoding["input_ids"]) if number == self.tokenizer.mask_token_id]
+        masks = [
+            i for i, number in enumerate(encoding["input_ids"]) if number == self.tokenizer.mask_token_id
+        ]
         if not masks:
-            raise RequestError("unprocessable", "an input has no {}{}".format(
-                self.tokenizer.mask_token, " within the tokens that the model takes" if was_cut else ""))
+            raise RequestError(
+                "unprocessable",
+                "an input has no {}{}".format(
+                    self.tokenizer.mask_token, " within the tokens that the model takes" if was_cut else ""
+                ),
+            )
         return Encoded([row(encoding)], was_cut, masks)
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """The words for the masks of one text."""
         targets = self._target_ids(options["targets"]) if "targets" in options else None
         filled = []
@@ -50,7 +58,12 @@ class FillMask(TextTask):
         numbers[mask] = number
         # With several masks the others are part of the sentence, and masks are special tokens.
         sequence = self.tokenizer.decode(numbers, skip_special_tokens=len(encoded.extra) == 1)
-        return {"score": score, "token": number, "token_str": self.tokenizer.decode([number]), "sequence": sequence}
+        return {
+            "score": score,
+            "token": number,
+            "token_str": self.tokenizer.decode([number]),
+            "sequence": sequence,
+        }
 
     def _target_ids(self, targets: Any) -> Any:
         """Each word's token, or the first of its tokens where it has several."""

@@ -63,7 +63,7 @@ class Task(NamedTuple):
 def parse(asked: str) -> Task:
     """The task behind a name that a user may write; the name is not checked against what is installed."""
     if asked.startswith("translation_"):
-        source, middle, target = asked[len("translation_"):].rpartition("_to_")
+        source, middle, target = asked[len("translation_") :].rpartition("_to_")
         if middle and source and target:
             return Task(asked, "translation", source, target)
     return Task(asked, ALIASES.get(asked, asked))

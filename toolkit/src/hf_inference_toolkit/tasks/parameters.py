@@ -18,11 +18,19 @@ class Parameter(NamedTuple):
     is_nullable: bool = False
 
 
-TRUNCATION = Parameter("truncation", "boolean", "cut inputs that are longer than the model takes; true by default")
-FUNCTION = Parameter("function_to_apply", "string", "what makes scores of the model's numbers",
-                     choices=("softmax", "sigmoid", "none", "default"))
-FULL_TEXT = Parameter("return_full_text", "boolean", "whether the prompt is part of the answer; true by default")
-SCHEMAS = {
+TRUNCATION = Parameter(
+    "truncation", "boolean", "cut inputs that are longer than the model takes; true by default"
+)
+FUNCTION = Parameter(
+    "function_to_apply",
+    "string",
+    "what makes scores of the model's numbers",
+    choices=("softmax", "sigmoid", "none", "default"),
+)
+FULL_TEXT = Parameter(
+    "return_full_text", "boolean", "whether the prompt is part of the answer; true by default"
+)
+SCHEMAS: Dict[str, Dict[str, Any]] = {
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -34,7 +42,7 @@ SCHEMAS = {
         "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
         "minItems": 1,
     },
-}  # type: Dict[str, Dict[str, Any]]
+}
 
 
 def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
@@ -56,9 +64,13 @@ def _check_one(parameter: Parameter, value: Any) -> None:
             "parameter '{}' must be {}, not {}".format(parameter.name, _words(parameter), kind_of(value)),
         )
     if parameter.choices and value not in parameter.choices:
-        raise RequestError("unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter)))
+        raise RequestError(
+            "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
+        )
     if isinstance(value, (int, float)) and not _within(value, parameter):
-        raise RequestError("unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter)))
+        raise RequestError(
+            "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
+        )
 
 
 def _within(value: float, parameter: Parameter) -> bool:
@@ -91,9 +103,15 @@ def _is_list_of(value: Any, kind: str) -> bool:
 def _words(parameter: Parameter) -> str:
     if parameter.choices:
         return "one of " + ", ".join(parameter.choices)
-    names = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a string",
-             "strings": "a string or a list of strings", "ids": "a token id or a list of them",
-             "id lists": "a list of lists of token ids"}
+    names = {
+        "boolean": "true or false",
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "a string",
+        "strings": "a string or a list of strings",
+        "ids": "a token id or a list of them",
+        "id lists": "a list of lists of token ids",
+    }
     words = names[parameter.kind]
     if parameter.low is not None:
         words += " from {:g}".format(parameter.low)

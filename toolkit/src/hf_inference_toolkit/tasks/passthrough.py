@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 
 from hf_inference_toolkit import media
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.payload import Request, kind_of
+from hf_inference_toolkit.payload import Request
 from hf_inference_toolkit.service import Check, Prediction, Service
 
 # These would let a request choose the server's resources, or its files.
@@ -28,7 +28,9 @@ class PipelineTask(Service):
         request = super().read(body, content_type, accept)
         for name in request.parameters:
             if name in REFUSED:
-                raise RequestError("unsupported_value", "parameter '{}' is not the client's to set".format(name))
+                raise RequestError(
+                    "unsupported_value", "parameter '{}' is not the client's to set".format(name)
+                )
         if isinstance(request.inputs, bytes):
             return request._replace(inputs=self._opened(request.inputs, content_type.name))
         if self._takes_media():
@@ -37,15 +39,31 @@ class PipelineTask(Service):
 
     def _takes_media(self) -> bool:
         """Whether its strings would be read as paths or addresses: nothing on this machine is the client's to name."""
-        return any(word in self.task for word in ("image", "audio", "speech", "object", "depth", "visual", "video",
-                                                  "mask-generation", "document", "keypoint", "any-to-any"))
+        return any(
+            word in self.task
+            for word in (
+                "image",
+                "audio",
+                "speech",
+                "object",
+                "depth",
+                "visual",
+                "video",
+                "mask-generation",
+                "document",
+                "keypoint",
+                "any-to-any",
+            )
+        )
 
     def _from_text(self, inputs: Any) -> Any:
         if isinstance(inputs, list):
             return [self._from_text(item) for item in inputs]
         if isinstance(inputs, dict):
-            return {key: (self._from_text(value) if key in ("image", "images", "audio") else value)
-                    for key, value in inputs.items()}
+            return {
+                key: (self._from_text(value) if key in ("image", "images", "audio") else value)
+                for key, value in inputs.items()
+            }
         if not isinstance(inputs, str):
             return inputs
         if self.task in ("text-to-audio", "text-to-speech"):
@@ -53,9 +71,14 @@ class PipelineTask(Service):
         try:
             content = base64.b64decode(inputs.rpartition(",")[2], validate=True)
         except (binascii.Error, ValueError):
-            raise RequestError("unsupported_value", "an image or a sound goes into JSON as base64, or is sent as the "
-                               "body with its own Content-Type") from None
-        return self._opened(content, "audio/*" if "audio" in self.task or "speech" in self.task else "image/*")
+            raise RequestError(
+                "unsupported_value",
+                "an image or a sound goes into JSON as base64, or is sent as the "
+                "body with its own Content-Type",
+            ) from None
+        return self._opened(
+            content, "audio/*" if "audio" in self.task or "speech" in self.task else "image/*"
+        )
 
     def _opened(self, content: bytes, name: str) -> Any:
         return _sound(content) if name.startswith("audio/") else _image(content)
@@ -121,7 +144,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def known_tasks(transformers: Any) -> List[str]:
+def known_tasks() -> List[str]:
     """The names of the pipelines that the installed transformers has."""
     from transformers import pipelines
 

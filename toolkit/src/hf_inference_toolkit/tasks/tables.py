@@ -9,11 +9,13 @@ from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 
 PARAMETERS = (
-    Parameter("sequential", "boolean", "ask the questions one after the other, each knowing the answers before it"),
+    Parameter(
+        "sequential", "boolean", "ask the questions one after the other, each knowing the answers before it"
+    ),
     Parameter("padding", "boolean", "fill up to the longest"),
     Parameter("truncation", "boolean", "drop rows that do not fit; true by default"),
 )
-SAMPLE = {
+SAMPLE: Dict[str, Any] = {
     "inputs": {
         "query": "How many stars does the transformers repository have?",
         "table": {
@@ -23,7 +25,7 @@ SAMPLE = {
             "Programming language": ["Python", "Python", "Rust, Python and NodeJS"],
         },
     }
-}  # type: Dict[str, Any]
+}
 
 
 class TableQuestionAnswering(Service):
@@ -74,7 +76,7 @@ class TableQuestionAnswering(Service):
     def schema(self) -> Dict[str, Any]:
         """See Service."""
         cells = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-        item = {
+        item: Dict[str, Any] = {
             "type": "object",
             "required": ["query", "table"],
             "additionalProperties": False,
@@ -82,10 +84,14 @@ class TableQuestionAnswering(Service):
                 "query": {"type": "string", "minLength": 1},
                 "table": {"type": "object", "additionalProperties": cells, "minProperties": 1},
             },
-        }  # type: Dict[str, Any]
+        }
         inputs = {"oneOf": [item, {"type": "array", "items": item, "minItems": 1}]}
-        return {"type": "object", "required": ["inputs"], "additionalProperties": False,
-                "properties": {"inputs": inputs, "parameters": parameters.schema(PARAMETERS)}}
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {"inputs": inputs, "parameters": parameters.schema(PARAMETERS)},
+        }
 
     def examples(self) -> List[Dict[str, Any]]:
         """See Service."""
@@ -95,19 +101,32 @@ class TableQuestionAnswering(Service):
 def checked(item: Any) -> Dict[str, Any]:
     """A question and a table of columns of equal length, every cell a string."""
     if not isinstance(item, dict) or set(item) != {"query", "table"}:
-        raise RequestError("unsupported_value", 'an input must be {"query": "...", "table": {"column": ["cell"]}}')
+        raise RequestError(
+            "unsupported_value", 'an input must be {"query": "...", "table": {"column": ["cell"]}}'
+        )
     query, table = item["query"], item["table"]
     if not isinstance(query, str) or not query.strip():
         raise RequestError("unsupported_value", '"query" must be a string that is not empty')
     if isinstance(table, list) and table and all(isinstance(line, dict) for line in table):
         table = {name: [line.get(name, "") for line in table] for name in table[0]}
-    if not isinstance(table, dict) or not table or not all(isinstance(column, list) for column in table.values()):
+    if (
+        not isinstance(table, dict)
+        or not table
+        or not all(isinstance(column, list) for column in table.values())
+    ):
         raise RequestError("unsupported_value", '"table" must be an object of columns, each a list of cells')
     lengths = sorted({len(column) for column in table.values()})
     if len(lengths) != 1 or not lengths[0]:
-        raise RequestError("unsupported_value", "the table's columns must be of one length and not empty; they have "
-                           "{} cells".format(" and ".join(map(str, lengths))))
-    return {"query": query, "table": {name: [cell(value) for value in column] for name, column in table.items()}}
+        raise RequestError(
+            "unsupported_value",
+            "the table's columns must be of one length and not empty; they have {} cells".format(
+                " and ".join(map(str, lengths))
+            ),
+        )
+    return {
+        "query": query,
+        "table": {name: [cell(value) for value in column] for name, column in table.items()},
+    }
 
 
 def cell(value: Any) -> str:

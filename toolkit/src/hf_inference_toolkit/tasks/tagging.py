@@ -15,8 +15,12 @@ class TokenClassification(TextTask):
     """A label for each token that is not `O`, or for each group of tokens; offsets count characters of the text."""
 
     parameters = (
-        Parameter("aggregation_strategy", "string", "how tokens become entities",
-                  choices=("none", "simple", "first", "average", "max")),
+        Parameter(
+            "aggregation_strategy",
+            "string",
+            "how tokens become entities",
+            choices=("none", "simple", "first", "average", "max"),
+        ),
         Parameter("ignore_labels", "strings", "labels to leave out; O by default"),
         Parameter("grouped_entities", "boolean", "the older name of aggregation_strategy simple"),
         Parameter("ignore_subwords", "boolean", "with grouped_entities: aggregation_strategy first"),
@@ -41,7 +45,9 @@ class TokenClassification(TextTask):
         encoding, was_cut = self.tokens(item, None, options, **how)
         return Encoded([row(encoding)], was_cut, encoding)
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """The entities of one text."""
         strategy = options.get("aggregation_strategy", "none")
         scores = softmax(outputs[0]["logits"].astype(numpy.float64))
@@ -52,8 +58,9 @@ class TokenClassification(TextTask):
             words = [[token] for token in tokens] if strategy == "simple" else by_word(tokens)
             entities = self._grouped([self._word(word, strategy) for word in words])
         ignored = options["ignore_labels"]
-        return [entity for entity in entities
-                if entity.get("entity", entity.get("entity_group")) not in ignored]
+        return [
+            entity for entity in entities if entity.get("entity", entity.get("entity_group")) not in ignored
+        ]
 
     def _tokens(self, text: str, encoding: Any, scores: Any) -> List[Entity]:
         offsets = encoding.get("offset_mapping")
@@ -69,8 +76,16 @@ class TokenClassification(TextTask):
                 is_subword = self._continues(text, word, start, end)
                 if number == self.tokenizer.unk_token_id:
                     word, is_subword = text[start:end], False
-            tokens.append({"scores": token_scores, "index": index, "word": word, "start": start, "end": end,
-                           "is_subword": is_subword})
+            tokens.append(
+                {
+                    "scores": token_scores,
+                    "index": index,
+                    "word": word,
+                    "start": start,
+                    "end": end,
+                    "is_subword": is_subword,
+                }
+            )
         return tokens
 
     def _continues(self, text: str, word: str, start: int, end: int) -> bool:
@@ -78,12 +93,18 @@ class TokenClassification(TextTask):
         backend = getattr(self.tokenizer, "_tokenizer", None)
         if backend is not None and getattr(backend.model, "continuing_subword_prefix", None):
             return len(word) != end - start
-        return start > 0 and " " not in text[start - 1:start + 1]
+        return start > 0 and " " not in text[start - 1 : start + 1]
 
     def _single(self, token: Entity) -> Entity:
         label, score = self._best(token["scores"])
-        return {"entity": label, "score": score, "index": token["index"], "word": token["word"],
-                "start": token["start"], "end": token["end"]}
+        return {
+            "entity": label,
+            "score": score,
+            "index": token["index"],
+            "word": token["word"],
+            "start": token["start"],
+            "end": token["end"],
+        }
 
     def _best(self, scores: Any) -> Tuple[str, float]:
         place = int(scores.argmax())
@@ -98,12 +119,16 @@ class TokenClassification(TextTask):
             scores = tokens[0]["scores"]
         label, score = self._best(scores)
         words = [token["word"] for token in tokens]
-        return {"entity": label, "score": score,
-                "word": words[0] if strategy == "simple" else self.tokenizer.convert_tokens_to_string(words),
-                "start": tokens[0]["start"], "end": tokens[-1]["end"]}
+        return {
+            "entity": label,
+            "score": score,
+            "word": words[0] if strategy == "simple" else self.tokenizer.convert_tokens_to_string(words),
+            "start": tokens[0]["start"],
+            "end": tokens[-1]["end"],
+        }
 
     def _grouped(self, entities: List[Entity]) -> List[Entity]:
-        groups = []  # type: List[List[Entity]]
+        groups: List[List[Entity]] = []
         for entity in entities:
             begins, tag = tag_of(entity["entity"])
             if groups and not begins and tag == tag_of(groups[-1][-1]["entity"])[1]:
@@ -124,7 +149,7 @@ class TokenClassification(TextTask):
 
 def by_word(tokens: List[Entity]) -> List[List[Entity]]:
     """Tokens in groups of one word each."""
-    words = []  # type: List[List[Entity]]
+    words: List[List[Entity]] = []
     for token in tokens:
         if words and token["is_subword"]:
             words[-1].append(token)

@@ -15,8 +15,17 @@ TOKENS_A_PASS = 4096
 # A tokenizer that knows no limit says a very large number.
 NO_LIMIT = 1000000
 # These begin to count positions after the padding token's.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "ibert", "luke",
-                    "data2vec-text")
+OFFSET_POSITIONS = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "ibert",
+    "luke",
+    "data2vec-text",
+)
 # These have no table of positions that could end: their config's number is only what they were trained on.
 RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
 
@@ -32,10 +41,10 @@ class Encoded(NamedTuple):
 class TextTask(Service):
     """A task of ours. Subclasses say how an item becomes rows, and how rows' outputs become an answer."""
 
-    parameters = ()  # type: Sequence[Parameter]
+    parameters: Sequence[Parameter] = ()
     # What the warm-up asks, and the reference document's request where it is another one.
-    sample = {"inputs": "I like you."}  # type: Dict[str, Any]
-    documented = None  # type: Optional[Dict[str, Any]]
+    sample: Dict[str, Any] = {"inputs": "I like you."}
+    documented: Optional[Dict[str, Any]] = None
 
     def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
         super().__init__(task.asked, facts)
@@ -57,7 +66,9 @@ class TextTask(Service):
         """An item's rows."""
         raise NotImplementedError
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]) -> Any:
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
         """An item's answer from the outputs of its rows, in their order and without padding."""
         raise NotImplementedError
 
@@ -105,7 +116,7 @@ class TextTask(Service):
 
     def run(self, rows: List[Row], options: Dict[str, Any]) -> Iterator[Any]:
         """The outputs of rows in their order; rows of like length go through the model together."""
-        outputs = [None] * len(rows)  # type: List[Any]
+        outputs: List[Any] = [None] * len(rows)
         for group in by_length(rows):
             arrays = self.runtime.forward([rows[index] for index in group], self.pad)
             for place, index in enumerate(group):
@@ -126,7 +137,9 @@ class TextTask(Service):
             raise RequestError(
                 "unprocessable", "an input has {} tokens, and the model takes {}".format(count, self.limit)
             )
-        return encoding, bool(may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair))
+        return encoding, bool(
+            may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair)
+        )
 
     def _was_cut(self, encoding: Any, text: str, pair: Any) -> bool:
         if encoding.encodings:
@@ -136,7 +149,9 @@ class TextTask(Service):
 
     def warm_up(self, check: Check) -> None:
         """The task's sample must be answered, and the answer must be one that can be written."""
-        prediction = self.predict(Request(self.sample["inputs"], self.sample.get("parameters", {}), []), check)
+        prediction = self.predict(
+            Request(self.sample["inputs"], self.sample.get("parameters", {}), []), check
+        )
         self.write(prediction.value, "application/json")
 
     def schema(self) -> Dict[str, Any]:
@@ -169,7 +184,7 @@ def row(encoding: Any) -> Row:
 def by_length(rows: Sequence[Row]) -> Iterable[List[int]]:
     """Indices of rows in groups of like length, each within the budget of tokens."""
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
-    group = []  # type: List[int]
+    group: List[int] = []
     for index in order:
         if group and (len(group) + 1) * len(rows[index]["input_ids"]) > TOKENS_A_PASS:
             yield group

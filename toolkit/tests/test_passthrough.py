@@ -1,0 +1,101 @@
+"""Tasks that are the installed transformers' own: images, sounds, and what is said when they cannot be."""
+
+import base64
+import io
+import wave
+from pathlib import Path
+
+import pytest
+import serving
+import tiny
+
+from hf_inference_toolkit.loading import load_model
+
+pytest.importorskip("transformers", minversion="4.30")
+if tiny.FRAMEWORK != "pt":
+    pytest.skip("shown on PyTorch", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def looker(tmp_path_factory):
+    """A model that classifies images."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("images")
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=16,
+        **tiny.labels("cat", "dog"),
+    )
+    tiny.seed()
+    transformers.ViTForImageClassification(config).save_pretrained(str(folder))
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}'
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory):
+    """A model that classifies sounds."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("sounds")
+    config = transformers.Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(16, 16),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        classifier_proj_size=16,
+        **tiny.labels("yes", "no"),
+    )
+    tiny.seed()
+    transformers.Wav2Vec2ForSequenceClassification(config).save_pretrained(str(folder))
+    (folder / "preprocessor_config.json").write_text(
+        '{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "sampling_rate": 16000, '
+        '"padding_value": 0.0, "do_normalize": true, "return_attention_mask": false}'
+    )
+    return folder
+
+
+def test_images_come_as_bytes_or_base64_and_never_as_addresses(looker):
+    """image/png as the body, base64 in JSON; a path or an address is refused, not opened."""
+    image = pytest.importorskip("PIL.Image")
+    out = io.BytesIO()
+    image.new("RGB", (40, 40), "red").save(out, format="PNG")
+    with serving.serve(load_model, model_dir=str(looker)) as server:
+        plain = server.post(out.getvalue(), {"Content-Type": "image/png"})
+        assert plain.status == 200, plain.body
+        assert {label["label"] for label in plain.json} == {"cat", "dog"}
+        encoded = base64.b64encode(out.getvalue()).decode()
+        assert server.post({"inputs": encoded}).json == plain.json
+        assert server.post({"inputs": [encoded], "parameters": {"top_k": 1}}).json == [plain.json[:1]]
+        for address in ("http://127.0.0.1:1/a.png", "/etc/passwd", "file:///etc/passwd", str(Path(__file__))):
+            assert server.post({"inputs": address}).status == 400
+        assert server.post(b"no image", {"Content-Type": "image/png"}).status == 400
+        assert server.post({"inputs": encoded, "parameters": {"num_workers": 4}}).status == 400
+
+
+def test_sounds_come_as_wav(listener):
+    """audio/wav as the body."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(b"\x01\x02" * 8000)
+    with serving.serve(load_model, model_dir=str(listener), task="audio-classification") as server:
+        reply = server.post(out.getvalue(), {"Content-Type": "audio/wav"})
+        assert reply.status == 200, reply.body
+        assert {label["label"] for label in reply.json} == {"yes", "no"}
+        assert server.post(b"RIFF....", {"Content-Type": "audio/wav"}).status == 400
