@@ -28,15 +28,18 @@ from hfdlc.state import State, write_whole
 ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
 PATIENCE = 5  # seconds that a registry has to answer
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
-LAYOUT = "1"  # raised when what a bootstrapped base looks like is changed here
+LAYOUT = "2"  # raised when what a bootstrapped base looks like is changed here
 EPOCH = "1577836800"
-# Nothing of the building machine stays: its mirror, its name, what apt and the linker remember.
+# Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
 CLEAN = (
     'printf "# This base has no package source; add one to install packages.\\n" > "$1/etc/apt/sources.list"',
     'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
     'rm -rf "$1"/etc/apt/sources.list.d/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*',
-    'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/usr/share/info/*',
+    'find "$1/usr/share/doc" -type f ! -name copyright -delete',
+    'find "$1/usr/share/doc" -mindepth 1 -type d -empty -delete',
+    'rm -rf "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/usr/share/info/*',
     'rm -f "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/ldconfig/aux-cache "$1"/etc/hostname',
+    'rm -f "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old',
     ': > "$1/etc/resolv.conf"; : > "$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"',
 )
 
@@ -168,6 +171,8 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
     argv += [f"--include={package}" for package in bootstrap.packages]
     argv += [f"--aptopt={line}" for line in apt.network_settings()]
     argv += [f"--customize-hook={line}" for line in CLEAN]
+    # What CLEAN removes would be made again, owned by whoever apt could become in the state folder.
+    argv += ["--skip=cleanup/apt"]
     argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
     # What it unpacks in between is as large as the base.
     own = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
