@@ -1,17 +1,26 @@
 """Containers that are gone when they have done their work, however that ends."""
 
 import os
+import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from docker.errors import ImageNotFound
+from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from hfdlc import engine as engines
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 
-LABEL = "io.hfdlc.run"  # a container of ours says which process started it
+# A container or volume of ours says which process made it, and on which machine.
+LABEL, MACHINE = "io.hfdlc.run", "io.hfdlc.machine"
+Volumes = Mapping[str, Mapping[str, str]]  # name -> bind, mode
+
+
+def labels() -> dict[str, str]:
+    """What is written on everything that does not outlive this process."""
+    return {LABEL: str(os.getpid()), MACHINE: platform.node()}
 
 
 @contextmanager
@@ -21,7 +30,7 @@ def started(
     engine: Engine,
     *,
     environment: Mapping[str, str] | None = None,
-    volumes: Mapping[str, Mapping[str, str]] | None = None,
+    volumes: Volumes | None = None,
     entrypoint: list[str] | None = None,
 ) -> Iterator[Container]:
     """Run an image without any network; speak to it by `exec`.
@@ -29,33 +38,62 @@ def started(
     Raises HfdlcError where there is no such image.
     """
     try:
-        container = engines.client(engine).containers.run(
+        container = engines.client(engine).containers.create(
             image,
             command,
-            detach=True,
             entrypoint=entrypoint,
             network_mode="none",
             environment=dict(environment or {}),
             volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
-            labels={LABEL: str(os.getpid())},
+            labels=labels(),
         )
     except ImageNotFound as error:
         raise HfdlcError(
             "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
         ) from error
     try:
+        container.start()
         yield container
     finally:
         container.remove(force=True, v=True)
 
 
 @contextmanager
-def idle(
-    image: str, engine: Engine, volumes: Mapping[str, Mapping[str, str]] | None = None
-) -> Iterator[Container]:
+def idle(image: str, engine: Engine, volumes: Volumes | None = None) -> Iterator[Container]:
     """A container of the image that does nothing, for looking inside."""
     with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes) as container:
         yield container
+
+
+@contextmanager
+def volume(engine: Engine) -> Iterator[str]:
+    """The name of a folder in the engine that containers can share; the engine may be on another machine."""
+    made = engines.client(engine).volumes.create(labels=labels())
+    try:
+        yield str(made.name)
+    finally:
+        made.remove(force=True)
+
+
+def remove_strays(engine: Engine) -> list[str]:
+    """Remove what a process of this machine left that was killed before it could; give the names."""
+    client = engines.client(engine)
+    wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
+    removed = []
+    for container in client.containers.list(all=True, filters=wanted):
+        if not Path("/proc", container.labels[LABEL]).exists():
+            removed.append(str(container.name))
+            _remove(container)
+    for left in client.volumes.list(filters=wanted):
+        if not Path("/proc", left.attrs["Labels"][LABEL]).exists():
+            removed.append(str(left.name))
+            left.remove(force=True)
+    return removed
+
+
+def _remove(container: Container) -> None:
+    with suppress(NotFound):  # another process was faster
+        container.remove(force=True, v=True)
 
 
 def python(container: Container, script: str) -> str:
@@ -66,7 +104,9 @@ def python(container: Container, script: str) -> str:
     status, output = container.exec_run(["python", "-c", script], demux=True)
     out, err = output if isinstance(output, tuple) else (b"", b"")
     if status:
-        tail = "\n".join(f"    {line}" for line in (err or b"").decode(errors="replace").splitlines()[-8:])
+        tail = "\n".join(
+            f"    {line}" for line in (err or out or b"").decode(errors="replace").splitlines()[-8:]
+        )
         raise HfdlcError(
             f"a script failed inside the container\n{tail}", where=str(container.attrs["Config"]["Image"])
         )

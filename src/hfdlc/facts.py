@@ -1,12 +1,16 @@
 """Facts: what is read inside a built image."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from docker.errors import ImageNotFound
+from docker.models.containers import Container
 from docker.models.images import Image
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from hfdlc import containers
 from hfdlc import engine as engines
@@ -14,34 +18,55 @@ from hfdlc.cells import Cell
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 
-# Runs inside the image, on every Python from 3.6 on.
+# Runs inside the image, on every Python from 3.6 on and with nothing but its standard library. Frameworks say
+# what they were built for in a small file of their own: they are not imported, which would take seconds.
 SCRIPT = """
-import json, sys
-try:
-    from importlib.metadata import distributions
-    packages = {d.metadata["Name"]: d.version for d in distributions()}
-except ImportError:  # Python 3.6 and 3.7
-    import pkg_resources
-    packages = {d.project_name: d.version for d in pkg_resources.working_set}
-release = dict(
-    line.strip().replace('"', "").split("=", 1) for line in open("/etc/os-release") if "=" in line
-)
-framework, cuda = %(module)r, None
-if framework == "torch":
-    import torch
-    version, cuda = torch.__version__, torch.version.cuda
-else:
-    import tensorflow
-    version = tensorflow.__version__
-    cuda = tensorflow.sysconfig.get_build_info().get("cuda_version")
+import json, os, sys
+from importlib.util import find_spec
+
+def headers(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.strip():
+                return
+            name, _, value = line.partition(":")
+            yield name, value.strip()
+
+def packages():
+    for folder in filter(os.path.isdir, sys.path):
+        for entry in sorted(os.listdir(folder)):
+            file = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}.get(os.path.splitext(entry)[1])
+            path = os.path.join(folder, entry, file or "")
+            path = path if os.path.isfile(path) else os.path.join(folder, entry)
+            if file and os.path.isfile(path):
+                found = dict(headers(path))
+                yield found["Name"], found["Version"]
+
+def said(module, file):
+    spec, scope = find_spec(module), {}
+    if spec and spec.origin:
+        with open(os.path.join(os.path.dirname(spec.origin), file), encoding="utf-8") as text:
+            exec(text.read(), scope)
+    return scope
+
+with open("/etc/os-release", encoding="utf-8") as file:
+    release = dict(line.strip().replace('"', "").split("=", 1) for line in file if "=" in line)
+cuda = said("torch", "version.py").get("cuda")
+build = said("tensorflow", "python/platform/build_info.py").get("build_info", {})
 print(json.dumps({
-    "python": "%%d.%%d" %% sys.version_info[:2],
-    "framework_version": version,
-    "cuda": cuda,
+    "python": "%d.%d" % sys.version_info[:2],
+    "cuda": cuda or build.get("cuda_version"),
     "os": release["ID"] + release["VERSION_ID"],
-    "packages": packages,
+    "packages": list(packages()),
 }))
 """
+# The packages that a framework comes in.
+FRAMEWORKS = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")}
+# What Dockerfiles do without making a layer, as a history writes it, also the one of Docker's first builder.
+WITHOUT_LAYER = re.compile(
+    r"(/bin/sh -c #\(nop\) +)?"
+    r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +82,7 @@ class Facts:
     """What an image is, whatever its tag says."""
 
     python: str  # 3.11
-    framework_version: str  # 2.13.0+cpu
+    framework_version: str | None  # 2.13.0; `packages` has its local part too
     transformers_version: str | None
     toolkit_version: str | None
     cuda: str | None  # as in a tag: cu130
@@ -65,7 +90,7 @@ class Facts:
     size: int  # bytes, uncompressed
     layers: tuple[Layer, ...]
     digest: str
-    packages: dict[str, str]  # canonical name -> version
+    packages: dict[str, str]  # canonical name -> version; what is there twice has both, comma between
 
     def json(self) -> dict[str, Any]:
         """The documented keys of `hfdlc facts --json`; they stay what they are."""
@@ -96,27 +121,44 @@ def image_of(name: str, engine: Engine) -> Image:
 def read(cell: Cell, engine: Engine, image: str | None = None) -> Facts:
     """Start a container of the cell's image (or of another one) and look.
 
-    Raises HfdlcError where there is no such image, or its framework does not import.
+    Raises HfdlcError where there is no such image, or no Python in it.
     """
-    built = image_of(image or cell.id, engine)
     with containers.idle(image or cell.id, engine) as container:
-        inside = json.loads(containers.python(container, SCRIPT % {"module": cell.module}))
-    layers = tuple(_layers(built))
-    packages: dict[str, str] = {
-        canonicalize_name(name): version for name, version in inside["packages"].items()
-    }
+        return look(cell, container, image_of(image or cell.id, engine))
+
+
+def look(cell: Cell, container: Container, image: Image) -> Facts:
+    """Read the facts of an image in a container of it."""
+    inside = json.loads(containers.python(container, SCRIPT))
+    packages = _by_name(inside["packages"])
+    framework = next((packages[name] for name in FRAMEWORKS[cell.framework] if name in packages), None)
+    sizes = [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
+    layers = pair(sizes, image.attrs["RootFS"]["Layers"])
     return Facts(
         python=inside["python"],
-        framework_version=inside["framework_version"],
+        framework_version=_public(framework),
         transformers_version=packages.get("transformers"),
         toolkit_version=packages.get("hf-inference-toolkit"),
         cuda=cuda_tag(inside["cuda"]),
         os=inside["os"],
         size=sum(layer.size for layer in layers),
         layers=layers,
-        digest=str(built.id),
+        digest=str(image.id),
         packages=packages,
     )
+
+
+def _by_name(found: Sequence[tuple[str, str]]) -> dict[str, str]:
+    packages: dict[str, str] = {}
+    for name, version in found:
+        known = packages.get(canonicalize_name(name))
+        packages[canonicalize_name(name)] = f"{known}, {version}" if known else version
+    return packages
+
+
+def _public(version: str | None) -> str | None:
+    """A version as a tag writes it, without `+cpu`."""
+    return version and (Version(version).public if "," not in version else version)
 
 
 def cuda_tag(version: str | None) -> str | None:
@@ -124,11 +166,15 @@ def cuda_tag(version: str | None) -> str | None:
     return "cu" + "".join(version.split(".")[:2]) if version else None
 
 
-def _layers(image: Image) -> list[Layer]:
-    """The layers from the base up; the history tells their sizes, and has steps without a layer too."""
-    sizes = [step["Size"] for step in reversed(image.history())]
-    digests = image.attrs["RootFS"]["Layers"]
-    with_layer = [size for size in sizes if size] if len(sizes) != len(digests) else sizes
-    # An empty layer cannot be told from a step without one: it counts as nothing.
-    padded = with_layer + [0] * (len(digests) - len(with_layer))
-    return [Layer(digest, size) for digest, size in zip(digests, padded, strict=False)]
+def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:
+    """Give each layer the size that the history has for it, both from the base up.
+
+    A history has steps without a layer too, and does not mark them.
+    Raises HfdlcError where they do not tally.
+    """
+    sizes = [size for step, size in steps if size or not WITHOUT_LAYER.match(step)]
+    while len(sizes) > len(digests) and 0 in sizes:  # a WORKDIR that was there already made no layer
+        sizes.remove(0)
+    if len(sizes) != len(digests):
+        raise HfdlcError(f"the engine tells {len(digests)} layers, and the sizes of {len(sizes)}")
+    return tuple(Layer(digest, size) for digest, size in zip(digests, sizes, strict=True))
