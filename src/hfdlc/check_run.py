@@ -1,5 +1,7 @@
 """Running the checks of an image, and remembering what they showed for its digest."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,8 @@ import pytest
 
 from hfdlc import containers, facts
 from hfdlc.cells import Cell
-from hfdlc.checks.subject import Subject
+from hfdlc.checks import secrets
+from hfdlc.checks.subject import Machine, Subject
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.machine import PackageSources
@@ -20,6 +23,8 @@ from hfdlc.project import Project
 from hfdlc.state import State, write_whole
 
 CHECKS = Path(__file__).parent / "checks"
+# Of pytest only what the checks need: nothing of the caller's configuration, nothing on the screen.
+QUIET = ("terminal", "cacheprovider", "testinfra", "hypothesispytest", "faulthandler", "junitxml", "logging")
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Report:
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # check -> what it said
     not_run: dict[str, str] = field(default_factory=dict)  # check -> why
+    checks: str = ""  # the digest of the checks themselves
 
     def json(self) -> dict[str, Any]:
         """The same, for programs."""
@@ -44,14 +50,14 @@ class _Plugin:
     def __init__(self, subject: Subject, report: Report) -> None:
         self._subject, self._report = subject, report
 
-    @pytest.fixture(scope="session")
-    def subject(self) -> Subject:
-        """The image under test."""
-        return self._subject
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give each check the image under test; its id carries the cell's."""
+        cell = self._subject.cell
+        metafunc.parametrize("subject", [self._subject], ids=[cell.id], scope="session")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take down one outcome; a failure while setting up counts as one."""
-        name = report.nodeid.rpartition("/")[2].replace(".py::", ": ")
+        name = _name(report.nodeid, self._subject.cell)
         if report.skipped:
             self._report.not_run[name] = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
         elif report.failed:
@@ -63,6 +69,12 @@ class _Plugin:
         """A module of checks that does not import is a failure, never nothing."""
         if report.failed:
             self._report.failed[report.nodeid] = str(report.longrepr)
+
+
+def _name(nodeid: str, cell: Cell) -> str:
+    """A check's name in a report, which has said the cell: `test_inference: test_round_trip[fill-mask]`."""
+    name = nodeid.rpartition("/")[2].replace(".py::", ": ")
+    return name.replace(f"[{cell.id}]", "").replace(f"{cell.id}-", "").replace(f"-{cell.id}", "")
 
 
 def _said(report: pytest.TestReport) -> str:
@@ -87,30 +99,50 @@ def subject(
 ) -> Iterator[Subject]:
     """The cell's image (or another one, held against the same cell), with a container to look into."""
     name = image or cell.id
-    read = facts.read(cell, engine, name)
+    built = facts.image_of(name, engine)
+    containers.remove_strays(engine)
+    machine = Machine(sources, secrets.apt(), secrets.public())
     with containers.idle(name, engine) as container:
-        yield Subject(cell, project.matrix, project.root, state, engine, name, read, container, sources)
+        read = facts.look(cell, container, built)
+        yield Subject(cell, project.root, state, engine, name, read, container, machine)
 
 
 def run(about: Subject, *, only: str | None = None) -> Report:
-    """Run the checks of the subject's cell; `only` names some of them, as pytest's -k does."""
-    report = Report(about.cell.id, about.facts.digest, datetime.now(UTC).isoformat(timespec="seconds"))
-    arguments = [str(module) for module in modules(about.cell)]
-    # Nothing of the caller's pytest configuration, and nothing on the screen: the report is the outcome.
-    arguments += ["--rootdir", str(CHECKS), "-c", "/dev/null", "-p", "no:terminal", "-p", "no:cacheprovider"]
-    pytest.main([*arguments, *(["-k", only] if only else [])], plugins=[_Plugin(about, report)])
+    """Run the checks of the subject's cell; `only` names some of them, as pytest's -k does.
+
+    Raises KeyboardInterrupt on Ctrl-C, and HfdlcError where the checks did not come to their end or are none.
+    """
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    report = Report(about.cell.id, about.facts.digest, date, checks=checks())
+    files = modules(about.cell)
+    arguments = [f"--rootdir={files[0].parent}", "-c/dev/null", "--import-mode=importlib"]
+    arguments += [*(f"-pno:{plugin}" for plugin in QUIET), *(["-k", only] if only else [])]
+    status = pytest.main([*arguments, *map(str, files)], plugins=[_Plugin(about, report)])
+    if status == pytest.ExitCode.INTERRUPTED and not report.failed:
+        raise KeyboardInterrupt
     if not (report.passed or report.failed or report.not_run):
         raise HfdlcError(f"no check was run on {about.cell.id}", where=only or "")
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not report.failed:
+        raise HfdlcError(
+            f"the checks of {about.cell.id} did not come to their end: pytest ended with {status}"
+        )
     return report
 
 
 def remembered(digest: str, state: State) -> Report | None:
-    """What the checks showed for this very digest, if they all passed."""
-    file = _record(digest, state)
-    if not file.is_file():
+    """What these very checks showed for this very digest, if they all passed."""
+    try:
+        report = Report(**json.loads(_record(digest, state).read_text()))
+    except (OSError, ValueError, TypeError):  # none, or of another version of this program
         return None
-    report = Report(**json.loads(file.read_text()))
-    return None if report.failed else report
+    return None if report.failed or report.checks != checks() else report
+
+
+@functools.cache
+def checks() -> str:
+    """Changes with the checks: what an older one has shown counts no more."""
+    text = b"".join(file.read_bytes() for file in sorted(CHECKS.glob("*.py")))
+    return "sha256:" + hashlib.sha256(text).hexdigest()
 
 
 def remember(report: Report, state: State) -> None:

@@ -3,22 +3,37 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from docker.errors import APIError
 from docker.models.containers import Container
+from docker.models.images import Image
 from testinfra.host import Host
 
 from hfdlc import containers, facts, lock
 from hfdlc.cells import Cell
-from hfdlc.checks import backend
+from hfdlc.checks import backend, secrets
+from hfdlc.checks.secrets import Apt, Public
 from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError
 from hfdlc.facts import Facts
 from hfdlc.machine import PackageSources
-from hfdlc.matrix import Matrix
 from hfdlc.state import State
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the building machine is configured with, and what of it everybody has."""
+
+    sources: PackageSources
+    apt: Apt = field(default_factory=Apt)
+    public: Public = field(default_factory=Public)
+
+    def needles(self) -> dict[bytes, str]:
+        """What must not stay in an image, each with what it is."""
+        return secrets.needles(self.sources, self.apt, self.public)
 
 
 @dataclass(frozen=True)
@@ -26,14 +41,18 @@ class Subject:
     """An image under test."""
 
     cell: Cell
-    matrix: Matrix
     root: Path
     state: State
     engine: Engine
     image: str
     facts: Facts
     container: Container  # it does nothing; commands are run in it
-    sources: PackageSources
+    machine: Machine
+
+    @property
+    def built(self) -> Image:
+        """The image in the engine."""
+        return facts.image_of(self.image, self.engine)
 
     @property
     def host(self) -> Host:
@@ -43,7 +62,7 @@ class Subject:
     @property
     def config(self) -> dict[str, Any]:
         """The image's configuration: entry point, command, environment, labels."""
-        config: dict[str, Any] = facts.image_of(self.image, self.engine).attrs["Config"]
+        config: dict[str, Any] = self.built.attrs["Config"]
         return config
 
     @property
@@ -62,20 +81,23 @@ class Subject:
         return containers.python(self.container, script)
 
     @contextmanager
-    def serving(self, task: str, model_script: str) -> Iterator[Container]:
-        """A container that runs the image as it is meant to run, on a model that the script makes inside it.
-
-        The script finds the folder for the model in `folder`.
-        """
-        with TemporaryDirectory(dir=self.state.folder("tmp")) as folder:
-            mount = {folder: {"bind": "/opt/ml/model", "mode": "rw"}}
+    def model(self, script: str) -> Iterator[str]:
+        """A volume with a model that a script makes inside; it finds the folder for it in `folder`."""
+        with containers.volume(self.engine) as volume:
+            mount = {volume: {"bind": "/opt/ml/model", "mode": "rw"}}
             with containers.idle(self.image, self.engine, mount) as maker:
-                containers.python(maker, f"folder = '/opt/ml/model'\n{model_script}")
-            mount[folder]["mode"] = "ro"
-            with containers.started(
-                self.image, ["serve"], self.engine, environment={"HF_TASK": task}, volumes=mount
-            ) as container:
-                yield container
+                containers.python(maker, f"folder = '/opt/ml/model'\n{script}")
+            yield volume
+
+    @contextmanager
+    def serving(self, task: str, model: str) -> Iterator[Container]:
+        """A container that runs the image as it is meant to run, on the model of a volume."""
+        mount = {model: {"bind": "/opt/ml/model", "mode": "ro"}}
+        settings = {"HF_TASK": task}
+        with containers.started(
+            self.image, ["serve"], self.engine, environment=settings, volumes=mount
+        ) as container:
+            yield container
 
 
 REQUEST = """
@@ -95,17 +117,25 @@ def ask(path, body=None):
 
 
 def wait_until_ready(container: Container) -> None:
-    """Until /ping answers 200; an AssertionError with the last answer and the log where it never does."""
+    """Until /ping answers 200; before, it may only refuse or answer 503.
+
+    Raises AssertionError with the last answer and the log where it does not.
+    """
     script = """
+seen = []
 for _ in range(1200):
     status, text = ask("/ping")
-    if status == 200:
+    seen = seen if [status, text] in seen else seen + [[status, text]]
+    if status not in (0, 503):
         break
     time.sleep(0.1)
-print(status, text)
+print(json.dumps(seen))
 """
-    told = containers.python(container, REQUEST + script).strip()
-    assert told.startswith("200"), f"/ping answers {told}\n{container.logs(tail=10).decode()}"
+    try:
+        told = json.loads(containers.python(container, REQUEST + script))[-1]
+    except (APIError, HfdlcError) as error:
+        told = [0, str(error)]
+    assert told[0] == 200, f"/ping answers {told}\n{container.logs(tail=10).decode(errors='replace')}"
 
 
 def invoke(container: Container, body: dict[str, Any]) -> tuple[int, Any]:

@@ -1,5 +1,6 @@
 """What holds for inference images: a request is answered, by the image as it is meant to run."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
 """
 
 
+@pytest.fixture(scope="session")
+def model(subject: Subject) -> Iterator[str]:
+    """A volume with the small model."""
+    with subject.model(MODEL) as volume:
+        yield volume
+
+
 def _is_classified(answer: Any) -> bool:
     (best,) = answer
     return best["label"] in ("NEGATIVE", "POSITIVE") and 0.5 <= best["score"] <= 1
@@ -39,20 +47,22 @@ def _is_embedded(answer: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("task", "is_right"), [("text-classification", _is_classified), ("feature-extraction", _is_embedded)]
+    ("task", "is_right"),
+    [("text-classification", _is_classified), ("feature-extraction", _is_embedded)],
+    ids=["text-classification", "feature-extraction"],
 )
-def test_round_trip(subject: Subject, task: str, is_right: Any) -> None:
+def test_round_trip(subject: Subject, model: str, task: str, is_right: Any) -> None:
     """The image serves a model that was made inside it: /ping becomes 200, /invocations answers."""
-    with subject.serving(task, MODEL) as container:
+    with subject.serving(task, model) as container:
         wait_until_ready(container)
         status, answer = invoke(container, {"inputs": "a container works"})
     assert status == 200, answer
     assert is_right(answer), answer
 
 
-def test_the_server_is_process_1(subject: Subject) -> None:
+def test_the_server_is_process_1(subject: Subject, model: str) -> None:
     """SIGTERM ends the server with exit code 0, within the 30 seconds that SageMaker gives."""
-    with subject.serving("text-classification", MODEL) as container:
+    with subject.serving("text-classification", model) as container:
         wait_until_ready(container)
         container.kill("SIGTERM")
         assert container.wait(timeout=30)["StatusCode"] == 0
