@@ -1,6 +1,7 @@
 """Packages of the distribution, fetched into a folder and unpacked there; nothing is installed."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from hfdlc.state import State
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 RELEASES = ("bookworm", "trixie")
+ALIASES = ("stable", "oldstable")  # how a source may call the machine's release
 ARCHIVES = ("", "-updates", "-security")  # what a suite's name ends with in each
 
 Packages = Mapping[str, Sequence[str]]  # by the suite that they are taken from
@@ -54,11 +56,14 @@ def release(os_release: Path = Path("/etc/os-release")) -> Release:
     Raises HfdlcError on anything but Debian 12 and 13, or where apt has no source.
     """
     name = codename(os_release)
-    told = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)"]).stdout
-    targets = {words[1]: words[0] for words in map(str.split, told.splitlines()) if len(words) == 2}
-    if name not in targets:
+    # Says where apt would fetch from, and fetches nothing; `indextargets` is silent where lists are empty.
+    told = run(["apt-get", "update", "--print-uris"]).stdout
+    found = re.findall(r"^'(\S+)/dists/([^/\s]+)/InRelease'", told, re.MULTILINE)
+    archives = {suite: uri for uri, suite in found}
+    own = next((suite for suite in (name, *ALIASES) if suite in archives), None)
+    if not own:
         raise HfdlcError(f"apt has no source for {name}", then="mend /etc/apt/sources.list")
-    return Release(name, tuple((end, targets[name + end]) for end in ARCHIVES if name + end in targets))
+    return Release(name, tuple((end, archives[own + end]) for end in ARCHIVES if own + end in archives))
 
 
 def unpacked(packages: Packages, folder: Path) -> Path | None:

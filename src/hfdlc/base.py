@@ -28,7 +28,7 @@ from hfdlc.state import State, write_whole
 ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
 PATIENCE = 5  # seconds that a registry has to answer
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
-LAYOUT = "2"  # raised when what a bootstrapped base looks like is changed here
+LAYOUT = "3"  # raised when what a bootstrapped base looks like is changed here
 EPOCH = "1577836800"
 # Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
 CLEAN = (

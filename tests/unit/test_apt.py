@@ -12,7 +12,7 @@ from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.state import State
 
 BOOKWORM = 'ID=debian\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n'
-MIRROR = "http://mirror.example/debian/"
+MIRROR = "http://mirror.example/debian"
 PACKAGES = {"trixie": ("docker.io", "tini"), "bookworm": ("runc",)}
 
 
@@ -35,8 +35,11 @@ def answering(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_archives_are_the_machines_own(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Security updates are taken where the machine takes them; backports and strangers are not."""
     answering(
-        f"{MIRROR} bookworm\nhttp://safe.example/debian-security bookworm-security\n"
-        f"{MIRROR} bookworm-backports\nhttp://other.example nodistro\n",
+        f"'{MIRROR}/dists/bookworm/InRelease' mirror_InRelease 0 \n"
+        "'http://safe.example/debian-security/dists/bookworm-security/InRelease' safe_InRelease 0 \n"
+        f"'{MIRROR}/dists/bookworm-backports/InRelease' mirror_InRelease 0 \n"
+        "'http://other.example/dists/nodistro/InRelease' other_InRelease 0 \n"
+        f"'{MIRROR}/dists/bookworm/main/binary-amd64/Packages.xz' mirror_Packages 0 \n",
         monkeypatch,
     )
     release = apt.release(os_release)
@@ -46,6 +49,12 @@ def test_the_archives_are_the_machines_own(os_release: Path, monkeypatch: pytest
         f"deb [signed-by={apt.KEYRING}] {MIRROR} trixie main",
         f"deb [signed-by={apt.KEYRING}] {safe} trixie-security main",
     ]
+
+
+def test_a_source_may_call_the_release_stable(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the machine's own release all the same."""
+    answering(f"'{MIRROR}/dists/oldstable/InRelease' mirror_InRelease 0 \n", monkeypatch)
+    assert apt.release(os_release) == Release("bookworm", (("", MIRROR),))
 
 
 def test_a_machine_without_a_source_is_told(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
