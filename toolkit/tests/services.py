@@ -1,7 +1,6 @@
 """Services that need no model: what a server does with work can be seen without waiting for weights."""
 
 import threading
-import time
 
 from hf_inference_toolkit.service import Prediction, Service
 
@@ -28,16 +27,6 @@ class Echo(Service):
         if request.inputs == "huge":
             return Prediction("x" * 100000)
         return Prediction(request.inputs)
-
-
-class Busy(Service):
-    """Never gives the processor away for long: what Python code of a model's own may do."""
-
-    def predict(self, request, check):
-        ends = time.monotonic() + float(request.inputs)
-        while time.monotonic() < ends:
-            sum(range(1000))
-        return Prediction("done")
 
 
 class Fragile(Service):

@@ -13,18 +13,26 @@ from pathlib import Path
 import pytest
 
 PACKAGES = {
-    "3.6": ["starlette==0.14.2", "uvicorn==0.14.0", "httptools==0.2.0", "uvloop==0.14.0", "pytest<7.1"],
+    "3.6": [
+        "starlette==0.14.2",
+        "uvicorn==0.14.0",
+        "httptools==0.2.0",
+        "uvloop==0.14.0",
+        "numpy==1.19.5",
+        "pytest<7.1",
+    ],
     "3.7": [
         "starlette==0.15.0",
         "uvicorn==0.14.0",
         "httptools==0.2.0",
         "uvloop==0.15.2",
         "typing-extensions==3.7.4.3",
+        "numpy==1.19.5",
         "pytest<7.1",
         "importlib-metadata<5",
     ],
 }
-ROOM = ["test_serving.py", "test_settings.py", "test_user_code.py", "test_process.py"]
+ROOM = ["test_serving.py", "test_settings.py", "test_user_code.py"]
 
 
 def interpreter(version):
@@ -45,7 +53,6 @@ def interpreter(version):
     return None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", sorted(PACKAGES))
 def test_server_works_on_old_python(version, tmp_path):
     """The same tests, the same server, the packages of 2021."""
@@ -57,8 +64,16 @@ def test_server_works_on_old_python(version, tmp_path):
     room = tmp_path / "env"
     subprocess.run([python, "-m", "venv", str(room)], check=True)
     names = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
+    pip = str(room / "bin" / "pip")
+    # The pip that came with these Pythons chooses packages that they cannot import.
+    subprocess.run(
+        [pip, "install", "-q", "-U", "pip<22"],
+        env=names,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     installed = subprocess.run(
-        [str(room / "bin" / "pip"), "install", "-q", *PACKAGES[version]],
+        [pip, "install", "-q", *PACKAGES[version]],
         env=names,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -77,8 +92,8 @@ def test_server_works_on_old_python(version, tmp_path):
             "-p",
             "no:cacheprovider",
             *[str(here / name) for name in ROOM],
-            "--deselect",
-            str(here / "test_user_code.py") + "::test_hooks_around_the_standard_model",
+            "-k",
+            "not standard_model",
         ],
         env=names,
         cwd=str(here.parent),

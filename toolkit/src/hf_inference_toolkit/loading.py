@@ -24,11 +24,11 @@ def load_model(settings: Settings) -> Service:
 
 def load_standard(settings: Settings) -> Service:
     """The service of the model itself, without user code."""
-    _send_logs_to_ours()
+    folder = find_model(settings)
     runtime = framework.runtime(framework.installed())
-    folder = find_model(settings, runtime)
     config = read_config(folder)
     task = choose_task(settings, config)
+    _send_logs_to_ours()
     event(20, "loading", task=task.asked, folder=str(folder))
     from hf_inference_toolkit.tasks import building
 
@@ -43,7 +43,7 @@ def _send_logs_to_ours() -> None:
     logging.enable_propagation()
 
 
-def find_model(settings: Settings, runtime: framework.Runtime) -> Path:
+def find_model(settings: Settings) -> Path:
     """The model folder if there is a model in it, else HF_MODEL_ID as a local folder or from the hub."""
     folder = Path(settings.model_dir)
     if (folder / "config.json").is_file():
@@ -54,7 +54,7 @@ def find_model(settings: Settings, runtime: framework.Runtime) -> Path:
             if not (local / "config.json").is_file():
                 raise StartError("HF_MODEL_ID is {}, which holds no config.json".format(local))
             return local
-        return hub.download(settings, runtime.weights)
+        return hub.download(settings, framework.runtime(framework.installed()).weights)
     raise StartError(_no_model(folder))
 
 

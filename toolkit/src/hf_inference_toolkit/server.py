@@ -47,6 +47,8 @@ class Process:
 
     def run(self) -> int:
         """Serve; 0 after a drained SIGTERM, 2 when settings or model are wrong, 1 when loading failed otherwise."""
+        # A prediction that computes in Python gives way to the event loop after this time, and not after 5 ms.
+        sys.setswitchinterval(0.001)
         sock = _listen(self._settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal)
