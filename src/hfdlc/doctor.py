@@ -125,16 +125,24 @@ def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
     except HfdlcError as error:
         yield Finding("matrix", "missing", str(error).splitlines()[0], error.then)
         return
-    for image in sorted({cell.base_image() for cell in cells}):
-        yield registry(image, used, state)
+    bases = {cell.base_image(): cell.base.bootstrap is not None for cell in cells}
+    for name in sorted({image.partition("/")[0] for image in bases}):
+        own = {image: known for image, known in bases.items() if image.startswith(f"{name}/")}
+        yield registry(name, own, used, state)
 
 
-def registry(image: str, used: Engine, state: State) -> Finding:
-    """Whether a base image's registry answers the engine (asked a few minutes ago at most)."""
-    if pinned := base.published(image, used, state):
-        return Finding("registry", "ok", f"{image}@{pinned[:19]}")
-    advice = "its like is made from the distribution's packages"
-    return Finding("registry", "warning", f"none answers for {image}", advice)
+def registry(name: str, bases: Mapping[str, bool], used: Engine, state: State) -> Finding:
+    """Whether a registry gives the engine its base images (asked some minutes ago at most).
+
+    `bases` says of each whether its like can be made from the distribution's packages.
+    """
+    missing = [image for image in sorted(bases) if not base.published(image, used, state)]
+    found = f"{name} has {len(bases) - len(missing)} of {len(bases)} base images in reach"
+    if not missing:
+        return Finding("registry", "ok", found)
+    if lost := [image for image in missing if not bases[image]]:
+        return Finding("registry", "warning", found, f"no cell can be built here on {', '.join(lost)}")
+    return Finding("registry", "warning", found, "their like is made from the distribution's packages")
 
 
 def _packages(environ: Mapping[str, str]) -> Finding:

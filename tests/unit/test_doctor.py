@@ -47,13 +47,20 @@ def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: py
 
 
 def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Either is fine: the base comes from somewhere else then."""
-    answers = {"example.org/python:3.11": "sha256:0123456789abcdef"}
-    monkeypatch.setattr(base, "published", lambda image, *_: answers.get(image))
+    """What is out of reach is made from packages, or its cells cannot be built."""
+    monkeypatch.setattr(base, "published", lambda image, *_: "sha256:1" if image == "a.example/b:1" else None)
     used: Any = None
-    in_reach = doctor.registry("example.org/python:3.11", used, State(tmp_path))
-    assert in_reach == Finding("registry", "ok", "example.org/python:3.11@sha256:0123456789ab")
-    assert doctor.registry("example.org/other:1", used, State(tmp_path)).state == "warning"
+
+    def finding(bases: dict[str, bool]) -> tuple[str, str, str]:
+        found = doctor.registry("a.example", bases, used, State(tmp_path))
+        return found.state, found.found, found.advice
+
+    reached = "a.example has 1 of {} base images in reach"
+    assert finding({"a.example/b:1": False}) == ("ok", reached.format(1), "")
+    made = "their like is made from the distribution's packages"
+    assert finding({"a.example/b:1": False, "a.example/c:1": True}) == ("warning", reached.format(2), made)
+    lost = "no cell can be built here on a.example/c:1"
+    assert finding({"a.example/b:1": True, "a.example/c:1": False}) == ("warning", reached.format(2), lost)
 
 
 def test_a_small_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
