@@ -21,6 +21,8 @@ from hf_inference_toolkit.settings import Settings
 
 # Bodies up to this size are read and written on the event loop: a switch of threads would cost more.
 SMALL = 16 * 1024
+# How often a body that does not arrive is looked after.
+LOOK_SECONDS = 0.2
 
 
 class Invocations:
@@ -65,19 +67,28 @@ class Invocations:
         stream = request.stream().__aiter__()
         while True:
             try:
-                chunk = await asyncio.wait_for(stream.__anext__(), max(0.001, ends - time.monotonic()))
+                chunk = await self._next(stream, ends)
             except StopAsyncIteration:
                 return b"".join(chunks)
-            except asyncio.TimeoutError:
-                raise RequestError(
-                    "body_too_slow", "the body did not arrive in time", {"Connection": "close"}
-                ) from None
             except ClientDisconnect:
                 raise RequestError("malformed", "the connection ended before the body did") from None
             size += len(chunk)
             if size > most:
                 raise _too_large(most)
             chunks.append(chunk)
+
+    async def _next(self, stream: Any, ends: float) -> Any:
+        """The body's next part; 408 at the deadline, 503 when the server ends before the body does."""
+        arriving = asyncio.ensure_future(stream.__anext__())
+        try:
+            while not (await asyncio.wait([arriving], timeout=LOOK_SECONDS))[0]:
+                self._health.serving()
+                if time.monotonic() > ends:
+                    headers = {"Connection": "close"}
+                    raise RequestError("body_too_slow", "the body did not arrive in time", headers)
+            return arriving.result()
+        finally:
+            arriving.cancel()
 
     async def _off_loop(self, size: int, work: Callable[[], Any]) -> Any:
         if size <= SMALL:
