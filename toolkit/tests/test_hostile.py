@@ -91,6 +91,7 @@ BY_TYPE = {
 }
 WORDS = st.one_of(st.sampled_from(["I like you", "the name", "My name is Sylvain", "[MASK] you"]), TEXTS)
 RIGHT_ITEMS = {
+    "fill-mask": st.one_of(st.just("I like [MASK]."), WORDS.map(lambda text: "[MASK] " + text)),
     "question-answering": st.fixed_dictionaries({"question": WORDS, "context": WORDS}),
     "text-classification": st.one_of(WORDS, st.fixed_dictionaries({"text": WORDS, "text_pair": WORDS})),
 }

@@ -43,9 +43,9 @@ class Hooks(NamedTuple):
 def find(settings: Settings, folder: Path) -> Optional[Hooks]:
     """The user's hooks for a model folder; None when there is no user code. Installs its requirements first."""
     source, is_handler = _source(settings, folder)
+    requirements.install((source.parent if source else folder / "code") / "requirements.txt")
     if source is None:
         return None
-    requirements.install(source.parent / "requirements.txt")
     module = _imported(source)
     if is_handler:
         return Hooks(source, {}, _handler(module, source))

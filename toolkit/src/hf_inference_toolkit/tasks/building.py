@@ -1,6 +1,7 @@
 """From a folder to a service: the head that the task needs, checked to be there, and the task around it."""
 
 import contextlib
+import importlib.util
 import inspect
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -92,10 +93,33 @@ def _listed(keys: List[str]) -> str:
     return ", ".join(keys[:4]) + more
 
 
+def _lacking(task: names.Task, runtime: Runtime) -> List[str]:
+    """The packages that a task needs beside transformers, and that this image does not have."""
+    if task.name != "table-question-answering":
+        return []
+    needed = {"pandas": "pandas"}
+    if runtime.prefix:
+        needed["tensorflow_probability"] = "tensorflow-probability"
+    # Until 4.20 Tapas could not do without it; it comes as source only.
+    elif _needs_scatter():
+        needed["torch_scatter"] = "torch-scatter"
+    return [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
+
+
+def _needs_scatter() -> bool:
+    import transformers
+
+    return tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 20)
+
+
 def _misfit(task: names.Task, folder: Path, reason: str) -> str:
     config = loading.read_config(folder)
     architectures = ", ".join(config.get("architectures") or ["of no known architecture"])
     inferred = names.infer(config)
+    if inferred == task.name:
+        return "HF_TASK={} fits this model ({}), but it cannot be loaded. {}".format(
+            task.asked, architectures, reason[:300]
+        ).strip()
     hint = "set HF_TASK={}".format(inferred) if inferred and inferred != task.name else "use another model"
     return "HF_TASK={} does not fit this model ({}): {}. {}".format(
         task.asked, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else ""
@@ -140,6 +164,13 @@ def _pipeline(
     if task.name not in known:
         raise StartError(
             "transformers {}: {}".format(transformers.__version__, names.not_known(task.asked, known))
+        )
+    lacking = _lacking(task, runtime)
+    if lacking:
+        raise StartError(
+            "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it".format(
+                task.asked, " and ".join(lacking)
+            )
         )
     infos: List[Dict[str, Any]] = []
     try:
