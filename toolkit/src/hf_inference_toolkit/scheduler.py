@@ -71,7 +71,8 @@ class Scheduler:
         loop = asyncio.get_event_loop()
         job = Job(work, time.monotonic() + seconds, loop)
         with self._changed:
-            if len(self._jobs) >= self._size:
+            # One more than may wait: the worker may not have taken the first one yet.
+            if len(self._jobs) + (self._running is not None) > self._size:
                 raise RequestError(
                     "overloaded", "{} requests are waiting already".format(self._size), {"Retry-After": "1"}
                 )
