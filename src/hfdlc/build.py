@@ -72,7 +72,7 @@ def _wheels(
     brought = set()
     for cell in cells:
         wanted = lock.entries((root / lock.group_file(cell, "framework")).read_text())
-        name = lock.name_of(cell.source.package.format(version=cell.framework_version))
+        name = lock.name_of(cell.framework_requirements()[0])
         framework = next(entry for entry in wanted if entry.name == name)
         for source in sources.wheel_folders:
             for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):

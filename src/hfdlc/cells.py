@@ -1,10 +1,13 @@
 """Cells: the supported combinations, each one image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from packaging.specifiers import SpecifierSet
+
 from hfdlc.errors import Problems, UserError
-from hfdlc.matrix import Base, Matrix, Release, Source
+from hfdlc.matrix import Base, Bootstrap, Framework, Matrix, Release, Source
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Cell:
     base: Base
     packages: tuple[str, ...]  # what this type of image holds beside framework and transformers
     size: int  # bytes that the image may have
+    driver: str | None  # the oldest driver of the GPU that runs it
 
     @property
     def device(self) -> str:
@@ -55,12 +59,48 @@ class Cell:
 
     def base_image(self) -> str:
         """The public image that it starts from."""
-        return self.base.image.format(python=self.python)
+        image = self.source.image or self.base.cuda.get(self.cuda or "") or self.base.image
+        return image.format(python=self.python)
 
-    def requirements(self) -> tuple[str, ...]:
-        """What is asked of the package index for it, without the toolkit's part."""
-        framework = self.source.package.format(version=self.framework_version)
-        return (framework, f"transformers=={self.transformers_version}", *self.packages)
+    @property
+    def bootstrap(self) -> Bootstrap | None:
+        """How the base is made where no registry is in reach; one that brings CUDA cannot be."""
+        return None if self.source.image or (self.cuda or "") in self.base.cuda else self.base.bootstrap
+
+    @property
+    def apt(self) -> tuple[str, ...]:
+        """Packages of the distribution that its base lacks."""
+        return () if self.source.image else tuple(name.format(python=self.python) for name in self.base.apt)
+
+    @property
+    def pip_image(self) -> str | None:
+        """The image whose pip installs its packages, where uv does not."""
+        return self.base.pip.format(python=self.python) if self.base.pip else None
+
+    def framework_requirements(self) -> tuple[str, ...]:
+        """What is asked of the framework's source; the framework itself first."""
+        return tuple(package.format(version=self.framework_version) for package in self.source.packages)
+
+    def requirements(self, packages: Sequence[str] = ()) -> tuple[str, ...]:
+        """What is asked of the package index for it, without the toolkit's part.
+
+        `packages` are those of the cell's type, or of several types that are to agree.
+        """
+        versions = {"datasets": self.datasets_version}
+        own = (package.format(**versions) for package in packages)
+        return (*self.framework_requirements(), f"transformers=={self.transformers_version}", *own)
+
+
+def source(framework: Framework, version: str, device: str) -> Source | None:
+    """The first source of a framework that has a version for a device."""
+    return next(
+        (
+            each
+            for each in framework.sources
+            if each.device == device and SpecifierSet(each.versions, prereleases=True).contains(version)
+        ),
+        None,
+    )
 
 
 def cells(matrix: Matrix) -> tuple[Cell, ...]:
@@ -73,9 +113,13 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
     for index, release in enumerate(matrix.file.releases):
         for kind, devices in release.cells.items():
             for device in devices:
+                where = matrix.document.where(("releases", index, "cells", kind))
                 cell = _cell(matrix, release, kind, device)
+                if not cell:
+                    what = f"no source has {' '.join(release.framework)} for {device}"
+                    problems.append(UserError(what, where=where, then="add one below frameworks"))
+                    continue
                 if cell.id in found:
-                    where = matrix.document.where(("releases", index, "cells", kind))
                     problems.append(
                         UserError(f"{cell.id} is there already", where=where, then="remove one of them")
                     )
@@ -90,11 +134,14 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
     return tuple(found.values())
 
 
-def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell:
+def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | None:
     name, version = release.framework
     framework = matrix.file.frameworks[name]  # type: ignore[index]
     image_type = matrix.file.types[kind]  # type: ignore[index]
     cuda = None if device == "cpu" else device
+    its_source = source(framework, version, device)
+    if not its_source:
+        return None
     return Cell(
         framework=name,
         framework_version=version,
@@ -106,8 +153,9 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell:
         os=release.os,
         cutoff=release.cutoff,
         module=framework.import_,
-        source=framework.sources[device],
+        source=its_source,
         base=matrix.file.bases[release.os],
         packages=tuple(image_type.packages),
         size=image_type.size["gpu" if cuda else "cpu"],
+        driver=matrix.file.drivers.get(cuda) if cuda else None,
     )

@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,16 +133,57 @@ def show(wanted: "Filter", as_json: AsJson = False) -> None:
 @selecting
 def lock(wanted: "Filter") -> None:
     """Pin and hash the packages of cells; the only command that asks a package index."""
-    from hfdlc import lock as locks
+    from hfdlc import resolve
     from hfdlc.machine import package_sources
     from hfdlc.state import State
 
     project = _project()
-    resolver = locks.Resolver(package_sources(os.environ), State.of(os.environ))
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    resolve.lock_installer(project.matrix, project.root, resolver)
     for cell in _some(project, wanted):
-        locks.lock(cell, project.matrix, project.root, resolver)
-        locks.lock_installer(cell, project.matrix, project.root, resolver)
-        say(f"locked {cell.id}")
+        missing = resolve.lock(cell, project.matrix, project.root, resolver)
+        say(f"locked {cell.id}" + (f", but for {missing}: out of reach" if missing else ""))
+
+
+@app.command()
+def bump(
+    wanted: Annotated[str, typer.Argument(metavar="NAME==VERSION", help="e.g. transformers==5.24.0")],
+    of: Annotated[
+        str | None, typer.Option(help="The cell whose release it is made from; else the default.")
+    ] = None,
+) -> None:
+    """Add a release to the matrix with one version changed, lock and render it, and show the difference."""
+    from datetime import UTC, datetime
+
+    from hfdlc import resolve, versions
+    from hfdlc.machine import package_sources
+    from hfdlc.select import Filter, select
+    from hfdlc.state import State
+
+    project = _project()
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    cell = select(project.cells, Filter(patterns=(of,)))[0] if of else project.default
+
+    def lock_one(new: "Cell", there: "Project") -> None:
+        resolve.lock(new, there.matrix, there.root, resolver)
+        say(f"locked {new.id}")
+
+    print(versions.bump(wanted, cell, project, datetime.now(UTC).date(), lock_one))
+
+
+@app.command()
+def outdated(as_json: AsJson = False) -> None:
+    """List what has newer releases on the package index."""
+    from hfdlc import versions
+
+    rows = list(versions.outdated(_project()))
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:14}{row['newest_in_matrix']:12}-> {row['newest_released']}")
+    if not rows:
+        say("nothing is outdated")
 
 
 @app.command()
@@ -175,6 +217,20 @@ def check() -> None:
             f"{len(found)} derived files are not current", then="hfdlc render, hfdlc lock, and commit"
         )
     say(f"{len(project.cells)} cells: everything derived is current")
+
+
+@app.command()
+def why(
+    asked: Annotated[
+        list[str], typer.Argument(metavar="CELL|AXIS=VALUE...", help="What is, or is not, there.")
+    ],
+) -> None:
+    """Print the cell of a combination, or the rule that excludes it (why framework=tensorflow python=3.6)."""
+    from hfdlc import rules, uri
+
+    project = _project()
+    wanted = uri.axes(asked[0]) if ":" in asked[0] else dict(uri.axis(word) for word in asked)
+    print(rules.why(project.matrix, project.cells, wanted))
 
 
 @app.command()
@@ -212,11 +268,10 @@ def uri(
 def plan(wanted: "Filter", as_json: AsJson = False) -> None:
     """Show what would be built."""
     from hfdlc import plan as planning
-    from hfdlc.render import EPOCH
 
     project = _project()
     cells = _some(project, wanted)
-    bake = planning.bake(cells, project.matrix.file.installer.image, planning.Machine(), EPOCH)
+    bake = planning.bake(cells, project.matrix, planning.Machine())
     if as_json:
         _print_json(bake)
         return
@@ -338,6 +393,8 @@ def stop() -> None:
 
 def main() -> None:
     """Run a command; an error that a user can meet is a short letter, not a traceback."""
+    # A polite kill is an interruption too: what is half-done is cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except KeyboardInterrupt:

@@ -125,7 +125,7 @@ def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
     except HfdlcError as error:
         yield Finding("matrix", "missing", str(error).splitlines()[0], error.then)
         return
-    bases = {cell.base_image(): cell.base.bootstrap is not None for cell in cells}
+    bases = {cell.base_image(): cell.bootstrap is not None for cell in cells}
     for name in sorted({image.partition("/")[0] for image in bases}):
         own = {image: known for image, known in bases.items() if image.startswith(f"{name}/")}
         yield registry(name, own, used, state)

@@ -1,29 +1,28 @@
-"""Locks: a cell's packages, every one pinned and hashed by uv, split by layer group."""
+"""Locks as they are committed: a cell's packages, every one pinned and hashed, split by layer group."""
 
 import hashlib
 import json
 import re
-import tempfile
 import tomllib
-import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import uv
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from hfdlc.cells import Cell
-from hfdlc.errors import CommandFailed, HfdlcError
-from hfdlc.machine import PackageSources
+from hfdlc.errors import HfdlcError
 from hfdlc.matrix import GROUPS, Matrix
-from hfdlc.process import run
-from hfdlc.state import State, write_whole
 
-# Python's own releases that stand for a minor version: `3.6` alone would mean 3.6.0.
-PATCH_RELEASES = {"3.6": "3.6.15", "3.7": "3.7.16"}
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
+# Where the installer's lock is, below the repository's root, and what it is for.
+INSTALLER_FILE, INSTALLER_PYTHON, INSTALLER_PLATFORM = (
+    "images/installer.lock",
+    "3.11",
+    "x86_64-manylinux_2_28",
+)
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Request:
-    """What uv is asked to resolve."""
+    """What a lock answers."""
 
     requirements: tuple[str, ...]
     python: str
     platform: str
     cutoff: str  # ISO date
+    framework: tuple[str, ...] = ()  # those of the requirements that the framework's source gives
+    libraries: tuple[str, ...] = ()  # those that every type of image has
+    toolkit: tuple[str, ...] = ()  # those of the toolkit alone
+    beside: tuple[str, ...] = ()  # of the release's other types: what they share has the same version
+    named: tuple[tuple[str, str], ...] = ()  # package -> layer group
     page: str | None = None
-    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    image: str | None = None
+    replaces: str | None = None
+    sources_only: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Changes whenever the same question would have to be asked again."""
@@ -53,27 +59,33 @@ class Request:
 
 def request(cell: Cell, matrix: Matrix) -> Request:
     """The question whose answer is the cell's lock."""
-    groups = matrix.file.groups
+    groups, types = matrix.file.groups, matrix.file.types
+    framework = cell.framework_requirements()
+    every_type = dict.fromkeys(package for each in types.values() for package in each.packages)
+    named = [(name_of(text), "transformers") for text in groups.transformers]
+    named += [(name_of(text), "toolkit") for text in groups.toolkit]
     return Request(
-        requirements=(*cell.requirements(), *groups.toolkit),
+        requirements=(*cell.requirements(cell.packages), *groups.toolkit),
         python=cell.python,
         platform=cell.base.platform,
         cutoff=cell.cutoff.isoformat(),
+        framework=framework,
+        libraries=cell.requirements(),
+        toolkit=tuple(groups.toolkit),
+        beside=cell.requirements(tuple(every_type))[len(framework) + 1 :],
+        named=tuple(named),
         page=cell.source.page,
-        groups=tuple((name, tuple(getattr(groups, name))) for name in GROUPS),
+        image=cell.source.image,
+        replaces=cell.source.replaces,
+        sources_only=tuple(cell.base.sources_only),
     )
 
 
-def installer_request(cell: Cell, matrix: Matrix) -> Request:
-    """The question for what installs the packages: one lock for each Python."""
+def installer_request(matrix: Matrix) -> Request:
+    """The question for what installs packages, and builds the toolkit."""
     newest = max(release.cutoff for release in matrix.file.releases)
     requires = tuple(matrix.file.installer.requires)
-    return Request(requires, cell.python, cell.base.platform, newest.isoformat())
-
-
-def installer_file(cell: Cell) -> str:
-    """Where the installer's lock is, below the repository's root."""
-    return f"images/installer-py{cell.python.replace('.', '')}.lock"
+    return Request(requires, INSTALLER_PYTHON, INSTALLER_PLATFORM, newest.isoformat())
 
 
 def group_file(cell: Cell, group: str) -> str:
@@ -81,111 +93,13 @@ def group_file(cell: Cell, group: str) -> str:
     return f"{cell.folder}/{group}.lock"
 
 
-@dataclass(frozen=True)
-class Resolver:
-    """uv on this machine."""
-
-    sources: PackageSources
-    state: State
-
-    def resolve(
-        self, asked: Request, requirements: Iterable[str], constraints: str = ""
-    ) -> tuple[Entry, ...]:
-        """Pin and hash what the requirements need.
-
-        Raises HfdlcError with uv's own explanation where that cannot be.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            wanted, held = Path(folder, "requirements.in"), Path(folder, "constraints.txt")
-            wanted.write_text("\n".join(requirements) + "\n")
-            held.write_text(constraints)
-            argv = [uv.find_uv_bin(), "pip", "compile", str(wanted), "--constraints", str(held), "--quiet"]
-            argv += ["--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:"]
-            argv += ["--python-version", PATCH_RELEASES.get(asked.python, asked.python)]
-            argv += ["--python-platform", asked.platform, "--exclude-newer", asked.cutoff]
-            argv += [*self.sources.uv_arguments(), *self._page(asked)]
-            try:
-                return entries(run(argv, env=self._environment()).stdout)
-            except CommandFailed as error:
-                raise _unresolved(asked, error) from error
-
-    def _page(self, asked: Request) -> list[str]:
-        """The framework's own page where it answers, else the wheel folders of this machine.
-
-        Only a framework with a page of its own may come from a folder: `torch==2.13.0` of the index is the
-        CUDA build, and a folder's `2.13.0+cpu` would pass for it.
-        """
-        if not asked.page:
-            return []
-        try:
-            with urllib.request.urlopen(asked.page, timeout=5):  # noqa: S310 - the matrix names it
-                return ["--find-links", asked.page]
-        except OSError:
-            return self.sources.wheel_arguments()
-
-    def _environment(self) -> dict[str, str]:
-        bundle = self.sources.certificates
-        certificates = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
-        return {"UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
-
-
-def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
-    reason = error.output.strip()
-    what = f"no lock for Python {asked.python} on {asked.platform}, packages of {asked.cutoff}:\n{reason}"
-    if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
-        return HfdlcError(
-            f"a package index is out of reach:\n{reason}",
-            then="`pip config list` shows which index is configured; mend that, or the network",
-        )
-    here = (
-        f", or put its wheel into a folder that pip's find-links names (its home is {asked.page})"
-        if asked.page
-        else ""
-    )
-    return HfdlcError(what, then=f"change the versions in matrix.yaml{here}")
-
-
-def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> None:
-    """Resolve a cell once, split the answer by layer group, and write one file a group."""
-    asked = request(cell, matrix)
-    everything = resolver.resolve(asked, asked.requirements)
-    held = "\n".join(f"{entry.name}=={entry.version}" for entry in everything)
-
-    def needed(requirements: Sequence[str]) -> set[str]:
-        return {entry.name for entry in resolver.resolve(asked, requirements, held)}
-
-    framework = needed(cell.requirements()[:1])
-    without_toolkit = needed(cell.requirements())
-    named: dict[str, str] = {
-        canonicalize_name(name): group for group, names in asked.groups for name in names
-    }
-    for group in GROUPS:
-        mine = [e for e in everything if group == _group(e.name, named, framework, without_toolkit)]
-        title = f"The {group} packages of {cell.id}"
-        write_whole(root / group_file(cell, group), text(title, asked, mine))
-
-
-def _group(name: str, named: Mapping[str, str], framework: set[str], without_toolkit: set[str]) -> str:
-    if name in named:
-        return named[name]
-    if name in framework:
-        return "framework"
-    return "libraries" if name in without_toolkit else "toolkit"
-
-
-def lock_installer(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> None:
-    """Resolve what installs the packages."""
-    asked = installer_request(cell, matrix)
-    title = f"What installs the packages of Python {cell.python}"
-    write_whole(root / installer_file(cell), text(title, asked, resolver.resolve(asked, asked.requirements)))
-
-
-def text(title: str, asked: Request, locked: Sequence[Entry]) -> str:
+def text(title: str, asked: Request, locked: Sequence[Entry], missing: str = "") -> str:
     """A lock's file: hashed requirements, below the digests of the question and of the answer."""
     body = "".join(f"{entry.text}\n" for entry in locked)
     content = hashlib.sha256(body.encode()).hexdigest()
+    note = f"# out of reach: {missing}\n" if missing else ""
     return (
-        f"# {title}: written by `hfdlc lock`, not by hand.\n"
+        f"# {title}: written by `hfdlc lock`, not by hand.\n{note}"
         f"# asked: {asked.digest()}\n# content: sha256:{content}\n{body}"
     )
 
@@ -225,23 +139,36 @@ def _parts(content: str) -> tuple[dict[str, str], str]:
 
 
 def state(cell: Cell, matrix: Matrix, root: Path) -> str:
-    """`locked`, `unlocked`, or `stale` where the matrix has moved on."""
+    """`locked`, `unlocked`, `stale` where the matrix has moved on, `incomplete` where a part is missing."""
     asked = request(cell, matrix)
     faults = {fault(root / group_file(cell, group), asked) for group in GROUPS}
     if faults == {None}:
-        return "locked"
+        return "incomplete" if missing(cell, root) else "locked"
     return "unlocked" if faults == {"is not there"} else "stale"
 
 
+def missing(cell: Cell, root: Path) -> str | None:
+    """What was out of reach when the cell was locked; None where nothing was, or there is no lock."""
+    file = root / group_file(cell, "framework")
+    return _parts(file.read_text())[0].get("out of reach") if file.is_file() else None
+
+
 def check(cell: Cell, matrix: Matrix, root: Path) -> None:
-    """Raise HfdlcError where a lock of the cell cannot be used."""
+    """Raise HfdlcError where a lock of the cell cannot be used, or lacks a part."""
     questions = {group_file(cell, group): request(cell, matrix) for group in GROUPS}
-    questions[installer_file(cell)] = installer_request(cell, matrix)
+    questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):
             raise HfdlcError(f"the lock {problem}", where=file, then=f"hfdlc lock {cell.id}")
+    if lacking := missing(cell, root):
+        raise HfdlcError(
+            f"its lock lacks {lacking}: out of reach when it was locked",
+            where=cell.id,
+            then=f"run `hfdlc lock {cell.id}` on a machine that reaches it, and commit the lock",
+        )
 
 
+@cache
 def name_of(requirement: str) -> str:
     """The canonical name of the package that a requirement asks for."""
     return canonicalize_name(Requirement(requirement).name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,7 +17,8 @@ from hfdlc import yaml_text
 from hfdlc.errors import Problems, UserError
 from hfdlc.yaml_text import Document
 
-GROUPS = ("framework", "libraries", "transformers", "toolkit")
+Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
+GROUPS = ("framework", "libraries", "transformers", "type", "toolkit")
 
 
 def _version(text: str) -> str:
@@ -36,9 +38,17 @@ def _framework(text: str) -> tuple[str, str]:
 
 def _requirement(text: str) -> str:
     try:
-        Requirement(text.replace("{version}", "0"))
+        Requirement(text.replace("{version}", "0").replace("{datasets}", "0"))
     except InvalidRequirement:
         raise ValueError(f"{text!r} is no requirement; write one like torch=={{version}}") from None
+    return text
+
+
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError(f"{text!r} is no version range; write one like `>=5,<6`") from None
     return text
 
 
@@ -51,9 +61,11 @@ def _size(text: str) -> int:
 
 
 VersionText = Annotated[str, AfterValidator(_version)]
+VersionRange = Annotated[str, AfterValidator(_specifier)]
 RequirementText = Annotated[str, AfterValidator(_requirement)]
 Size = Annotated[int, BeforeValidator(_size)]
 Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
+Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
 Type = Literal["training", "inference"]
 
 
@@ -71,33 +83,52 @@ class Bootstrap(Written):
 
 
 class Base(Written):
-    """A public image, and how to make its like where no registry is in reach."""
+    """What cells of an operating system start from, and how packages get into them."""
 
     image: str
-    bootstrap: Bootstrap | None = None
-    platform: str
+    bootstrap: Bootstrap | None = None  # makes the image's like where no registry is in reach
+    cuda: dict[Cuda, str] = {}  # images that bring CUDA, where the framework does not
+    apt: list[str] = []  # packages of the distribution that the image lacks
+    platform: str  # as uv names it
+    sources_only: list[str] = []  # packages that have no wheels there
+    pip: str | None = None  # the image whose pip installs, where uv does not know the Python
 
 
 class Installer(Written):
     """The image in which packages are installed; `requires` come into it by pip."""
 
     image: str
+    compiler: str  # the same with a C compiler
     bootstrap: Bootstrap | None = None
+    bootstrap_compiler: Bootstrap | None = None
     requires: list[RequirementText]
 
 
-class Source(Written):
-    """Where a framework's build for a device comes from: the package index, or a page of wheels."""
+class Rule(Written):
+    """What cannot be: combinations that fit `when` need to fit `needs` too."""
 
-    package: RequirementText
+    when: dict[Axis, str]
+    needs: dict[Axis, str]
+    reason: str
+
+
+class Source(Written):
+    """Where a framework's build for a device comes from: the package index, a page of wheels, or a base."""
+
+    device: Device
+    versions: VersionRange = ""
+    packages: list[RequirementText]  # the framework first
     page: str | None = None
+    image: str | None = None
+    replaces: str | None = None  # a package that the first one stands for
+    architectures: list[str] = []  # of GPUs that it has code for
 
 
 class Framework(Written):
-    """The module that is imported, and a source for each device."""
+    """The module that is imported, and the sources; the first that fits a device and version counts."""
 
     import_: str = Field(alias="import")
-    sources: dict[Device, Source]
+    sources: list[Source]
 
 
 class ImageType(Written):
@@ -122,10 +153,8 @@ class Release(Written):
 class Groups(Written):
     """Packages that are named for a layer group."""
 
-    framework: list[str]
-    libraries: list[str]
     transformers: list[str]
-    toolkit: list[str]
+    toolkit: list[RequirementText]
 
 
 class MatrixFile(Written):
@@ -137,6 +166,8 @@ class MatrixFile(Written):
     bases: dict[str, Base]
     installer: Installer
     groups: Groups
+    rules: list[Rule] = []
+    drivers: dict[Cuda, str] = {}
     types: dict[Type, ImageType]
 
 
@@ -171,14 +202,14 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
                 document, ("releases", index, "framework"), "framework", name, list(file.frameworks)
             )
             continue
-        sources = file.frameworks[name].sources
-        for kind, devices in release.cells.items():
+        devices = {source.device for source in file.frameworks[name].sources}
+        for kind, wanted in release.cells.items():
             path = ("releases", index, "cells", kind)
             if kind not in file.types:
                 yield _unknown(document, path, "type", kind, list(file.types))
-            for device in devices:
-                if device not in sources:
-                    yield _unknown(document, path, f"source of {name}", device, list(sources))
+            for device in wanted:
+                if device not in devices:
+                    yield _unknown(document, path, f"source of {name}", device, sorted(devices))
 
 
 def _line(problem: UserError) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def build(project: Project, cells: Sequence[Cell], environ: Environ) -> None:
     sources = package_sources(environ)
     with building.package_access(sources, cells, project.root, state) as machine:
         machine = _with_bases(machine, project, cells, used, state, environ)
-        bake = plan.bake(cells, project.matrix.file.installer.image, machine, render.EPOCH)
+        bake = plan.bake(cells, project.matrix, machine)
         log = building.build(bake, cells, used, project.root, state, sys.stderr)
     say(f"built {', '.join(cell.id for cell in cells)}\n  log: {log}")
 
@@ -56,13 +56,17 @@ def _with_bases(
 ) -> Machine:
     """The machine's part of a plan, with what takes the place of public images, and the engine's store."""
     installer = project.matrix.file.installer
-    bases = {cell.base_image(): cell.base.bootstrap for cell in cells}
-    installers = {installer.image.format(python=cell.python): installer.bootstrap for cell in cells}
     ensure = partial(base.ensure, engine=used, state=state, environ=environ)
+    images: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
+        bootstraps["compiler_base"] = installer.bootstrap_compiler
+        for name, image in render.images(cell, project.matrix).items():
+            here = images.setdefault(name, {})
+            here[image] = here.get(image) or ensure(image, bootstraps.get(name))
     return replace(
         machine,
-        bases={image: ensure(image, how) for image, how in bases.items()},
-        installers={image: ensure(image, how) for image, how in installers.items()},
+        images=images,
         output=plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output,
     )
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hfdlc import render
 from hfdlc.cells import Cell
+from hfdlc.matrix import Matrix
 
 # An engine with the containerd store keeps layers as they are; compressing them is for a push.
 UNCOMPRESSED = "type=image,compression=uncompressed,unpack=true"
@@ -15,9 +17,9 @@ UNCOMPRESSED = "type=image,compression=uncompressed,unpack=true"
 class Machine:
     """What the building machine adds to a cell's Dockerfile; none of it stays in the image."""
 
-    # For a public image: what takes its place here. The installer's may be the same image, made with pip.
-    bases: Mapping[str, str] = field(default_factory=dict)
-    installers: Mapping[str, str] = field(default_factory=dict)
+    # By build argument, then by public image: what takes its place here. The images of `base` and
+    # `installer_base` may be the same, and their places taken by different ones.
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)  # id -> file
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -30,18 +32,17 @@ def target_name(cell: Cell) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", cell.id)
 
 
-def bake(cells: Sequence[Cell], installer_image: str, machine: Machine, epoch: int) -> dict[str, Any]:
+def bake(cells: Sequence[Cell], matrix: Matrix, machine: Machine) -> dict[str, Any]:
     """One bake file for all the cells, so that BuildKit sees the whole graph."""
-    targets = {target_name(cell): _target(cell, installer_image, machine, epoch) for cell in cells}
+    targets = {target_name(cell): _target(cell, matrix, machine) for cell in cells}
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
 
 
-def _target(cell: Cell, installer_image: str, machine: Machine, epoch: int) -> dict[str, Any]:
-    installer = installer_image.format(python=cell.python)
+def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
+    public = render.images(cell, matrix)
     args = {
-        "base": machine.bases.get(cell.base_image(), cell.base_image()),
-        "installer_base": machine.installers.get(installer, installer),
-        "SOURCE_DATE_EPOCH": str(epoch),
+        **{name: machine.images.get(name, {}).get(image, image) for name, image in public.items()},
+        "SOURCE_DATE_EPOCH": str(render.EPOCH),
         **machine.proxies,
     }
     if cell.source.page in machine.brought:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfdlc import cells, matrix
+from hfdlc import cells, matrix, rules
 from hfdlc.cells import Cell
 from hfdlc.errors import UserError
 from hfdlc.matrix import Matrix
@@ -36,7 +36,9 @@ def find(start: Path) -> Project:
     for folder in (start, *start.parents):
         if (folder / "matrix.yaml").is_file():
             read = matrix.read(folder / "matrix.yaml")
-            return Project(folder, read, cells.cells(read))
+            found = cells.cells(read)
+            rules.check(read, found)
+            return Project(folder, read, found)
     raise UserError(
         "no matrix.yaml here or in a folder above",
         where=str(start),

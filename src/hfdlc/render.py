@@ -17,29 +17,57 @@ EPOCH = 1577836800  # 2020-01-01
 
 def labels(cell: Cell) -> dict[str, str]:
     """What the image says of itself."""
-    axes = {
-        "framework": f"{cell.framework}-{cell.framework_version}",
-        "transformers": cell.transformers_version,
-        "type": cell.type,
-        "device": cell.cuda or cell.device,
-    }
-    return {
+    said = {
         "org.opencontainers.image.title": cell.id,
         "org.opencontainers.image.base.name": cell.base_image(),
-        **{f"io.hfdlc.{name}": value for name, value in axes.items()},
+        "io.hfdlc.framework": f"{cell.framework}-{cell.framework_version}",
+        "io.hfdlc.transformers": cell.transformers_version,
+        "io.hfdlc.type": cell.type,
+        "io.hfdlc.device": cell.cuda or cell.device,
         "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
     }
+    return said | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
+
+
+def variables(cell: Cell) -> dict[str, str]:
+    """The image's environment, beside PATH."""
+    found = {"HF_HOME": "/tmp/huggingface", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108
+    # What NVIDIA's container runtime looks for; NVIDIA's own bases say it too.
+    gpu = {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_VISIBLE_DEVICES": "all"}
+    return found | (gpu if cell.cuda else {})
+
+
+def command(cell: Cell) -> list[str]:
+    """What a plain `docker run` starts."""
+    return ["train" if cell.type == "training" else "serve"]
+
+
+def images(cell: Cell, matrix: Matrix) -> dict[str, str]:
+    """The public images that the Dockerfile starts from, by the build argument that replaces each."""
+    installer = matrix.file.installer
+    found = {"base": cell.base_image(), "installer_base": installer.image}
+    if cell.pip_image:
+        found["pip_base"] = cell.pip_image
+    elif compiles(cell):
+        found["compiler_base"] = installer.compiler
+    return found
+
+
+def compiles(cell: Cell) -> bool:
+    """Whether one of its packages has no wheel."""
+    return any(lock.name_of(text) in cell.base.sources_only for text in cell.requirements(cell.packages))
 
 
 def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
     """Every decision that a template prints."""
     return {
         "cell": cell,
-        "base": cell.base_image(),
-        "installer_base": matrix.file.installer.image.format(python=cell.python),
-        "installer_lock": lock.installer_file(cell),
+        "images": images(cell, matrix),
+        "installer_lock": lock.INSTALLER_FILE,
         "locks": {group: lock.group_file(cell, group) for group in GROUPS},
         "labels": labels(cell),
+        "variables": variables(cell),
+        "compiles": compiles(cell),
         "epoch": EPOCH,
     }
 

@@ -85,3 +85,30 @@ def parse(text: str) -> Uri:
     if (parts["device"] == "gpu") != (parts["cuda"] is not None):
         raise UserError("a gpu image names its CUDA, a cpu image has none", where=text, allowed=SHAPE)
     return Uri(**{**parts, "python": f"{parts['python'][0]}.{parts['python'][1:]}"})
+
+
+def axes(image: str) -> dict[str, str]:
+    """A cell's id, there or not, by the axes that rules speak of."""
+    parts = parse(compose(image, REGIONS["us-east-1"]))
+    return {
+        "framework": parts.framework,
+        "framework_version": parts.framework_version,
+        "transformers": parts.transformers_version,
+        "type": parts.type,
+        "device": parts.cuda or parts.device,
+        "python": parts.python,
+        "os": parts.os,
+    }
+
+
+def axis(word: str) -> tuple[str, str]:
+    """`AXIS=VALUE`.
+
+    Raises UserError where it is something else.
+    """
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(
+            f"{word!r} is no AXIS=VALUE", allowed="a cell's id, or words like framework=tensorflow"
+        )
+    return name, value

@@ -102,7 +102,14 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
         f"FROM installer AS libraries\nENV AGAIN={time.time_ns()}\n",
     )
     assert hfdlc("render").returncode == 0
-    process = subprocess.Popen([HFDLC, "build"], cwd=clone, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [HFDLC, "build"],
+        cwd=clone,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has told its children to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)

@@ -42,7 +42,7 @@ def test_the_lock_holds_what_the_tag_says(cell: Cell) -> None:
     """The framework and transformers are locked in the tag's versions; a cpu cell holds no CUDA."""
     locked = {entry.name: entry.version for entries in lock.read(cell, ROOT).values() for entry in entries}
     assert locked["transformers"] == cell.transformers_version
-    name = lock.name_of(cell.source.package.format(version=cell.framework_version))
+    name = lock.name_of(cell.framework_requirements()[0])
     assert locked[name].partition("+")[0] == cell.framework_version
     if cell.device == "cpu":
         assert not [name for name in locked if name.startswith("nvidia")]
@@ -53,11 +53,10 @@ def test_the_lock_holds_what_the_tag_says(cell: Cell) -> None:
 def test_the_plan_of_all_cells(refresh: bool) -> None:
     """The bake file on a machine with a private engine and wheels of its own."""
     machine = plan.Machine(
-        bases={cell.base_image(): "hfdlc.local/base:1" for cell in PROJECT.cells},
-        installers={PROJECT.matrix.file.installer.image.format(python="3.11"): "hfdlc.local/base:2"},
+        images={"base": {PROJECT.default.base_image(): "hfdlc.local/base:1"}},
         secrets={"uv.toml": "/access/uv.toml"},
         contexts={"wheels": "/access/wheels"},
         brought=frozenset(cell.source.page for cell in PROJECT.cells if cell.source.page),
     )
-    bake = plan.bake(PROJECT.cells, PROJECT.matrix.file.installer.image, machine, render.EPOCH)
+    bake = plan.bake(PROJECT.cells, PROJECT.matrix, machine)
     compare(Path(__file__).with_name("plan.json"), json.dumps(bake, indent=2) + "\n", refresh)

@@ -28,19 +28,21 @@ frameworks:
   pytorch:
     import: torch
     sources:
-      cpu: {package: "torch=={version}+cpu", page: "https://example.org/cpu/"}
-      cu130: {package: "torch=={version}"}
+      - {device: cpu, packages: ["torch=={version}+cpu"], page: "https://example.org/cpu/"}
+      - {device: cu130, packages: ["torch=={version}"]}
+rules:
+  - {when: {device: cu130}, needs: {framework_version: ">=2.13"}, reason: only 2.13 is built for CUDA 13}
+drivers: {cu130: 580.65.06}
 bases:
   debian12:
     image: example.org/python:{python}
     bootstrap: {suite: bookworm, packages: [python3]}
     platform: x86_64-manylinux_2_28
 installer:
-  image: example.org/python:{python}
+  image: example.org/python:3.11
+  compiler: example.org/python:3.11-gcc
   requires: [uv]
 groups:
-  framework: []
-  libraries: []
   transformers: [transformers, tokenizers]
   toolkit: [starlette, uvicorn]
 types:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import lock, matrix
+from hfdlc import lock, matrix, resolve
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.lock import Entry
 from matrices import some_cells, write
@@ -64,18 +64,22 @@ def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
         ("transformers", "transformers"),
         ("torch", "framework"),
         ("numpy", "libraries"),
-        ("uvicorn", "toolkit"),
+        ("pyarrow", "type"),
+        ("anyio", "toolkit"),
     ],
 )
 def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: str) -> None:
     """Named wins; then what the framework needs; what only the toolkit needs is the toolkit's."""
-    named = {"transformers": "transformers"}
-    assert lock._group(name, named, {"torch", "transformers"}, {"torch", "numpy", "transformers"}) == group
+    framework = {"torch", "transformers"}
+    libraries = framework | {"numpy"}
+    layers = {"framework": framework, "libraries": libraries, "type": libraries | {"pyarrow"}}
+    everything = {"toolkit": layers["type"] | {"anyio"}}
+    assert resolve.group_of(name, {"transformers": "transformers"}, layers | everything) == group
 
 
 def test_an_index_out_of_reach_is_no_riddle(asked: lock.Request) -> None:
     """The message says what is out of reach and how to see what is configured."""
     failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
-    told = str(lock._unresolved(asked, failed))
+    told = str(resolve._unresolved(asked, failed))
     assert "a package index is out of reach" in told
     assert "pip config list" in told

@@ -65,7 +65,7 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
             "keras 2.13.0",
             "matrix.yaml:3:5: releases.0.framework: 'keras 2.13.0' is no framework",
         ),
-        ("1.9 GB", "1.9", "matrix.yaml:41:12: types.inference.size.cpu: '1.9' is no size"),
+        ("1.9 GB", "1.9", "matrix.yaml:43:12: types.inference.size.cpu: '1.9' is no size"),
         ("default: hugging", "default: bugging", "is no cell"),
         ("releases:", "releases: ]", "matrix.yaml:2:11: is no YAML"),
     ],
