@@ -6,7 +6,7 @@ VENV := .venv
 HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 
-.PHONY: help setup build build-all test lint serve clean bench-cli
+.PHONY: help setup build build-all test lint serve clean bench-cli bench-matrix
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -41,6 +41,9 @@ serve: $(READY)  ## serve real weights with the default image until Ctrl-C
 
 bench-cli: $(READY)  ## time the command line
 	@$(VENV)/bin/python benchmarks/cli.py
+
+bench-matrix: $(READY)  ## time a matrix of 200 cells
+	@$(VENV)/bin/python benchmarks/matrix.py
 
 clean:  ## remove the virtual environment and what tools left in the clone
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

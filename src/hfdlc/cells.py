@@ -155,7 +155,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         module=framework.import_,
         source=its_source,
         base=matrix.file.bases[release.os],
-        packages=tuple(image_type.packages),
+        packages=(*image_type.packages, *framework.packages.get(kind, [])),  # type: ignore[call-overload]
         size=image_type.size["gpu" if cuda else "cpu"],
         driver=matrix.file.drivers.get(cuda) if cuda else None,
     )

@@ -64,12 +64,19 @@ def differences(project: Project) -> Iterator[str]:
             )
             yield "\n".join(lines)
     for cell in project.cells:
-        asked = lock.request(cell, project.matrix)
-        for group in GROUPS:
-            path = lock.group_file(cell, group)
-            if problem := lock.fault(project.root / path, asked):
-                yield f"{path}: the lock {problem}\n  next: hfdlc lock {cell.id}"
+        yield from _lock_faults(cell, project)
     yield from _strays(project)
+
+
+def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
+    """A line for each thing that is wrong with a cell's locks."""
+    asked = lock.request(cell, project.matrix)
+    faults: dict[str, list[str]] = {}
+    for group in GROUPS:
+        if fault := lock.fault(project.root / lock.group_file(cell, group), asked):
+            faults.setdefault(fault, []).append(f"{group}.lock")
+    for fault, files in faults.items():
+        yield f"{cell.folder}/{', '.join(files)}: the lock {fault}\n  next: hfdlc lock {cell.id}"
 
 
 def _strays(project: Project) -> Iterator[str]:

@@ -59,9 +59,10 @@ class Request:
 
 def request(cell: Cell, matrix: Matrix) -> Request:
     """The question whose answer is the cell's lock."""
-    groups, types = matrix.file.groups, matrix.file.types
+    groups = matrix.file.groups
+    own = matrix.file.frameworks[cell.framework].packages  # type: ignore[index]
     framework = cell.framework_requirements()
-    every_type = dict.fromkeys(package for each in types.values() for package in each.packages)
+    of_types = (each for kind, it in matrix.file.types.items() for each in (*it.packages, *own.get(kind, [])))
     named = [(name_of(text), "transformers") for text in groups.transformers]
     named += [(name_of(text), "toolkit") for text in groups.toolkit]
     return Request(
@@ -72,7 +73,7 @@ def request(cell: Cell, matrix: Matrix) -> Request:
         framework=framework,
         libraries=cell.requirements(),
         toolkit=tuple(groups.toolkit),
-        beside=cell.requirements(tuple(every_type))[len(framework) + 1 :],
+        beside=cell.requirements(tuple(dict.fromkeys(of_types)))[len(framework) + 1 :],
         named=tuple(named),
         page=cell.source.page,
         image=cell.source.image,

@@ -129,6 +129,7 @@ class Framework(Written):
 
     import_: str = Field(alias="import")
     sources: list[Source]
+    packages: dict[Type, list[RequirementText]] = {}  # what a type of image holds for this framework alone
 
 
 class ImageType(Written):

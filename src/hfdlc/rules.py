@@ -50,7 +50,7 @@ def forbids(rule: Rule, asked: Combination) -> bool:
 
 
 def check(matrix: Matrix, cells: Sequence[Cell]) -> None:
-    """Raise Problems where a cell breaks a rule, a rule excludes nothing, or two rules contradict each other."""
+    """Raise Problems where a cell breaks a rule, a rule excludes nothing, or two contradict each other."""
     values = {axis: sorted({combination(cell)[axis] for cell in cells}) for axis in AXES}
     problems = [*_broken(matrix, cells), *_idle(matrix, values), *_contradictions(matrix, values)]
     if problems:

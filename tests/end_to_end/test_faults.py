@@ -70,7 +70,7 @@ def test_a_lock_of_another_matrix_is_refused(hfdlc: Command, clone: Path) -> Non
 
 def test_a_dockerfile_edited_by_hand_is_refused(hfdlc: Command, clone: Path) -> None:
     """`build` refuses it, and `check` shows the difference."""
-    (file,) = clone.glob("images/*/*/Dockerfile")
+    (file,) = clone.glob("images/huggingface-pytorch-inference/2.13.0-*-cpu-*/Dockerfile")
     change(file, "EXPOSE 8080", "EXPOSE 9090")
     assert "next: hfdlc render" in letter(hfdlc("build"), 1)
     ended = hfdlc("check")
@@ -95,7 +95,7 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
     client = engines.client(used_engine)
     before = {container.id for container in client.containers.list(all=True)}
     # One more instruction makes the installation of the libraries run again.
-    templates = clone / "templates" / "partials" / "stages.Dockerfile.j2"
+    templates = clone / "templates" / "partials" / "uv.Dockerfile.j2"
     change(
         templates,
         "FROM installer AS libraries\n",

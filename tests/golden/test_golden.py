@@ -31,10 +31,30 @@ def test_the_committed_dockerfile_is_what_is_rendered(cell: Cell, refresh: bool)
     compare(ROOT / cell.folder / "Dockerfile", text, refresh)
 
 
+# What could not be locked where its source was out of reach; every other cell has a whole lock.
+AWS = "torch==1.6.0 from 763104351884.dkr.ecr."
+PAGE = "from https://download.pytorch.org/whl/torch_stable.html"
+OUT_OF_REACH = {
+    "pytorch-training:1.6.0-transformers4.4.2-gpu-py36-cu110-ubuntu18.04": AWS,
+    "pytorch-training:1.6.0-transformers4.5.0-gpu-py36-cu110-ubuntu18.04": AWS,
+    "pytorch-training:1.6.0-transformers4.6.1-gpu-py36-cu110-ubuntu18.04": AWS,
+    "pytorch-training:1.7.1-transformers4.6.1-gpu-py36-cu110-ubuntu18.04": f"torch==1.7.1+cu110 {PAGE}",
+    "pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04": f"torch==1.7.1+cpu {PAGE}",
+    "pytorch-inference:1.7.1-transformers4.6.1-gpu-py36-cu110-ubuntu18.04": f"torch==1.7.1+cu110 {PAGE}",
+}
+
+
+def out_of_reach(cell: Cell) -> str | None:
+    """What is known to be missing in the cell's lock."""
+    return OUT_OF_REACH.get(cell.id.removeprefix("huggingface-"))
+
+
 @each_cell
 def test_the_committed_locks_belong_to_the_matrix(cell: Cell) -> None:
-    """Nobody edited them, and nobody forgot `hfdlc lock`."""
-    lock.check(cell, PROJECT.matrix, ROOT)
+    """Nobody edited them, and nobody forgot `hfdlc lock`; what is missing is known by name."""
+    known = out_of_reach(cell)
+    assert lock.state(cell, PROJECT.matrix, ROOT) == ("incomplete" if known else "locked")
+    assert (lock.missing(cell, ROOT) or "").startswith(known or "")
 
 
 @each_cell
@@ -43,11 +63,24 @@ def test_the_lock_holds_what_the_tag_says(cell: Cell) -> None:
     locked = {entry.name: entry.version for entries in lock.read(cell, ROOT).values() for entry in entries}
     assert locked["transformers"] == cell.transformers_version
     name = lock.name_of(cell.framework_requirements()[0])
-    assert locked[name].partition("+")[0] == cell.framework_version
+    if not out_of_reach(cell):
+        assert locked[name].partition("+")[0] == cell.framework_version
+    else:
+        assert name not in locked, "a build of another CUDA would be a lie"
+    if cell.type == "training":
+        assert locked["datasets"] == cell.datasets_version
     if cell.device == "cpu":
         assert not [name for name in locked if name.startswith("nvidia")]
-    if (cell.framework, cell.device) == ("pytorch", "cpu"):
-        assert locked["torch"].endswith("+cpu")
+
+
+def test_types_of_a_release_share_layers() -> None:
+    """Training and inference of a release on one device lock the same framework and libraries."""
+    shared: dict[tuple[str | None, ...], list[tuple[lock.Entry, ...]]] = {}
+    for cell in PROJECT.cells:
+        locked = lock.read(cell, ROOT)
+        release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda)
+        groups = [locked[group] for group in ("framework", "libraries", "transformers")]
+        assert shared.setdefault(release, groups) == groups, cell.id
 
 
 def test_the_plan_of_all_cells(refresh: bool) -> None:

@@ -1,0 +1,92 @@
+"""A matrix of 200 cells: how long it takes to list, plan and check it, beside bake printing the same plan."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from results import Row, report
+
+from hfdlc import drift, engine, lock, plan, project
+from hfdlc.state import State
+
+ROOT = Path(__file__).parents[1]
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+RELEASE = """\
+  - framework: pytorch 2.13.{number}
+    transformers: 5.23.{number}
+    datasets: 5.2.0
+    python: 3.11
+    os: debian12
+    cutoff: 2026-11-20
+    cells: {{training: [cpu, cu130], inference: [cpu, cu130]}}
+"""
+RUNS = 5
+
+
+def large(folder: Path) -> project.Project:
+    """The repository's matrix with 50 releases of four cells instead of its own, locked and rendered.
+
+    Their locks hold the hashes of the default cell: what is timed is reading and comparing.
+    """
+    text = (ROOT / "matrix.yaml").read_text()
+    head, _, rest = text.partition("releases:\n")
+    _, _, rest = rest.partition(
+        "# Where a framework's packages come from"
+    )  # without the rules of its own releases
+    releases = "".join(RELEASE.format(number=number) for number in range(50))
+    (folder / "matrix.yaml").write_text(f"{head}releases:\n{releases}\n# {rest}")
+    shutil.copytree(ROOT / "templates", folder / "templates")
+    here = project.find(folder)
+    known = lock.read(project.find(ROOT).default, ROOT)
+    for cell in here.cells:
+        asked = lock.request(cell, here.matrix)
+        (folder / cell.folder).mkdir(parents=True)
+        for group, entries in known.items():
+            (folder / lock.group_file(cell, group)).write_text(lock.text("A lock", asked, entries))
+    asked = lock.installer_request(here.matrix)
+    (folder / lock.INSTALLER_FILE).write_text(lock.text("The installer", asked, ()))
+    for path, content in {**drift.dockerfiles(here, here.cells), **drift.pages(here)}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    return here
+
+
+def seconds(folder: Path, *argv: str) -> float:
+    """The best of some runs, by wall clock."""
+    best = 1e9
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def main() -> int:
+    """Make the matrix, time the commands."""
+    used = engine.ensure(os.environ, State.of(os.environ))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        here = large(folder)
+        assert len(here.cells) == 200, len(here.cells)
+        (folder / "bake.json").write_text(json.dumps(plan.bake(here.cells, here.matrix, plan.Machine())))
+        os.environ.update(used.environment)
+        bake = seconds(folder, *used.buildx, "bake", "--file", "bake.json", "--print")
+        planned = seconds(folder, HFDLC, "plan", "--json")
+        rows = [
+            Row("hfdlc list --json, 200 cells", seconds(folder, HFDLC, "list", "--json"), None, "s", 0.5),
+            Row("hfdlc plan --json, 200 cells", planned, None, "s", 0.5),
+            Row("hfdlc check, 200 cells", seconds(folder, HFDLC, "check"), None, "s", 1.5),
+            Row(
+                "hfdlc plan, against bake --print", seconds(folder, HFDLC, "plan", "--json"), bake, "s", 10.0
+            ),
+        ]
+    return report("matrix", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

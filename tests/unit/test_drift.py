@@ -1,0 +1,41 @@
+"""One gate, offline, for everything that is derived."""
+
+import json
+from pathlib import Path
+
+from hfdlc import drift, project
+from matrices import write
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_files_are_current() -> None:
+    """Dockerfiles, locks, the list of images, the schema: this is `hfdlc check` on the repository."""
+    assert list(drift.differences(project.find(ROOT))) == []
+
+
+def test_what_is_not_current_is_told(tmp_path: Path) -> None:
+    """An edited file by its diff, a missing lock by its command, a stray folder by what to do."""
+    write(tmp_path)
+    (tmp_path / "templates").symlink_to(ROOT / "templates")
+    here = project.find(tmp_path)
+    for path, text in {**drift.dockerfiles(here, here.cells), **drift.pages(here)}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    edited = tmp_path / here.default.folder / "Dockerfile"
+    edited.write_text(edited.read_text().replace("EXPOSE 8080", "EXPOSE 9090"))
+    stray = tmp_path / "images" / "huggingface-pytorch-inference" / "1.0" / "Dockerfile"
+    stray.parent.mkdir()
+    stray.write_text("FROM scratch\n")
+    told = "\n".join(drift.differences(here))
+    assert "-EXPOSE 9090\n+EXPOSE 8080" in told
+    assert f"toolkit.lock: the lock is not there\n  next: hfdlc lock {here.default.id}" in told
+    assert "images/huggingface-pytorch-inference/1.0: belongs to no cell" in told
+    assert told.count("@@") == 2, "nothing else differs"
+
+
+def test_the_schema_knows_the_keys_of_the_file() -> None:
+    """Editors complete what the reader accepts."""
+    schema = json.loads(drift.schema())
+    assert {"releases", "rules", "frameworks", "bases", "types"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
