@@ -126,6 +126,15 @@ def stop(state: State) -> bool:
     return private_engine.stop(state)
 
 
+def prune(engine: Engine, keep: float) -> str:
+    """Drop build cache beyond `keep` GB, the least used first, and images without a name; what buildx says."""
+    with closing(client(engine)) as speaker:
+        speaker.images.prune({"dangling": True})
+    argv = [*engine.buildx, "prune", "--force", "--keep-storage", f"{keep:g}GB"]
+    told = run(argv, env=engine.environment).stdout.strip().splitlines()
+    return told[-1] if told else "Total: 0B"
+
+
 def _engine(where: Address, answer: Answer, state: State) -> Engine:
     private = where == Folders.of(state).address
     config = str(state.folder("buildx"))
