@@ -44,15 +44,18 @@ def options(
 @selecting
 def list_(wanted: "Filter", as_json: AsJson = False) -> None:
     """List cells."""
+    from hfdlc import lock as lock_files
     from hfdlc.describe import listed
 
     project = current_project()
-    rows = [listed(cell, project) for cell in some(project, wanted)]
+    by_id = {cell.id: cell for cell in some(project, wanted)}
+    rows = [listed(cell, project) for cell in by_id.values()]
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        print(f"{row['id']}  {row['state']}")
+        lacking = lock_files.missing(by_id[row["id"]], project.root)
+        print(f"{row['id']}  {row['state']}" + (f": {lacking}" if lacking else ""))
 
 
 @app.command()

@@ -34,6 +34,7 @@ def shown(cell: Cell, project: Project) -> dict[str, Any]:
         "base": cell.base_image(),
         "requirements": list(cell.requirements()),
         "page": cell.source.page,
+        "missing": lock.missing(cell, project.root),
         "cutoff": cell.cutoff.isoformat(),
         "size_budget": cell.size,
         "packages": {group: {e.name: e.version for e in entries} for group, entries in locked.items()},

@@ -127,7 +127,7 @@ def stop(state: State) -> bool:
 
 
 def prune(engine: Engine, keep: float) -> str:
-    """Drop build cache beyond `keep` GB, the least used first, and images without a name; what buildx says."""
+    """Drop build cache beyond `keep` GB, the least used first, and images without a name."""
     with closing(client(engine)) as speaker:
         speaker.images.prune({"dangling": True})
     argv = [*engine.buildx, "prune", "--force", "--keep-storage", f"{keep:g}GB"]

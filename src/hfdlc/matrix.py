@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from hfdlc import yaml_text
@@ -60,10 +68,12 @@ def _size(text: str) -> int:
         raise ValueError(f"{text!r} is no size; write one like `1.9 GB` or `850 MB`") from None
 
 
-VersionText = Annotated[str, AfterValidator(_version)]
+# An editor reads `python: 3.11` as a number; here it stays the text that was written.
+TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
+VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
 VersionRange = Annotated[str, AfterValidator(_specifier)]
 RequirementText = Annotated[str, AfterValidator(_requirement)]
-Size = Annotated[int, BeforeValidator(_size)]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["1.6 GB"]})]
 Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
 Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
 Type = Literal["training", "inference"]
@@ -142,10 +152,16 @@ class ImageType(Written):
 class Release(Written):
     """One version of a framework with one version of transformers, and the cells that it has."""
 
-    framework: Annotated[tuple[str, str], BeforeValidator(_framework)]
+    framework: Annotated[
+        tuple[str, str],
+        BeforeValidator(_framework),
+        WithJsonSchema(
+            {"type": "string", "pattern": r"^(pytorch|tensorflow) \d", "examples": ["pytorch 2.13.0"]}
+        ),
+    ]
     transformers: VersionText
     datasets: VersionText
-    python: Annotated[VersionText, Field(pattern=r"^3\.\d+$")]
+    python: Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
     os: str
     cutoff: date
     cells: dict[Type, list[Device]]

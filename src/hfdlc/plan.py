@@ -52,6 +52,7 @@ def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
         "dockerfile": f"{cell.folder}/Dockerfile",
         "tags": [cell.id],
         "args": args,
+        "labels": {"io.hfdlc.base": args["base"]},  # what it really came from
         "contexts": dict(machine.contexts),
         "secret": [f"id={name},src={file}" for name, file in machine.secrets.items()],
         "output": [machine.output],

@@ -59,6 +59,24 @@ def test_a_version_that_the_index_does_not_have_is_told(hfdlc: Command, clone: P
     assert "Python 3.11 on x86_64-manylinux_2_28" in told
 
 
+def test_a_package_without_a_wheel_is_told(hfdlc: Command, clone: Path) -> None:
+    """Which package, which Python, which platform."""
+    change(clone / "matrix.yaml", "sources_only: [sagemaker-training, inotify-simple]", "sources_only: []")
+    told = letter(hfdlc("lock", "*pytorch-training:2.13.0*cpu*"), 1)
+    assert "sagemaker-training" in told
+    assert "has no usable wheels" in told
+    assert "Python 3.11 on x86_64-manylinux_2_28" in told
+
+
+def test_a_cell_whose_source_was_out_of_reach_is_refused(hfdlc: Command) -> None:
+    """One line that says what is missing, and what to run where; `list` shows it too."""
+    cell = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
+    told = letter(hfdlc("build", cell), 1)
+    assert f"{cell}: its lock lacks torch==1.7.1+cpu from https://" in told
+    assert f"next: run `hfdlc lock {cell}` on a machine that reaches it" in told
+    assert f"{cell}  incomplete: torch==1.7.1+cpu from https://" in hfdlc("list", cell).stdout
+
+
 def test_a_lock_of_another_matrix_is_refused(hfdlc: Command, clone: Path) -> None:
     """Where, what, and the command that mends it; nothing is built."""
     change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")

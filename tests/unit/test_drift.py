@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
 from hfdlc import drift, project
 from matrices import write
 
@@ -32,6 +36,16 @@ def test_what_is_not_current_is_told(tmp_path: Path) -> None:
     assert f"toolkit.lock: the lock is not there\n  next: hfdlc lock {here.default.id}" in told
     assert "images/huggingface-pytorch-inference/1.0: belongs to no cell" in told
     assert told.count("@@") == 2, "nothing else differs"
+
+
+def test_the_committed_matrix_fits_the_schema() -> None:
+    """An editor that reads it as ordinary YAML, with its numbers and dates, finds nothing wrong."""
+    content = YAML(typ="safe", pure=True).load((ROOT / "matrix.yaml").read_text())
+    plain = json.loads(json.dumps(content, default=str))
+    jsonschema.validate(plain, json.loads(drift.schema()))
+    plain["releases"][0]["pyhton"] = 3.11
+    with pytest.raises(jsonschema.ValidationError, match="pyhton"):
+        jsonschema.validate(plain, json.loads(drift.schema()))
 
 
 def test_the_schema_knows_the_keys_of_the_file() -> None:
