@@ -67,18 +67,19 @@ def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
 def _wheels(
     sources: PackageSources, cells: Sequence[Cell], root: Path, folder: Path
 ) -> tuple[Path, frozenset[str]]:
-    """Gather the machine's wheels that the cells' framework locks name; say whose pages they spare."""
+    """Gather the machine's wheels that the cells' framework locks name; say which cells have theirs."""
     folder.mkdir()
     brought = set()
     for cell in cells:
+        if not cell.source.page:  # of the package index: a folder's build could be another one
+            continue
         wanted = lock.entries((root / lock.group_file(cell, "framework")).read_text())
         name = lock.name_of(cell.framework_requirements()[0])
         framework = next(entry for entry in wanted if entry.name == name)
         for source in sources.wheel_folders:
             for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):
                 _link(wheel, folder / wheel.name)
-                if cell.source.page:
-                    brought.add(cell.source.page)
+                brought.add(cell.id)
     return folder, frozenset(brought)
 
 

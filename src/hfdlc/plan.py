@@ -23,7 +23,7 @@ class Machine:
     secrets: Mapping[str, str] = field(default_factory=dict)  # id -> file
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
-    brought: frozenset[str] = frozenset()  # the pages whose wheels lie in the context `wheels`
+    brought: frozenset[str] = frozenset()  # the cells whose framework lies in the context `wheels`
     output: str = "type=docker"
 
 
@@ -45,7 +45,7 @@ def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
         "SOURCE_DATE_EPOCH": str(render.EPOCH),
         **machine.proxies,
     }
-    if cell.source.page in machine.brought:
+    if cell.id in machine.brought:
         args["framework_wheels"] = "/wheels"
     return {
         "context": ".",

@@ -89,7 +89,7 @@ def test_the_plan_of_all_cells(refresh: bool) -> None:
         images={"base": {PROJECT.default.base_image(): "hfdlc.local/base:1"}},
         secrets={"uv.toml": "/access/uv.toml"},
         contexts={"wheels": "/access/wheels"},
-        brought=frozenset(cell.source.page for cell in PROJECT.cells if cell.source.page),
+        brought=frozenset([PROJECT.default.id]),
     )
     bake = plan.bake(PROJECT.cells, PROJECT.matrix, machine)
     compare(Path(__file__).with_name("plan.json"), json.dumps(bake, indent=2) + "\n", refresh)
