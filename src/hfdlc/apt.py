@@ -13,6 +13,8 @@ from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.process import run
 from hfdlc.state import State
 
+ROOM = 700e6  # bytes: the lists of two suites, the engine's packages, and what is in them
+PATIENCE = 900.0  # seconds
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 RELEASES = ("bookworm", "trixie")
 ALIASES = ("stable", "oldstable")  # how a source may call the machine's release
@@ -81,6 +83,7 @@ def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> 
         if root := unpacked(packages, folder):
             return root
         names = ", ".join(name for some in packages.values() for name in some)
+        check_room(folder)
         say(f"fetching from the distribution, into {folder}: {names}")
         began = time.monotonic()
         fresh = folder / "fresh"
@@ -95,6 +98,17 @@ def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> 
             shutil.rmtree(fresh, ignore_errors=True)
         say(f"fetched and unpacked in {time.monotonic() - began:.0f} s")
         return root
+
+
+def check_room(folder: Path) -> None:
+    """Raise HfdlcError where there is clearly too little room; apt itself waits for ever on a full disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(folder).free) < ROOM:
+        raise HfdlcError(
+            f"{free / 1e6:.0f} MB are free, and {ROOM / 1e6:.0f} MB are needed",
+            where=str(folder),
+            then="make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again",
+        )
 
 
 def _mark(packages: Packages) -> str:
@@ -134,7 +148,7 @@ def _download(suite: str, names: Sequence[str], target: Path, machine: Release, 
     settings = own / "apt.conf"
     settings.write_text("".join(f'{name} "{value}";\n' for name, value in options.items()))
     for words in (["update"], ["download", *names]):
-        run(["apt-get", "-qq", "-c", str(settings), *words], cwd=target)
+        run(["apt-get", "-qq", "-c", str(settings), *words], cwd=target, timeout=PATIENCE)
 
 
 def _replace(folder: Path, fresh: Path, packages: Packages) -> Path:
