@@ -31,6 +31,15 @@ def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
     return ended.stderr
 
 
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what will be so soon."""
+    for _ in range(600):
+        if is_so():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it was not so within a minute")
+
+
 def change(file: Path, old: str, new: str) -> None:
     """Replace a text that must be there."""
     text = file.read_text()
@@ -107,17 +116,16 @@ def test_a_failed_build_says_where_it_failed(hfdlc: Command, clone: Path, used_e
 
 
 def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
-    hfdlc: Command, clone: Path, used_engine: Engine
+    hfdlc: Command, clone: Path, used_engine: Engine, state: State
 ) -> None:
     """In the middle of an installation: exit code 130, no container, and a second run that succeeds."""
     client = engines.client(used_engine)
     before = {container.id for container in client.containers.list(all=True)}
-    # One more instruction makes the installation of the libraries run again.
-    templates = clone / "templates" / "partials" / "uv.Dockerfile.j2"
+    # One more instruction, long enough to be met, makes the installation of the libraries run again.
     change(
-        templates,
+        clone / "templates" / "partials" / "uv.Dockerfile.j2",
         "FROM installer AS libraries\n",
-        f"FROM installer AS libraries\nENV AGAIN={time.time_ns()}\n",
+        f"FROM installer AS libraries\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
     )
     assert hfdlc("render").returncode == 0
     process = subprocess.Popen(
@@ -128,7 +136,9 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
         # A shell that runs the tests in the background has told its children to ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(4)
+    logs = state.folder("logs")
+    begun = "RUN sleep 20 | started"
+    until(lambda: any(begun in log.read_text() for log in logs.glob(f"*-{process.pid}.log")))
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told

@@ -61,7 +61,10 @@ def test_os(subject: Subject) -> None:
 def test_no_conflicts(subject: Subject) -> None:
     """Every package finds the packages that it asks for, in versions that it allows."""
     told = subject.host.run("/opt/venv/bin/python -m pip check")
-    assert told.succeeded, told.stdout
+    # tensorflow-cpu is tensorflow, and is called otherwise: what asks for that name has it.
+    stood_for = f"requires {subject.cell.source.replaces}, which is not installed."
+    conflicts = [line for line in told.stdout.splitlines() if not line.endswith(stood_for)]
+    assert told.succeeded or not conflicts, "\n".join(conflicts)
 
 
 def test_packages_are_the_locked_ones(subject: Subject) -> None:
@@ -77,10 +80,11 @@ def test_packages_are_the_locked_ones(subject: Subject) -> None:
 
 
 def test_entry_point(subject: Subject) -> None:
-    """A plain `docker run` serves, with the server as process 1."""
+    """A plain `docker run` serves (or trains), with that program as process 1."""
+    command = render.command(subject.cell)
     assert subject.config["Entrypoint"] == ["/usr/bin/env"]
-    assert subject.config["Cmd"] == ["serve"]
-    assert subject.host.check_output("command -v serve") == "/opt/venv/bin/serve"
+    assert subject.config["Cmd"] == command
+    assert subject.host.check_output("command -v %s", command[0]) == f"/opt/venv/bin/{command[0]}"
 
 
 def test_port(subject: Subject) -> None:

@@ -7,12 +7,10 @@ import pytest
 
 from hfdlc.checks.subject import Subject, invoke, wait_until_ready
 
-# A BERT of two layers with random weights, and a tokenizer of words; made by the image's own packages.
-MODEL = """
-import os
-os.environ.setdefault("USE_TF", "0")
+# A tokenizer of words, and a BERT of two layers with random weights; made by the image's own packages.
+TOKENIZER = """
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, PreTrainedTokenizerFast
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "container", "works"]
 tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
 tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -25,14 +23,26 @@ config = BertConfig(
     max_position_embeddings=64, id2label={0: "NEGATIVE", 1: "POSITIVE"},
     label2id={"NEGATIVE": 0, "POSITIVE": 1},
 )
-AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
 """
+BERT = {
+    "pytorch": """
+from transformers import AutoModelForSequenceClassification
+AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+""",
+    # TensorFlow makes the weights when the model is first called.
+    "tensorflow": """
+from transformers import TFAutoModelForSequenceClassification
+model = TFAutoModelForSequenceClassification.from_config(config)
+model(model.dummy_inputs)
+model.save_pretrained(folder)
+""",
+}
 
 
 @pytest.fixture(scope="session")
 def model(subject: Subject) -> Iterator[str]:
     """A volume with the small model."""
-    with subject.model(MODEL) as volume:
+    with subject.model(TOKENIZER + BERT[subject.cell.framework]) as volume:
         yield volume
 
 
