@@ -96,15 +96,17 @@ def subject(
     state: State,
     sources: PackageSources,
     image: str | None = None,
+    *,
+    gpus: bool = False,
 ) -> Iterator[Subject]:
     """The cell's image (or another one, held against the same cell), with a container to look into."""
     name = image or cell.id
     built = facts.image_of(name, engine)
     containers.remove_strays(engine)
     machine = Machine(sources, secrets.apt(), secrets.public())
-    with containers.idle(name, engine) as container:
+    with containers.idle(name, engine, gpus=gpus) as container:
         read = facts.look(cell, container, built)
-        yield Subject(cell, project.root, state, engine, name, read, container, machine)
+        yield Subject(cell, project.root, state, engine, name, read, container, machine, gpus)
 
 
 def run(about: Subject, *, only: str | None = None) -> Report:

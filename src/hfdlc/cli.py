@@ -162,12 +162,17 @@ def build(
 
 @app.command()
 @selecting
-def test(wanted: "Filter", as_json: AsJson = False) -> None:
+def test(
+    wanted: "Filter",
+    gpus: Annotated[bool, typer.Option("--gpus", help="Give the containers this machine's GPUs.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check built images against their cells (without a filter: the default cell)."""
     from hfdlc import pipeline
 
     project = current_project()
-    reports = pipeline.check(project, some(project, wanted, default=True), os.environ, again=True)
+    cells = some(project, wanted, default=True)
+    reports = pipeline.check(project, cells, os.environ, again=True, gpus=gpus)
     if as_json:
         print_json(reports)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
+from docker.types import DeviceRequest
 
 from hfdlc import engine as engines
 from hfdlc.engine import Engine
@@ -32,6 +33,7 @@ def started(
     environment: Mapping[str, str] | None = None,
     volumes: Volumes | None = None,
     entrypoint: list[str] | None = None,
+    gpus: bool = False,
 ) -> Iterator[Container]:
     """Run an image without any network; speak to it by `exec`.
 
@@ -45,6 +47,7 @@ def started(
             network_mode="none",
             environment=dict(environment or {}),
             volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
             labels=labels(),
         )
     except ImageNotFound as error:
@@ -52,16 +55,31 @@ def started(
             "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
         ) from error
     try:
-        container.start()
+        _start(container)
         yield container
     finally:
         container.remove(force=True, v=True)
 
 
+def _start(container: Container) -> None:
+    try:
+        container.start()
+    except APIError as error:
+        if "could not select device driver" not in str(error):
+            raise
+        raise HfdlcError(
+            "the engine has no way to a GPU",
+            where=str(container.client.api.base_url) if container.client else "",
+            then="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",
+        ) from error
+
+
 @contextmanager
-def idle(image: str, engine: Engine, volumes: Volumes | None = None) -> Iterator[Container]:
+def idle(
+    image: str, engine: Engine, volumes: Volumes | None = None, *, gpus: bool = False
+) -> Iterator[Container]:
     """A container of the image that does nothing, for looking inside."""
-    with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes) as container:
+    with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes, gpus=gpus) as container:
         yield container
 
 

@@ -132,6 +132,7 @@ class Source(Written):
     image: str | None = None
     replaces: str | None = None  # a package that the first one stands for
     architectures: list[str] = []  # of GPUs that it has code for
+    library_path: list[str] = []  # folders below site-packages with libraries that it opens and does not find
 
 
 class Framework(Written):

@@ -73,9 +73,9 @@ def _with_bases(
 
 
 def check(
-    project: Project, cells: Sequence[Cell], environ: Environ, *, again: bool = False
+    project: Project, cells: Sequence[Cell], environ: Environ, *, again: bool = False, gpus: bool = False
 ) -> list[dict[str, Any]]:
-    """Hold built images against their cells.
+    """Hold built images against their cells, with the machine's GPUs if told so.
 
     What passed for the very same digest is not repeated, unless `again`. Raises HfdlcError where one fails.
     """
@@ -89,7 +89,7 @@ def check(
             report = None  # its budget was cut since
         if not report:
             say(f"checking {cell.id}")
-            with check_run.subject(cell, project, used, state, sources) as subject:
+            with check_run.subject(cell, project, used, state, sources, gpus=gpus) as subject:
                 report = check_run.run(subject)
             check_run.remember(report, state)
         say(_told(report))

@@ -34,7 +34,9 @@ def variables(cell: Cell) -> dict[str, str]:
     found = {"HF_HOME": "/tmp/huggingface", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108
     # What NVIDIA's container runtime looks for; NVIDIA's own bases say it too.
     gpu = {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_VISIBLE_DEVICES": "all"}
-    return found | (gpu if cell.cuda else {})
+    site = f"/opt/venv/lib/python{cell.python}/site-packages"
+    path = ":".join(f"{site}/{folder}" for folder in cell.source.library_path)
+    return found | (gpu if cell.cuda else {}) | ({"LD_LIBRARY_PATH": path} if path else {})
 
 
 def command(cell: Cell) -> list[str]:

@@ -15,10 +15,11 @@ from docker.errors import ImageNotFound
 
 from hfdlc import check_run, containers, facts, plan
 from hfdlc import engine as engines
-from hfdlc.checks import test_all, test_cpu, test_inference, test_pytorch
+from hfdlc.checks import test_all, test_cpu, test_gpu, test_inference, test_pytorch
 from hfdlc.checks.subject import Machine, Subject
 from hfdlc.machine import PackageSources
 from hfdlc.process import run
+from hfdlc.project import Project
 
 pytestmark = pytest.mark.engine
 
@@ -36,6 +37,8 @@ class Wrong:
     checks: str
     change: str  # what is added to the right image: an instruction, or else a shell command
     word: str
+    cuda: str | None = None  # of the cell that it is held against
+    gpus: bool = False
 
     def dockerfile(self, image: str) -> str:
         """The right image, and the change."""
@@ -73,6 +76,7 @@ WRONG = [
     Wrong("port", "EXPOSE 9090", "9090"),
     Wrong("working_folder", "WORKDIR /srv", "/srv"),
     Wrong("labels", "LABEL io.hfdlc.transformers=4.0.0", "4.0.0"),
+    Wrong("labels", "LABEL io.hfdlc.base=", "io.hfdlc.base"),
     Wrong("user", "USER nobody", "nobody"),
     Wrong("no_build_tools", "touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     Wrong("no_headers", "mkdir -p /usr/include && touch /usr/include/stdio.h", "stdio.h"),
@@ -95,6 +99,32 @@ WRONG = [
         "printf '#!/bin/sh\necho broken on purpose; exit 3\n' > /opt/venv/bin/serve",
         "broken on purpose",
     ),
+    # Images without CUDA, held against a cell with it.
+    Wrong("driver", "LABEL for=no-gpu", "580.65.06", "cu130"),
+    Wrong(
+        "architectures",
+        "echo \"_C._cuda_getArchFlags = lambda: 'sm_35'\" >> {site}/torch/__init__.py",
+        "sm_35",
+        "cu130",
+    ),
+    Wrong("cuda_libraries_are_there", "LABEL opens=none", "no library of CUDA", "cu130"),
+    Wrong(
+        "cuda_libraries_are_there",
+        "printf 'try:\n    ctypes.CDLL(\"libcublas.so.13\")\nexcept OSError:\n    pass\n'"
+        " >> {site}/torch/__init__.py",
+        "not found: libcublas.so.13",
+        "cu130",
+    ),
+    Wrong(
+        "one_cuda",
+        "echo 1 > /usr/lib/libcudart.so.12 && echo 1 > /usr/lib/libcudart.so.13.0.1",
+        "/usr/lib/libcudart.so.12, /usr/lib/libcudart.so.13.0.1",
+        "cu130",
+    ),
+    Wrong("the_gpu_is_seen", "LABEL sees=none", "0 >= 1", "cu130", gpus=True),
+    Wrong("a_product_on_the_gpu_is_right", "LABEL computes=elsewhere", "CUDA", "cu130", gpus=True),
+    # Without any GPU the container does not even start; with one, the toolkit does not use it.
+    Wrong("a_request_is_served_from_the_gpu", "LABEL serves=elsewhere", "gpu", "cu130", gpus=True),
 ]
 
 
@@ -145,15 +175,26 @@ def outcome(subject: Subject, checks: str) -> str:
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[f"{wrong.checks}-{wrong.word}" for wrong in WRONG])
 def test_what_is_wrong_is_found(
-    subject: Subject, images: Mapping[Wrong, str], wrong: Wrong, tmp_path: Path
+    subject: Subject, repository: Project, images: Mapping[Wrong, str], wrong: Wrong, tmp_path: Path
 ) -> None:
     """The check that looks at the point fails, no other of its name passes, and it names what differs."""
     bundle = tmp_path / "bundle.crt"
     bundle.write_text(PEM + "\n")
     machine = Machine(replace(SOURCES, certificates=bundle), public=subject.machine.public)
+    alike = {**vars(subject.cell), "cuda": wrong.cuda}
+    axes = ("framework", "type", "cuda", "transformers_version")
+    (cell,) = [cell for cell in repository.cells if all(vars(cell)[axis] == alike[axis] for axis in axes)]
     with containers.idle(images[wrong], subject.engine) as container:
-        read = facts.look(subject.cell, container, facts.image_of(images[wrong], subject.engine))
-        seen = replace(subject, image=images[wrong], container=container, facts=read, machine=machine)
+        read = facts.look(cell, container, facts.image_of(images[wrong], subject.engine))
+        seen = replace(
+            subject,
+            cell=cell,
+            image=images[wrong],
+            container=container,
+            facts=read,
+            machine=machine,
+            gpus=wrong.gpus,
+        )
         assert wrong.word in outcome(seen, wrong.checks)
 
 
@@ -167,7 +208,7 @@ def test_an_image_above_its_budget_is_found(subject: Subject) -> None:
 def test_no_check_is_without_a_test_that_shows_it_failing() -> None:
     """A new check needs an entry above."""
     shown = {check for wrong in WRONG for check in wrong.checks.split()} | {"size"}
-    modules = (test_all, test_pytorch, test_inference, test_cpu)
+    modules = (test_all, test_pytorch, test_inference, test_cpu, test_gpu)
     functions = {name for module in modules for name, _ in inspect.getmembers(module, inspect.isfunction)}
     checks = {name.removeprefix("test_") for name in functions if name.startswith("test_")}
     assert [check for check in checks if not any(check.startswith(name) for name in shown)] == []

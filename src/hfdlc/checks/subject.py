@@ -48,6 +48,7 @@ class Subject:
     facts: Facts
     container: Container  # it does nothing; commands are run in it
     machine: Machine
+    gpus: bool = False  # whether containers have the machine's GPUs
 
     @property
     def built(self) -> Image:
@@ -80,6 +81,11 @@ class Subject:
         """What a script prints inside."""
         return containers.python(self.container, script)
 
+    def loads(self, script: str) -> dict[str, set[str]]:
+        """The libraries that a script makes the linker look for, each name with the files that were taken."""
+        told = json.loads(self.python(f"script = {script!r}\n{LOADS}"))
+        return {name: set(files) for name, files in told.items()}
+
     @contextmanager
     def model(self, script: str) -> Iterator[str]:
         """A volume with a model that a script makes inside; it finds the folder for it in `folder`."""
@@ -95,11 +101,24 @@ class Subject:
         mount = {model: {"bind": "/opt/ml/model", "mode": "ro"}}
         settings = {"HF_TASK": task}
         with containers.started(
-            self.image, ["serve"], self.engine, environment=settings, volumes=mount
+            self.image, ["serve"], self.engine, environment=settings, volumes=mount, gpus=self.gpus
         ) as container:
             yield container
 
 
+LOADS = """
+import json, os, re, subprocess, sys
+told = "import json; print(json.dumps(sorted({line.split()[-1] for line in open('/proc/self/maps')})))"
+ended = subprocess.run(
+    [sys.executable, "-c", script + "\\n" + told], env=dict(os.environ, LD_DEBUG="libs"),
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+)
+if ended.returncode:
+    sys.exit("\\n".join(line for line in ended.stderr.splitlines() if "\\t" not in line))
+files = json.loads(ended.stdout.splitlines()[-1])
+names = set(re.findall(r"find library=(\\S+)", ended.stderr))
+print(json.dumps({name: [file for file in files if os.path.basename(file) == name] for name in names}))
+"""
 REQUEST = """
 import json, sys, time, urllib.error, urllib.request
 def ask(path, body=None):

@@ -102,6 +102,7 @@ def test_labels(subject: Subject) -> None:
     labels = subject.config["Labels"] or {}
     expected = render.labels(subject.cell)
     assert {name: labels.get(name) for name in expected} == expected
+    assert labels.get("io.hfdlc.base"), "io.hfdlc.base does not say what the image was built on"
 
 
 def test_size(subject: Subject) -> None:

@@ -43,6 +43,7 @@ def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) 
         "model": settings.model_id or str(folder),
         "framework": {"pt": "PyTorch", "tf": "TensorFlow"}["tf" if runtime.prefix else "pt"],
         "transformers": transformers.__version__,
+        "device": "cpu" if runtime.pipeline_device() < 0 else "gpu",
     }
     if task.name not in OWN:
         return _pipeline(task, folder, settings, runtime, facts)
