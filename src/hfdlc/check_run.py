@@ -59,7 +59,8 @@ class _Plugin:
         """Take down one outcome; a failure while setting up counts as one."""
         name = _name(report.nodeid, self._subject.cell)
         if report.skipped:
-            self._report.not_run[name] = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+            why = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+            self._report.not_run[name] = why.removeprefix("Skipped: ")
         elif report.failed:
             self._report.failed[name] = _said(report)
         elif report.when == "call":

@@ -127,7 +127,8 @@ def summary(cell: Cell, environ: Environ) -> str:
     used = _engine(environ)
     host = f"DOCKER_HOST={used.host} " if used.private else ""
     network = "--network host -e HF_BIND_HOST=127.0.0.1" if used.private else "-p 127.0.0.1:8080:8080"
-    docker = f"{host}docker run --rm {network} -v /path/to/model:/opt/ml/model:ro {cell.id}"
+    gpus = " --gpus all" if cell.cuda else ""
+    docker = f"{host}docker run --rm{gpus} {network} -v /path/to/model:/opt/ml/model:ro {cell.id}"
     return "\n".join([*lines, "run it:", f"  hfdlc serve {cell.id} --model /path/to/model", f"  {docker}"])
 
 

@@ -107,7 +107,9 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
             then="`pip config list` shows which index is configured; mend that, or the network",
         )
     folder = (
-        f", or put its wheel where pip's find-links looks (its home is {asked.page})" if asked.page else ""
+        f"; the framework's wheel comes from {asked.page}, or else from where pip's find-links looks"
+        if asked.page
+        else ""
     )
     return HfdlcError(
         f"no lock for Python {asked.python} on {asked.platform}, packages of {asked.cutoff}:\n{reason}",

@@ -41,6 +41,8 @@ else:
 CUDA = re.compile(r"lib(cu|nv|nccl)\w*")
 # The driver's own: the machine with the GPU brings them.
 DRIVER = re.compile(r"lib(cuda|nvidia-[\w-]+|nvcuvid)\.so")
+# Triton's profiler opens a CUPTI of its own, from there alone.
+PRIVATE = "/triton/backends/nvidia/"
 PRODUCT = {
     "pytorch": """
 import torch
@@ -82,7 +84,7 @@ def test_one_cuda(subject: Subject) -> None:
     files = defaultdict(list)
     for path in found.split():
         name = path.rpartition("/")[2].partition(".so")[0]
-        if CUDA.fullmatch(name):
+        if CUDA.fullmatch(name) and PRIVATE not in path:
             files[name].append(path)
     twice = [f"{name}: {', '.join(sorted(paths))}" for name, paths in files.items() if len(paths) > 1]
     assert not twice, "\n".join(twice)
