@@ -71,6 +71,14 @@ def ensure(
     return tag
 
 
+def identity(image: str, engine: Engine) -> str:
+    """What `ensure` gave, with its digest: a bootstrapped base's name does not tell its versions."""
+    if "@" in image:
+        return image
+    with closing(engines.client(engine)) as client:
+        return f"{image}@{_held(image, client)}"
+
+
 def published(image: str, engine: Engine, state: State, now: Callable[[], float] = time.time) -> str | None:
     """The digest under which a registry has the image.
 

@@ -22,7 +22,18 @@ from hfdlc.progress import for_people
 from hfdlc.solve import Solve, Step
 from hfdlc.state import State
 
+FULL = "no space left on device"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where every distribution that we build on keeps them
+
+
+class BuildFailed(HfdlcError):
+    """A build did not succeed: which of its cells failed by themselves, and whether others can go on."""
+
+    def __init__(
+        self, what: str, *, solve: Solve, cells: Sequence[str], alone: bool, where: str, then: str
+    ) -> None:
+        super().__init__(what, where=where, then=then)
+        self.solve, self.cells, self.alone = solve, tuple(cells), alone
 
 
 @contextmanager
@@ -94,12 +105,12 @@ def _link(source: Path, target: Path) -> None:
 
 def build(
     bake: dict[str, Any], cells: Sequence[Cell], engine: Engine, root: Path, state: State, out: TextIO
-) -> Path:
-    """Carry out a bake file and give the path of the log.
+) -> tuple[Path, Solve]:
+    """Carry out a bake file; give the path of the log, and all that BuildKit told.
 
-    Raises HfdlcError with the cell, the instruction, its last lines and the command that repeats it.
+    Raises BuildFailed with the cell, the instruction, its last lines and the command that repeats it.
     """
-    log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S.%f}-{os.getpid()}.log"
     solve = Solve(list(bake["target"]))
     ids = {target_name(cell): cell.id for cell in cells}
     with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder, log.open("w") as text:
@@ -112,7 +123,7 @@ def build(
         _follow(process, solve, text, out, ids)
     if process.returncode:
         raise _failure(solve, ids, log)
-    return log
+    return log, solve
 
 
 def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:
@@ -149,17 +160,19 @@ def _follow(
     log.write("\n".join(solve.said) + "\n")
 
 
-def _failure(solve: Solve, ids: dict[str, str], log: Path) -> HfdlcError:
+def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
     failed = solve.failed()
-    cells = [ids[step.target] for step in failed if step.target] or list(ids.values())
-    again = "hfdlc build " + " ".join(dict.fromkeys(cells))
-    if not failed:
-        tail = "\n".join(f"    {line}" for line in list(solve.said)[-15:])
-        return HfdlcError(
-            f"the build did not succeed\n{tail}", where=cells[0], then=_advice(tail, again, log)
-        )
-    step = failed[0]
-    return HfdlcError(_told(step), where=cells[0], then=_advice(_told(step), again, log))
+    cells = list(dict.fromkeys(ids[step.target] for step in failed if step.target)) or list(ids.values())
+    if failed:
+        told = _told(failed[0])
+    else:
+        told = "the build did not succeed\n" + "\n".join(f"    {line}" for line in list(solve.said)[-15:])
+    again = "hfdlc build " + " ".join(cells)
+    # A full disk, or an engine that is gone, is no fault of a cell's.
+    alone = bool(failed) and FULL not in told
+    return BuildFailed(
+        told, solve=solve, cells=cells, alone=alone, where=cells[0], then=_advice(told, again, log)
+    )
 
 
 def _told(step: Step) -> str:
@@ -169,6 +182,6 @@ def _told(step: Step) -> str:
 
 
 def _advice(told: str, again: str, log: Path) -> str:
-    if "no space left on device" in told:
+    if FULL in told:
         again = f"make room (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
     return f"{again}\n  log: {log}"

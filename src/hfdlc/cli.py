@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc import cli_engine, cli_matrix
+from hfdlc import cli_engine, cli_matrix, cli_plan
 from hfdlc.cli_cells import AsJson, current_project, print_json, selecting, some
 from hfdlc.console import say
 from hfdlc.errors import HfdlcError
@@ -128,32 +128,19 @@ def check() -> None:
 
 @app.command()
 @selecting
-def plan(wanted: "Filter", as_json: AsJson = False) -> None:
-    """Show what would be built."""
-    from hfdlc import plan as planning
-
-    project = current_project()
-    cells = some(project, wanted)
-    bake = planning.bake(cells, project.matrix, planning.Machine())
-    if as_json:
-        print_json(bake)
-        return
-    for cell in cells:
-        print(f"{cell.id}\n  from {cell.base_image()}\n  by {cell.folder}/Dockerfile")
-
-
-@app.command()
-@selecting
 def build(
     wanted: "Filter",
     check: Annotated[bool, typer.Option("--check", help="Check what was built, and show its facts.")] = False,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Write what the run did to this file, as JSON.")
+    ] = None,
 ) -> None:
-    """Build images (without a filter: the default cell)."""
+    """Build images that are not up to date (without a filter: the default cell)."""
     from hfdlc import pipeline
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    pipeline.build(project, cells, os.environ)
+    pipeline.build(project, cells, os.environ, receipt)
     if check:
         pipeline.check(project, cells, os.environ)
         for cell in cells:
@@ -210,6 +197,8 @@ def serve(
 
 
 app.add_typer(cli_engine.app, name="engine")
+for command in (cli_plan.plan, cli_plan.digest, cli_plan.why_rebuild):
+    app.command()(command)
 for command in (cli_matrix.why, cli_matrix.schema, cli_matrix.uri, cli_matrix.bump, cli_matrix.outdated):
     app.command()(command)
 app.command()(cli_engine.doctor)

@@ -132,8 +132,7 @@ def look(cell: Cell, container: Container, image: Image) -> Facts:
     inside = json.loads(containers.python(container, SCRIPT))
     packages = _by_name(inside["packages"])
     framework = next((packages[name] for name in FRAMEWORKS[cell.framework] if name in packages), None)
-    sizes = [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
-    layers = pair(sizes, image.attrs["RootFS"]["Layers"])
+    found = layers(image)
     return Facts(
         python=inside["python"],
         framework_version=_public(framework),
@@ -141,11 +140,17 @@ def look(cell: Cell, container: Container, image: Image) -> Facts:
         toolkit_version=packages.get("hf-inference-toolkit"),
         cuda=cuda_tag(inside["cuda"]),
         os=inside["os"],
-        size=sum(layer.size for layer in layers),
-        layers=layers,
+        size=sum(layer.size for layer in found),
+        layers=found,
         digest=str(image.id),
         packages=packages,
     )
+
+
+def layers(image: Image) -> tuple[Layer, ...]:
+    """An image's layers, from the base up."""
+    sizes = [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
+    return pair(sizes, image.attrs["RootFS"]["Layers"])
 
 
 def _by_name(found: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from hfdlc.errors import HfdlcError
 from hfdlc.matrix import GROUPS, Matrix
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
+HEADER = re.compile(r"(# .*\n)+")
 # Where the installer's lock is, below the repository's root, and what it is for.
 INSTALLER_FILE, INSTALLER_PYTHON, INSTALLER_PLATFORM = (
     "images/installer.lock",
@@ -124,7 +125,7 @@ def fault(file: Path, asked: Request) -> str | None:
     """Why a lock cannot be used: missing, of another question, or edited by hand; None where it can."""
     if not file.is_file():
         return "is not there"
-    header, body = _parts(file.read_text())
+    header, body = _parts(file)
     if header.get("content") != "sha256:" + hashlib.sha256(body.encode()).hexdigest():
         return "was edited by hand"
     if header.get("asked") != asked.digest():
@@ -132,11 +133,24 @@ def fault(file: Path, asked: Request) -> str | None:
     return None
 
 
-def _parts(content: str) -> tuple[dict[str, str], str]:
-    lines = content.splitlines(keepends=True)
-    head = [line for line in lines if line.startswith("# ")]
-    pairs = (line[2:].strip().partition(": ") for line in head)
-    return {key: value for key, _, value in pairs}, "".join(lines[len(head) :])
+def packages(file: Path) -> str:
+    """The packages of a lock's file as they are written there, without its header."""
+    return _parts(file)[1]
+
+
+def _parts(file: Path) -> tuple[dict[str, str], str]:
+    """A lock's header and its packages."""
+    seen = file.stat()
+    return _read(file, seen.st_mtime_ns, seen.st_size)
+
+
+@cache
+def _read(file: Path, _changed: int, _size: int) -> tuple[dict[str, str], str]:
+    content = file.read_text()
+    head = HEADER.match(content)
+    end = head.end() if head else 0
+    pairs = (line[2:].strip().partition(": ") for line in content[:end].splitlines())
+    return {key: value for key, _, value in pairs}, content[end:]
 
 
 def state(cell: Cell, matrix: Matrix, root: Path) -> str:
@@ -151,7 +165,7 @@ def state(cell: Cell, matrix: Matrix, root: Path) -> str:
 def missing(cell: Cell, root: Path) -> str | None:
     """What was out of reach when the cell was locked; None where nothing was, or there is no lock."""
     file = root / group_file(cell, "framework")
-    return _parts(file.read_text())[0].get("out of reach") if file.is_file() else None
+    return _parts(file)[0].get("out of reach") if file.is_file() else None
 
 
 def check(cell: Cell, matrix: Matrix, root: Path) -> None:

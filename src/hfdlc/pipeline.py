@@ -1,75 +1,44 @@
 """The verbs that touch the world, one after another: engine, bases, build, checks, facts."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-from hfdlc import base, check_run, engine, lock, plan, render
-from hfdlc import build as building
+from hfdlc import check_run, engine, inputs, making
 from hfdlc import facts as reading
 from hfdlc.cells import Cell
 from hfdlc.check_run import Report
 from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
+from hfdlc.inputs import Inputs
 from hfdlc.machine import package_sources
 from hfdlc.plan import Machine
 from hfdlc.project import Project
+from hfdlc.receipt import Receipt
 from hfdlc.state import State, write_whole
 
 Environ = Mapping[str, str]
 FACTS_FORM = "2"  # raised when facts are read in another way
 
 
-def build(project: Project, cells: Sequence[Cell], environ: Environ) -> None:
-    """Build the cells' images into the engine that answers, or into a private one.
-
-    Raises HfdlcError where a lock or a Dockerfile is not current, or the build fails.
-    """
-    for cell in cells:
-        lock.check(cell, project.matrix, project.root)
-        _check_rendered(cell, project)
-    state = State.of(environ)
-    used = engine.ensure(environ, state)
-    sources = package_sources(environ)
-    with building.package_access(sources, cells, project.root, state) as machine:
-        machine = _with_bases(machine, project, cells, used, state, environ)
-        bake = plan.bake(cells, project.matrix, machine)
-        log = building.build(bake, cells, used, project.root, state, sys.stderr)
-    say(f"built {', '.join(cell.id for cell in cells)}\n  log: {log}")
+def build(project: Project, cells: Sequence[Cell], environ: Environ, receipt: Path | None = None) -> Receipt:
+    """Build what is not up to date, and write a receipt where one is asked for; see `making.make`."""
+    return making.make(project, cells, environ, receipt)
 
 
-def _check_rendered(cell: Cell, project: Project) -> None:
-    file = project.root / cell.folder / "Dockerfile"
-    if not file.is_file() or file.read_text() != render.dockerfile(cell, project.matrix, project.templates):
-        raise HfdlcError(
-            "is not what the matrix and the templates give",
-            where=f"{cell.folder}/Dockerfile",
-            then="hfdlc render",
-        )
+def inputs_of(project: Project, cells: Sequence[Cell], environ: Environ) -> dict[str, Inputs]:
+    """What the cells' images are made from, by cell; bases that are not here yet are fetched or made."""
+    machine = making.with_bases(Machine(), project, cells, _engine(environ), State.of(environ), environ)
+    return dict(machine.inputs)
 
 
-def _with_bases(
-    machine: Machine, project: Project, cells: Sequence[Cell], used: Engine, state: State, environ: Environ
-) -> Machine:
-    """The machine's part of a plan, with what takes the place of public images, and the engine's store."""
-    installer = project.matrix.file.installer
-    ensure = partial(base.ensure, engine=used, state=state, environ=environ)
-    images: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
-        bootstraps["compiler_base"] = installer.bootstrap_compiler
-        for name, image in render.images(cell, project.matrix).items():
-            here = images.setdefault(name, {})
-            here[image] = here.get(image) or ensure(image, bootstraps.get(name))
-    return replace(
-        machine,
-        images=images,
-        output=plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output,
-    )
+def built_from(cells: Sequence[Cell], environ: Environ) -> dict[str, Inputs | None]:
+    """What the images in the engine were made from, by cell; None for what is not built."""
+    used = _engine(environ)
+    labels = {cell.id: making.label(cell.id, used) for cell in cells}
+    return {cell: None if label is None else inputs.read(label) for cell, label in labels.items()}
 
 
 def check(

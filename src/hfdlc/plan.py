@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfdlc import render
+from hfdlc import inputs, render
 from hfdlc.cells import Cell
+from hfdlc.inputs import Inputs
 from hfdlc.matrix import Matrix
 
 # An engine with the containerd store keeps layers as they are; compressing them is for a push.
@@ -24,6 +25,7 @@ class Machine:
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()  # the cells whose framework lies in the context `wheels`
+    inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
     output: str = "type=docker"
 
 
@@ -52,7 +54,10 @@ def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
         "dockerfile": f"{cell.folder}/Dockerfile",
         "tags": [cell.id],
         "args": args,
-        "labels": {"io.hfdlc.base": args["base"]},  # what it really came from
+        "labels": {
+            "io.hfdlc.base": args["base"],  # what it really came from
+            **({inputs.LABEL: inputs.text(machine.inputs[cell.id])} if cell.id in machine.inputs else {}),
+        },
         "contexts": dict(machine.contexts),
         "secret": [f"id={name},src={file}" for name, file in machine.secrets.items()],
         "output": [machine.output],

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 # "[target stage 2/5] RUN …", or without the target where bake builds one alone.
@@ -24,6 +25,7 @@ class Step:
     ended: bool = False
     cached: bool = False
     error: str = ""
+    seconds: float = 0.0
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     bytes: dict[str, int] = field(default_factory=dict)
 
@@ -35,6 +37,13 @@ class Event:
     kind: str  # "started" | "ended" | "line" | "bytes"
     step: Step
     text: str = ""
+
+
+def _between(began: str | None, ended: str) -> float:
+    """Seconds between two times of BuildKit."""
+    if not began:
+        return 0.0
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
 
 
 class Solve:
@@ -90,6 +99,7 @@ class Solve:
         step.error = vertex.get("error", "") or step.error
         if vertex.get("completed") and not step.ended:
             step.ended = True
+            step.seconds = _between(vertex.get("started"), vertex["completed"])
             yield Event("ended", step)
 
     def _step(self, name: str) -> Step:

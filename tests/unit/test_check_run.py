@@ -49,7 +49,7 @@ def test_set_up(subject, broken): pass
 """
     report = run(monkeypatch, tmp_path, text)
     assert report.passed == ["test_all: test_good"]
-    assert report.not_run == {"test_all: test_later": "Skipped: no GPU in reach"}
+    assert report.not_run == {"test_all: test_later": "no GPU in reach"}
     assert set(report.failed) == {"test_all: test_bad", "test_all: test_set_up"}
     assert "one is not two" in report.failed["test_all: test_bad"]
     assert "no server" in report.failed["test_all: test_set_up"]

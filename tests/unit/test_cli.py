@@ -58,7 +58,7 @@ def test_filters_reach_every_command_that_chooses(
 ) -> None:
     """A glob and an axis together take what both name."""
     assert run(monkeypatch, "plan", "*:2.13*", "--device", "gpu", "--json") == 0
-    assert list(json.loads(capsys.readouterr().out)["target"]) == [
+    assert list(json.loads(capsys.readouterr().out)["bake"]["target"]) == [
         "huggingface-pytorch-inference-2-13-0-transformers5-23-0-gpu-py311-cu130-debian12"
     ]
 

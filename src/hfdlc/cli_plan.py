@@ -1,0 +1,74 @@
+"""The commands about what a build would do, and why."""
+
+import os
+from typing import TYPE_CHECKING
+
+from hfdlc.cli_cells import AsJson, Patterns, current_project, print_json, selecting, some
+
+if TYPE_CHECKING:
+    from hfdlc.forecast import Forecast
+    from hfdlc.select import Filter
+
+
+@selecting
+def plan(wanted: "Filter", as_json: AsJson = False) -> None:
+    """Show what would be built, what it would cost, and whether it fits; no engine is asked."""
+    from hfdlc import forecast
+    from hfdlc import plan as planning
+    from hfdlc.state import State
+
+    project = current_project()
+    cells = some(project, wanted)
+    told = forecast.forecast(cells, project, State.of(os.environ))
+    if as_json:
+        bake = planning.bake(cells, project.matrix, planning.Machine())
+        print_json({"bake": bake, "forecast": told.json()})
+        return
+    _print(told)
+
+
+def _print(told: "Forecast") -> None:
+    for one in told.cells:
+        why = f" ({', '.join(one.changed)} changed)" if one.changed else ""
+        print(f"{one.state:12}{one.cell}{why}")
+        for limit in one.breaks:
+            print(f"            breaks a limit: {limit}")
+    number = sum(one.state == "to build" for one in told.cells)
+    if not number:
+        return
+    how = f"as {told.rate_from} builds here took" if told.rate_from else "a guess: no build here has told yet"
+    free = "" if told.free is None else f", {told.free / 1e9:.0f} GB are free"
+    print(
+        f"{number} to build: {told.layers} new layers, {told.shared} of them shared\n"
+        f"  bytes   about {told.download / 1e9:.1f} GB to download, {told.write / 1e9:.1f} GB to write, "
+        f"{told.push / 1e9:.1f} GB to push\n"
+        f"  time    about {told.seconds / 60:.1f} min ({how})\n"
+        f"  disk    about {told.disk / 1e9:.0f} GB while it is built{free}"
+    )
+
+
+def digest(cells: Patterns = None) -> None:
+    """Print the content address of cells: of all that their images are made from."""
+    from hfdlc import inputs, pipeline
+    from hfdlc.select import Filter
+
+    project = current_project()
+    chosen = some(project, Filter(tuple(cells or ())), default=True)
+    for cell, made_from in pipeline.inputs_of(project, chosen, os.environ).items():
+        print(f"{inputs.digest(made_from)}  {cell}")
+
+
+def why_rebuild(cells: Patterns = None) -> None:
+    """Name the inputs that changed since the image in the engine was built."""
+    from hfdlc import inputs, pipeline
+    from hfdlc.select import Filter
+
+    project = current_project()
+    chosen = some(project, Filter(tuple(cells or ())), default=True)
+    before = pipeline.built_from(chosen, os.environ)
+    for cell, now in pipeline.inputs_of(project, chosen, os.environ).items():
+        if before[cell] is None:
+            print(f"{cell}: not built")
+            continue
+        changed = inputs.changed(before[cell] or {}, now)
+        print(f"{cell}: {', '.join(changed) + ' changed' if changed else 'up to date'}")

@@ -1,0 +1,46 @@
+"""The layers that a Dockerfile lays, addressed by what makes them: cells with the same address share one."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfdlc import inputs, lock
+from hfdlc.cells import Cell
+
+STAGE = re.compile(r"^FROM (?P<parent>\S+)(?: AS (?P<name>\S+))?$", re.MULTILINE)
+LAID = re.compile(r"^COPY --link --from=(\S+) /layer/ /$", re.MULTILINE)
+LOCK = re.compile(r"source=([^,\s]+\.lock)")
+
+
+def layers(cell: Cell, root: Path) -> dict[str, str]:
+    """The address of each layer of the cell above its base, by stage, in the order in which they are laid."""
+    dockerfile = (root / cell.folder / "Dockerfile").read_text()
+    stages = _stages(dockerfile)
+    # Each is asked for twice, by its own name and as a parent.
+    known: dict[str, str] = {}
+    return {name: _address(name, stages, root, known) for name in LAID.findall(dockerfile)}
+
+
+def _stages(dockerfile: str) -> dict[str, tuple[str, str]]:
+    """Each stage's parent and text."""
+    starts = list(STAGE.finditer(dockerfile))
+    ends = [*(match.start() for match in starts[1:]), len(dockerfile)]
+    return {
+        match["name"] or "": (match["parent"], dockerfile[match.end() : end])
+        for match, end in zip(starts, ends, strict=True)
+    }
+
+
+def _address(name: str, stages: Mapping[str, tuple[str, str]], root: Path, known: dict[str, str]) -> str:
+    """Changes with the stage's instructions, the packages of its lock, its parent, and the toolkit it has."""
+    if name in known:
+        return known[name]
+    parent, text = stages[name]
+    said = "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))
+    said = LOCK.sub(lambda match: lock.packages(root / match[1]), said)
+    if "source=toolkit," in said:
+        said += inputs.toolkit(root)
+    said += _address(parent, stages, root, known) if parent in stages else parent
+    known[name] = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return known[name]

@@ -1,0 +1,228 @@
+"""Making images: what is up to date is left alone, and what fails does not stop the rest."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from docker.errors import ImageNotFound
+
+from hfdlc import base, forecast, graph, inputs, lock, plan, records, render
+from hfdlc import build as building
+from hfdlc import engine as engines
+from hfdlc import facts as reading
+from hfdlc.build import BuildFailed
+from hfdlc.cells import Cell
+from hfdlc.console import say
+from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.inputs import Inputs
+from hfdlc.machine import package_sources
+from hfdlc.plan import Machine
+from hfdlc.project import Project
+from hfdlc.receipt import Receipt, text
+from hfdlc.records import Record
+from hfdlc.state import State, write_whole
+
+Failures = dict[str, HfdlcError]  # cell -> why
+
+
+def make(
+    project: Project, cells: Sequence[Cell], environ: Mapping[str, str], file: Path | None = None
+) -> Receipt:
+    """Build the images of cells that are not up to date, into the engine that answers or a private one.
+
+    The receipt is kept with the state where something was built, and written to `file` where there is one.
+
+    Raises HfdlcError, after all else is done, where a lock or a Dockerfile is not current, or a build fails.
+    """
+    began = time.monotonic()
+    receipt = Receipt()
+    failures: Failures = {}
+    ready = [cell for cell in cells if _is_current(cell, project, failures)]
+    if ready:
+        _make(project, ready, environ, receipt, failures)
+    receipt.cells |= dict.fromkeys(failures, "failed")
+    receipt.seconds = round(time.monotonic() - began, 3)
+    if "built" in receipt.cells.values():
+        write_whole(State.of(environ).root / "receipts" / f"{_now()}.json", text(receipt))
+    if file:
+        write_whole(file, text(receipt))
+    _tell(receipt, failures, cells)
+    return receipt
+
+
+def _is_current(cell: Cell, project: Project, failures: Failures) -> bool:
+    try:
+        lock.check(cell, project.matrix, project.root)
+        file = project.root / cell.folder / "Dockerfile"
+        if not file.is_file() or file.read_text() != render.dockerfile(
+            cell, project.matrix, project.templates
+        ):
+            raise HfdlcError(
+                "is not what the matrix and the templates give",
+                where=f"{cell.folder}/Dockerfile",
+                then="hfdlc render",
+            )
+    except HfdlcError as problem:
+        failures[cell.id] = problem
+        return False
+    return True
+
+
+def _make(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    receipt: Receipt,
+    failures: Failures,
+) -> None:
+    state = State.of(environ)
+    used = engines.ensure(environ, state)
+    with ExitStack() as held:
+        for cell in sorted(cells, key=lambda cell: cell.id):
+            _hold(held, f"build-{plan.target_name(cell)}", state)
+        access = building.package_access(package_sources(environ), cells, project.root, state)
+        machine = with_bases(held.enter_context(access), project, cells, used, state, environ)
+        todo = [cell for cell in cells if not is_up_to_date(cell, machine.inputs[cell.id], used)]
+        forecast.refuse_what_cannot_fit(todo, project, used, state)
+        before = _layers_there(used) if todo else set()
+        _rounds(todo, machine, project, used, state, receipt, failures)
+        fine = [cell for cell in cells if cell.id not in failures]
+        receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
+        if todo:
+            images = {cell.id: reading.layers(reading.image_of(cell.id, used)) for cell in fine}
+            receipt.weigh(images, before)
+            for cell in fine:
+                if cell in todo:
+                    _record(cell, images[cell.id], machine.inputs[cell.id], project, used, state)
+
+
+def _rounds(
+    todo: Sequence[Cell],
+    machine: Machine,
+    project: Project,
+    used: Engine,
+    state: State,
+    receipt: Receipt,
+    failures: Failures,
+) -> None:
+    """One bake of all the cells; where one fails, another of those that it took along."""
+    while todo:
+        bake = plan.bake(todo, project.matrix, machine)
+        try:
+            log, solve = building.build(bake, todo, used, project.root, state, sys.stderr)
+        except BuildFailed as problem:
+            receipt.time(problem.solve)
+            failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
+            left = [cell for cell in todo if cell.id not in failures]
+            todo = [cell for cell in left if not is_up_to_date(cell, machine.inputs[cell.id], used)]
+        else:
+            receipt.time(solve)
+            say(f"built {', '.join(cell.id for cell in todo)}\n  log: {log}")
+            return
+
+
+def _hold(held: ExitStack, name: str, state: State) -> None:
+    try:
+        held.enter_context(state.lock(name, wait=False))
+    except HfdlcError as busy:
+        say(f"waiting: {busy.what}")
+        held.enter_context(state.lock(name))
+
+
+def is_up_to_date(cell: Cell, made_from: Inputs, used: Engine) -> bool:
+    """Whether the engine has the cell's image, made from these very inputs."""
+    return inputs.read(label(cell.id, used)) == made_from
+
+
+def label(image: str, used: Engine) -> str | None:
+    """What an image says that it was made from; None where there is no such image, or it says nothing."""
+    with closing(engines.client(used)) as client:
+        try:
+            found: str | None = (client.images.get(image).labels or {}).get(inputs.LABEL)
+        except ImageNotFound:
+            return None
+    return found
+
+
+def with_bases(
+    machine: Machine,
+    project: Project,
+    cells: Sequence[Cell],
+    used: Engine,
+    state: State,
+    environ: Mapping[str, str],
+) -> Machine:
+    """The machine's part of a plan: what takes the place of public images, what cells are made from."""
+    installer = project.matrix.file.installer
+    ensure = partial(base.ensure, engine=used, state=state, environ=environ)
+    images: dict[str, dict[str, str]] = {}
+    made_from = {}
+    for cell in cells:
+        bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
+        bootstraps["compiler_base"] = installer.bootstrap_compiler
+        public = render.images(cell, project.matrix)
+        for name, image in public.items():
+            here = images.setdefault(name, {})
+            here[image] = here.get(image) or ensure(image, bootstraps.get(name))
+        starts = {name: base.identity(images[name][image], used) for name, image in public.items()}
+        made_from[cell.id] = inputs.of(cell, project.root, starts)
+    output = plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output
+    return replace(machine, images=images, inputs=made_from, output=output)
+
+
+def _layers_there(used: Engine) -> set[str]:
+    """The digests of all layers that the engine has in images."""
+    with closing(engines.client(used)) as client:
+        return {
+            digest for image in client.images.list() for digest in image.attrs["RootFS"].get("Layers", [])
+        }
+
+
+def _record(
+    cell: Cell,
+    layers: Sequence[reading.Layer],
+    made_from: Inputs,
+    project: Project,
+    used: Engine,
+    state: State,
+) -> None:
+    laid = graph.layers(cell, project.root)
+    above = layers[-len(laid) :]
+    record = Record(
+        cell=cell.id,
+        image=str(reading.image_of(cell.id, used).id),
+        date=_now(),
+        inputs=dict(made_from),
+        layers={address: layer.size for address, layer in zip(laid.values(), above, strict=True)},
+        below=sum(layer.size for layer in layers[: -len(laid)]),
+    )
+    records.keep(cell, record, state)
+
+
+def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
+    """A line a cell and the receipt, where there were several; then the error, if there was one."""
+    if len(cells) > 1:
+        for cell in cells:
+            say(f"{receipt.cells[cell.id]:12}{cell.id}")
+        if "built" in receipt.cells.values():
+            receipt.print()
+    elif "up to date" in receipt.cells.values():
+        say(f"{cells[0].id} is up to date")
+    if len(cells) == 1 and failures:
+        raise next(iter(failures.values()))
+    if failures:
+        letters = "\n".join(dict.fromkeys(str(problem) for problem in failures.values()))
+        raise HfdlcError(
+            f"{len(failures)} of {len(cells)} cells failed\n{letters}",
+            then=f"hfdlc build {' '.join(failures)}",
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
