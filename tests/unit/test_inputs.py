@@ -1,0 +1,128 @@
+"""What an image is made from: what changes it, and what does not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hfdlc import graph, inputs
+from hfdlc.cells import Cell
+from hfdlc.project import Project
+
+IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:2"}
+
+
+@pytest.fixture
+def root(repository: Project, tmp_path: Path) -> Path:
+    """A copy of what the images are made from, that a test may change."""
+    for part in ("images", "toolkit"):
+        ignored = shutil.ignore_patterns("__pycache__", ".venv", "tests")
+        shutil.copytree(repository.root / part, tmp_path / part, ignore=ignored)
+    return tmp_path
+
+
+def append(file: Path, text: str) -> None:
+    """Add a line to a file."""
+    file.write_text(file.read_text() + text + "\n")
+
+
+def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
+    """The inputs that a new line in a file changes."""
+    before = inputs.of(cell, root, IMAGES)
+    inputs.toolkit.cache_clear()
+    append(root / file, text)
+    return inputs.changed(before, inputs.of(cell, root, IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("{cell.folder}/Dockerfile", "Dockerfile"),
+        ("{cell.folder}/type.lock", "type.lock"),
+        ("images/installer.lock", "installer.lock"),
+        ("toolkit/src/hf_inference_toolkit/app.py", "toolkit"),
+        ("toolkit/pyproject.toml", "toolkit"),
+    ],
+)
+def test_a_change_is_named(repository: Project, root: Path, file: str, name: str) -> None:
+    """Each file changes the one input that it is."""
+    cell = repository.default
+    assert changed_by(cell, root, file.format(cell=cell), "new==1.0") == [name]
+
+
+def test_what_docker_does_not_read_changes_nothing(repository: Project, root: Path) -> None:
+    """Tests of the toolkit, byte code, and what a lock's header tells of its question."""
+    cell = repository.default
+    before = inputs.of(cell, root, IMAGES)
+    inputs.toolkit.cache_clear()
+    (root / "toolkit" / "tests").mkdir()
+    (root / "toolkit" / "tests" / "test_new.py").write_text("new")
+    lock = root / cell.folder / "type.lock"
+    lock.write_text(lock.read_text().replace("# asked: sha256:", "# asked: sha256:0", 1))
+    assert inputs.of(cell, root, IMAGES) == before
+
+
+def test_the_toolkit_is_what_docker_reads(repository: Project) -> None:
+    """The parts that count are those that .dockerignore lets through."""
+    lines = (repository.root / ".dockerignore").read_text().split()
+    assert {f"!toolkit/{part}" for part in inputs.TOOLKIT} == {
+        line for line in lines if line.startswith("!toolkit/")
+    }
+
+
+def test_a_base_with_another_digest_is_another_image(repository: Project) -> None:
+    """The name of the base may stay the same."""
+    cell, other = repository.default, IMAGES | {"base": "python:3.11@sha256:9"}
+    before, after = (inputs.of(cell, repository.root, images) for images in (IMAGES, other))
+    assert inputs.changed(before, after) == ["base"]
+    assert inputs.digest(before) != inputs.digest(after)
+    assert inputs.digest(after) == inputs.digest(dict(reversed(after.items())))
+
+
+@pytest.mark.parametrize("label", [None, "", "no JSON", "[1]", "{}"])
+def test_a_label_that_tells_nothing_makes_nothing_up_to_date(repository: Project, label: str | None) -> None:
+    """An image without the label, or with a damaged one, is never taken for the cell's."""
+    assert inputs.read(label) != inputs.of(repository.default, repository.root, IMAGES)
+
+
+def test_a_label_tells_what_was_written(repository: Project) -> None:
+    """There and back."""
+    made_from = inputs.of(repository.default, repository.root, IMAGES)
+    assert inputs.read(inputs.text(made_from)) == made_from
+
+
+def pair(repository: Project, device: str) -> tuple[Cell, Cell]:
+    """The training and the inference cell of today's PyTorch."""
+    found = [c for c in repository.cells if c.framework_version == "2.13.0" and c.device == device]
+    training, inference = found
+    return training, inference
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_training_and_inference_share_their_heavy_layers(repository: Project, device: str) -> None:
+    """All but what their type alone holds."""
+    one, two = (graph.layers(cell, repository.root) for cell in pair(repository, device))
+    assert {stage for stage in one if one[stage] != two.get(stage)} <= {"type", "toolkit-needs"}
+
+
+def test_a_layer_has_another_address_when_its_packages_change(repository: Project, root: Path) -> None:
+    """And only that layer; the toolkit's sources change the toolkit's."""
+    cell = repository.default
+    before = graph.layers(cell, root)
+    append(root / cell.folder / "transformers.lock", "new==1.0")
+    after = graph.layers(cell, root)
+    assert [stage for stage in before if before[stage] != after[stage]] == ["transformers"]
+    inputs.toolkit.cache_clear()
+    append(root / "toolkit/README.md", "new")
+    last = graph.layers(cell, root)
+    assert [stage for stage in after if after[stage] != last[stage]] == ["toolkit"]
+
+
+def test_a_change_of_the_installer_moves_what_it_installs(repository: Project, root: Path) -> None:
+    """The layers depend on the stage that they are made in."""
+    cell = repository.default
+    before = graph.layers(cell, root)
+    append(root / "images/installer.lock", "new==1.0")
+    after = graph.layers(cell, root)
+    assert {"framework", "transformers"} <= {stage for stage in before if before[stage] != after[stage]}
+    assert before["venv"] == after["venv"]
