@@ -162,14 +162,15 @@ def _follow(
 
 def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
     failed = solve.failed()
-    cells = list(dict.fromkeys(ids[step.target] for step in failed if step.target)) or list(ids.values())
+    own = list(dict.fromkeys(ids[step.target] for step in failed if step.target))
+    cells = own or list(ids.values())
     if failed:
         told = _told(failed[0])
     else:
         told = "the build did not succeed\n" + "\n".join(f"    {line}" for line in list(solve.said)[-15:])
     again = "hfdlc build " + " ".join(cells)
     # A full disk, or an engine that is gone, is no fault of a cell's.
-    alone = bool(failed) and FULL not in told
+    alone = bool(own) and FULL not in told
     return BuildFailed(
         told, solve=solve, cells=cells, alone=alone, where=cells[0], then=_advice(told, again, log)
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+# What other steps say when one has failed: BuildKit stops them, and hangs up on who sends files.
+CONSEQUENCES = ("context canceled", "code = Canceled", "code = Unavailable")
 # "[target stage 2/5] RUN …", or without the target where bake builds one alone.
 NAME = re.compile(r"^\[(?P<inside>[^\]]*)\] (?P<instruction>.*)$", re.DOTALL)
 
@@ -57,7 +59,8 @@ class Solve:
 
     def failed(self) -> list[Step]:
         """The steps that ended with an error of their own (not because another one did)."""
-        return [step for step in self.steps.values() if step.error and "context canceled" not in step.error]
+        steps = (step for step in self.steps.values() if step.error)
+        return [step for step in steps if not any(word in step.error for word in CONSEQUENCES)]
 
     def read(self, line: str) -> Iterator[Event]:
         """Take in one line of `--progress=rawjson`; a line that is no part of it is kept in `said`.

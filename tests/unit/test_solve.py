@@ -46,7 +46,12 @@ def test_a_failure_keeps_its_last_lines() -> None:
     list(solve.read(line(vertexes=[vertex(name, completed="now", error="exit code: 1")])))
     list(
         solve.read(
-            line(vertexes=[vertex("[other 1/1] RUN sleep", completed="now", error="context canceled")])
+            line(
+                vertexes=[
+                    vertex("[other 1/1] RUN sleep", completed="now", error="context canceled"),
+                    vertex("[context 1/1] load", completed="now", error="rpc error: code = Unavailable desc"),
+                ]
+            )
         )
     )
     (failed,) = solve.failed()
