@@ -15,14 +15,17 @@ from docker.errors import ImageNotFound
 
 from hfdlc import check_run, containers, facts, plan
 from hfdlc import engine as engines
-from hfdlc.checks import test_all, test_cpu, test_gpu, test_inference, test_pytorch
+from hfdlc.checks import test_all, test_cpu, test_gpu, test_inference, test_pytorch, test_tensorflow
 from hfdlc.checks.subject import Machine, Subject
 from hfdlc.machine import PackageSources
 from hfdlc.process import run
 from hfdlc.project import Project
+from hfdlc.select import Filter, select
 
 pytestmark = pytest.mark.engine
 
+GPU = "huggingface-pytorch-inference:2.13.0-*-cu130-*"
+TENSORFLOW = "huggingface-tensorflow-inference:2.21.0-*-cpu-*"
 SITE = "/opt/venv/lib/python3.11/site-packages"
 # A certificate's form is all that counts here.
 PEM = f"-----BEGIN CERTIFICATE-----\n{'TheMachine' * 6}Only\n-----END CERTIFICATE-----"
@@ -37,7 +40,7 @@ class Wrong:
     checks: str
     change: str  # what is added to the right image: an instruction, or else a shell command
     word: str
-    cuda: str | None = None  # of the cell that it is held against
+    held: str | None = None  # against another cell than its own: a glob
     gpus: bool = False
 
     def dockerfile(self, image: str) -> str:
@@ -99,32 +102,42 @@ WRONG = [
         "printf '#!/bin/sh\necho broken on purpose; exit 3\n' > /opt/venv/bin/serve",
         "broken on purpose",
     ),
+    # An image of PyTorch, held against a cell of TensorFlow.
+    Wrong("a_product_is_right keras_of_transformers", "LABEL for=pytorch", "tensorflow", TENSORFLOW),
+    Wrong(
+        "one_tensorflow",
+        "cd {site} && mkdir -p tensorflow/python/platform && touch tensorflow/__init__.py"
+        " tensorflow/python/platform/build_info.py tensorflow/libtensorflow_framework.so.2"
+        " /usr/lib/libtensorflow_framework.so.2",
+        "libtensorflow_framework.so.2",
+        TENSORFLOW,
+    ),
     # Images without CUDA, held against a cell with it.
-    Wrong("driver", "LABEL for=no-gpu", "580.65.06", "cu130"),
+    Wrong("driver", "LABEL for=no-gpu", "580.65.06", GPU),
     Wrong(
         "architectures",
         "echo \"_C._cuda_getArchFlags = lambda: 'sm_35'\" >> {site}/torch/__init__.py",
         "sm_35",
-        "cu130",
+        GPU,
     ),
-    Wrong("cuda_libraries_are_there", "LABEL opens=none", "no library of CUDA", "cu130"),
+    Wrong("cuda_libraries_are_there", "LABEL opens=none", "no library of CUDA", GPU),
     Wrong(
         "cuda_libraries_are_there",
         "printf 'try:\n    ctypes.CDLL(\"libcublas.so.13\")\nexcept OSError:\n    pass\n'"
         " >> {site}/torch/__init__.py",
         "not found: libcublas.so.13",
-        "cu130",
+        GPU,
     ),
     Wrong(
         "one_cuda",
         "echo 1 > /usr/lib/libcudart.so.12 && echo 1 > /usr/lib/libcudart.so.13.0.1",
         "/usr/lib/libcudart.so.12, /usr/lib/libcudart.so.13.0.1",
-        "cu130",
+        GPU,
     ),
-    Wrong("the_gpu_is_seen", "LABEL sees=none", "0 >= 1", "cu130", gpus=True),
-    Wrong("a_product_on_the_gpu_is_right", "LABEL computes=elsewhere", "CUDA", "cu130", gpus=True),
+    Wrong("the_gpu_is_seen", "LABEL sees=none", "0 >= 1", GPU, gpus=True),
+    Wrong("a_product_on_the_gpu_is_right", "LABEL computes=elsewhere", "CUDA", GPU, gpus=True),
     # Without any GPU the container does not even start; with one, the toolkit does not use it.
-    Wrong("a_request_is_served_from_the_gpu", "LABEL serves=elsewhere", "gpu", "cu130", gpus=True),
+    Wrong("a_request_is_served_from_the_gpu", "LABEL serves=elsewhere", "gpu", GPU, gpus=True),
 ]
 
 
@@ -181,9 +194,7 @@ def test_what_is_wrong_is_found(
     bundle = tmp_path / "bundle.crt"
     bundle.write_text(PEM + "\n")
     machine = Machine(replace(SOURCES, certificates=bundle), public=subject.machine.public)
-    alike = {**vars(subject.cell), "cuda": wrong.cuda}
-    axes = ("framework", "type", "cuda", "transformers_version")
-    (cell,) = [cell for cell in repository.cells if all(vars(cell)[axis] == alike[axis] for axis in axes)]
+    (cell,) = select(repository.cells, Filter((wrong.held or subject.cell.id,)))
     with containers.idle(images[wrong], subject.engine) as container:
         read = facts.look(cell, container, facts.image_of(images[wrong], subject.engine))
         seen = replace(
@@ -208,7 +219,7 @@ def test_an_image_above_its_budget_is_found(subject: Subject) -> None:
 def test_no_check_is_without_a_test_that_shows_it_failing() -> None:
     """A new check needs an entry above."""
     shown = {check for wrong in WRONG for check in wrong.checks.split()} | {"size"}
-    modules = (test_all, test_pytorch, test_inference, test_cpu, test_gpu)
+    modules = (test_all, test_pytorch, test_tensorflow, test_inference, test_cpu, test_gpu)
     functions = {name for module in modules for name, _ in inspect.getmembers(module, inspect.isfunction)}
     checks = {name.removeprefix("test_") for name in functions if name.startswith("test_")}
     assert [check for check in checks if not any(check.startswith(name) for name in shown)] == []
