@@ -71,6 +71,12 @@ def ensure(
     return tag
 
 
+def in_reach(image: str, engine: Engine, state: State) -> bool:
+    """Whether a registry, or the engine itself, has the image."""
+    with closing(engines.client(engine)) as client:
+        return bool(published(image, engine, state) or _held(image, client))
+
+
 def identity(image: str, engine: Engine) -> str:
     """What `ensure` gave, with its digest: a bootstrapped base's name does not tell its versions."""
     if "@" in image:

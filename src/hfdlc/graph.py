@@ -41,6 +41,8 @@ def _address(name: str, stages: Mapping[str, tuple[str, str]], root: Path, known
     said = LOCK.sub(lambda match: lock.packages(root / match[1]), said)
     if "source=toolkit," in said:
         said += inputs.toolkit(root)
+    if f"source={inputs.TRAIN}," in said:
+        said += inputs.train(root)
     said += _address(parent, stages, root, known) if parent in stages else parent
     known[name] = hashlib.sha256(said.encode()).hexdigest()[:16]
     return known[name]

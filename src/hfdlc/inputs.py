@@ -13,6 +13,7 @@ from hfdlc.matrix import GROUPS
 LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
 LAYOUT = "1"  # raised when the builder makes another image of the same inputs
 TOOLKIT = ("pyproject.toml", "README.md", "src")  # what .dockerignore lets Docker read of toolkit/
+TRAIN = "training/train.py"
 
 Inputs = Mapping[str, str]  # name -> the digest of its content
 
@@ -25,6 +26,7 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
         "Dockerfile": _short((root / cell.folder / "Dockerfile").read_bytes()),
         "layout": LAYOUT,
         "toolkit": toolkit(root),
+        **({"train": train(root)} if cell.type == "training" else {}),
         **{name: _packages(root / file) for name, file in locks.items()},
         **{name: _short(image.encode()) for name, image in images.items()},
     }
@@ -58,6 +60,11 @@ def changed(before: Inputs, now: Inputs) -> list[str]:
 def toolkit(root: Path) -> str:
     """The digest of the toolkit's sources."""
     return _short("\n".join(_lines(root / "toolkit")).encode())
+
+
+def train(root: Path) -> str:
+    """The digest of what training images start."""
+    return _short((root / TRAIN).read_bytes())
 
 
 def _lines(folder: Path) -> Iterable[str]:

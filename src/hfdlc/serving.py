@@ -5,16 +5,16 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from docker.models.containers import Container
 
-from hfdlc import engine
+from hfdlc import engine, model_files
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.engine import Engine
-from hfdlc.errors import HfdlcError, UserError
+from hfdlc.errors import HfdlcError
 from hfdlc.process import run
 from hfdlc.state import State
 
@@ -27,19 +27,34 @@ EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
 def serve(cell: Cell, environ: Mapping[str, str], *, model: Path | None, task: str | None, port: int) -> None:
     """Serve until Ctrl-C; the container is removed at the end, however it comes.
 
-    Raises UserError where the folder holds no model, HfdlcError where the endpoint does not become ready.
+    Raises UserError where the model cannot be used, HfdlcError where the endpoint does not become ready.
     """
     state = State.of(environ)
-    if model and not (model / "config.json").is_file():
-        raise UserError("holds no config.json", where=str(model), then="name the folder that holds it")
-    folder, task = (model, task) if model else (real_weights(state), task or "feature-extraction")
-    used = engine.ensure(environ, state)
+    task = task if model else task or "feature-extraction"
+    with model_files.folder(model or real_weights(state), state) as folder:
+        _serve(cell, engine.ensure(environ, state), folder, (model or folder).name, task, port)
+
+
+def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
+    """The inference cell for what a training cell trains; the training cell itself where there is none."""
+    if cell.type == "inference":
+        return cell
+    axes = ("framework", "framework_version", "transformers_version", "python", "os")
+    alike = [
+        each
+        for each in cells
+        if each.type == "inference" and all(getattr(each, axis) == getattr(cell, axis) for axis in axes)
+    ]
+    return next((each for each in alike if each.cuda == cell.cuda), cell)
+
+
+def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
     settings = {"HF_TASK": task} if task else {}
-    container = start(cell, used, folder.absolute(), port, settings)
+    container = start(cell, used, folder, port, settings)
     try:
         _wait(container, port)
         example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
-        say(f"ready: {folder.name} ({task or 'task of the model'}), process it with")
+        say(f"ready: {name} ({task or 'task of the model'}), process it with")
         print(
             f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{example}'",
             flush=True,

@@ -12,7 +12,7 @@ from docker.models.containers import Container
 from docker.models.images import Image
 from testinfra.host import Host
 
-from hfdlc import containers, facts, lock
+from hfdlc import containers, facts, lock, stand_in
 from hfdlc.cells import Cell
 from hfdlc.checks import backend, secrets
 from hfdlc.checks.secrets import Apt, Public
@@ -65,6 +65,12 @@ class Subject:
         """The image's configuration: entry point, command, environment, labels."""
         config: dict[str, Any] = self.built.attrs["Config"]
         return config
+
+    @property
+    def stand_in(self) -> str | None:
+        """What took the place of the cell's base, where that was out of reach."""
+        said: str | None = (self.config["Labels"] or {}).get(stand_in.LABEL)
+        return said
 
     @property
     def locked(self) -> dict[str, str]:

@@ -55,6 +55,8 @@ def test_toolkit(subject: Subject) -> None:
 
 def test_os(subject: Subject) -> None:
     """The operating system is the tag's."""
+    if subject.stand_in:
+        pytest.skip(f"a stand-in has the place of {subject.cell.os}: {subject.stand_in}")
     assert subject.facts.os == subject.cell.os
 
 

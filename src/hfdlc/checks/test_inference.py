@@ -14,9 +14,10 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "container", "works"]
 tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
 tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+tokenizer.save("/tmp/tokenizer.json")  # transformers 4.4 takes a file only
 PreTrainedTokenizerFast(
-    tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-    mask_token="[MASK]", model_max_length=64,
+    tokenizer_file="/tmp/tokenizer.json", pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+    sep_token="[SEP]", mask_token="[MASK]", model_max_length=64,
 ).save_pretrained(folder)
 config = BertConfig(
     vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37,

@@ -1,0 +1,117 @@
+"""Trains a small BERT, made from its configuration, to tell what a sentence is about: Trainer."""
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+
+import numpy
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def read(name):
+    """The sentences and labels of a file of the channel."""
+    with open(os.path.join(os.environ["SM_CHANNEL_TRAINING"], name), newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["text"] for row in rows], [row["label"] for row in rows]
+
+
+def tokenizer_of(texts):
+    """A tokenizer that knows the words of the texts."""
+    words = SPECIAL + sorted({word for text in texts for word in text.lower().split()})
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    file = os.path.join(tempfile.mkdtemp(), "tokenizer.json")
+    tokenizer.save(file)
+    return PreTrainedTokenizerFast(
+        tokenizer_file=file,  # transformers 4.4 takes nothing else
+        model_max_length=32,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+class Sentences(torch.utils.data.Dataset):
+    """Encoded sentences with the numbers of their labels."""
+
+    def __init__(self, tokenizer, texts, labels):
+        self.encoded = tokenizer(texts, truncation=True, padding="max_length", max_length=32)
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        row = {name: torch.tensor(values[index]) for name, values in self.encoded.items()}
+        row["labels"] = torch.tensor(self.labels[index])
+        return row
+
+
+def main():
+    """Train, test, and keep the model."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--accuracy", type=float, default=0.75, help="fail below it")
+    arguments = parser.parse_args()
+    set_seed(1)
+    texts, topics = read("train.csv")
+    unseen, true = read("test.csv")
+    names = sorted(set(topics))
+    tokenizer = tokenizer_of(texts)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    trainer = Trainer(
+        model=BertForSequenceClassification(config),
+        args=TrainingArguments(
+            output_dir="/opt/ml/checkpoints",
+            num_train_epochs=arguments.epochs,
+            learning_rate=arguments.learning_rate,
+            per_device_train_batch_size=16,
+            per_device_eval_batch_size=64,
+            logging_steps=12,
+            save_strategy="no",
+            report_to=[],
+        ),
+        train_dataset=Sentences(tokenizer, texts, [names.index(topic) for topic in topics]),
+    )
+    trainer.train()
+    numbers = [names.index(topic) for topic in true]
+    told = trainer.predict(Sentences(tokenizer, unseen, numbers)).predictions.argmax(axis=-1)
+    accuracy = float((told == numpy.array(numbers)).mean())
+    print(f"accuracy on {len(unseen)} unseen sentences: {accuracy:.3f}", flush=True)
+    with open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "metrics.json"), "w") as file:
+        json.dump({"accuracy": accuracy}, file)
+    if accuracy < arguments.accuracy:
+        raise SystemExit(f"accuracy {accuracy:.3f} is below {arguments.accuracy}")
+    trainer.save_model(os.environ["SM_MODEL_DIR"])
+    tokenizer.save_pretrained(os.environ["SM_MODEL_DIR"])
+
+
+if __name__ == "__main__":
+    main()

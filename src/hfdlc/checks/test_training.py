@@ -1,0 +1,121 @@
+"""What holds for training images: SageMaker's contract, on the image as it is meant to run."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hfdlc.checks import training
+from hfdlc.checks.subject import Subject, invoke, wait_until_ready
+from hfdlc.checks.test_inference import BERT, TOKENIZER
+from hfdlc.checks.training import Job
+
+PACKAGES = {
+    "pytorch": ("transformers", "datasets", "sklearn", "sentencepiece"),
+    "tensorflow": ("transformers", "datasets", "sklearn", "sentencepiece"),
+}
+TELL = """
+import json, os, sys
+told = {"arguments": sys.argv[1:], "settings": {k: v for k, v in os.environ.items() if k.startswith("SM_")}}
+with open(os.path.join(os.environ["SM_CHANNEL_TRAINING"], "text.csv")) as file:
+    told["data"] = file.read()
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "told.json"), "w") as file:
+    json.dump(told, file)
+with open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "metrics.txt"), "w") as file:
+    file.write("accuracy 1.0")
+"""
+FAIL = """
+def read():
+    raise ValueError("the labels are wrong")
+read()
+"""
+WAIT = """
+import signal, sys, time
+def keep(*_):
+    with open("/opt/ml/checkpoints/last", "w") as file:
+        file.write("step 7")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, keep)
+print("waiting", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_scripts_import_is_there(subject: Subject) -> None:
+    """The packages that training scripts are written with."""
+    names = PACKAGES[subject.cell.framework] + tuple(
+        name for name in ("accelerate", "evaluate") if name in subject.locked
+    )
+    subject.python(f"import {', '.join(names)}")
+
+
+def test_a_script_is_trained_with(subject: Subject) -> None:
+    """It gets its hyperparameters, SM_* and its channel; what it leaves is there; the exit code is 0."""
+    job = Job(TELL, hyperparameters={"epochs": "2", "learning-rate": "0.1"}, data={"text.csv": "a,1\n"})
+    with training.run(subject, job) as ended:
+        assert ended.code == 0, ended.log
+        told: dict[str, Any] = json.loads(ended.read("/opt/ml/model/told.json") or "{}")
+        assert ended.read("/opt/ml/output/data/metrics.txt") == "accuracy 1.0"
+        assert ended.read("/opt/ml/output/failure") is None
+    assert told["arguments"] == ["--epochs", "2", "--learning-rate", "0.1"]
+    assert told["data"] == "a,1\n"
+    settings = told["settings"]
+    assert json.loads(settings["SM_CHANNELS"]) == ["training"]
+    assert json.loads(settings["SM_HPS"]) == {"epochs": 2, "learning-rate": 0.1}
+    assert settings["SM_CURRENT_HOST"] == training.HOST
+    assert settings["SM_HP_EPOCHS"] == "2"
+    assert int(settings["SM_NUM_CPUS"]) >= 1
+
+
+def test_a_failure_has_the_scripts_own_reason(subject: Subject) -> None:
+    """Exit code 1, and in the failure file the script's traceback and nothing else."""
+    with training.run(subject, Job(FAIL)) as ended:
+        assert ended.code == 1, ended.log
+        reason = ended.read("/opt/ml/output/failure") or ""
+    assert reason.startswith("Traceback (most recent call last):"), reason
+    assert reason.endswith("ValueError: the labels are wrong"), reason
+    assert "sagemaker" not in reason, reason
+
+
+WRONG = {
+    "hyperparameters": (
+        Job(TELL, files={"hyperparameters.json": "{epochs: 2"}),
+        "hyperparameters.json is no JSON",
+    ),
+    "channel": (Job(TELL, channel=False), "the channel 'training' of inputdataconfig.json has no folder"),
+    "script": (Job(TELL, hyperparameters={"sagemaker_program": "other.py"}), "other.py"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_input_is_told(subject: Subject, what: str) -> None:
+    """Exit code 1, and the failure file names what is wrong, in a line."""
+    job, word = WRONG[what]
+    with training.run(subject, job) as ended:
+        assert ended.code == 1, ended.log
+        reason = ended.read("/opt/ml/output/failure") or ""
+    assert word in reason
+    assert len(reason.splitlines()) == 1, reason
+
+
+def test_a_script_gets_sigterm(subject: Subject) -> None:
+    """Within the 120 seconds that SageMaker gives it keeps its checkpoint."""
+    with training.started(subject, Job(WAIT)) as running:
+        running.until("waiting")
+        running.container.kill("SIGTERM")
+        ended = running.end(timeout=120)
+        assert ended.code == 0, ended.log
+        assert ended.read("/opt/ml/checkpoints/last") == "step 7"
+
+
+def test_what_was_trained_is_served(subject: Subject) -> None:
+    """`serve` of the training image answers with the model that its `train` has left."""
+    made = f"import os\nfolder = os.environ['SM_MODEL_DIR']\n{TOKENIZER}{BERT[subject.cell.framework]}"
+    with (
+        training.model(subject, Job(made)) as volume,
+        subject.serving("text-classification", volume) as container,
+    ):
+        wait_until_ready(container)
+        status, answer = invoke(container, {"inputs": "a container works"})
+    assert status == 200, answer
+    assert answer[0]["label"] in ("NEGATIVE", "POSITIVE"), answer

@@ -1,0 +1,69 @@
+"""A model as people name it: a folder, or the model.tar.gz that training left."""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hfdlc.errors import UserError
+from hfdlc.state import State
+
+ARCHIVES = (".tar.gz", ".tgz")
+
+
+def is_model(word: str) -> bool:
+    """Whether a word of the command line names a model and not a cell."""
+    return word.endswith(ARCHIVES) or Path(word).exists()
+
+
+@contextmanager
+def folder(model: Path, state: State) -> Iterator[Path]:
+    """The folder that holds the model's config.json or code; an archive is unpacked for so long.
+
+    Raises UserError where there is none, or it lies a level too deep.
+    """
+    if not model.exists():
+        raise UserError("there is no such model", where=str(model), then="name a folder or a model.tar.gz")
+    if model.is_dir():
+        _check(model, model)
+        yield model.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="model-", dir=state.folder("tmp")) as name:
+        unpacked = Path(name)
+        _unpack(model, unpacked)
+        _check(unpacked, model)
+        unpacked.chmod(0o755)
+        yield unpacked
+
+
+def _unpack(model: Path, target: Path) -> None:
+    try:
+        with tarfile.open(model) as archive:
+            archive.extractall(target, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(
+            f"cannot be unpacked: {error}",
+            where=str(model),
+            then="pack it again: tar -czf model.tar.gz -C FOLDER .",
+        ) from error
+
+
+def _check(unpacked: Path, model: Path) -> None:
+    if (
+        (unpacked / "config.json").is_file()
+        or (unpacked / "code").is_dir()
+        or (unpacked / "handler.py").is_file()
+    ):
+        return
+    deeper = sorted(unpacked.glob("*/config.json"))
+    if deeper:
+        inner = deeper[0].parent.name
+        raise UserError(
+            f"is one level too deep: config.json lies in {inner}/",
+            where=str(model),
+            then=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"name {model / inner}",
+        )
+    raise UserError(
+        "holds no config.json", where=str(model), then="name the folder that holds it, or pack that"
+    )
