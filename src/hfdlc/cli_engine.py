@@ -73,5 +73,5 @@ def prune(
     from hfdlc import engine
     from hfdlc.state import State
 
-    told = engine.prune(engine.ensure(os.environ, State.of(os.environ)), keep)
-    say(f"freed of build cache: {told.removeprefix('Total:').strip()}")
+    freed = engine.prune(engine.ensure(os.environ, State.of(os.environ)), keep)
+    say(f"freed of build cache: {freed / 1e9:.2f} GB")

@@ -126,13 +126,27 @@ def stop(state: State) -> bool:
     return private_engine.stop(state)
 
 
-def prune(engine: Engine, keep: float) -> str:
-    """Drop build cache beyond `keep` GB, the least used first, and images without a name."""
+def prune(engine: Engine, keep: float) -> int:
+    """Drop build cache beyond `keep` GB, the least used first, and images without a name; the bytes freed.
+
+    Each record by its id: a prune of the whole cache spares records that BuildKit calls shared, and those of
+    the stages that installed a GPU image's packages are.
+    """
+    freed = 0
     with closing(client(engine)) as speaker:
         speaker.images.prune({"dangling": True})
-    argv = [*engine.buildx, "prune", "--force", "--keep-storage", f"{keep:g}GB"]
-    told = run(argv, env=engine.environment).stdout.strip().splitlines()
-    return told[-1] if told else "Total: 0B"
+        while True:
+            records = [one for one in speaker.api.df()["BuildCache"] or [] if not one["InUse"]]
+            over = sum(one["Size"] for one in records) - keep * 1e9
+            before = freed
+            for one in sorted(records, key=lambda one: str(one.get("LastUsedAt"))):
+                if over <= freed - before:
+                    return freed
+                which: Any = {"id": one["ID"]}
+                told = speaker.api.prune_builds(filters=which, all=True)
+                freed += int(told["SpaceReclaimed"])
+            if freed == before:  # what is left is needed by what is left
+                return freed
 
 
 def _engine(where: Address, answer: Answer, state: State) -> Engine:
