@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +25,15 @@ from hfdlc.state import State
 
 FULL = "no space left on device"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where every distribution that we build on keeps them
+
+
+@dataclass(frozen=True)
+class Done:
+    """A build that succeeded: its log, what BuildKit told, and the images' digests by target."""
+
+    log: Path
+    solve: Solve
+    digests: dict[str, str]
 
 
 class BuildFailed(HfdlcError):
@@ -105,8 +115,8 @@ def _link(source: Path, target: Path) -> None:
 
 def build(
     bake: dict[str, Any], cells: Sequence[Cell], engine: Engine, root: Path, state: State, out: TextIO
-) -> tuple[Path, Solve]:
-    """Carry out a bake file; give the path of the log, and all that BuildKit told.
+) -> Done:
+    """Carry out a bake file.
 
     Raises BuildFailed with the cell, the instruction, its last lines and the command that repeats it.
     """
@@ -115,15 +125,18 @@ def build(
     ids = {target_name(cell): cell.id for cell in cells}
     with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder, log.open("w") as text:
         files = _written(bake, engine, Path(folder))
+        made = Path(folder, "made.json")
         # An attestation would make an index of the image; what is published gets its own.
         argv = [*engine.buildx, "bake", *files, "--progress", "rawjson", "--provenance=false"]
+        argv += ["--metadata-file", str(made)]
         process = start(
             argv, env=engine.environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         _follow(process, solve, text, out, ids)
-    if process.returncode:
-        raise _failure(solve, ids, log)
-    return log, solve
+        if process.returncode:
+            raise _failure(solve, ids, log)
+        told = json.loads(made.read_text())
+    return Done(log, solve, {target: about["containerimage.digest"] for target, about in told.items()})
 
 
 def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:

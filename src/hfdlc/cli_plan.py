@@ -1,7 +1,9 @@
 """The commands about what a build would do, and why."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from hfdlc.cli_cells import AsJson, Patterns, current_project, print_json, selecting, some
 
@@ -56,6 +58,25 @@ def digest(cells: Patterns = None) -> None:
     chosen = some(project, Filter(tuple(cells or ())), default=True)
     for cell, made_from in pipeline.inputs_of(project, chosen, os.environ).items():
         print(f"{inputs.digest(made_from)}  {cell}")
+
+
+@selecting
+def push(
+    wanted: "Filter",
+    registry: Annotated[str, typer.Option(help="Where to: HOST, or HOST/PREFIX.")],
+    docker_media_types: Annotated[
+        bool, typer.Option("--docker-media-types", help="gzip and Docker's schema 2, not zstd and OCI.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Push images to a registry, as they are and unchecked (without a filter: the default cell)."""
+    from hfdlc import push as pushing
+
+    project = current_project()
+    cells = some(project, wanted, default=True)
+    digests = pushing.push(project, cells, os.environ, registry, docker_media_types=docker_media_types)
+    if as_json:
+        print_json(digests)
 
 
 def why_rebuild(cells: Patterns = None) -> None:

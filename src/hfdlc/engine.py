@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import docker
 from docker.errors import DockerException

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from docker.errors import ImageNotFound
 
-from hfdlc import base, forecast, graph, inputs, lock, plan, records, render
+from hfdlc import base, forecast, graph, inputs, lock, plan, records, render, stand_in
 from hfdlc import build as building
 from hfdlc import engine as engines
 from hfdlc import facts as reading
@@ -31,12 +31,26 @@ from hfdlc.state import State, write_whole
 Failures = dict[str, HfdlcError]  # cell -> why
 
 
+class CellsFailed(HfdlcError):
+    """Some of several cells could not be built; `fine` are the ids of those whose images are there."""
+
+    def __init__(self, what: str, *, fine: Sequence[str], then: str) -> None:
+        super().__init__(what, then=then)
+        self.fine = tuple(fine)
+
+
 def make(
-    project: Project, cells: Sequence[Cell], environ: Mapping[str, str], file: Path | None = None
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    file: Path | None = None,
+    *,
+    stand_ins: bool = False,
 ) -> Receipt:
     """Build the images of cells that are not up to date, into the engine that answers or a private one.
 
     The receipt is kept with the state where something was built, and written to `file` where there is one.
+    `stand_ins` may take the place of bases that are out of reach; the images cannot be published.
 
     Raises HfdlcError, after all else is done, where a lock or a Dockerfile is not current, or a build fails.
     """
@@ -45,7 +59,7 @@ def make(
     failures: Failures = {}
     ready = [cell for cell in cells if _is_current(cell, project, failures)]
     if ready:
-        _make(project, ready, environ, receipt, failures)
+        _make(project, ready, environ, receipt, failures, stand_ins)
     receipt.cells |= dict.fromkeys(failures, "failed")
     receipt.seconds = round(time.monotonic() - began, 3)
     if "built" in receipt.cells.values():
@@ -56,22 +70,45 @@ def make(
     return receipt
 
 
+def check_current(cell: Cell, project: Project) -> None:
+    """Raise HfdlcError where a lock or the Dockerfile is not what the matrix and the templates give."""
+    lock.check(cell, project.matrix, project.root)
+    file = project.root / cell.folder / "Dockerfile"
+    if not file.is_file() or file.read_text() != render.dockerfile(cell, project.matrix, project.templates):
+        raise HfdlcError(
+            "is not what the matrix and the templates give",
+            where=f"{cell.folder}/Dockerfile",
+            then="hfdlc render",
+        )
+
+
 def _is_current(cell: Cell, project: Project, failures: Failures) -> bool:
     try:
-        lock.check(cell, project.matrix, project.root)
-        file = project.root / cell.folder / "Dockerfile"
-        if not file.is_file() or file.read_text() != render.dockerfile(
-            cell, project.matrix, project.templates
-        ):
-            raise HfdlcError(
-                "is not what the matrix and the templates give",
-                where=f"{cell.folder}/Dockerfile",
-                then="hfdlc render",
-            )
+        check_current(cell, project)
     except HfdlcError as problem:
         failures[cell.id] = problem
         return False
     return True
+
+
+@contextmanager
+def prepared(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    *,
+    stand_ins: bool = False,
+    failures: Failures | None = None,
+) -> Iterator[tuple[Engine, State, Machine]]:
+    """The engine, with the cells' bases in it, while no other run builds the same cells; see `with_bases`."""
+    state = State.of(environ)
+    used = engines.ensure(environ, state)
+    with ExitStack() as held:
+        for cell in sorted(cells, key=lambda cell: cell.id):
+            _hold(held, f"build-{plan.target_name(cell)}", state)
+        access = building.package_access(package_sources(environ), cells, project.root, state)
+        machine = held.enter_context(access)
+        yield used, state, with_bases(machine, project, cells, used, state, environ, stand_ins, failures)
 
 
 def _make(
@@ -80,16 +117,14 @@ def _make(
     environ: Mapping[str, str],
     receipt: Receipt,
     failures: Failures,
+    stand_ins: bool,
 ) -> None:
-    state = State.of(environ)
-    used = engines.ensure(environ, state)
-    with ExitStack() as held:
-        for cell in sorted(cells, key=lambda cell: cell.id):
-            _hold(held, f"build-{plan.target_name(cell)}", state)
-        access = building.package_access(package_sources(environ), cells, project.root, state)
-        machine = with_bases(held.enter_context(access), project, cells, used, state, environ)
+    with prepared(project, cells, environ, stand_ins=stand_ins, failures=failures) as ready:
+        used, state, machine = ready
+        cells = [cell for cell in cells if cell.id not in failures]
         todo = [cell for cell in cells if not is_up_to_date(cell, machine.inputs[cell.id], used)]
-        forecast.refuse_what_cannot_fit(todo, project, used, state)
+        if not stand_ins:  # a budget counts CUDA, which a stand-in lacks
+            forecast.refuse_what_cannot_fit(todo, project, used, state)
         before = _layers_there(used) if todo else set()
         _rounds(todo, machine, project, used, state, receipt, failures)
         fine = [cell for cell in cells if cell.id not in failures]
@@ -115,15 +150,15 @@ def _rounds(
     while todo:
         bake = plan.bake(todo, project.matrix, machine)
         try:
-            log, solve = building.build(bake, todo, used, project.root, state, sys.stderr)
+            done = building.build(bake, todo, used, project.root, state, sys.stderr)
         except BuildFailed as problem:
             receipt.time(problem.solve)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
             left = [cell for cell in todo if cell.id not in failures]
             todo = [cell for cell in left if not is_up_to_date(cell, machine.inputs[cell.id], used)]
         else:
-            receipt.time(solve)
-            say(f"built {', '.join(cell.id for cell in todo)}\n  log: {log}")
+            receipt.time(done.solve)
+            say(f"built {', '.join(cell.id for cell in todo)}\n  log: {done.log}")
             return
 
 
@@ -157,8 +192,13 @@ def with_bases(
     used: Engine,
     state: State,
     environ: Mapping[str, str],
+    stand_ins: bool = False,
+    failures: Failures | None = None,
 ) -> Machine:
-    """The machine's part of a plan: what takes the place of public images, what cells are made from."""
+    """The machine's part of a plan: what takes the place of public images, what cells are made from.
+
+    Raises HfdlcError where a base cannot be had, or adds that to `failures`.
+    """
     installer = project.matrix.file.installer
     ensure = partial(base.ensure, engine=used, state=state, environ=environ)
     images: dict[str, dict[str, str]] = {}
@@ -167,9 +207,17 @@ def with_bases(
         bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
         bootstraps["compiler_base"] = installer.bootstrap_compiler
         public = render.images(cell, project.matrix)
-        for name, image in public.items():
-            here = images.setdefault(name, {})
-            here[image] = here.get(image) or ensure(image, bootstraps.get(name))
+        try:
+            for name, image in public.items():
+                here = images.setdefault(name, {})
+                if stand_ins and name in stand_in.REPLACED and not bootstraps.get(name):
+                    here[image] = stand_in.ensure(name, image, cell, used, state, environ)
+                here[image] = here.get(image) or ensure(image, bootstraps.get(name))
+        except HfdlcError as problem:
+            if failures is None:
+                raise
+            failures[cell.id] = problem
+            continue
         starts = {name: base.identity(images[name][image], used) for name, image in public.items()}
         made_from[cell.id] = inputs.of(cell, project.root, starts)
     output = plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output
@@ -218,8 +266,9 @@ def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
         raise next(iter(failures.values()))
     if failures:
         letters = "\n".join(dict.fromkeys(str(problem) for problem in failures.values()))
-        raise HfdlcError(
+        raise CellsFailed(
             f"{len(failures)} of {len(cells)} cells failed\n{letters}",
+            fine=[cell.id for cell in cells if cell.id not in failures],
             then=f"hfdlc build {' '.join(failures)}",
         )
 

@@ -23,9 +23,16 @@ Environ = Mapping[str, str]
 FACTS_FORM = "2"  # raised when facts are read in another way
 
 
-def build(project: Project, cells: Sequence[Cell], environ: Environ, receipt: Path | None = None) -> Receipt:
+def build(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Environ,
+    receipt: Path | None = None,
+    *,
+    stand_ins: bool = False,
+) -> Receipt:
     """Build what is not up to date, and write a receipt where one is asked for; see `making.make`."""
-    return making.make(project, cells, environ, receipt)
+    return making.make(project, cells, environ, receipt, stand_ins=stand_ins)
 
 
 def inputs_of(project: Project, cells: Sequence[Cell], environ: Environ) -> dict[str, Inputs]:

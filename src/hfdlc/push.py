@@ -1,0 +1,67 @@
+"""Pushing images from BuildKit's cache: a layer is compressed once, and sent where it is lacking."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+
+from docker.errors import ImageNotFound
+
+from hfdlc import build as building
+from hfdlc import engine as engines
+from hfdlc import making, plan
+from hfdlc.cells import Cell
+from hfdlc.console import say
+from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.project import Project
+
+# Level 3: `make bench-build` shows what others cost. What was kept uncompressed is compressed now, and kept.
+PUSH = "type=image,push=true,unpack=false,force-compression=true"
+ZSTD = f"{PUSH},oci-mediatypes=true,compression=zstd,compression-level=3"
+# For registries and services that take nothing newer than Docker's schema 2.
+GZIP = f"{PUSH},oci-mediatypes=false,compression=gzip"
+
+
+def push(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    registry: str,
+    *,
+    docker_media_types: bool = False,
+) -> dict[str, str]:
+    """Push cells to `registry` (HOST, or HOST/PREFIX), building what is not built; the digests, by cell.
+
+    Raises HfdlcError where a lock or a Dockerfile is not current, a build fails, or the registry does.
+    """
+    for cell in cells:
+        making.check_current(cell, project)
+    with making.prepared(project, cells, environ) as (used, state, machine):
+        if not used.containerd_store:
+            raise HfdlcError(
+                "keeps images in Docker's old store, which has no layers to push with zstd",
+                where=used.host,
+                then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
+            )
+        machine = replace(machine, output=GZIP if docker_media_types else ZSTD)
+        bake = plan.bake(cells, project.matrix, machine)
+        names = {plan.target_name(cell): f"{registry}/{cell.id}" for cell in cells}
+        for target, name in names.items():
+            bake["target"][target]["tags"] = [name]
+        try:
+            pushed = building.build(bake, cells, used, project.root, state, sys.stderr).digests
+        finally:
+            _forget(names.values(), used)
+    digests = {cell.id: pushed[plan.target_name(cell)] for cell in cells}
+    for name, digest in digests.items():
+        say(f"pushed {registry}/{name}@{digest}")
+    return digests
+
+
+def _forget(names: Iterable[str], used: Engine) -> None:
+    """Take the registry's names off the images: the cache keeps their layers."""
+    with closing(engines.client(used)) as client:
+        for name in names:
+            with suppress(ImageNotFound):
+                client.images.remove(name, noprune=True)
