@@ -149,8 +149,18 @@ def look(cell: Cell, container: Container, image: Image) -> Facts:
 
 def layers(image: Image) -> tuple[Layer, ...]:
     """An image's layers, from the base up."""
-    sizes = [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
-    return pair(sizes, image.attrs["RootFS"]["Layers"])
+    return pair(_steps(image), image.attrs["RootFS"]["Layers"])
+
+
+def laid(image: Image) -> tuple[Layer, ...]:
+    """The layers that a cell's Dockerfile copies together, in their order."""
+    found = matched(_steps(image), image.attrs["RootFS"]["Layers"])
+    return tuple(layer for step, layer in found if step.startswith("COPY /layer/"))
+
+
+def _steps(image: Image) -> list[tuple[str, int]]:
+    """What an image's history tells, from the base up: the instruction, and the bytes that it added."""
+    return [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
 
 
 def _by_name(found: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -172,14 +182,19 @@ def cuda_tag(version: str | None) -> str | None:
 
 
 def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:
-    """Give each layer the size that the history has for it, both from the base up.
+    """The layers of an image, each with its size; see `matched`."""
+    return tuple(layer for _, layer in matched(steps, digests))
+
+
+def matched(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> list[tuple[str, Layer]]:
+    """Give each layer the instruction and the size that the history has for it, all from the base up.
 
     A history has steps without a layer too, and does not mark them.
     Raises HfdlcError where they do not tally.
     """
-    sizes = [size for step, size in steps if size or not WITHOUT_LAYER.match(step)]
-    while len(sizes) > len(digests) and 0 in sizes:  # a WORKDIR that was there already made no layer
-        sizes.remove(0)
-    if len(sizes) != len(digests):
-        raise HfdlcError(f"the engine tells {len(digests)} layers, and the sizes of {len(sizes)}")
-    return tuple(Layer(digest, size) for digest, size in zip(digests, sizes, strict=True))
+    made = [(step, size) for step, size in steps if size or not WITHOUT_LAYER.match(step)]
+    while len(made) > len(digests) and (empty := next((one for one in made if not one[1]), None)):
+        made.remove(empty)  # a WORKDIR that was there already made no layer
+    if len(made) != len(digests):
+        raise HfdlcError(f"the engine tells {len(digests)} layers, and the sizes of {len(made)}")
+    return [(step, Layer(digest, size)) for (step, size), digest in zip(made, digests, strict=True)]

@@ -134,7 +134,7 @@ def _make(
             receipt.weigh(images, before)
             for cell in fine:
                 if cell in todo:
-                    _record(cell, images[cell.id], machine.inputs[cell.id], project, used, state)
+                    _record(cell, machine.inputs[cell.id], project, used, state)
 
 
 def _rounds(
@@ -234,21 +234,20 @@ def _layers_there(used: Engine) -> set[str]:
 
 def _record(
     cell: Cell,
-    layers: Sequence[reading.Layer],
     made_from: Inputs,
     project: Project,
     used: Engine,
     state: State,
 ) -> None:
-    laid = graph.layers(cell, project.root)
-    above = layers[-len(laid) :]
+    image = reading.image_of(cell.id, used)
+    addresses, laid = graph.layers(cell, project.root).values(), reading.laid(image)
     record = Record(
         cell=cell.id,
-        image=str(reading.image_of(cell.id, used).id),
+        image=str(image.id),
         date=_now(),
         inputs=dict(made_from),
-        layers={address: layer.size for address, layer in zip(laid.values(), above, strict=True)},
-        below=sum(layer.size for layer in layers[: -len(laid)]),
+        layers={address: layer.size for address, layer in zip(addresses, laid, strict=True)},
+        below=sum(layer.size for layer in reading.layers(image)) - sum(layer.size for layer in laid),
     )
     records.keep(cell, record, state)
 
