@@ -4,15 +4,13 @@ import argparse
 import csv
 import json
 import os
-import tempfile
 
 import numpy
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
-    PreTrainedTokenizerFast,
+    BertTokenizerFast,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -29,23 +27,11 @@ def read(name):
 
 
 def tokenizer_of(texts):
-    """A tokenizer that knows the words of the texts."""
-    words = SPECIAL + sorted({word for text in texts for word in text.lower().split()})
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    file = os.path.join(tempfile.mkdtemp(), "tokenizer.json")
-    tokenizer.save(file)
-    return PreTrainedTokenizerFast(
-        tokenizer_file=file,  # transformers 4.4 takes nothing else
-        model_max_length=32,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    """A tokenizer that knows the words of the texts, and no others."""
+    words = sorted({word for text in texts for word in text.lower().split()})
+    with open(os.path.join(os.environ["SM_MODEL_DIR"], "vocab.txt"), "w") as file:
+        file.write("\n".join(SPECIAL + words) + "\n")
+    return BertTokenizerFast.from_pretrained(os.environ["SM_MODEL_DIR"], model_max_length=32)
 
 
 class Sentences(torch.utils.data.Dataset):

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc.cli_cells import current_project, some
+from hfdlc.cli_cells import current_project, selecting, some
 from hfdlc.errors import UserError
 
 if TYPE_CHECKING:
     from hfdlc.cells import Cell
     from hfdlc.project import Project
+    from hfdlc.select import Filter
 
 CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a cell.")]
 
@@ -67,6 +68,21 @@ def serve(
     project = current_project()
     cell = _one(project, words[0]) if words else project.default
     serving.serve(serving.matching(cell, project.cells), os.environ, model=model, task=task, port=port)
+
+
+@selecting
+def prove(
+    wanted: "Filter",
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach; the page says so.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the images that this run builds.")] = False,
+) -> None:
+    """Build, check and use cells one by one; go on where it was stopped; keep what it showed in docs/."""
+    from hfdlc import prove as proving
+
+    project = current_project()
+    proving.prove(project, some(project, wanted), os.environ, stand_ins=stand_in, keep=keep)
 
 
 def _one(project: "Project", name: str) -> "Cell":

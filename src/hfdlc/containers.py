@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -110,8 +110,13 @@ def remove_strays(engine: Engine) -> list[str]:
 
 
 def _remove(container: Container) -> None:
-    with suppress(NotFound):  # another process was faster
+    try:
         container.remove(force=True, v=True)
+    except NotFound:  # another process was faster
+        pass
+    except APIError as error:
+        if "already in progress" not in str(error):
+            raise
 
 
 def python(container: Container, script: str) -> str:

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 
-from hfdlc import lock, render
+from hfdlc import lock, proofs, render
 from hfdlc.cells import Cell
 from hfdlc.matrix import GROUPS, MatrixFile
 from hfdlc.project import Project
@@ -22,8 +22,8 @@ def dockerfiles(project: Project, cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def pages(project: Project) -> dict[str, str]:
-    """What else is derived from the matrix."""
-    return {AVAILABLE: available(project), SCHEMA: schema()}
+    """What else is derived from the matrix, and from what was proved."""
+    return {AVAILABLE: available(project), SCHEMA: schema(), proofs.PAGE: proofs.page(project)}
 
 
 def schema() -> str:

@@ -157,19 +157,32 @@ def _keep_model(container: Container, output: Path) -> None:
 def _pack(container: Container, file: IO[bytes]) -> int:
     """The model's files from the archive's root on, readable for all, and how many."""
     pieces, _ = container.get_archive(train_job.MODEL)
+    try:
+        return _repack(cast("IO[bytes]", _Stream(pieces)), file)
+    finally:
+        _read_out(pieces)
+
+
+def _repack(source: IO[bytes], file: IO[bytes]) -> int:
     number = 0
     with (
-        tarfile.open(fileobj=cast("IO[bytes]", _Stream(pieces)), mode="r|") as source,
+        tarfile.open(fileobj=source, mode="r|") as found,
         tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights hardly shrink
     ):
-        for member in source:
+        for member in found:
             member.name = member.name.partition("/")[2]
             if not member.name:
                 continue
             member.mode |= 0o755 if member.isdir() else 0o644
-            target.addfile(member, source.extractfile(member) if member.isfile() else None)
+            target.addfile(member, found.extractfile(member) if member.isfile() else None)
             number += member.isfile()
     return number
+
+
+def _read_out(pieces: Iterable[bytes]) -> None:
+    """Take what is left: the engine holds the container until its archive has been read."""
+    for _ in pieces:
+        pass
 
 
 class _Stream:

@@ -7,21 +7,18 @@ import pytest
 
 from hfdlc.checks.subject import Subject, invoke, wait_until_ready
 
-# A tokenizer of words, and a BERT of two layers with random weights; made by the image's own packages.
+# The files of a tokenizer that every release reads, and a BERT of two layers with random weights.
 TOKENIZER = """
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, PreTrainedTokenizerFast
+import json, os
+from transformers import BertConfig
 words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "container", "works"]
-tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-tokenizer.save("/tmp/tokenizer.json")  # transformers 4.4 takes a file only
-PreTrainedTokenizerFast(
-    tokenizer_file="/tmp/tokenizer.json", pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-    sep_token="[SEP]", mask_token="[MASK]", model_max_length=64,
-).save_pretrained(folder)
+with open(os.path.join(folder, "vocab.txt"), "w") as file:
+    file.write("\\n".join(words) + "\\n")
+with open(os.path.join(folder, "tokenizer_config.json"), "w") as file:
+    json.dump({"tokenizer_class": "BertTokenizer", "model_max_length": 64}, file)
 config = BertConfig(
     vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37,
-    max_position_embeddings=64, id2label={0: "NEGATIVE", 1: "POSITIVE"},
+    max_position_embeddings=64, tokenizer_class="BertTokenizer", id2label={0: "NEGATIVE", 1: "POSITIVE"},
     label2id={"NEGATIVE": 0, "POSITIVE": 1},
 )
 """

@@ -1,0 +1,279 @@
+"""A model is fine-tuned with a training image, packed, and served with the inference image of its release."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hfdlc import engine as engines
+from hfdlc import pipeline
+from hfdlc.engine import Engine
+from hfdlc.project import Project
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+CHANCE, MARGIN = 0.25, 0.5  # four topics; what is served has to beat guessing by so much
+PYTORCH = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
+TENSORFLOW = "huggingface-tensorflow-training:2.21.0-transformers4.57.6-cpu-py311-debian12"
+
+pytestmark = pytest.mark.engine
+
+
+def hfdlc(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run `hfdlc WORDS`, and give what it said."""
+    return subprocess.run([HFDLC, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@contextmanager
+def endpoint(*words: object) -> Iterator[Callable[[str], tuple[str, float]]]:
+    """`hfdlc serve WORDS` while it lasts: give a sentence, get its label and score."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [HFDLC, "serve", *map(str, words), "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+    def ask(sentence: str) -> tuple[str, float]:
+        body = json.dumps({"inputs": sentence}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            (best,) = json.loads(answer.read())
+        return best["label"], best["score"]
+
+    try:
+        assert process.stdout
+        if not process.stdout.readline():
+            raise AssertionError(process.communicate()[1])
+        yield ask
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def accuracy(ask: Callable[[str], tuple[str, float]]) -> float:
+    """The share of unseen sentences whose topic the endpoint tells."""
+    with (EXAMPLES / "data" / "test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sum(ask(row["text"])[0] == row["label"] for row in rows) / len(rows)
+
+
+def build_both(repository: Project, training: str) -> None:
+    """The training cell, and the inference cell of its release."""
+    wanted = (training, training.replace("-training:", "-inference:"))
+    pipeline.build(repository, [cell for cell in repository.cells if cell.id in wanted], os.environ)
+
+
+@pytest.fixture(scope="module")
+def trained(repository: Project, used_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model.tar.gz of a real fine-tuning run."""
+    build_both(repository, PYTORCH)
+    output = tmp_path_factory.mktemp("trained") / "model.tar.gz"
+    ended = hfdlc(
+        "train", PYTORCH, "--script", EXAMPLES / "train_pytorch.py", "--data", EXAMPLES / "data",
+        "--output", output, "-p", "epochs=12",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "unseen sentences: " in ended.stderr
+    assert ended.stdout == f"hfdlc serve {PYTORCH} {output}\n"
+    return output
+
+
+def test_what_was_trained_is_served_by_the_inference_image(trained: Path, used_engine: Engine) -> None:
+    """The archive is unpacked into the matching inference image, whose endpoint gives the trained labels."""
+    with endpoint(PYTORCH, trained) as ask:
+        (container,) = _serving(used_engine, "pytorch-inference:2.13.0")
+        assert container.endswith("cpu-py311-debian12")
+        assert accuracy(ask) >= CHANCE + MARGIN
+
+
+def _serving(used_engine: Engine, name: str) -> list[str]:
+    client = engines.client(used_engine)
+    images = [str(each.attrs["Config"]["Image"]) for each in client.containers.list()]
+    return [image for image in images if name in image]
+
+
+def test_code_in_the_archive_answers(trained: Path, tmp_path: Path) -> None:
+    """`code/inference.py` beside the weights takes over: its own words are in the answer."""
+    folder = tmp_path / "model"
+    with tarfile.open(trained) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "code").mkdir()
+    (folder / "code" / "inference.py").write_text(
+        """
+from transformers import pipeline
+
+def model_fn(model_dir):
+    return pipeline("text-classification", model=model_dir)
+
+def predict_fn(data, model):
+    best = model(data["inputs"])[0]
+    return [{"label": "about " + best["label"], "score": best["score"]}]
+"""
+    )
+    packed = tmp_path / "model.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(folder, ".")
+    with endpoint(PYTORCH, packed) as ask:
+        assert ask("the soup needs more salt today")[0] == "about cooking"
+
+
+@pytest.mark.rows
+def test_keras_trains_what_tensorflow_serves(
+    repository: Project, used_engine: Engine, tmp_path: Path
+) -> None:
+    """The same with Keras, on today's TensorFlow."""
+    build_both(repository, TENSORFLOW)
+    output = tmp_path / "model.tar.gz"
+    script = EXAMPLES / "train_tensorflow.py"
+    ended = hfdlc("train", TENSORFLOW, "--script", script, "--data", EXAMPLES / "data", "--output", output)
+    assert ended.returncode == 0, ended.stderr
+    with endpoint(TENSORFLOW, output) as ask:
+        assert accuracy(ask) >= CHANCE + MARGIN
+
+
+def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
+    """What a command that failed as it should said: none of our own traceback in it."""
+    assert ended.returncode == status, ended.stderr
+    assert "hfdlc/" not in ended.stderr.partition("error: ")[2]
+    return ended.stderr.partition("error: ")[2]
+
+
+@pytest.fixture
+def script(tmp_path: Path, repository: Project, used_engine: Engine) -> Callable[..., list[object]]:
+    """The words of `hfdlc train` for a script of so many lines, with data that it does not look at."""
+    build_both(repository, PYTORCH)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "text.csv").write_text("text,label\n")
+
+    def words(text: str, *more: object) -> list[object]:
+        (tmp_path / "script.py").write_text(text)
+        output = tmp_path / "out" / "model.tar.gz"
+        return [
+            "train", PYTORCH, "--script", tmp_path / "script.py", "--data", tmp_path / "data",
+            "--output", output, *more,
+        ]  # fmt: skip
+
+    return words
+
+
+Script = Callable[..., list[object]]
+
+
+def test_a_script_that_fails_tells_its_own_traceback(script: Script, tmp_path: Path) -> None:
+    """Exit code 1, the script's traceback, and no archive."""
+    told = letter(hfdlc(*script("def read():\n    raise ValueError('no such label')\nread()\n")), 1)
+    assert "line 2, in read" in told
+    assert "ValueError: no such label" in told
+    assert "sagemaker" not in told
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_a_model_folder_left_empty_is_told(script: Script, tmp_path: Path) -> None:
+    """A script that ends well and leaves nothing is a mistake, and is said to be one."""
+    told = letter(hfdlc(*script("print('done')\n")), 1)
+    assert "left nothing in SM_MODEL_DIR" in told
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_hyperparameter_without_a_value_is_told(script: Script) -> None:
+    """Before anything starts."""
+    told = letter(hfdlc(*script("", "-p", "epochs")), 2)
+    assert "NAME=VALUE" in told
+
+
+def test_a_missing_script_and_missing_data_are_told(script: Script, tmp_path: Path) -> None:
+    """Before anything starts."""
+    words = script("")
+    (tmp_path / "script.py").unlink()
+    assert "there is no such script" in letter(hfdlc(*words), 2)
+    shutil.rmtree(tmp_path / "data")
+    words = script("")
+    assert "there is no such folder of data" in letter(hfdlc(*words), 2)
+
+
+def test_an_archive_packed_too_deep_is_told(trained: Path, tmp_path: Path) -> None:
+    """The most common mistake: the folder itself was packed, not what it holds."""
+    with tarfile.open(trained) as archive:
+        archive.extractall(tmp_path / "model", filter="data")
+    packed = tmp_path / "deep.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "model", "model")
+    told = letter(hfdlc("serve", PYTORCH, packed), 2)
+    assert "one level too deep: config.json lies in model/" in told
+    assert "tar -czf model.tar.gz -C model ." in told
+
+
+def test_an_archive_cut_short_is_told(trained: Path, tmp_path: Path) -> None:
+    """Half a download is not unpacked."""
+    packed = tmp_path / "half.tar.gz"
+    packed.write_bytes(trained.read_bytes()[: trained.stat().st_size // 2])
+    assert "cannot be unpacked" in letter(hfdlc("serve", PYTORCH, packed), 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_full_disk_leaves_no_half_archive(script: Script, tmp_path: Path) -> None:
+    """The model is larger than what is free: said plainly, and nothing is left of it."""
+    mount = tmp_path / "out"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)], check=True)
+    try:
+        text = "import os\nopen(os.environ['SM_MODEL_DIR'] + '/w', 'wb').write(os.urandom(8 << 20))\n"
+        told = letter(hfdlc(*script(text)), 1)
+        assert "No space left on device" in told
+        assert "df -h" in told
+        assert list(mount.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_ctrl_c_gives_the_script_its_time(script: Script, tmp_path: Path) -> None:
+    """SIGTERM reaches the script; its checkpoint stays, the container does not."""
+    text = """
+import signal, sys, time
+def keep(*_):
+    open("/opt/ml/checkpoints/last", "w").write("step 7")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, keep)
+print("waiting", flush=True)
+time.sleep(600)
+"""
+    words = script(text, "--checkpoints", tmp_path / "kept")
+    process = subprocess.Popen(
+        [HFDLC, *map(str, words)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("waiting"):
+            break
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, told = process.communicate(timeout=130)
+    assert process.returncode == 130, told
+    assert time.monotonic() - began < 130
+    assert (tmp_path / "kept" / "last").read_text() == "step 7"
+    assert not (tmp_path / "out" / "model.tar.gz").exists()
