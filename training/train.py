@@ -69,7 +69,7 @@ def reason(said, told):
 
 def _of_the_script(said):
     """The lines that sagemaker-training did not write, without a progress bar's."""
-    lines = (line.rsplit("\r", 1)[-1].rstrip() for line in said.splitlines())
+    lines = (line.rsplit("\r", 1)[-1].rstrip() for line in said.split("\n"))
     ours = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} sagemaker-training-toolkit ")
     for line in lines:
         if ours.match(line) and "ERROR" in line:
