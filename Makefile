@@ -5,8 +5,9 @@ export HFDLC_STATE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hfdlc
 VENV := .venv
 HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
+DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test lint serve clean bench-cli bench-matrix
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -28,12 +29,22 @@ test: $(READY)  ## lint, then run every test
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/pytest
 
+test-all: test  ## the same, then TensorFlow and every cell that this machine can build, one by one; it goes on
+	@$(VENV)/bin/pytest -m rows
+	@$(HFDLC) prove --stand-in --device cpu
+	@$(HFDLC) prove --stand-in '*:2.4.1-*-gpu-*'
+
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
-	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src
+	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src training examples
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
+
+demo: $(READY)  ## train the example with the training image, serve it with the inference image
+	@$(HFDLC) build '$(DEMO)' '$(subst -training,-inference,$(DEMO))'
+	@$(HFDLC) train '$(DEMO)' --script examples/train_pytorch.py --data examples/data
+	@$(HFDLC) serve '$(DEMO)' model.tar.gz
 
 serve: $(READY)  ## serve real weights with the default image until Ctrl-C
 	@$(HFDLC) build

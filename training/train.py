@@ -10,9 +10,11 @@ import collections
 import json
 import os
 import re
+import select
 import signal
 import sys
 import threading
+import time
 
 BASE = os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")
 CONFIG = os.path.join(BASE, "input", "config")
@@ -32,15 +34,17 @@ class Stderr(threading.Thread):
         self.read, write = os.pipe()
         os.dup2(write, 2)
         os.close(write)
+        self.taking = threading.Lock()
         self.last = collections.deque(maxlen=1000)  # pieces of at most 4096 bytes
 
     def run(self):
         """Until the last writer has closed."""
-        while True:
-            piece = os.read(self.read, 4096)
-            if not piece:
-                return
-            self.last.append(piece)
+        while select.select([self.read], [], []):
+            with self.taking:
+                piece = os.read(self.read, 4096)
+                if not piece:
+                    return
+                self.last.append(piece)
             os.write(self.true, piece)
 
     def end(self):
@@ -50,8 +54,13 @@ class Stderr(threading.Thread):
         self.join(timeout=1)
 
     def text(self):
-        """What was said last."""
-        return b"".join(self.last).decode("utf-8", "replace")
+        """What was said last, up to now: this thread may be behind a script that has just ended."""
+        for _ in range(100):
+            with self.taking:
+                if not select.select([self.read], [], [], 0)[0]:
+                    break
+            time.sleep(0.01)
+        return b"".join(list(self.last)).decode("utf-8", "replace")
 
 
 def reason(said, told):

@@ -96,7 +96,9 @@ def _wheels(
             continue
         wanted = lock.entries((root / lock.group_file(cell, "framework")).read_text())
         name = lock.name_of(cell.framework_requirements()[0])
-        framework = next(entry for entry in wanted if entry.name == name)
+        framework = next((entry for entry in wanted if entry.name == name), None)
+        if not framework:  # out of reach when it was locked
+            continue
         for source in sources.wheel_folders:
             for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):
                 _link(wheel, folder / wheel.name)

@@ -72,9 +72,11 @@ def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
     """A line for each thing that is wrong with a cell's locks."""
     asked = lock.request(cell, project.matrix)
     faults: dict[str, list[str]] = {}
-    for group in GROUPS:
-        if fault := lock.fault(project.root / lock.group_file(cell, group), asked):
-            faults.setdefault(fault, []).append(f"{group}.lock")
+    files = [lock.group_file(cell, group) for group in GROUPS]
+    files += [lock.stand_in_file(cell)] if lock.stood_in(cell, project.root) else []
+    for file in files:
+        if fault := lock.fault(project.root / file, asked):
+            faults.setdefault(fault, []).append(file.rpartition("/")[2])
     for fault, files in faults.items():
         yield f"{cell.folder}/{', '.join(files)}: the lock {fault}\n  next: hfdlc lock {cell.id}"
 

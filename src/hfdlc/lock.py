@@ -95,6 +95,11 @@ def group_file(cell: Cell, group: str) -> str:
     return f"{cell.folder}/{group}.lock"
 
 
+def stand_in_file(cell: Cell) -> str:
+    """Where the framework of an image on a stand-in is locked, if its own source is out of reach."""
+    return f"{cell.folder}/stand-in.lock"
+
+
 def text(title: str, asked: Request, locked: Sequence[Entry], missing: str = "") -> str:
     """A lock's file: hashed requirements, below the digests of the question and of the answer."""
     body = "".join(f"{entry.text}\n" for entry in locked)
@@ -168,14 +173,22 @@ def missing(cell: Cell, root: Path) -> str | None:
     return _parts(file)[0].get("out of reach") if file.is_file() else None
 
 
-def check(cell: Cell, matrix: Matrix, root: Path) -> None:
-    """Raise HfdlcError where a lock of the cell cannot be used, or lacks a part."""
+def stood_in(cell: Cell, root: Path) -> bool:
+    """Whether another build of the framework is locked in place of one that was out of reach."""
+    return bool(missing(cell, root)) and (root / stand_in_file(cell)).is_file()
+
+
+def check(cell: Cell, matrix: Matrix, root: Path, *, stand_ins: bool = False) -> None:
+    """Raise HfdlcError where a lock of the cell cannot be used, or lacks what nothing stands for."""
     questions = {group_file(cell, group): request(cell, matrix) for group in GROUPS}
+    if stand_ins and stood_in(cell, root):
+        questions[stand_in_file(cell)] = request(cell, matrix)
     questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):
             raise HfdlcError(f"the lock {problem}", where=file, then=f"hfdlc lock {cell.id}")
-    if lacking := missing(cell, root):
+    lacking = missing(cell, root)
+    if lacking and not (stand_ins and stood_in(cell, root)):
         raise HfdlcError(
             f"its lock lacks {lacking}: out of reach when it was locked",
             where=cell.id,

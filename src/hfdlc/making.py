@@ -57,7 +57,7 @@ def make(
     began = time.monotonic()
     receipt = Receipt()
     failures: Failures = {}
-    ready = [cell for cell in cells if _is_current(cell, project, failures)]
+    ready = [cell for cell in cells if _is_current(cell, project, failures, stand_ins)]
     if ready:
         _make(project, ready, environ, receipt, failures, stand_ins)
     receipt.cells |= dict.fromkeys(failures, "failed")
@@ -70,9 +70,9 @@ def make(
     return receipt
 
 
-def check_current(cell: Cell, project: Project) -> None:
+def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> None:
     """Raise HfdlcError where a lock or the Dockerfile is not what the matrix and the templates give."""
-    lock.check(cell, project.matrix, project.root)
+    lock.check(cell, project.matrix, project.root, stand_ins=stand_ins)
     file = project.root / cell.folder / "Dockerfile"
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project.matrix, project.templates):
         raise HfdlcError(
@@ -82,9 +82,9 @@ def check_current(cell: Cell, project: Project) -> None:
         )
 
 
-def _is_current(cell: Cell, project: Project, failures: Failures) -> bool:
+def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: bool) -> bool:
     try:
-        check_current(cell, project)
+        check_current(cell, project, stand_ins=stand_ins)
     except HfdlcError as problem:
         failures[cell.id] = problem
         return False
@@ -202,7 +202,7 @@ def with_bases(
     installer = project.matrix.file.installer
     ensure = partial(base.ensure, engine=used, state=state, environ=environ)
     images: dict[str, dict[str, str]] = {}
-    made_from = {}
+    made_from, dockerfiles = {}, {}
     for cell in cells:
         bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
         bootstraps["compiler_base"] = installer.bootstrap_compiler
@@ -211,17 +211,22 @@ def with_bases(
             for name, image in public.items():
                 here = images.setdefault(name, {})
                 if stand_ins and name in stand_in.REPLACED and not bootstraps.get(name):
-                    here[image] = stand_in.ensure(name, image, cell, used, state, environ)
-                here[image] = here.get(image) or ensure(image, bootstraps.get(name))
+                    here[cell.id] = stand_in.ensure(name, image, cell, used, state, environ)
+                else:
+                    here[image] = here.get(image) or ensure(image, bootstraps.get(name))
         except HfdlcError as problem:
             if failures is None:
                 raise
             failures[cell.id] = problem
             continue
-        starts = {name: base.identity(images[name][image], used) for name, image in public.items()}
+        chosen = plan.chosen(public, images, cell)
+        starts = {name: base.identity(image, used) for name, image in chosen.items()}
+        if stand_ins and lock.stood_in(cell, project.root):
+            dockerfiles[cell.id] = stand_in.dockerfile(cell, project.root)
+            starts["stand-in.lock"] = lock.packages(project.root / lock.stand_in_file(cell))
         made_from[cell.id] = inputs.of(cell, project.root, starts)
     output = plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output
-    return replace(machine, images=images, inputs=made_from, output=output)
+    return replace(machine, images=images, dockerfiles=dockerfiles, inputs=made_from, output=output)
 
 
 def _layers_there(used: Engine) -> set[str]:

@@ -18,13 +18,14 @@ UNCOMPRESSED = "type=image,compression=uncompressed,unpack=true"
 class Machine:
     """What the building machine adds to a cell's Dockerfile; none of it stays in the image."""
 
-    # By build argument, then by public image: what takes its place here. The images of `base` and
+    # By build argument, then by public image or by cell: what takes its place here. The images of `base` and
     # `installer_base` may be the same, and their places taken by different ones.
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)  # id -> file
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()  # the cells whose framework lies in the context `wheels`
+    dockerfiles: Mapping[str, str] = field(default_factory=dict)  # by cell: in place of the repository's
     inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
     output: str = "type=docker"
 
@@ -40,18 +41,28 @@ def bake(cells: Sequence[Cell], matrix: Matrix, machine: Machine) -> dict[str, A
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
 
 
+def chosen(public: Mapping[str, str], images: Mapping[str, Mapping[str, str]], cell: Cell) -> dict[str, str]:
+    """What a cell starts from on this machine, by build argument."""
+    here = {name: images.get(name, {}) for name in public}
+    return {name: here[name].get(cell.id) or here[name].get(image, image) for name, image in public.items()}
+
+
 def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
-    public = render.images(cell, matrix)
     args = {
-        **{name: machine.images.get(name, {}).get(image, image) for name, image in public.items()},
+        **chosen(render.images(cell, matrix), machine.images, cell),
         "SOURCE_DATE_EPOCH": str(render.EPOCH),
         **machine.proxies,
     }
     if cell.id in machine.brought:
         args["framework_wheels"] = "/wheels"
+    other = machine.dockerfiles.get(cell.id)
     return {
         "context": ".",
-        "dockerfile": f"{cell.folder}/Dockerfile",
+        **(
+            {"dockerfile-inline": other.replace("${", "$${")}  # bake has variables of its own
+            if other
+            else {"dockerfile": f"{cell.folder}/Dockerfile"}
+        ),
         "tags": [cell.id],
         "args": args,
         "labels": {

@@ -92,6 +92,8 @@ def _row(cell: Cell, proof: Proof | None, root: Path) -> str:
         why = f"out of reach: {lacking}" if lacking else "-"
         return f"| `{cell.id}` | not proved | - | {why} | - | - | - |"
     base = "on a stand-in" if proof.stand_in else "its own"
+    if proof.stand_in and lock.stood_in(cell, root):
+        base += f", with the framework's build for {cell.source.stand_in_cuda}"
     image = f"`{proof.digest[:19]}`" if proof.digest else "not built"
     numbers = f"{len(proof.passed)} | {len(proof.failed)} | {len(proof.not_run)}"
     return f"| `{cell.id}` | {image} | {proof.date[:10]} | {base} | {numbers} |"

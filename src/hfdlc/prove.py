@@ -50,7 +50,8 @@ def prove(
         if known and known.made_from == proofs.address(cell, project.root) and not known.failed:
             say(f"proved {known.date[:10]}: {cell.id}")
             continue
-        if lacking := lock.missing(cell, project.root):
+        lacking = lock.missing(cell, project.root)
+        if lacking and not (stand_ins and lock.stood_in(cell, project.root)):
             say(f"not proved: {cell.id}: its lock lacks {lacking}")
             continue
         proof = _prove(project, cell, environ, stand_ins=stand_ins, keep=keep)

@@ -20,6 +20,7 @@ from hfdlc.lock import (
     installer_request,
     name_of,
     request,
+    stand_in_file,
     text,
 )
 from hfdlc.machine import PackageSources
@@ -132,6 +133,11 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
         title = f"The {group} packages of {cell.id}"
         note = missing if group == "framework" else ""
         write_whole(root / group_file(cell, group), text(title, asked, mine, note))
+    if missing and cell.source.stand_in_cuda:
+        title = f"The framework packages of {cell.id} on a stand-in, of the package index's own build"
+        write_whole(root / stand_in_file(cell), text(title, asked, chosen["framework"]))
+    else:
+        (root / stand_in_file(cell)).unlink(missing_ok=True)
     return missing
 
 

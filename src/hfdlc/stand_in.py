@@ -14,7 +14,7 @@ from pathlib import Path
 
 from docker.errors import ImageNotFound
 
-from hfdlc import base, plan
+from hfdlc import base, lock, plan
 from hfdlc import engine as engines
 from hfdlc.cells import Cell
 from hfdlc.console import say
@@ -90,6 +90,14 @@ def ensure(
         text = _dockerfile(python.name, cell.python, pip=compiles)
         _build(text, Path(folder), tag, below, engine)
     return tag
+
+
+def dockerfile(cell: Cell, root: Path) -> str:
+    """The cell's Dockerfile with the framework that `hfdlc lock` found in place of the one out of reach."""
+    text = (root / cell.folder / "Dockerfile").read_text()
+    return text.replace(
+        f"source={lock.group_file(cell, 'framework')},", f"source={lock.stand_in_file(cell)},"
+    )
 
 
 def of(image: str, engine: Engine) -> str | None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -129,3 +130,14 @@ def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository
     assert matching(trained, repository.cells).id == trained.id.replace("training", "inference")
     alone = cells["huggingface-tensorflow-training:2.4.1-transformers4.5.0-gpu-py37-cu110-ubuntu18.04"]
     assert matching(alone, repository.cells) is alone
+
+
+def test_a_script_that_has_just_ended_has_told_all(inside: ModuleType) -> None:
+    """Its last words may still be in the pipe when the reason is asked for."""
+    stderr = inside.Stderr()
+    stderr.start()
+    try:
+        late = [n for n in range(200) if not os.write(2, b"word\n") or stderr.text().count("word") != n + 1]
+    finally:
+        stderr.end()
+    assert late == []

@@ -75,8 +75,16 @@ class Subject:
     @property
     def locked(self) -> dict[str, str]:
         """Every locked package with its version."""
-        groups = lock.read(self.cell, self.root).values()
-        return {entry.name: entry.version for entries in groups for entry in entries}
+        found = {entry.name: entry for group in lock.read(self.cell, self.root).values() for entry in group}
+        if self.other_framework:
+            text = (self.root / lock.stand_in_file(self.cell)).read_text()
+            found |= {entry.name: entry for entry in lock.entries(text)}
+        return {name: entry.version for name, entry in found.items()}
+
+    @property
+    def other_framework(self) -> bool:
+        """Whether it holds another build of the framework: the cell's was out of reach of its lock."""
+        return bool(self.stand_in) and lock.stood_in(self.cell, self.root)
 
     @property
     def toolkit_version(self) -> str:
