@@ -30,11 +30,12 @@ def train(
         Path | None, typer.Option(help="A folder that is /opt/ml/checkpoints, and stays.")
     ] = None,
     online: Annotated[bool, typer.Option("--online", help="Let the script use the network.")] = False,
+    gpus: Annotated[bool, typer.Option("--gpus", help="Give the container this machine's GPUs.")] = False,
 ) -> None:
     """Train a script with a built training image, as SageMaker would; leave model.tar.gz."""
     from hfdlc import train as training
 
-    order = training.Order(script, data, output, _pairs(hyperparameter or []), checkpoints, online)
+    order = training.Order(script, data, output, _pairs(hyperparameter or []), checkpoints, online, gpus)
     training.train(_one(current_project(), cell), order, os.environ)
 
 

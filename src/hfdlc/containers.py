@@ -55,13 +55,14 @@ def started(
             "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
         ) from error
     try:
-        _start(container)
+        start(container)
         yield container
     finally:
         container.remove(force=True, v=True)
 
 
-def _start(container: Container) -> None:
+def start(container: Container) -> None:
+    """Start it; raises HfdlcError where it is to have a GPU, and the engine has no way to one."""
     try:
         container.start()
     except APIError as error:

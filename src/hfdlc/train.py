@@ -15,8 +15,8 @@ from docker.models.containers import Container
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hfdlc import containers, train_job
 from hfdlc import engine as engines
-from hfdlc import train_job
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.errors import HfdlcError, UserError
@@ -38,6 +38,7 @@ class Order:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Path | None = None
     online: bool = False
+    gpus: bool = False
 
 
 def train(cell: Cell, order: Order, environ: Mapping[str, str]) -> None:
@@ -48,8 +49,10 @@ def train(cell: Cell, order: Order, environ: Mapping[str, str]) -> None:
     """
     job, volumes = _job(cell, order)
     used = engines.ensure(environ, State.of(environ))
-    with train_job.created(cell.id, used, job.files(), volumes, online=order.online) as container:
-        container.start()
+    with train_job.created(
+        cell.id, used, job.files(), volumes, online=order.online, gpus=order.gpus
+    ) as container:
+        containers.start(container)
         try:
             _show(container)
             code = int(container.wait()["StatusCode"])

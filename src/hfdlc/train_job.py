@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
+from docker.types import DeviceRequest
 
 from hfdlc import containers
 from hfdlc import engine as engines
@@ -67,6 +68,7 @@ def created(
     volumes: containers.Volumes,
     *,
     online: bool = False,
+    gpus: bool = False,
 ) -> Iterator[Container]:
     """A container that has its input and has not begun; it is removed at the end, however that comes.
 
@@ -81,6 +83,7 @@ def created(
             extra_hosts={HOST: "127.0.0.1"},
             environment={"TRAINING_JOB_NAME": "hfdlc", **({} if online else {"HF_HUB_OFFLINE": "1"})},
             volumes={name: dict(mount) for name, mount in volumes.items()},
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
             labels=containers.labels(),
         )
     except ImageNotFound as error:
