@@ -10,6 +10,7 @@ from docker.errors import ImageNotFound
 from hfdlc import build as building
 from hfdlc import engine as engines
 from hfdlc import making, plan
+from hfdlc.build import BuildFailed
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.engine import Engine
@@ -51,6 +52,9 @@ def push(
             bake["target"][target]["tags"] = [name]
         try:
             pushed = building.build(bake, cells, used, project.root, state, sys.stderr).digests
+        except BuildFailed as problem:
+            again = problem.then.replace("hfdlc build", f"hfdlc push --registry {registry}", 1)
+            raise HfdlcError(problem.what, where=problem.where, then=again) from problem
         finally:
             _forget(names.values(), used)
     digests = {cell.id: pushed[plan.target_name(cell)] for cell in cells}

@@ -1,0 +1,68 @@
+"""Pushing from the cache: what the registry gets, and what it costs to do it again."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+ROOT = Path(__file__).parents[2]
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+
+OCI = "application/vnd.oci.image.manifest.v1+json"
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def push(host: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`hfdlc push` of the default cell."""
+    argv = [HFDLC, "push", "--registry", host, "--json", *words]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+def manifest(host: str, cell: str) -> requests.Response:
+    """What the registry has under the cell's tag."""
+    repository, tag = cell.split(":")
+    accepted = {"Accept": f"{OCI}, {DOCKER}"}
+    return requests.get(f"http://{host}/v2/{repository}/manifests/{tag}", headers=accepted, timeout=30)
+
+
+def test_zstd_once_and_the_same_digest_again(built: str, new_registry: Callable[[], str]) -> None:
+    """One manifest of zstd layers; again, and to another registry, the digest is the same."""
+    one, two = new_registry(), new_registry()
+    ended = push(one)
+    assert ended.returncode == 0, ended.stderr
+    (digest,) = json.loads(ended.stdout).values()
+    found = manifest(one, built)
+    assert found.headers["Docker-Content-Digest"] == digest
+    assert {layer["mediaType"] for layer in found.json()["layers"]} == {
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+    }
+    assert json.loads(push(one).stdout) == {built: digest}
+    assert json.loads(push(two).stdout) == {built: digest}
+
+
+@pytest.mark.rows
+def test_media_types_of_docker_for_who_takes_nothing_newer(
+    built: str, new_registry: Callable[[], str]
+) -> None:
+    """Schema 2, gzip, and no index."""
+    host = new_registry()
+    ended = push(host, "--docker-media-types")
+    assert ended.returncode == 0, ended.stderr
+    found = manifest(host, built).json()
+    assert found["mediaType"] == DOCKER
+    assert {layer["mediaType"] for layer in found["layers"]} == {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    }
+
+
+def test_a_registry_out_of_reach_is_told(built: str) -> None:
+    """In a few lines, with the command that tries it again."""
+    ended = push("127.0.0.1:9")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "connection refused" in ended.stderr
+    assert f"next: hfdlc push --registry 127.0.0.1:9 {built}" in ended.stderr
