@@ -194,7 +194,8 @@ def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
 def _told(step: Step) -> str:
     instruction = " ".join(step.instruction.split())
     tail = "\n".join(f"    {line}" for line in list(step.lines)[-12:])
-    return f"the stage {step.stage!r} failed at: {instruction}\n{tail}\n    {step.error.splitlines()[-1]}"
+    stage = f"the stage {step.stage!r} failed at" if step.stage else "it failed at"
+    return "\n".join(filter(None, [f"{stage}: {instruction}", tail, f"    {step.error.splitlines()[-1]}"]))
 
 
 def _advice(told: str, again: str, log: Path) -> str:
