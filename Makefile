@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish ci-list ci-layers ci-cell ci-publish
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -55,6 +55,25 @@ bench-cli: $(READY)  ## time the command line
 
 bench-matrix: $(READY)  ## time a matrix of 200 cells
 	@$(VENV)/bin/python benchmarks/matrix.py
+
+bench-publish: $(READY)  ## publish to registries on loopback, and count what is sent
+	@$(VENV)/bin/python benchmarks/publish/publish.py
+
+# What CI runs, a job each; REGIONS are names, the first is where images are built for.
+REGIONS ?= us-east-1
+WHERE = $(addprefix --region ,$(REGIONS)) $(addprefix --registry ,$(REGISTRY))
+
+ci-list: $(READY)
+	@$(HFDLC) ci --list
+
+ci-layers: $(READY)
+	@$(HFDLC) build "$(CELL)"
+
+ci-cell: $(READY)
+	@$(HFDLC) publish "$(CELL)" --build --region $(firstword $(REGIONS)) $(addprefix --registry ,$(filter $(firstword $(REGIONS))=%,$(REGISTRY)))
+
+ci-publish: $(READY)
+	@$(HFDLC) publish $(CELLS) --from $(firstword $(REGIONS)) $(WHERE)
 
 clean:  ## remove the virtual environment and what tools left in the clone
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc import cli_engine, cli_matrix, cli_plan, cli_train
+from hfdlc import cli_engine, cli_matrix, cli_plan, cli_publish, cli_train
 from hfdlc.cli_cells import AsJson, current_project, print_json, selecting, some
 from hfdlc.console import say
 from hfdlc.errors import HfdlcError
@@ -121,7 +121,8 @@ def check() -> None:
     if found:
         print("\n".join(found))
         raise HfdlcError(
-            f"{len(found)} derived files are not current", then="hfdlc render, hfdlc lock, and commit"
+            f"{len(found)} derived files are not current",
+            then="hfdlc render, hfdlc ci, hfdlc lock, and commit",
         )
     say(f"{len(project.cells)} cells: everything derived is current")
 
@@ -196,6 +197,8 @@ app.command()(cli_train.prove)
 for command in (cli_plan.plan, cli_plan.digest, cli_plan.why_rebuild, cli_plan.push):
     app.command()(command)
 for command in (cli_matrix.why, cli_matrix.schema, cli_matrix.uri, cli_matrix.bump, cli_matrix.outdated):
+    app.command()(command)
+for command in (cli_publish.publish, cli_publish.verify, cli_publish.diff, cli_publish.prune, cli_publish.ci):
     app.command()(command)
 app.command()(cli_engine.doctor)
 

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 
-from hfdlc import lock, proofs, render
+from hfdlc import ci, lock, proofs, render
 from hfdlc.cells import Cell
 from hfdlc.matrix import GROUPS, MatrixFile
 from hfdlc.project import Project
@@ -55,7 +55,8 @@ def available(project: Project) -> str:
 
 def differences(project: Project) -> Iterator[str]:
     """A unified diff for each file that is not what it should be; a line for each lock that is of no use."""
-    for path, text in {**dockerfiles(project, project.cells), **pages(project)}.items():
+    derived = {**dockerfiles(project, project.cells), **pages(project), **ci.files(project)}
+    for path, text in derived.items():
         file = project.root / path
         now = file.read_text() if file.is_file() else ""
         if now != text:

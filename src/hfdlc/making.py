@@ -107,7 +107,7 @@ def prepared(
         for cell in sorted(cells, key=lambda cell: cell.id):
             _hold(held, f"build-{plan.target_name(cell)}", state)
         access = building.package_access(package_sources(environ), cells, project.root, state)
-        machine = held.enter_context(access)
+        machine = replace(held.enter_context(access), cache=environ.get("HFDLC_CACHE") or None)
         yield used, state, with_bases(machine, project, cells, used, state, environ, stand_ins, failures)
 
 

@@ -28,6 +28,7 @@ class Machine:
     dockerfiles: Mapping[str, str] = field(default_factory=dict)  # by cell: in place of the repository's
     inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
     output: str = "type=docker"
+    cache: str | None = None  # a registry, HOST/PREFIX, that keeps layers between machines
 
 
 def target_name(cell: Cell) -> str:
@@ -72,7 +73,15 @@ def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
         "contexts": dict(machine.contexts),
         "secret": [f"id={name},src={file}" for name, file in machine.secrets.items()],
         "output": [machine.output],
+        **(_cache(machine.cache, cell, matrix) if machine.cache else {}),
     }
+
+
+def _cache(registry: str, cell: Cell, matrix: Matrix) -> dict[str, Any]:
+    """The layers of all stages, kept at a registry; those of its other types are looked for."""
+    at = f"type=registry,ref={registry}/cache-{cell.framework}"
+    kept = [f"{at}-{kind}:{cell.tag}" for kind in matrix.file.types]
+    return {"cache-from": kept, "cache-to": [f"{at}-{cell.type}:{cell.tag},mode=max,ignore-error=true"]}
 
 
 def host_network(targets: Iterable[str]) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""What may be published: an image on its own base, whose checks passed for that very digest."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import ImageNotFound
+
+from hfdlc import check_run, inputs
+from hfdlc import engine as engines
+from hfdlc.cells import Cell
+from hfdlc.check_run import Report
+from hfdlc.engine import Engine
+from hfdlc.errors import Problems, UserError
+from hfdlc.stand_in import LABEL as STAND_IN
+from hfdlc.state import State
+
+BASE = "io.hfdlc.base"  # the label that says what an image really came from
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checked image of a cell."""
+
+    cell: Cell
+    image: str  # its digest in the engine
+    layers: tuple[str, ...]  # digests of what they hold, uncompressed
+    labels: dict[str, str]
+    report: Report
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """Its inputs, as its label tells them."""
+        return inputs.read(self.labels.get(inputs.LABEL))
+
+
+def candidates(cells: Sequence[Cell], engine: Engine, state: State) -> list[Candidate]:
+    """The cells' images.
+
+    Raises Problems that name each one that may not be published, and why.
+    """
+    found, problems = [], []
+    with closing(engines.client(engine)) as client:
+        for cell in cells:
+            try:
+                found.append(_candidate(cell, client, state))
+            except UserError as problem:
+                problems.append(problem)
+    if problems:
+        raise Refused(problems)
+    return found
+
+
+class Refused(Problems):
+    """Images that may not be published."""
+
+    exit_code = 1
+
+
+def _candidate(cell: Cell, client: DockerClient, state: State) -> Candidate:
+    try:
+        seen: dict[str, Any] = client.images.get(cell.id).attrs
+    except ImageNotFound as error:
+        raise UserError("is not built", where=cell.id, then=f"hfdlc build --check {cell.id}") from error
+    labels = seen["Config"].get("Labels") or {}
+    if STAND_IN in labels:
+        raise UserError(
+            f"stands on {labels[STAND_IN]}, in place of {cell.base_image()}: a stand-in is never published",
+            where=cell.id,
+            then="build it where its own base is in reach",
+        )
+    report = check_run.remembered(seen["Id"], state)
+    if not report:
+        raise UserError(_why_not(cell, seen["Id"], state), where=cell.id, then=f"hfdlc test {cell.id}")
+    return Candidate(cell, seen["Id"], tuple(seen["RootFS"]["Layers"]), labels, report)
+
+
+def _why_not(cell: Cell, image: str, state: State) -> str:
+    """What is wrong with the checks of an image: failed, of older checks, of an older image, or none."""
+    reports = []
+    for file in sorted((state.root / "checks").glob("*.json")):
+        try:
+            reports.append(Report(**json.loads(file.read_text())))
+        except (OSError, ValueError, TypeError):
+            continue
+    own = [report for report in reports if report.digest == image]
+    if own and own[0].failed:
+        return f"its checks failed for {image}: {', '.join(own[0].failed)}"
+    if own:
+        return f"the checks themselves have changed since they passed for {image} ({own[0].date})"
+    older = [report for report in reports if report.cell == cell.id]
+    if older:
+        last = max(older, key=lambda report: report.date)
+        return f"its checks are older than the image: they were run on {last.digest}, this is {image}"
+    return f"no check was run on {image}"

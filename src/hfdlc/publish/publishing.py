@@ -1,0 +1,239 @@
+"""Publishing cells: compare, bring, prove, and only then let tags appear."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from hfdlc import engine as engines
+from hfdlc import inputs, pipeline
+from hfdlc.cells import Cell
+from hfdlc.console import say
+from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError, Problems, UserError
+from hfdlc.project import Project
+from hfdlc.publish import attach, gate, prove, record, sbom, sign, statements
+from hfdlc.publish.attach import Proof
+from hfdlc.publish.comparing import Difference, compare
+from hfdlc.publish.copying import FromEngine, FromRegistry, Moved, Source, bring, finish
+from hfdlc.publish.pack import Packer
+from hfdlc.publish.places import Place
+from hfdlc.publish.sign import Cosign
+from hfdlc.state import State
+
+
+class Differs(Problems):
+    """Tags that are there with another digest: they never move."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to publish."""
+
+    key: str | None = None
+    oci: bool = False
+    dry_run: bool = False
+
+
+def publish(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    places: Sequence[Place],
+    options: Options,
+) -> list[Difference]:
+    """Publish checked images of cells; the first place gets them from here, the others from there.
+
+    Gives the difference that there was. Raises Refused, Differs or HfdlcError; what is there is whole.
+    """
+    if not cells:
+        return []
+    state = State.of(environ)
+    used = engines.ensure(environ, state)
+    with state.lock("publish"):
+        packer = Packer(used, state, oci=options.oci)
+        sources = {each.cell.id: FromEngine(each, packer) for each in gate.candidates(cells, used, state)}
+        found = compare(places, sources, repositories(project))
+        refuse_other_digests(found)
+        if options.dry_run:
+            return found
+        todo = [one for one in found if one.state == "missing"]
+        signer = _signer(options, state) if todo else None
+        for source in sources.values():
+            own = [one for one in found if one.cell == source.candidate.cell.id]
+            if any(one.state == "missing" for one in own) and signer:
+                _publish(source, own, project, used, signer, options)
+            else:
+                _note(source, own, project)
+        packer.forget()
+    return found
+
+
+def copy(
+    project: Project, cells: Sequence[Cell], start: Place, places: Sequence[Place], *, dry_run: bool = False
+) -> list[Difference]:
+    """Bring what is published at `start` to other places, by digest, with its proofs; no engine is asked.
+
+    Raises HfdlcError where it is not there, or has no proofs.
+    """
+    sources: dict[str, Source] = {}
+    for cell in cells:
+        manifest = start.registry.manifest(cell.repository, cell.tag)
+        sources[cell.id] = FromRegistry(start.registry, cell.repository, manifest)
+    found = compare(places, sources, repositories(project))
+    refuse_other_digests(found)
+    for one in [] if dry_run else [one for one in found if one.state == "missing"]:
+        source = sources[one.cell]
+        proofs = attach.proofs(start.registry, one.repository, source.manifest.digest)
+        if set(proofs) != set(attach.ENDINGS):
+            raise HfdlcError(
+                "has no signature and statements: it is not copied",
+                where=f"{start.name}: {one.cell}@{source.manifest.digest}",
+                then=f"hfdlc publish {one.cell} --region {start.name}",
+            )
+        _one(source, one, proofs)
+        known = record.read(one.cell, project.root)
+        if known and known.digest == source.manifest.digest:
+            record.keep(known.model_copy(update={"places": {one.place.name: _now()}}), project.root)
+    return found
+
+
+def built(
+    project: Project, cells: Sequence[Cell], environ: Mapping[str, str], place: Place
+) -> tuple[Cell, ...]:
+    """Build and check the cells that a place has not got as they would be built now, and give these.
+
+    Raises Differs, before anything is built, where it has a tag from other inputs.
+    """
+    now = pipeline.inputs_of(project, cells, environ)
+    todo, problems = [], []
+    for cell in cells:
+        there = published_inputs(place, cell)
+        if there == now[cell.id]:
+            say(f"{place.name}: {cell.id} is published as it is now: nothing to build")
+        elif there is None:
+            todo.append(cell)
+        else:
+            differ = ", ".join(inputs.changed(there, now[cell.id]))
+            what = f"{place.name} has it from other inputs ({differ}): a tag never moves"
+            problems.append(UserError(what, where=cell.id, then=f"hfdlc bump --of {cell.id} ..."))
+    if problems:
+        raise Differs(problems)
+    if todo:
+        pipeline.build(project, todo, environ)
+        pipeline.check(project, todo, environ)
+    return tuple(todo)
+
+
+def published_inputs(place: Place, cell: Cell) -> dict[str, str] | None:
+    """What a published image was made from, as its label tells; None where there is none."""
+    if not place.has(cell.repository) or not place.registry.head(cell.repository, cell.tag):
+        return None
+    manifest = place.registry.manifest(cell.repository, cell.tag)
+    config = json.loads(place.registry.small(cell.repository, manifest.parsed["config"]["digest"]))
+    return inputs.read((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL))
+
+
+def repositories(project: Project) -> list[str]:
+    """All that the matrix has."""
+    return sorted({cell.repository for cell in project.cells})
+
+
+def refuse_other_digests(found: Sequence[Difference]) -> None:
+    """Raise Differs that names every tag that stands for something else."""
+    if problems := [
+        UserError(
+            f"{one.place.name} has {one.there}, here is {one.here or 'another image'}: a tag never moves",
+            where=one.cell,
+            then=f"publish it under another tag, or `hfdlc why-rebuild {one.cell}` tells what differs",
+        )
+        for one in found
+        if one.state == "different"
+    ]:
+        raise Differs(problems)
+
+
+def _signer(options: Options, state: State) -> Cosign:
+    if not options.key:
+        raise UserError(
+            "nothing is published without a signature, and no key is given",
+            allowed="a file, or a URI like awskms:///alias/NAME",
+            then="add --key KEY (or COSIGN_KEY)",
+        )
+    return Cosign(options.key, state)
+
+
+def _publish(
+    source: FromEngine,
+    own: Sequence[Difference],
+    project: Project,
+    used: Engine,
+    signer: Cosign,
+    options: Options,
+) -> None:
+    """One cell, to all places that lack it."""
+    cell_id, digest = source.candidate.cell.id, source.manifest.digest
+    told = prove.predicates(source, project, used)
+    proofs = next((p for one in own if len(p := _there(one, digest)) == len(attach.ENDINGS)), None)
+    if not proofs:  # a signature is made once: the same one goes everywhere, and stays
+        proofs = prove.signed(cell_id, source.manifest, told, signer, refer=options.oci)
+    start: Source = source
+    for one in sorted(own, key=lambda one: one.state == "missing"):
+        if one.state == "missing":
+            _one(start, one, proofs)
+        start = FromRegistry(one.place.registry, one.repository, source.manifest)
+        _keep(source, one, told[statements.SBOM], project)
+
+
+def _there(one: Difference, digest: str) -> dict[str, Proof]:
+    """The proofs that a place has already, of a run that was cut off or of an earlier one."""
+    return attach.proofs(one.place.registry, one.repository, digest) if one.exists else {}
+
+
+def _one(source: Source, one: Difference, proofs: Mapping[str, Proof]) -> None:
+    """One cell to one place."""
+    if one.place.ensure(one.repository):
+        say(f"{one.place.name}: made the repository {one.repository}")
+    moved = Moved()
+    bring(source, one.place, one.repository, one.others, moved)
+    finish(one.place, one.repository, one.tag, source.manifest, proofs)
+    say(
+        f"{one.place.name}: published {one.cell}@{source.manifest.digest} "
+        f"({moved.sent / 1e6:.1f} MB sent, {moved.mounted / 1e6:.1f} mounted, {moved.there / 1e6:.1f} there)"
+    )
+
+
+def _note(source: FromEngine, own: Sequence[Difference], project: Project) -> None:
+    """Write the record of a cell that is everywhere already, if a run was cut off before it did."""
+    cell = source.candidate.cell
+    if record.read(cell.id, project.root):
+        return
+    for one in own:
+        proofs = attach.proofs(one.place.registry, one.repository, one.there or "")
+        for part in attach.parts(proofs["att"]) if "att" in proofs else []:
+            if part.annotations.get("predicateType") == statements.SBOM:
+                _keep(source, one, sign.unverified(part.content)["predicate"], project)
+
+
+def _keep(source: FromEngine, one: Difference, bill: Mapping[str, Any], project: Project) -> None:
+    manifest = source.manifest
+    if one.there not in (None, manifest.digest):
+        manifest = one.place.registry.manifest(one.repository, one.there or "")
+    layers = [record.Layer(digest=e["digest"], size=e["size"]) for e in manifest.parsed["layers"]]
+    packages = {kind: sbom.packages(bill, kind) for kind in ("pypi", "deb")}
+    release = record.Release(
+        cell=one.cell,
+        digest=manifest.digest,
+        places={one.place.name: _now()},
+        inputs=source.candidate.made_from,
+        packages=packages,
+        layers=layers,
+    )
+    record.keep(release, project.root)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

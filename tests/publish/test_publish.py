@@ -1,0 +1,172 @@
+"""Publishing small images to a real registry: what appears there, what is sent, and what a record keeps."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from hfdlc.publish import attach
+from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_MANIFEST, Registry
+from parts import Hfdlc, Keys, Small
+from proxy import Proxy
+
+pytestmark = pytest.mark.engine
+
+
+def test_what_is_published_is_what_sagemaker_takes(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Docker's schema 2, one manifest, no index, and the layers in gzip."""
+    cell = small.project.default
+    small.image(cell)
+    ended = hfdlc("publish", "--registry", registry)
+    assert ended.returncode == 0, ended.stderr
+    manifest = Registry(registry).manifest(cell.repository, cell.tag)
+    assert manifest.media_type == DOCKER_MANIFEST
+    kinds = {blob["mediaType"] for blob in manifest.blobs}
+    assert kinds == {
+        "application/vnd.docker.container.image.v1+json",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    }
+
+
+def test_cosign_itself_finds_the_signature_and_the_statements(
+    small: Small, hfdlc: Hfdlc, registry: str, keys: Keys, cosign: str
+) -> None:
+    """Sigstore's own program verifies what was attached: no format of ours."""
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    image = f"{registry}/{cell.id}"
+    words = ["--key", keys.public, "--insecure-ignore-tlog", image]
+    subprocess.run([cosign, "verify", *words], check=True, capture_output=True)
+    for kind in ("cyclonedx", "slsaprovenance1", "https://in-toto.io/attestation/test-result/v0.1"):
+        command = [cosign, "verify-attestation", "--type", kind, *words]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_verify_tells_what_holds(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Signature, statements, inputs, and the bill against the very layers."""
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    ended = hfdlc("verify", f"{registry}/{cell.id}")
+    assert ended.returncode == 0, ended.stderr
+    assert "the 3 packages of its SBOM are those in its layers" in ended.stdout
+
+
+def test_oci_images_have_referrers(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """With --oci the proofs refer to the image; a registry without referrers gets OCI's own index."""
+    cell = small.project.default
+    small.image(cell)
+    ended = hfdlc("publish", "--registry", registry, "--oci")
+    assert ended.returncode == 0, ended.stderr
+    there = Registry(registry)
+    manifest = there.manifest(cell.repository, cell.tag)
+    assert manifest.media_type == OCI_MANIFEST
+    assert sorted(there.tags(cell.repository)) == sorted([cell.tag, manifest.digest.replace(":", "-")])
+    found = attach.proofs(there, cell.repository, manifest.digest)
+    assert {p.manifest.parsed["subject"]["digest"] for p in found.values()} == {manifest.digest}
+    assert hfdlc("verify", f"{registry}/{cell.id}").returncode == 0
+
+
+def test_publishing_again_sends_nothing(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """What is there is told by its digest: one question a cell."""
+    small.image(small.project.default)
+    assert hfdlc("publish", "--registry", proxied.host).returncode == 0
+    before = len(proxied.does.log)
+    ended = hfdlc("publish", "--registry", proxied.host)
+    assert "there already" in ended.stdout, ended.stderr
+    assert [line.split()[0] for line in proxied.does.log[before:]] == ["HEAD"]
+
+
+def test_an_image_is_known_again_where_all_memory_is_lost(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """By its layers and labels, and nothing is packed for it."""
+    small.image(small.project.default)
+    assert hfdlc("publish", "--registry", proxied.host).returncode == 0
+    for file in (small.state.root / "published").rglob("sha256-*"):
+        file.unlink()
+    ended = hfdlc("publish", "--registry", proxied.host)
+    assert "there already" in ended.stdout, ended.stderr
+    assert "packing" not in ended.stderr
+
+
+def test_layers_are_sent_once_and_mounted_in_the_other_repository(
+    small: Small, hfdlc: Hfdlc, proxied: Proxy
+) -> None:
+    """Training and inference share layers, and live in different repositories."""
+    inference = small.project.default
+    training = next(cell for cell in small.cells if cell.type == "training")
+    one = small.image(inference, ballast=200_000)
+    small.share(inference, training)
+    assert one
+    ended = hfdlc("publish", inference.id, training.id, "--registry", proxied.host)
+    assert ended.returncode == 0, ended.stderr
+    assert any("mount=" in line for line in proxied.does.log)
+    assert proxied.does.sent < 300_000, "the ballast went twice"
+    assert hfdlc("verify", f"{proxied.host}/{training.id}").returncode == 0
+
+
+def test_another_registry_gets_the_image_from_the_first(
+    small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
+) -> None:
+    """By digest, with the same proofs; no engine and no key is asked for."""
+    cell = small.project.default
+    first, second = new_registry(), new_registry()
+    small.image(cell, ballast=100_000)
+    assert hfdlc("publish", "--registry", first).returncode == 0
+    small.clean()
+    nothing = {"DOCKER_HOST": "unix:///nowhere", "COSIGN_KEY": ""}
+    ended = hfdlc("publish", "--from", first, "--registry", second, environ=nothing)
+    assert ended.returncode == 0, ended.stderr
+    digests = {Registry(host).manifest(cell.repository, cell.tag).digest for host in (first, second)}
+    assert len(digests) == 1
+    assert hfdlc("verify", f"{second}/{cell.id}").returncode == 0
+
+
+def test_a_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """It tells the difference between registry and matrix."""
+    cell = small.project.default
+    small.image(cell)
+    ended = hfdlc("publish", "--registry", registry, "--dry-run")
+    assert f"to publish    {registry}  {cell.id}" in ended.stdout
+    assert requests.get(f"http://{registry}/v2/_catalog", timeout=10).json()["repositories"] == []
+    assert not (small.project.root / "releases").exists()
+
+
+def test_the_record_tells_what_changed_and_what_is_pulled(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Packages that differ, and the bytes of layers that one who has the old one lacks."""
+    old, new = [cell for cell in small.cells if cell.type == "inference" and not cell.cuda]
+    small.image(old, ballast=50_000)
+    small.image(new, ballast=60_000)
+    file = small.project.root / new.folder / "framework.lock"
+    file.write_text(file.read_text().replace("2.13.0+cpu", "2.14.0+cpu"))
+    small.image(new, packages={"torch": "2.14.0+cpu"}, ballast=60_000)
+    ended = hfdlc("publish", old.id, new.id, "--registry", registry)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(hfdlc("diff", old.id, new.id, "--json").stdout)
+    assert told["packages"] == {"deb": {}, "pypi": {"torch": ["2.13.0+cpu", "2.14.0+cpu"]}}
+    assert 60_000 < told["pull"] <= told["new"]["bytes"]
+    kept = json.loads((small.project.root / "releases" / old.repository / f"{old.tag}.json").read_text())
+    assert list(kept["places"]) == [registry]
+    assert kept["inputs"] == {"Dockerfile": "abc"}
+    ended = hfdlc("diff", old.id, "huggingface-pytorch-inference:1.0")
+    assert ended.returncode == 2
+    assert "was never published" in ended.stderr
+
+
+def test_publishing_after_the_record_was_lost_writes_it_again(
+    small: Small, hfdlc: Hfdlc, registry: str
+) -> None:
+    """A run that was cut off between the tag and the record."""
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    file = small.project.root / "releases" / cell.repository / f"{cell.tag}.json"
+    before = json.loads(file.read_text())
+    Path(file).unlink()
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    after = json.loads(file.read_text())
+    assert {**after, "places": None} == {**before, "places": None}

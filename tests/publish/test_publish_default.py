@@ -1,0 +1,60 @@
+"""The default cell's real image: published, and seen by syft as its SBOM says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from hfdlc import check_run, facts, pipeline
+from hfdlc.engine import Engine
+from hfdlc.project import Project
+from hfdlc.publish import attach, publishing, sbom, sign, statements
+from hfdlc.publish.places import places
+from hfdlc.publish.registry import Registry
+from hfdlc.state import State
+from parts import Keys
+
+pytestmark = pytest.mark.engine
+SYFT = str(Path(sys.executable).with_name("syft"))
+
+
+def test_syft_sees_what_the_sbom_says(
+    built: str, repository: Project, used_engine: Engine, state: State, registry: str, keys: Keys,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Real image, real registry, real syft: the same Python and Debian packages, by name and version."""
+    monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
+    cell = repository.default
+    if not check_run.remembered(str(facts.image_of(built, used_engine).id), state):
+        pipeline.check(repository, [cell], os.environ)
+    record = repository.root / "releases" / cell.repository / f"{cell.tag}.json"
+    assert not record.exists(), "the repository's own record is none of a test's"
+    try:
+        options = publishing.Options(keys.private)
+        publishing.publish(repository, [cell], os.environ, places([], [registry]), options)
+    finally:
+        record.unlink(missing_ok=True)
+        for folder in (record.parent, record.parent.parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+    there = Registry(registry)
+    manifest = there.manifest(cell.repository, cell.tag)
+    parts = attach.parts(attach.proofs(there, cell.repository, manifest.digest)["att"])
+    told = {s["predicateType"]: s["predicate"] for s in (sign.unverified(part.content) for part in parts)}
+    assert told[statements.CHECKS]["result"] == "PASSED"
+    bill = told[statements.SBOM]
+    environ = {**os.environ, "SYFT_REGISTRY_INSECURE_USE_HTTP": "true", "SYFT_CHECK_FOR_APP_UPDATE": "false"}
+    command = [SYFT, "scan", f"registry:{registry}/{built}", "-q", "-o", "syft-json"]
+    ended = subprocess.run(
+        command, env={**environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    seen = json.loads(ended.stdout)["artifacts"]
+    for kind, ours in (("python", sbom.packages(bill, "pypi")), ("deb", sbom.packages(bill, "deb"))):
+        theirs = {canonicalize_name(a["name"]): a["version"] for a in seen if a["type"] == kind}
+        mine = {canonicalize_name(name): version for name, version in ours.items()}
+        assert {n: v for n, v in theirs.items() if mine.get(n) != v} == {}, f"{kind}: syft sees others"
+        assert {n: v for n, v in mine.items() if n not in theirs} == {}, f"{kind}: syft does not see"

@@ -1,0 +1,175 @@
+"""AWS's part: repositories, credentials, permissions and retention, through the real boto3."""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import boto3
+import pytest
+import requests
+
+from hfdlc.publish.prune import Image, old
+from hfdlc.publish.registry import Registry
+from parts import Hfdlc, Small
+from proxy import Proxy
+
+pytestmark = pytest.mark.engine
+REGION = "us-east-1"
+Environ = dict[str, str]
+
+
+def _client(aws: Environ, service: str) -> Any:
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        region_name=REGION,
+        endpoint_url=aws["AWS_ENDPOINT_URL"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
+def _powers(aws: Environ, *actions: str) -> Environ:
+    """The environment of a user who may do only this; AWS asks who it is from here on."""
+    iam = _client(aws, "iam")
+    iam.create_user(UserName="publisher")
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}],
+    }
+    iam.put_user_policy(UserName="publisher", PolicyName="p", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName="publisher")["AccessKey"]
+    requests.post(f"{aws['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", timeout=30)
+    return {**aws, "AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str, aws: Environ) -> None:
+    """With immutable tags, and scanned on push; two regions get the same digest."""
+    cell = small.project.default
+    small.image(cell)
+    words = ("--region", REGION, "--registry", f"{REGION}={registry}")
+    ended = hfdlc("publish", *words, environ=aws)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{REGION}: made the repository {cell.repository}" in ended.stderr
+    (made,) = _client(aws, "ecr").describe_repositories()["repositories"]
+    assert made["imageTagMutability"] == "IMMUTABLE"
+    assert made["imageScanningConfiguration"] == {"scanOnPush": True}
+    ended = hfdlc("publish", *words, environ=aws)
+    assert "there already" in ended.stdout, ended.stderr
+
+
+def test_a_second_region_is_copied_from_the_first(
+    small: Small, hfdlc: Hfdlc, registry: str, proxied: Proxy, aws: Environ
+) -> None:
+    """Both have the digest and the proofs, and the record tells both."""
+    cell = small.project.default
+    small.image(cell)
+    words = ["--region", REGION, "--region", "eu-west-1", "--registry", f"{REGION}={registry}/one"]
+    ended = hfdlc("publish", *words, "--registry", f"eu-west-1={registry}/two", environ=aws)
+    assert ended.returncode == 0, ended.stderr
+    there = [Registry(f"{registry}/{name}").manifest(cell.repository, cell.tag) for name in ("one", "two")]
+    assert there[0] == there[1]
+    kept = json.loads((small.project.root / "releases" / cell.repository / f"{cell.tag}.json").read_text())
+    assert sorted(kept["places"]) == ["eu-west-1", REGION]
+    assert hfdlc("verify", f"{registry}/two/{cell.id}").returncode == 0
+
+
+def test_no_credentials(small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str) -> None:
+    """What boto3 looked for, and what to do."""
+    nothing = {"AWS_ENDPOINT_URL": aws["AWS_ENDPOINT_URL"], "HOME": str(tmp_path)}
+    nothing["HFDLC_STATE"] = str(small.state.root)
+    ended = hfdlc("publish", "--region", REGION, environ=nothing)
+    assert ended.returncode == 1
+    assert f"{REGION}: there are no AWS credentials for ecr:GetAuthorizationToken" in ended.stderr
+
+
+def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+    """As AWS says it, and whose they are."""
+    requests.post(f"{aws['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", timeout=30)
+    unknown = {**aws, "AWS_ACCESS_KEY_ID": "AKIAUNKNOWN000000000"}
+    ended = hfdlc("publish", "--region", REGION, environ=unknown)
+    assert ended.returncode == 1
+    assert "AWS does not know these credentials" in ended.stderr
+
+
+def test_credentials_that_have_expired(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+    """A stand-in answers as AWS does: moto's tokens never expire."""
+
+    class Expired(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b'{"__type":"ExpiredTokenException","message":"The security token is expired"}'
+            self.send_response(400)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Expired) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        ended = hfdlc("publish", "--region", REGION, environ={**aws, "AWS_ENDPOINT_URL": url})
+        server.shutdown()
+    assert ended.returncode == 1
+    assert f"{REGION}: the AWS credentials have expired" in ended.stderr
+
+
+def test_a_permission_that_is_lacking(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+    """Which action, on which resource."""
+    ended = hfdlc("publish", "--region", REGION, environ=_powers(aws, "s3:*"))
+    assert ended.returncode == 1
+    assert "ecr:GetAuthorizationToken on * is not allowed" in ended.stderr
+
+
+def test_a_repository_that_may_not_be_made(small: Small, hfdlc: Hfdlc, registry: str, aws: Environ) -> None:
+    """It is named, and nothing was sent."""
+    cell = small.project.default
+    small.image(cell)
+    environ = _powers(aws, "ecr:GetAuthorizationToken", "ecr:Describe*")
+    ended = hfdlc("publish", "--region", REGION, "--registry", registry, environ=environ)
+    assert ended.returncode == 1
+    assert f"the repository {cell.repository} is missing and may not be made" in ended.stderr
+    assert f"ecr:CreateRepository on {cell.repository}" in ended.stderr
+    assert Registry(registry).head(cell.repository, cell.tag) is None
+
+
+def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+    """A dry run first; then the old ones go with their proofs, by digest."""
+    cell = small.project.default
+    ecr = _client(aws, "ecr")
+    ecr.create_repository(repositoryName=cell.repository)
+    digests = {}
+    for number, tag in enumerate([cell.tag, "old-1", "old-2", "new"]):
+        time.sleep(1.1 if tag == "new" else 0)  # times are in seconds there
+        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
+        layer = {"digest": f"sha256:{number}", "size": 1}  # of which moto makes the image's digest
+        manifest |= {"config": {"digest": f"sha256:{number}", "size": 1}, "layers": [layer]}
+        put = ecr.put_image(repositoryName=cell.repository, imageTag=tag, imageManifest=json.dumps(manifest))
+        digests[tag] = put["image"]["imageId"]["imageDigest"]
+    proof = f"{digests['old-1'].replace(':', '-')}.sig"
+    manifest = {**manifest, "layers": [{"digest": "sha256:9", "size": 1}]}
+    ecr.put_image(repositoryName=cell.repository, imageTag=proof, imageManifest=json.dumps(manifest))
+    ended = hfdlc("prune", "--keep", "1", "--region", REGION, environ=aws)
+    assert ended.returncode == 0, ended.stderr
+    assert "add --yes" in ended.stderr
+    assert len(ecr.describe_images(repositoryName=cell.repository)["imageDetails"]) == 5
+    ended = hfdlc("prune", "--keep", "1", "--region", REGION, "--yes", environ=aws)
+    assert ended.returncode == 0, ended.stderr
+    left = {
+        tag
+        for image in ecr.describe_images(repositoryName=cell.repository)["imageDetails"]
+        for tag in image.get("imageTags", [])
+    }
+    assert left == {cell.tag, "new"}
+
+
+def test_the_rule_of_pruning() -> None:
+    """The newest stay, and what a current tag names stays however old it is."""
+    now = datetime.now(UTC)
+    images = [Image("r", f"sha256:{n}", (f"t{n}",), now - timedelta(days=n), 1) for n in range(5)]
+    assert [image.digest for image in old(images, 2, ["t4"])] == ["sha256:2", "sha256:3"]
+    assert old(images, 9, []) == []

@@ -1,0 +1,267 @@
+"""What bad input and bad networks get: a letter of its own each, and nothing half-published."""
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from hfdlc import engine as engines
+from hfdlc.publish import attach, sign
+from hfdlc.publish.attach import Part
+from hfdlc.publish.registry import Manifest, Registry, digest_of
+from hfdlc.publish.sign import Cosign
+from hfdlc.state import State
+from parts import Hfdlc, Keys, Small
+from proxy import Proxy
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_registry_that_fails_every_tenth_request(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """It is asked again, and the image is whole."""
+    small.image(small.project.default, ballast=3_000_000)
+    proxied.does.fail_every = 10
+    ended = hfdlc("publish", "--registry", proxied.host)
+    assert ended.returncode == 0, ended.stderr
+    assert proxied.does.failed
+    assert hfdlc("verify", f"{proxied.host}/{small.project.default.id}").returncode == 0
+
+
+def test_a_blob_goes_on_where_it_stopped(proxied: Proxy) -> None:
+    """Of a blob in several parts, no part that the registry has is sent again."""
+    content = bytes(range(256)) * 200_000  # 51 MB: four parts
+    proxied.does.fail_bodies_every = 3
+    there = Registry(proxied.host)
+    there.upload("blobs", digest_of(content), len(content), lambda at: io.BytesIO(content[at:]))
+    assert proxied.does.failed
+    assert there.small("blobs", digest_of(content)) == content
+    assert proxied.does.sent == len(content)
+
+
+def test_a_cut_connection(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """Half a part arrived, and Debian's registry forgets such an upload: the blob is sent anew."""
+    small.image(small.project.default, ballast=40_000_000)
+    proxied.does.cut_every = 4
+    ended = hfdlc("publish", "--registry", proxied.host)
+    assert ended.returncode == 0, ended.stderr
+    assert proxied.does.failed
+    assert hfdlc("verify", f"{proxied.host}/{small.project.default.id}").returncode == 0
+
+
+def test_a_token_that_expires_in_the_middle_is_renewed(proxied: Proxy) -> None:
+    """The next one is asked for, once."""
+    asked = []
+
+    def credentials(renew: bool) -> tuple[str, str]:
+        asked.append(renew)
+        return ("AWS", "second" if any(asked) else "first")
+
+    content = bytes(50_000_000)
+    proxied.does.passwords, proxied.does.expire_after = ("first", "second"), 4
+    there = Registry(proxied.host, credentials)
+    there.upload("blobs", digest_of(content), len(content), lambda at: io.BytesIO(content[at:]))
+    assert there.has("blobs", digest_of(content))
+    assert asked.count(True) == 1
+
+
+def test_no_tag_appears_where_a_part_could_not_be_sent(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """One manifest fails, for longer than anyone tries again: the run ends, and the next one goes on."""
+    cell = small.project.default
+    small.image(cell)
+    proxied.does.refuse = ".att"
+    ended = hfdlc("publish", "--registry", proxied.host)
+    assert ended.returncode == 1
+    assert "the registry does not do what it is asked" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    proxied.does.refuse = ""
+    assert Registry(proxied.host).head(cell.repository, cell.tag) is None
+    assert not (small.project.root / "releases").exists()
+    sent = proxied.does.sent
+    assert hfdlc("publish", "--registry", proxied.host).returncode == 0
+    assert proxied.does.sent - sent < 30_000, "only proofs and the manifest"
+    assert hfdlc("verify", f"{proxied.host}/{cell.id}").returncode == 0
+
+
+def test_a_registry_that_is_not_there(small: Small, hfdlc: Hfdlc) -> None:
+    """Its host, and no traceback."""
+    small.image(small.project.default)
+    ended = hfdlc("publish", "--registry", "127.0.0.1:9")
+    assert ended.returncode == 1
+    assert "127.0.0.1:9" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_tag_never_moves(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Another image under a tag that is there is refused, by name, before anything is sent."""
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    before = Registry(registry).head(cell.repository, cell.tag)
+    small.image(cell, ballast=10)
+    other = next(cell for cell in small.cells if cell.type == "training")
+    small.image(other)
+    ended = hfdlc("publish", cell.id, other.id, "--registry", registry)
+    assert ended.returncode == 1
+    assert f"{cell.id}: {registry} has {before}" in ended.stderr
+    assert "a tag never moves" in ended.stderr
+    assert Registry(registry).head(cell.repository, cell.tag) == before
+    assert Registry(registry).head(other.repository, other.tag) is None
+
+
+def test_only_what_was_checked_is_published(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Not built, not checked, failed, older than the image, of older checks, a stand-in: all in one go."""
+    cell, gpu, training, older = small.cells
+    small.image(cell, failed={"test_all: test_port": "no port"})
+    small.image(gpu, labels={"io.hfdlc.stand-in": "Debian 12"})
+    small.image(training)
+    small.image(training, checked=False, ballast=5)
+    ended = hfdlc("publish", "*", "--registry", registry)
+    assert ended.returncode == 1
+    assert f"{cell.id}: its checks failed for sha256:" in ended.stderr
+    assert "test_all: test_port" in ended.stderr
+    assert f"{gpu.id}: stands on Debian 12" in ended.stderr
+    assert f"{training.id}: its checks are older than the image" in ended.stderr
+    assert f"{older.id}: is not built" in ended.stderr
+    small.image(older, checked=False)
+    ended = hfdlc("publish", older.id, "--registry", registry)
+    assert "no check was run on sha256:" in ended.stderr
+
+
+def test_what_older_checks_have_shown_counts_no_more(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """The checks are part of what a digest has passed."""
+    digest = small.image(small.project.default)
+    file = small.state.root / "checks" / f"{digest.replace(':', '-')}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "checks": "sha256:older"}))
+    ended = hfdlc("publish", "--registry", registry)
+    assert "the checks themselves have changed" in ended.stderr
+
+
+def test_an_sbom_that_does_not_match_the_image(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """A package that no lock knows is named, and nothing is published."""
+    cell = small.project.default
+    small.image(cell, packages={"stowaway": "1.0"})
+    ended = hfdlc("publish", "--registry", registry)
+    assert ended.returncode == 1
+    assert "the SBOM does not match the image\n  stowaway: not in the SBOM, in the image 1.0" in ended.stderr
+    assert Registry(registry).head(cell.repository, cell.tag) is None
+
+
+def test_a_signature_of_another_key(small: Small, hfdlc: Hfdlc, registry: str, other_keys: Keys) -> None:
+    """It is named, with the key that it does not match."""
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    ended = hfdlc("verify", f"{registry}/{cell.id}", "--key", other_keys.public)
+    assert ended.returncode == 1
+    assert "does not match the key" in ended.stderr
+
+
+def test_what_was_tampered_with_is_found(
+    small: Small, hfdlc: Hfdlc, registry: str, keys: Keys, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proofs of another image, a changed statement, a bill that does not match the layers, no proofs."""
+    monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    there, name = Registry(registry), cell.repository
+    manifest = there.manifest(name, cell.tag)
+    found = attach.proofs(there, name, manifest.digest)
+
+    def put(tag: str, sig: list[Part], att: list[Part]) -> str:
+        """The same image under another digest, with these proofs."""
+        changed = Manifest(manifest.content + b" " * len(tag), manifest.media_type)
+        there.put(name, tag, changed)
+        attach.attach(
+            there, name, changed.digest, {"sig": attach.proof("sig", sig), "att": attach.proof("att", att)}
+        )
+        return hfdlc("verify", f"{registry}/{name}:{tag}").stderr
+
+    sig, att = attach.parts(found["sig"]), attach.parts(found["att"])
+    assert "the signature is that of sha256:" in put("a", sig, att)
+
+    def signed(tag: str) -> tuple[Cosign, Part, str]:
+        signer = Cosign(keys.private, state)
+        digest = Manifest(manifest.content + b" " * len(tag), manifest.media_type).digest
+        payload = sign.payload(name, digest)
+        return signer, Part(payload, {attach.SIGNATURE: signer.sign(payload)}), digest
+
+    _, own, _ = signed("bb")
+    assert "is about sha256:" in put("bb", [own], att)
+    broken = [Part(part.content.replace(b'"sig":"MEU', b'"sig":"MEV', 1), part.annotations) for part in att]
+    broken = [Part(json.dumps({**json.loads(p.content), "payload": "e30="}).encode(), {}) for p in broken]
+    _, own, _ = signed("ccc")
+    assert hfdlc("verify", f"{registry}/{cell.id}").returncode == 0
+    assert "does not match the key" in put("ccc", [own], _renamed(broken))
+    signer, own, digest = signed("dddd")
+    statements = [sign.unverified(part.content) for part in att]
+    for statement in statements:
+        statement["subject"][0]["digest"]["sha256"] = digest.removeprefix("sha256:")
+        for part in statement["predicate"].get("components", []):
+            part["version"] += ".1" if part["name"] == "torch" else ""
+    resigned = [Part(sign.envelope(statement, signer), {}) for statement in statements]
+    assert "the SBOM does not match the image\n  torch: 2.13.0+cpu.1" in put("dddd", [own], resigned)
+    there.put(name, "eeeee", Manifest(manifest.content + b" " * 5, manifest.media_type))
+    assert "has no signature" in hfdlc("verify", f"{registry}/{name}:eeeee").stderr
+
+
+def _renamed(parts: list[Part]) -> list[Part]:
+    """Payloads that still name a type, so that the signature is what is wrong."""
+    import base64
+
+    body = base64.b64encode(b'{"predicateType": "https://slsa.dev/provenance/v1"}').decode()
+    return [Part(json.dumps({**json.loads(p.content), "payload": body}).encode(), {}) for p in parts]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["publish"], "where to is not said"),
+        (["publish", "--region", "eu-east-9"], "no Deep Learning Containers are published in 'eu-east-9'"),
+        (["publish", "--registry", "nowhere=host"], "'nowhere' is no region"),
+        (["publish", "--registry", "eu-west-1=host"], "--region does not"),
+        (["verify", "busybox"], "this is no image of a registry"),
+        (["verify", "127.0.0.1:9/a:b", "--key", "/no/key.pub"], "there is no such key"),
+    ],
+)
+def test_words_that_cannot_be_used(words: list[str], said: str, hfdlc: Hfdlc) -> None:
+    """Exit code 2 and a letter."""
+    ended = hfdlc(*words)
+    assert (ended.returncode, said in ended.stderr) == (2, True), ended.stderr
+
+
+def test_no_key_and_a_key_that_does_not_open(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Nothing is published without a signature."""
+    small.image(small.project.default)
+    ended = hfdlc("publish", "--registry", registry, environ={"COSIGN_KEY": ""})
+    assert (ended.returncode, "no key is given" in ended.stderr) == (2, True), ended.stderr
+    ended = hfdlc("publish", "--registry", registry, environ={"COSIGN_PASSWORD": "wrong"})
+    assert (ended.returncode, "cosign cannot sign with this key" in ended.stderr) == (1, True), ended.stderr
+    cell = small.project.default
+    assert Registry(registry).head(cell.repository, cell.tag) is None
+
+
+def test_an_image_that_the_engine_lost(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """It is told by its name."""
+    cell = small.project.default
+    small.image(cell)
+    with closing(engines.client(small.engine)) as client:
+        client.images.remove(cell.id, force=True)
+    assert "is not built" in hfdlc("publish", "--registry", registry).stderr
+
+
+def test_copying_what_has_no_proofs(small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]) -> None:
+    """Or is not there at all: refused."""
+    cell = small.project.default
+    first, second = new_registry(), new_registry()
+    ended = hfdlc("publish", "--from", first, "--registry", second)
+    assert "there is no such image" in ended.stderr
+    small.image(cell)
+    assert hfdlc("publish", "--registry", first).returncode == 0
+    there = Registry(first)
+    manifest = there.manifest(cell.repository, cell.tag)
+    there.put(cell.repository, cell.tag, Manifest(manifest.content + b" ", manifest.media_type))
+    ended = hfdlc("publish", "--from", first, "--registry", second)
+    assert "has no signature and statements" in ended.stderr
