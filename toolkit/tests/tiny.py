@@ -124,6 +124,8 @@ def save(folder, config_class, model_class, sizes, **more):
         model(
             {"input_ids": ids, "decoder_input_ids": ids} if config.is_encoder_decoder else {"input_ids": ids}
         )
+    # Releases of early 2021 leave that out for TensorFlow's models.
+    config.architectures = [type(model).__name__]
     model.save_pretrained(str(folder))
     write_tokenizer(Path(str(folder)))
     return folder

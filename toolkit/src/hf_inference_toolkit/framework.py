@@ -2,7 +2,7 @@
 
 import importlib.util
 import threading
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import StartError
 
@@ -26,10 +26,13 @@ class Runtime:
 
     # The prefix of this framework's classes in transformers.
     prefix = ""
-    weights = ("model.safetensors", "pytorch_model.bin")
+    # Files with weights that it reads, the best first; in 2021 nobody knew safetensors.
+    weights: Tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
 
     def __init__(self) -> None:
         self.model: Any = None
+        if importlib.util.find_spec("safetensors") is None:
+            self.weights = tuple(name for name in self.weights if not name.endswith(".safetensors"))
         self._here = threading.local()
 
     def place(self, model: Any) -> None:
@@ -118,7 +121,19 @@ class TensorFlow(Runtime):
     """TensorFlow, on the device that it chooses."""
 
     prefix = "TF"
-    weights = ("model.safetensors", "tf_model.h5")
+    # Most models on the hub have PyTorch's numbers in their safetensors.
+    weights = ("tf_model.h5", "model.safetensors")
+
+    def __init__(self) -> None:
+        super().__init__()
+        if "model.safetensors" in self.weights:
+            _let_files_be_iterated()
+
+    def pipeline_device(self) -> int:
+        """See Runtime."""
+        import tensorflow
+
+        return 0 if tensorflow.config.list_physical_devices("GPU") else -1
 
     def forward(self, rows: Sequence[Row], pad: int) -> Dict[str, Any]:
         """See Runtime."""
@@ -139,6 +154,35 @@ class TensorFlow(Runtime):
         self.check()
         sequences = self.model.generate(**tensors, **options)
         return [list(map(int, sequence)) for sequence in sequences.numpy().tolist()]
+
+
+def _let_files_be_iterated() -> None:
+    """What transformers 4.57 does with an open safetensors file of PyTorch, and what that file cannot do.
+
+    This may go when no image holds transformers 4 with TensorFlow.
+    """
+    import safetensors
+    from transformers import modeling_tf_pytorch_utils, modeling_tf_utils
+
+    class IterableFile:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._file = safetensors.safe_open(*args, **kwargs)
+
+        def __enter__(self) -> Any:
+            self._file.__enter__()
+            return self
+
+        def __exit__(self, *problem: Any) -> None:
+            self._file.__exit__(*problem)
+
+        def __iter__(self) -> Any:
+            return iter(self._file.keys())
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    for module in (modeling_tf_utils, modeling_tf_pytorch_utils):
+        module.safe_open = IterableFile
 
 
 def runtime(name: str) -> Runtime:

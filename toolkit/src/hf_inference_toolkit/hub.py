@@ -16,7 +16,20 @@ from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
 
 # What lies beside the weights and is needed: configurations, tokenizers, and code of the model's own.
-SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.bpe", "*.vocab")
+SMALL_FILES = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.model.v*",
+    "*.spm",
+    "*.codes",
+    "*.tokenizer",
+    "*.tiktoken",
+    "*.bpe",
+    "*.vocab",
+    "*.jinja",
+    "*.py",
+)
 # Weights that may come in several files, each kind with its index. The first kind that the hub has is taken.
 SHARDS = {
     "model.safetensors": ("model.safetensors", "model-*-of-*.safetensors"),

@@ -3,8 +3,7 @@
 import difflib
 import json
 import math
-import re
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Type
 
 from hf_inference_toolkit.errors import RequestError
 
@@ -31,22 +30,29 @@ class Request(NamedTuple):
 def read_json(body: bytes, charset: Optional[str] = None) -> Any:
     """The value of a JSON body. Line breaks inside strings are accepted; NaN and lone surrogates are not."""
     value = _fast(body) if charset in (None, "utf-8") else _MISS
-    if value is _MISS:
-        value = _lenient(decode(body, charset))
+    if value is not _MISS:
+        try:
+            check_value(value, _RoundedError)
+        except _RoundedError:
+            pass
+        else:
+            return value
+    value = _lenient(decode(body, charset))
     check_value(value)
     return value
 
 
 _MISS = object()
-_MANY_DIGITS = re.compile(rb"[0-9]{19}")
+
+
+class _RoundedError(Exception):
+    """orjson makes floats of integers that need more than 64 bits: the slow reader tells which they were."""
 
 
 def _fast(body: bytes) -> Any:
-    # orjson makes floats of integers that need more than 64 bits, where they must be refused.
-    if orjson is None or _MANY_DIGITS.search(body):
-        return _MISS
+    # A search for long numbers in the body would keep every other thread waiting while it lasts.
     try:
-        return orjson.loads(body)
+        return orjson.loads(body) if orjson else _MISS
     except ValueError:
         # Control characters in strings, and every real mistake: the slow reader accepts the ones and names the others.
         return _MISS
@@ -87,20 +93,25 @@ def decode(body: bytes, charset: Optional[str]) -> str:
         raise RequestError("malformed", "the body is not {} text".format(encoding)) from None
 
 
-def check_value(value: Any) -> None:
-    """Refuse what no model and no JSON answer can hold: infinities, 65-bit integers, lone surrogates, deep nests."""
+def check_value(value: Any, unsure: Optional[Type[Exception]] = None) -> None:
+    """Refuse what no model and no JSON answer can hold: infinities, 65-bit integers, lone surrogates, deep nests.
+
+    `unsure` is raised, where it is given, for a float that may have been such an integer.
+    """
     level = [value]
     for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in _checked(outer)]
+        level = [inner for outer in level for inner in _checked(outer, unsure)]
         if not level:
             return
     raise _too_deep()
 
 
-def _checked(value: Any) -> Iterable[Any]:
+def _checked(value: Any, unsure: Optional[Type[Exception]]) -> Iterable[Any]:
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, float):
+        if unsure and abs(value) >= 2**63:
+            raise unsure
         if not math.isfinite(value):
             raise RequestError("malformed", "a number in the body is too large for 64 bits")
     elif isinstance(value, int):
