@@ -11,7 +11,7 @@ from hfdlc.inputs import Inputs
 from hfdlc.matrix import Matrix
 
 # An engine with the containerd store keeps layers as they are; compressing them is for a push.
-UNCOMPRESSED = "type=image,compression=uncompressed,unpack=true"
+UNCOMPRESSED = "type=image,compression=uncompressed,force-compression=true,unpack=true"
 
 
 @dataclass(frozen=True)
