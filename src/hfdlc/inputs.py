@@ -11,7 +11,7 @@ from hfdlc.cells import Cell
 from hfdlc.matrix import GROUPS
 
 LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
-LAYOUT = "1"  # raised when the builder makes another image of the same inputs
+LAYOUT = "2"  # raised when the builder makes another image of the same inputs
 TOOLKIT = ("pyproject.toml", "README.md", "src")  # what .dockerignore lets Docker read of toolkit/
 TRAIN = "training/train.py"
 
