@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc import cli_engine, cli_matrix, cli_plan, cli_publish, cli_train
+from hfdlc import cli_engine, cli_matrix, cli_plan, cli_publish, cli_train, cli_upkeep
 from hfdlc.cli_cells import AsJson, current_project, print_json, selecting, some
 from hfdlc.console import say
 from hfdlc.errors import HfdlcError
@@ -200,6 +200,7 @@ for command in (cli_matrix.why, cli_matrix.schema, cli_matrix.uri, cli_matrix.bu
     app.command()(command)
 for command in (cli_publish.publish, cli_publish.verify, cli_publish.diff, cli_publish.prune, cli_publish.ci):
     app.command()(command)
+app.command()(cli_upkeep.reproduce)
 app.command()(cli_engine.doctor)
 
 

@@ -1,0 +1,87 @@
+"""Two builds that differ are told apart, file by file; builds of the real engine, of a small image."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfdlc import base, plan, reproduce
+from hfdlc import build as building
+from hfdlc.cells import Cell
+from hfdlc.engine import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.project import Project
+from hfdlc.state import State
+
+CLAMPED = "touch --date=@1577836800 /one /one/*"
+
+
+def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state: State, cell: Cell) -> None:
+    """Let `reproduce` build this instead of a cell, which would take minutes."""
+    bootstrap = cell.bootstrap
+    assert bootstrap
+    text = f"FROM {base.ensure(cell.base_image(), bootstrap, used, state, {})} AS system\n{dockerfile}"
+
+    def build(project: Project, cell: Cell, environ: Any, archive: Path) -> str:
+        target = {
+            "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
+            "args": {"SOURCE_DATE_EPOCH": "1577836800"},
+            "no-cache": True,
+            "output": [f"{reproduce.OUTPUT}{archive}"],
+        }
+        name = plan.target_name(cell)
+        bake = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
+        return building.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
+
+    monkeypatch.setattr(reproduce, "_build", build)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (f"mkdir /one; date +%N > /one/moment; {CLAMPED}", "/moment: content, from byte 0"),
+        ("mkdir /one; echo 1 > /one/file; touch --date=@$(date +%s%N | cut -c8-16) /one/*", "/file: mtime "),
+        (f"mkdir /one; echo > /one/$(date +%N); {CLAMPED}", "only the second has it"),
+        (f"mkdir /one; echo > /one/a; chmod $((600 + $(date +%-N) % 8)) /one/a; {CLAMPED}", "/a: mode "),
+    ],
+)
+def test_what_differs_is_named(
+    made: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    repository: Project,
+    used_engine: Engine,
+    state: State,
+) -> None:
+    """The path, what of it differs, and from which byte on."""
+    small(monkeypatch, f"RUN {made}", used_engine, state, repository.default)
+    if "mode" in told:  # of eight modes, two builds may draw the same
+        monkeypatch.setattr(reproduce, "_build", _until_another(reproduce._build))
+    with pytest.raises(HfdlcError, match="two builds differ") as caught:
+        reproduce.reproduce(repository, repository.default, {"HFDLC_STATE": str(state.root)})
+    assert told in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def _until_another(build: Any) -> Any:
+    seen: list[str] = []
+
+    def again(*arguments: Any) -> str:
+        digest = str(build(*arguments))
+        while digest in seen:
+            digest = str(build(*arguments))
+        seen.append(digest)
+        return digest
+
+    return again
+
+
+def test_the_same_twice(
+    monkeypatch: pytest.MonkeyPatch, repository: Project, used_engine: Engine, state: State
+) -> None:
+    """Nothing is told of what does not differ; the digest is."""
+    dockerfile = f"RUN mkdir /one; echo 1 > /one/file; {CLAMPED}"
+    small(monkeypatch, dockerfile, used_engine, state, repository.default)
+    found = reproduce.reproduce(repository, repository.default, {"HFDLC_STATE": str(state.root)})
+    assert found.startswith("sha256:")
