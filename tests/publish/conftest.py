@@ -1,83 +1,53 @@
 """Real parts on loopback: Debian's registry, AWS's API by moto, cosign's keys, and small images."""
 
-import json
+import itertools
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 
-from hfdlc import apt, lock, project
 from hfdlc.engine import Engine
-from hfdlc.matrix import GROUPS
 from hfdlc.publish import sign
 from hfdlc.state import State
-from matrices import write
-from parts import Ended, Hfdlc, Keys, Small
+from parts import (
+    PASSWORD,
+    Ended,
+    Hfdlc,
+    Keys,
+    Small,
+    docker_registry,
+    free_port,
+    key_pair,
+    serving,
+    wait_for,
+    write_project,
+)
 from proxy import Proxy
 
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
-PASSWORD = "of a test"
-
-
-def free_port() -> int:
-    """A port of loopback that nothing has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        with suppress(requests.ConnectionError):
-            requests.get(url, timeout=5)
-            return
-        assert process.poll() is None, f"the server of {url} ended"
-        time.sleep(0.1)
-    pytest.fail(f"{url} does not answer")
 
 
 @pytest.fixture(scope="session")
 def registry_program(state: State) -> str:
     """Debian's docker-registry, unpacked below the state folder."""
-    folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
-    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
-    return str(root / "usr/bin/docker-registry")
+    return docker_registry(state)
 
 
 @pytest.fixture
 def new_registry(registry_program: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
     """Start a registry that is empty, and give its host."""
-    processes: list[subprocess.Popen[bytes]] = []
+    with ExitStack() as started:
+        number = itertools.count()
 
-    def start() -> str:
-        host = f"127.0.0.1:{free_port()}"
-        folder = tmp_path / f"registry-{len(processes)}"
-        folder.mkdir()
-        settings = {
-            "version": "0.1",
-            "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(folder)}, "delete": {"enabled": True}},
-            "http": {"addr": host},
-        }
-        (folder / "config.yml").write_text(json.dumps(settings))
-        with (folder / "log").open("w") as log:
-            command = [registry_program, "serve", str(folder / "config.yml")]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        processes.append(process)
-        _wait(f"http://{host}/v2/", process)
-        return host
+        def start() -> str:
+            return started.enter_context(serving(registry_program, tmp_path / f"registry-{next(number)}"))
 
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait()
+        yield start
 
 
 @pytest.fixture
@@ -103,7 +73,7 @@ def aws_server() -> Iterator[str]:
         [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     url = f"http://127.0.0.1:{port}"
-    _wait(f"{url}/moto-api/", process)
+    wait_for(f"{url}/moto-api/", process)
     yield url
     process.terminate()
     process.wait()
@@ -131,46 +101,19 @@ def cosign(state: State) -> str:
 @pytest.fixture(scope="session")
 def keys(cosign: str, tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """A new pair."""
-    return _pair(cosign, tmp_path_factory.mktemp("keys"))
+    return key_pair(cosign, tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")
 def other_keys(cosign: str, tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """Someone else's."""
-    return _pair(cosign, tmp_path_factory.mktemp("other-keys"))
-
-
-def _pair(cosign: str, folder: Path) -> Keys:
-    environ = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
-    subprocess.run([cosign, "generate-key-pair"], cwd=folder, env=environ, check=True, capture_output=True)
-    return Keys(str(folder / "cosign.key"), str(folder / "cosign.pub"))
+    return key_pair(cosign, tmp_path_factory.mktemp("other-keys"))
 
 
 @pytest.fixture
 def small(tmp_path: Path, used_engine: Engine, state: State) -> Iterator[Small]:
     """A project with two repositories, locked."""
-    root = tmp_path / "project"
-    (root / "toolkit").mkdir(parents=True)
-    (root / "toolkit" / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n')
-    write(
-        root,
-        ("transformers5.23.0", "transformers5.99.0"),
-        ("transformers: 5.23.0", "transformers: 5.99.0"),
-        ("transformers: 4.57.6", "transformers: 4.99.0"),
-        ("inference: [cpu, cu130]", "inference: [cpu, cu130]\n      training: [cpu]"),
-        ("types:\n", "types:\n  training:\n    packages: [datasets]\n    size: {cpu: 1.9 GB, gpu: 9 GB}\n"),
-    )
-    found = project.find(root)
-    for cell in found.cells:
-        asked = lock.request(cell, found.matrix)
-        for group in GROUPS:
-            entries = (
-                lock.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00") if group == "framework" else ()
-            )
-            file = root / lock.group_file(cell, group)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(lock.text(group, asked, entries))
-    made = Small(found, used_engine, state)
+    made = Small(write_project(tmp_path / "project"), used_engine, state)
     made.clean()
     yield made
     made.clean()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -42,16 +43,18 @@ def candidates(cells: Sequence[Cell], engine: Engine, state: State) -> list[Cand
 
     Raises Problems that name each one that may not be published, and why.
     """
-    found, problems = [], []
-    with closing(engines.client(engine)) as client:
-        for cell in cells:
+    with closing(engines.client(engine)) as client, ThreadPoolExecutor(8) as pool:
+
+        def one(cell: Cell) -> Candidate | UserError:
             try:
-                found.append(_candidate(cell, client, state))
+                return _candidate(cell, client, state)
             except UserError as problem:
-                problems.append(problem)
-    if problems:
+                return problem
+
+        asked = list(pool.map(one, cells))
+    if problems := [each for each in asked if isinstance(each, UserError)]:
         raise Refused(problems)
-    return found
+    return [each for each in asked if isinstance(each, Candidate)]
 
 
 class Refused(Problems):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import NAMESPACE_URL, uuid5
 
+from cyclonedx.model import Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
@@ -20,10 +21,13 @@ from hfdlc.cells import Cell
 from hfdlc.errors import HfdlcError
 
 DIST_INFO = re.compile(
-    r"^(?:\./)?opt/venv/lib/python[^/]+/site-packages/(?P<name>[^/]+)-(?P<version>[^/-]+)\.(dist|egg)-info(/|$)"
+    r"opt/venv/lib/python[^/]+/site-packages/(?P<inside>([^/]+/)*)"
+    r"(?P<name>[^/]+?)-(?P<version>[^/-]+)(-py[\d.]+)?\.(dist|egg)-info(/|$)"
 )
 STATUS = "var/lib/dpkg/status"
-RELEASE = "etc/os-release"
+RELEASES = ("etc/os-release", "usr/lib/os-release")  # the first is mostly a link to the second
+
+BUNDLED = "hfdlc:bundled"  # the property of a package that lies inside another one
 
 Packages = Mapping[str, str]  # name -> version
 
@@ -33,6 +37,7 @@ class Seen:
     """What the layers of an image hold."""
 
     python: dict[str, str] = field(default_factory=dict)  # in /opt/venv
+    bundled: set[tuple[str, str]] = field(default_factory=set)  # name and version of what others carry along
     system: dict[str, str] = field(default_factory=dict)  # of the distribution
     os: str = "debian"
 
@@ -45,14 +50,21 @@ def look(layers: Iterable[IO[bytes]]) -> Seen:
             for member in archive:
                 path = member.name.removeprefix("./")
                 if match := DIST_INFO.match(path):
-                    seen.python[canonicalize_name(match["name"])] = match["version"]
-                elif path in (STATUS, RELEASE) and (file := archive.extractfile(member)):
-                    text = file.read().decode(errors="replace")
-                    if path == STATUS:
-                        seen.system = _installed(text)
+                    name = canonicalize_name(match["name"])
+                    if match["inside"]:
+                        seen.bundled.add((name, match["version"]))
                     else:
-                        seen.os = _os(text)
+                        seen.python[name] = match["version"]
+                elif path == STATUS:
+                    seen.system = _installed(_text(archive, member))
+                elif path in RELEASES and member.isfile():
+                    seen.os = _os(_text(archive, member))
     return seen
+
+
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    return file.read().decode(errors="replace") if file else ""
 
 
 def _installed(status: str) -> dict[str, str]:
@@ -105,15 +117,34 @@ def make(cell: Cell, digest: str, python: Packages, seen: Seen) -> dict[str, Any
                 name=name, version=version, type=ComponentType.LIBRARY, purl=url, bom_ref=url.to_string()
             )
         )
+    for name, version in sorted(seen.bundled):
+        url = PackageURL("pypi", None, name, version)
+        bundled = Property(name=BUNDLED, value="true")
+        bom.components.add(
+            Component(
+                name=name,
+                version=version,
+                type=ComponentType.LIBRARY,
+                purl=url,
+                bom_ref=f"{url.to_string()}#bundled",
+                properties=[bundled],
+            )
+        )
+    bom.register_dependency(bom.metadata.component, bom.components)
     told: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     told["metadata"].pop("timestamp", None)
     return told
 
 
+def bundled(bill: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The names and versions of what is carried along inside other packages."""
+    return {(part["name"], part["version"]) for part in bill.get("components", []) if "properties" in part}
+
+
 def packages(bill: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """The packages of a kind (`pypi`, `deb`) that a bill lists."""
+    """The packages of a kind (`pypi`, `deb`) that a bill lists as installed."""
     return {
         part["name"]: part["version"]
         for part in bill.get("components", [])
-        if part.get("purl", "").startswith(f"pkg:{kind}/")
+        if part.get("purl", "").startswith(f"pkg:{kind}/") and "properties" not in part
     }

@@ -3,25 +3,44 @@
 import io
 import json
 import os
+import random
+import socket
 import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import pytest
+import requests
 from docker.errors import ImageNotFound
 
-from hfdlc import check_run, inputs
+from hfdlc import apt, check_run, inputs, lock, project
 from hfdlc import engine as engines
 from hfdlc.cells import Cell
 from hfdlc.check_run import Report
 from hfdlc.engine import Engine
+from hfdlc.matrix import GROUPS
 from hfdlc.project import Project
 from hfdlc.publish.registry import digest_of
 from hfdlc.state import State
+from matrices import write
 
 Ended = subprocess.CompletedProcess[str]
 Hfdlc = Callable[..., Ended]
+PASSWORD = "of a test"
+RELEASE = """\
+  - framework: pytorch 2.12.0
+    transformers: 4.98.{number}
+    datasets: 4.4.1
+    python: 3.10
+    os: debian12
+    cutoff: 2026-06-20
+    cells:
+      inference: [cpu]
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Small:
         system = {
             "etc/os-release": b'ID=debian\nVERSION_ID="12"\n',
             "var/lib/dpkg/status": b"Package: libc6\nStatus: install ok installed\nVersion: 2.36-9\n\n",
-            "ballast": os.urandom(ballast),
+            "ballast": random.Random(ballast).randbytes(ballast),
         }
         site = f"opt/venv/lib/python{cell.python}/site-packages"
         files = {
@@ -124,3 +143,85 @@ def _archive(name: str, labels: Mapping[str, str], layers: list[bytes]) -> bytes
     about = [{"Config": "config.json", "RepoTags": [name], "Layers": paths}]
     files = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(about).encode()}
     return _tar({**files, **dict(zip(paths, layers, strict=True))})
+
+
+def free_port() -> int:
+    """A port of loopback that nothing has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until a server answers that was started."""
+    for _ in range(300):
+        with suppress(requests.ConnectionError):
+            requests.get(url, timeout=5)
+            return
+        assert process.poll() is None, f"the server of {url} ended"
+        time.sleep(0.1)
+    pytest.fail(f"{url} does not answer")
+
+
+def docker_registry(state: State) -> str:
+    """Debian's docker-registry, unpacked below the state folder."""
+    folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
+    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
+    return str(root / "usr/bin/docker-registry")
+
+
+@contextmanager
+def serving(program: str, folder: Path) -> Iterator[str]:
+    """A registry that is empty; its host."""
+    host = f"127.0.0.1:{free_port()}"
+    folder.mkdir()
+    settings = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder)}, "delete": {"enabled": True}},
+        "http": {"addr": host},
+    }
+    (folder / "config.yml").write_text(json.dumps(settings))
+    with (folder / "log").open("w") as log:
+        command = [program, "serve", str(folder / "config.yml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_for(f"http://{host}/v2/", process)
+        yield host
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def key_pair(cosign: str, folder: Path) -> Keys:
+    """Two new keys of cosign's."""
+    environ = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
+    subprocess.run([cosign, "generate-key-pair"], cwd=folder, env=environ, check=True, capture_output=True)
+    return Keys(str(folder / "cosign.key"), str(folder / "cosign.pub"))
+
+
+def write_project(root: Path, releases: int = 0) -> Project:
+    """A project with two repositories, locked; with more `releases` of one cell each."""
+    (root / "toolkit").mkdir(parents=True)
+    (root / "toolkit" / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n')
+    more = "".join(RELEASE.format(number=number) for number in range(releases))
+    write(
+        root,
+        ("transformers5.23.0", "transformers5.99.0"),
+        ("transformers: 5.23.0", "transformers: 5.99.0"),
+        ("transformers: 4.57.6", "transformers: 4.99.0"),
+        ("inference: [cpu, cu130]", "inference: [cpu, cu130]\n      training: [cpu]"),
+        ("frameworks:\n", more + "frameworks:\n"),
+        ("types:\n", "types:\n  training:\n    packages: [datasets]\n    size: {cpu: 1.9 GB, gpu: 9 GB}\n"),
+    )
+    found = project.find(root)
+    for cell in found.cells:
+        asked = lock.request(cell, found.matrix)
+        for group in GROUPS:
+            entries = (
+                lock.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00") if group == "framework" else ()
+            )
+            file = root / lock.group_file(cell, group)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(lock.text(group, asked, entries))
+    return found

@@ -1,0 +1,152 @@
+"""The CI files: derived, whole, and each phase run as the service would run it, in a fresh clone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from hfdlc import ci, drift, pipeline, project
+from hfdlc.project import Project
+from hfdlc.publish.registry import Registry
+from parts import Hfdlc, Keys, Small
+
+ROOT = Path(__file__).parents[2]
+Yaml = dict[str, Any]
+
+
+def _read(path: str) -> Yaml:
+    found: Yaml = YAML(typ="safe", pure=True).load((ROOT / path).read_text())
+    return found
+
+
+def test_the_graph_is_one(repository: Project) -> None:
+    """Identifiers are CodeBuild's letters and unlike, what is waited for is there, layers are first."""
+    builds = _read(ci.GRAPH)["batch"]["build-graph"]
+    names = [build["identifier"] for build in builds]
+    assert len(names) == len(set(names))
+    for index, build in enumerate(builds):
+        assert re.fullmatch(r"[A-Za-z0-9_]{1,128}", build["identifier"])
+        assert set(build.get("depend-on", [])) <= set(names[:index])
+        assert (ROOT / build["buildspec"]).is_file()
+    cells = {build["env"]["variables"]["CELL"] for build in builds if build["buildspec"] == ci.CELL}
+    assert cells == {cell.id for cell in ci.built(repository)}
+    assert set(builds[-1]["env"]["variables"]["CELLS"].split()) == cells
+
+
+def test_gpu_cells_get_gpus() -> None:
+    """CodeBuild's machines with one, and the runners that GitHub is told."""
+    for build in _read(ci.GRAPH)["batch"]["build-graph"]:
+        if build["buildspec"] == ci.CELL:
+            is_gpu = build["env"]["type"] == "LINUX_GPU_CONTAINER"
+            assert is_gpu == ("-gpu-" in build["env"]["variables"]["CELL"])
+    runs_on = _read(ci.WORKFLOW)["jobs"]["cells"]["runs-on"]
+    assert "matrix.device == 'gpu' && vars.GPU_RUNNER" in runs_on
+
+
+def test_each_job_is_one_command() -> None:
+    """A name of make's, with variables: what CI does can be done by hand."""
+    specs = [_read(path)["phases"]["build"]["commands"] for path in (ci.LAYERS, ci.CELL, ci.PUBLISH)]
+    jobs = _read(ci.WORKFLOW)["jobs"].values()
+    runs = [[step["run"] for step in job["steps"] if "run" in step] for job in jobs]
+    targets = (ROOT / "Makefile").read_text()
+    for (command,) in [*specs, *runs]:
+        words = command.split()
+        target = next(word for word in words[1:] if not word.startswith("-"))
+        assert words[0] == "make"
+        assert f"\n{target}:" in targets
+
+
+def test_an_edited_ci_file_is_found(tmp_path: Path, small: Small) -> None:
+    """`hfdlc check` covers them."""
+    (small.project.root / "templates").symlink_to(ROOT / "templates")
+    for path, text in ci.files(small.project).items():
+        (small.project.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (small.project.root / path).write_text(text)
+    clean = "\n".join(drift.differences(small.project))
+    assert "buildspec" not in clean
+    edited = small.project.root / ci.CELL
+    edited.write_text(edited.read_text().replace("make setup", "pip install ."))
+    told = "\n".join(drift.differences(small.project))
+    assert "-      - pip install .\n+      - make setup" in told
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What is committed, and nothing else; the environment of tools is this one's, to spare minutes."""
+    target = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{ROOT}", str(target)], check=True)
+    (target / ".venv").symlink_to(Path(sys.executable).parents[1])
+    return target
+
+
+def _run(command: str, clone: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """As the service does: a shell in the clone, with the variables of the build."""
+    return subprocess.run(
+        ["bash", "-ec", command],
+        cwd=clone,
+        env={**os.environ, "HFDLC_VIA": "", **environ},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+@pytest.mark.engine
+def test_the_phases_run_in_a_fresh_clone(
+    clone: Path, built: str, registry: str, aws: dict[str, str], keys: Keys, repository: Project
+) -> None:
+    """For the default cell: list, layers, cell, publish; then once more, and nothing is built or sent."""
+    if not shutil.which("make"):
+        pytest.skip("there is no make")
+    where = [f"us-east-1={registry}/one", f"eu-west-1={registry}/two"]
+    environ = {
+        **aws,
+        "COSIGN_KEY": keys.private,
+        "COSIGN_PASSWORD": "of a test",
+        "REGIONS": "us-east-1 eu-west-1",
+        "REGISTRY": " ".join(where),
+        "CELL": built,
+        "CELLS": built,
+        "HFDLC_CACHE": f"{registry}/cache",
+    }
+    listing = _run("make -s ci-list", clone, environ)
+    told = dict(line.split("=", 1) for line in listing.stdout.splitlines())
+    assert built in {cell["id"] for cell in json.loads(told["cells"])}, listing.stderr
+    for spec in (ci.LAYERS, ci.CELL, ci.PUBLISH):
+        for phase in YAML(typ="safe", pure=True).load((clone / spec).read_text())["phases"].values():
+            for command in phase["commands"]:
+                ended = _run(command, clone, environ)
+                assert ended.returncode == 0, f"{spec}: {command}\n{ended.stderr}"
+    cell = project.find(clone).default
+    digests = {Registry(f"{registry}/{name}").head(cell.repository, cell.tag) for name in ("one", "two")}
+    assert len(digests) == 1
+    assert None not in digests
+    again = _run('make ci-cell CELL="$CELL"', clone, environ)
+    assert "is published as it is now: nothing to build" in again.stderr
+
+
+@pytest.mark.engine
+def test_a_changed_cell_is_refused_before_it_is_built(
+    small: Small, hfdlc: Hfdlc, registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--build` looks first; a tag from other inputs is never overwritten."""
+    from hfdlc.publish import publishing
+    from hfdlc.publish.places import places
+
+    cell = small.project.default
+    small.image(cell)
+    assert hfdlc("publish", "--registry", registry).returncode == 0
+    (place,) = places([], [registry])
+    assert publishing.published_inputs(place, cell) == {"Dockerfile": "abc"}
+    other = next(cell for cell in small.cells if cell.type == "training")
+    assert publishing.published_inputs(place, other) is None
+    monkeypatch.setattr(pipeline, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "new"}})
+    with pytest.raises(publishing.Differs, match=r"from other inputs \(Dockerfile\): a tag never moves"):
+        publishing.built(small.project, [cell], os.environ, place)
