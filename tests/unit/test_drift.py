@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from hfdlc import drift, project
+from hfdlc import ci, drift, project
 from matrices import write
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def test_what_is_not_current_is_told(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "templates").symlink_to(ROOT / "templates")
     here = project.find(tmp_path)
-    for path, text in {**drift.dockerfiles(here, here.cells), **drift.pages(here)}.items():
+    for path, text in {**drift.dockerfiles(here, here.cells), **drift.pages(here), **ci.files(here)}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     edited = tmp_path / here.default.folder / "Dockerfile"
