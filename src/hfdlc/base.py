@@ -28,6 +28,7 @@ from hfdlc.state import State, write_whole
 ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
 PATIENCE = 5  # seconds that a registry has to answer
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
+NAME = "hfdlc.local/base"  # of bootstrapped bases in an engine
 LAYOUT = "3"  # raised when what a bootstrapped base looks like is changed here
 EPOCH = "1577836800"
 # Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
@@ -49,6 +50,16 @@ def digest(bootstrap: Bootstrap) -> str:
     return hashlib.sha256(json.dumps([LAYOUT, bootstrap.model_dump()]).encode()).hexdigest()[:12]
 
 
+def tag(bootstrap: Bootstrap) -> str:
+    """What an engine calls a bootstrapped base."""
+    return f"{NAME}:{bootstrap.suite}-{digest(bootstrap)}"
+
+
+def archive(bootstrap: Bootstrap, state: State) -> Path:
+    """Where a bootstrapped base is kept for engines to load."""
+    return state.root / "bases" / f"{bootstrap.suite}-{digest(bootstrap)}.tar"
+
+
 def ensure(
     image: str, bootstrap: Bootstrap | None, engine: Engine, state: State, environ: Mapping[str, str]
 ) -> str:
@@ -64,11 +75,11 @@ def ensure(
                 f"the base {image} is out of reach, and nothing says how to make its like",
                 then="run this where its registry answers (`docker pull` shows why it does not)",
             )
-        tag = f"hfdlc.local/base:{bootstrap.suite}-{digest(bootstrap)}"
+        name = tag(bootstrap)
         with state.lock("bases"):
-            if not _held(tag, client):
-                _load(_archive(image, tag, bootstrap, state, environ), client)
-    return tag
+            if not _held(name, client):
+                _load(_archive(image, name, bootstrap, state, environ), client)
+    return name
 
 
 def in_reach(image: str, engine: Engine, state: State) -> bool:
@@ -140,7 +151,8 @@ def _load(archive: Path, client: docker.DockerClient) -> None:
 
 def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
     """An image archive with the bootstrapped system as its one layer, made once."""
-    file = state.folder("bases") / f"{bootstrap.suite}-{digest(bootstrap)}.tar"
+    file = archive(bootstrap, state)
+    file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_file():
         return file
     began = time.monotonic()

@@ -201,6 +201,7 @@ for command in (cli_matrix.why, cli_matrix.schema, cli_matrix.uri, cli_matrix.bu
 for command in (cli_publish.publish, cli_publish.verify, cli_publish.diff, cli_publish.prune, cli_publish.ci):
     app.command()(command)
 app.command()(cli_upkeep.reproduce)
+app.command()(cli_upkeep.clean)
 app.command()(cli_engine.doctor)
 
 

@@ -137,7 +137,7 @@ def prune(engine: Engine, keep: float) -> int:
     with closing(client(engine)) as speaker:
         speaker.images.prune({"dangling": True})
         while True:
-            records = [one for one in speaker.api.df()["BuildCache"] or [] if not one["InUse"]]
+            records = _unused(speaker)
             over = sum(one["Size"] for one in records) - keep * 1e9
             before = freed
             for one in sorted(records, key=lambda one: str(one.get("LastUsedAt"))):
@@ -148,6 +148,16 @@ def prune(engine: Engine, keep: float) -> int:
                 freed += int(told["SpaceReclaimed"])
             if freed == before:  # what is left is needed by what is left
                 return freed
+
+
+def unused_cache(engine: Engine) -> int:
+    """The bytes of build cache that nothing uses now: what `prune` can drop."""
+    with closing(client(engine)) as speaker:
+        return sum(int(one["Size"]) for one in _unused(speaker))
+
+
+def _unused(speaker: docker.DockerClient) -> list[dict[str, Any]]:
+    return [one for one in speaker.api.df()["BuildCache"] or [] if not one["InUse"]]
 
 
 def _engine(where: Address, answer: Answer, state: State) -> Engine:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # pushed with zstd, and what the disk holds at the end: package cache, stage, layer, and the layer unpacked.
 # Measured once, on the PyTorch images: 0.25 for a push, 4.3 on disk.
 DOWNLOADED, PUSHED, ON_DISK = 0.3, 0.25, 4.5
+RECEIPTS = 20  # the last ones tell the rate
 RATE = 40e6  # bytes of new layers a second, where no build has shown it
 ENOUGH = 100e6  # bytes that a run must have written to tell a rate
 BASE = 190e6  # bytes of a base that no build has shown
@@ -112,7 +113,7 @@ def _sizes(
 def _rate(state: State) -> tuple[float, int]:
     """Bytes of new layers a second, and how many builds of this machine tell it."""
     runs = []
-    for file in sorted((state.root / "receipts").glob("*.json"))[-20:]:
+    for file in sorted((state.root / "receipts").glob("*.json"))[-RECEIPTS:]:
         try:
             receipt = json.loads(file.read_text())
             runs.append((int(receipt["written"]), float(receipt["seconds"])))

@@ -26,6 +26,7 @@ from hfdlc.state import State
 
 LABEL = "io.hfdlc.stand-in"  # says what stands for what; images inherit it
 REPLACED = ("base", "pip_base")  # the build arguments that a stand-in can take the place of
+NAME = "hfdlc.local/stand-in"  # in an engine
 LAYOUT = "2"  # raised when a stand-in is made in another way
 # What installs in the public image; versions near its own, for Python 3.6 too.
 TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")
@@ -75,7 +76,7 @@ def ensure(
         return base.ensure(image, None, engine, state, environ)
     compiles = name == "pip_base"
     python = _python(cell.python, environ)
-    tag = f"hfdlc.local/stand-in:{LAYOUT}-python{python.name}{'-compiler' if compiles else ''}"
+    tag = f"{NAME}:{LAYOUT}-python{python.name}{'-compiler' if compiles else ''}"
     with closing(engines.client(engine)) as client, state.lock("bases"):
         try:
             client.images.get(tag)
@@ -83,13 +84,17 @@ def ensure(
             say(f"{image} is out of reach: a stand-in takes its place, Debian 12 with pyenv's {python.name}")
         else:
             return tag
-    system = Bootstrap(suite="bookworm", packages=[*LIBRARIES, *(COMPILER if compiles else ())])
-    below = base.ensure("hfdlc.local/debian:12", system, engine, state, environ)
+    below = base.ensure("hfdlc.local/debian:12", system(compiles), engine, state, environ)
     with tempfile.TemporaryDirectory(prefix="stand-in-", dir=state.folder("tmp")) as folder:
         _gather(python, cell.python, Path(folder), pip=compiles)
         text = _dockerfile(python.name, cell.python, pip=compiles)
         _build(text, Path(folder), tag, below, engine)
     return tag
+
+
+def system(compiles: bool) -> Bootstrap:
+    """What is below pyenv's Python."""
+    return Bootstrap(suite="bookworm", packages=[*LIBRARIES, *(COMPILER if compiles else ())])
 
 
 def dockerfile(cell: Cell, root: Path) -> str:
