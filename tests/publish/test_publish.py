@@ -10,7 +10,7 @@ import requests
 
 from hfdlc.publish import attach
 from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_MANIFEST, Registry
-from parts import Hfdlc, Keys, Small
+from parts import Hfdlc, Keys, Small, fine
 from proxy import Proxy
 
 pytestmark = pytest.mark.engine
@@ -20,8 +20,7 @@ def test_what_is_published_is_what_sagemaker_takes(small: Small, hfdlc: Hfdlc, r
     """Docker's schema 2, one manifest, no index, and the layers in gzip."""
     cell = small.project.default
     small.image(cell)
-    ended = hfdlc("publish", "--registry", registry)
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", "--registry", registry))
     manifest = Registry(registry).manifest(cell.repository, cell.tag)
     assert manifest.media_type == DOCKER_MANIFEST
     kinds = {blob["mediaType"] for blob in manifest.blobs}
@@ -37,7 +36,7 @@ def test_cosign_itself_finds_the_signature_and_the_statements(
     """Sigstore's own program verifies what was attached: no format of ours."""
     cell = small.project.default
     small.image(cell)
-    assert hfdlc("publish", "--registry", registry).returncode == 0
+    fine(hfdlc("publish", "--registry", registry))
     image = f"{registry}/{cell.id}"
     words = ["--key", keys.public, "--insecure-ignore-tlog", image]
     subprocess.run([cosign, "verify", *words], check=True, capture_output=True)
@@ -51,9 +50,8 @@ def test_verify_tells_what_holds(small: Small, hfdlc: Hfdlc, registry: str) -> N
     """Signature, statements, inputs, and the bill against the very layers."""
     cell = small.project.default
     small.image(cell)
-    assert hfdlc("publish", "--registry", registry).returncode == 0
-    ended = hfdlc("verify", f"{registry}/{cell.id}")
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", "--registry", registry))
+    ended = fine(hfdlc("verify", f"{registry}/{cell.id}"))
     assert "the 3 packages of its SBOM are those in its layers" in ended.stdout
 
 
@@ -61,21 +59,20 @@ def test_oci_images_have_referrers(small: Small, hfdlc: Hfdlc, registry: str) ->
     """With --oci the proofs refer to the image; a registry without referrers gets OCI's own index."""
     cell = small.project.default
     small.image(cell)
-    ended = hfdlc("publish", "--registry", registry, "--oci")
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", "--registry", registry, "--oci"))
     there = Registry(registry)
     manifest = there.manifest(cell.repository, cell.tag)
     assert manifest.media_type == OCI_MANIFEST
     assert sorted(there.tags(cell.repository)) == sorted([cell.tag, manifest.digest.replace(":", "-")])
     found = attach.proofs(there, cell.repository, manifest.digest)
     assert {p.manifest.parsed["subject"]["digest"] for p in found.values()} == {manifest.digest}
-    assert hfdlc("verify", f"{registry}/{cell.id}").returncode == 0
+    fine(hfdlc("verify", f"{registry}/{cell.id}"))
 
 
 def test_publishing_again_sends_nothing(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
     """What is there is told by its digest: one question a cell."""
     small.image(small.project.default)
-    assert hfdlc("publish", "--registry", proxied.host).returncode == 0
+    fine(hfdlc("publish", "--registry", proxied.host))
     before = len(proxied.does.log)
     ended = hfdlc("publish", "--registry", proxied.host)
     assert "there already" in ended.stdout, ended.stderr
@@ -85,7 +82,7 @@ def test_publishing_again_sends_nothing(small: Small, hfdlc: Hfdlc, proxied: Pro
 def test_an_image_is_known_again_where_all_memory_is_lost(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
     """By its layers and labels, and nothing is packed for it."""
     small.image(small.project.default)
-    assert hfdlc("publish", "--registry", proxied.host).returncode == 0
+    fine(hfdlc("publish", "--registry", proxied.host))
     for file in (small.state.root / "published").rglob("sha256-*"):
         file.unlink()
     ended = hfdlc("publish", "--registry", proxied.host)
@@ -102,11 +99,10 @@ def test_layers_are_sent_once_and_mounted_in_the_other_repository(
     one = small.image(inference, ballast=200_000)
     small.share(inference, training)
     assert one
-    ended = hfdlc("publish", inference.id, training.id, "--registry", proxied.host)
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", inference.id, training.id, "--registry", proxied.host))
     assert any("mount=" in line for line in proxied.does.log)
     assert proxied.does.sent < 300_000, "the ballast went twice"
-    assert hfdlc("verify", f"{proxied.host}/{training.id}").returncode == 0
+    fine(hfdlc("verify", f"{proxied.host}/{training.id}"))
 
 
 def test_another_registry_gets_the_image_from_the_first(
@@ -116,14 +112,13 @@ def test_another_registry_gets_the_image_from_the_first(
     cell = small.project.default
     first, second = new_registry(), new_registry()
     small.image(cell, ballast=100_000)
-    assert hfdlc("publish", "--registry", first).returncode == 0
+    fine(hfdlc("publish", "--registry", first))
     small.clean()
     nothing = {"DOCKER_HOST": "unix:///nowhere", "COSIGN_KEY": ""}
-    ended = hfdlc("publish", "--from", first, "--registry", second, environ=nothing)
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", "--from", first, "--registry", second, environ=nothing))
     digests = {Registry(host).manifest(cell.repository, cell.tag).digest for host in (first, second)}
     assert len(digests) == 1
-    assert hfdlc("verify", f"{second}/{cell.id}").returncode == 0
+    fine(hfdlc("verify", f"{second}/{cell.id}"))
 
 
 def test_a_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) -> None:
@@ -144,8 +139,7 @@ def test_the_record_tells_what_changed_and_what_is_pulled(small: Small, hfdlc: H
     file = small.project.root / new.folder / "framework.lock"
     file.write_text(file.read_text().replace("2.13.0+cpu", "2.14.0+cpu"))
     small.image(new, packages={"torch": "2.14.0+cpu"}, ballast=60_000)
-    ended = hfdlc("publish", old.id, new.id, "--registry", registry)
-    assert ended.returncode == 0, ended.stderr
+    ended = fine(hfdlc("publish", old.id, new.id, "--registry", registry))
     told = json.loads(hfdlc("diff", old.id, new.id, "--json").stdout)
     assert told["packages"] == {"deb": {}, "pypi": {"torch": ["2.13.0+cpu", "2.14.0+cpu"]}}
     assert 60_000 < told["pull"] <= told["new"]["bytes"]
@@ -163,10 +157,10 @@ def test_publishing_after_the_record_was_lost_writes_it_again(
     """A run that was cut off between the tag and the record."""
     cell = small.project.default
     small.image(cell)
-    assert hfdlc("publish", "--registry", registry).returncode == 0
+    fine(hfdlc("publish", "--registry", registry))
     file = small.project.root / "releases" / cell.repository / f"{cell.tag}.json"
     before = json.loads(file.read_text())
     Path(file).unlink()
-    assert hfdlc("publish", "--registry", registry).returncode == 0
+    fine(hfdlc("publish", "--registry", registry))
     after = json.loads(file.read_text())
     assert {**after, "places": None} == {**before, "places": None}

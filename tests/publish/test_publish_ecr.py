@@ -13,7 +13,7 @@ import requests
 
 from hfdlc.publish.prune import Image, old
 from hfdlc.publish.registry import Registry
-from parts import Hfdlc, Small
+from parts import Hfdlc, Small, fine
 from proxy import Proxy
 
 pytestmark = pytest.mark.engine
@@ -50,8 +50,7 @@ def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str,
     cell = small.project.default
     small.image(cell)
     words = ("--region", REGION, "--registry", f"{REGION}={registry}")
-    ended = hfdlc("publish", *words, environ=aws)
-    assert ended.returncode == 0, ended.stderr
+    ended = fine(hfdlc("publish", *words, environ=aws))
     assert f"{REGION}: made the repository {cell.repository}" in ended.stderr
     (made,) = _client(aws, "ecr").describe_repositories()["repositories"]
     assert made["imageTagMutability"] == "IMMUTABLE"
@@ -67,13 +66,12 @@ def test_a_second_region_is_copied_from_the_first(
     cell = small.project.default
     small.image(cell)
     words = ["--region", REGION, "--region", "eu-west-1", "--registry", f"{REGION}={registry}/one"]
-    ended = hfdlc("publish", *words, "--registry", f"eu-west-1={registry}/two", environ=aws)
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", *words, "--registry", f"eu-west-1={registry}/two", environ=aws))
     there = [Registry(f"{registry}/{name}").manifest(cell.repository, cell.tag) for name in ("one", "two")]
     assert there[0] == there[1]
     kept = json.loads((small.project.root / "releases" / cell.repository / f"{cell.tag}.json").read_text())
     assert sorted(kept["places"]) == ["eu-west-1", REGION]
-    assert hfdlc("verify", f"{registry}/two/{cell.id}").returncode == 0
+    fine(hfdlc("verify", f"{registry}/two/{cell.id}"))
 
 
 def test_no_credentials(small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str) -> None:
@@ -153,12 +151,10 @@ def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: En
     proof = f"{digests['old-1'].replace(':', '-')}.sig"
     manifest = {**manifest, "layers": [{"digest": "sha256:9", "size": 1}]}
     ecr.put_image(repositoryName=cell.repository, imageTag=proof, imageManifest=json.dumps(manifest))
-    ended = hfdlc("prune", "--keep", "1", "--region", REGION, environ=aws)
-    assert ended.returncode == 0, ended.stderr
+    ended = fine(hfdlc("prune", "--keep", "1", "--region", REGION, environ=aws))
     assert "add --yes" in ended.stderr
     assert len(ecr.describe_images(repositoryName=cell.repository)["imageDetails"]) == 5
-    ended = hfdlc("prune", "--keep", "1", "--region", REGION, "--yes", environ=aws)
-    assert ended.returncode == 0, ended.stderr
+    ended = fine(hfdlc("prune", "--keep", "1", "--region", REGION, "--yes", environ=aws))
     left = {
         tag
         for image in ecr.describe_images(repositoryName=cell.repository)["imageDetails"]

@@ -13,7 +13,7 @@ from hfdlc.publish.attach import Part
 from hfdlc.publish.registry import Manifest, Registry, digest_of
 from hfdlc.publish.sign import Cosign
 from hfdlc.state import State
-from parts import Hfdlc, Keys, Small
+from parts import Hfdlc, Keys, Small, fine
 from proxy import Proxy
 
 pytestmark = pytest.mark.engine
@@ -23,10 +23,9 @@ def test_a_registry_that_fails_every_tenth_request(small: Small, hfdlc: Hfdlc, p
     """It is asked again, and the image is whole."""
     small.image(small.project.default, ballast=3_000_000)
     proxied.does.fail_every = 10
-    ended = hfdlc("publish", "--registry", proxied.host)
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", "--registry", proxied.host))
     assert proxied.does.failed
-    assert hfdlc("verify", f"{proxied.host}/{small.project.default.id}").returncode == 0
+    fine(hfdlc("verify", f"{proxied.host}/{small.project.default.id}"))
 
 
 def test_a_blob_goes_on_where_it_stopped(proxied: Proxy) -> None:
@@ -44,10 +43,9 @@ def test_a_cut_connection(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
     """Half a part arrived, and Debian's registry forgets such an upload: the blob is sent anew."""
     small.image(small.project.default, ballast=40_000_000)
     proxied.does.cut_every = 4
-    ended = hfdlc("publish", "--registry", proxied.host)
-    assert ended.returncode == 0, ended.stderr
+    fine(hfdlc("publish", "--registry", proxied.host))
     assert proxied.does.failed
-    assert hfdlc("verify", f"{proxied.host}/{small.project.default.id}").returncode == 0
+    fine(hfdlc("verify", f"{proxied.host}/{small.project.default.id}"))
 
 
 def test_a_token_that_expires_in_the_middle_is_renewed(proxied: Proxy) -> None:
@@ -79,9 +77,9 @@ def test_no_tag_appears_where_a_part_could_not_be_sent(small: Small, hfdlc: Hfdl
     assert Registry(proxied.host).head(cell.repository, cell.tag) is None
     assert not (small.project.root / "releases").exists()
     sent = proxied.does.sent
-    assert hfdlc("publish", "--registry", proxied.host).returncode == 0
+    fine(hfdlc("publish", "--registry", proxied.host))
     assert proxied.does.sent - sent < 30_000, "only proofs and the manifest"
-    assert hfdlc("verify", f"{proxied.host}/{cell.id}").returncode == 0
+    fine(hfdlc("verify", f"{proxied.host}/{cell.id}"))
 
 
 def test_a_registry_that_is_not_there(small: Small, hfdlc: Hfdlc) -> None:
@@ -97,7 +95,7 @@ def test_a_tag_never_moves(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     """Another image under a tag that is there is refused, by name, before anything is sent."""
     cell = small.project.default
     small.image(cell)
-    assert hfdlc("publish", "--registry", registry).returncode == 0
+    fine(hfdlc("publish", "--registry", registry))
     before = Registry(registry).head(cell.repository, cell.tag)
     small.image(cell, ballast=10)
     other = next(cell for cell in small.cells if cell.type == "training")
@@ -152,7 +150,7 @@ def test_a_signature_of_another_key(small: Small, hfdlc: Hfdlc, registry: str, o
     """It is named, with the key that it does not match."""
     cell = small.project.default
     small.image(cell)
-    assert hfdlc("publish", "--registry", registry).returncode == 0
+    fine(hfdlc("publish", "--registry", registry))
     ended = hfdlc("verify", f"{registry}/{cell.id}", "--key", other_keys.public)
     assert ended.returncode == 1
     assert "does not match the key" in ended.stderr
@@ -165,7 +163,7 @@ def test_what_was_tampered_with_is_found(
     monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
     cell = small.project.default
     small.image(cell)
-    assert hfdlc("publish", "--registry", registry).returncode == 0
+    fine(hfdlc("publish", "--registry", registry))
     there, name = Registry(registry), cell.repository
     manifest = there.manifest(name, cell.tag)
     found = attach.proofs(there, name, manifest.digest)
@@ -193,7 +191,7 @@ def test_what_was_tampered_with_is_found(
     broken = [Part(part.content.replace(b'"sig":"MEU', b'"sig":"MEV', 1), part.annotations) for part in att]
     broken = [Part(json.dumps({**json.loads(p.content), "payload": "e30="}).encode(), {}) for p in broken]
     _, own, _ = signed("ccc")
-    assert hfdlc("verify", f"{registry}/{cell.id}").returncode == 0
+    fine(hfdlc("verify", f"{registry}/{cell.id}"))
     assert "does not match the key" in put("ccc", [own], _renamed(broken))
     signer, own, digest = signed("dddd")
     statements = [sign.unverified(part.content) for part in att]
@@ -259,7 +257,7 @@ def test_copying_what_has_no_proofs(small: Small, hfdlc: Hfdlc, new_registry: Ca
     ended = hfdlc("publish", "--from", first, "--registry", second)
     assert "there is no such image" in ended.stderr
     small.image(cell)
-    assert hfdlc("publish", "--registry", first).returncode == 0
+    fine(hfdlc("publish", "--registry", first))
     there = Registry(first)
     manifest = there.manifest(cell.repository, cell.tag)
     there.put(cell.repository, cell.tag, Manifest(manifest.content + b" ", manifest.media_type))

@@ -145,6 +145,12 @@ def _archive(name: str, labels: Mapping[str, str], layers: list[bytes]) -> bytes
     return _tar({**files, **dict(zip(paths, layers, strict=True))})
 
 
+def fine(ended: Ended) -> Ended:
+    """A command that must go well."""
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
 def free_port() -> int:
     """A port of loopback that nothing has."""
     with socket.socket() as free:
