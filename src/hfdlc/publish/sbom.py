@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from cyclonedx.model import Property
-from cyclonedx.model.bom import Bom
-from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.output.json import JsonV1Dot6
-from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 
 from hfdlc import lock
@@ -105,6 +100,13 @@ def compare(said: Packages, seen: Packages, cell: str) -> None:
 
 def make(cell: Cell, digest: str, python: Packages, seen: Seen) -> dict[str, Any]:
     """The bill as CycloneDX 1.6; the same for the same image, so nothing in it tells the time."""
+    # Imported here: publishing again what is there makes no bill, and does not wait for these.
+    from cyclonedx.model import Property
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+    from packageurl import PackageURL
+
     bom = Bom(serial_number=uuid5(NAMESPACE_URL, digest))
     bom.metadata.component = Component(
         name=cell.repository, version=cell.tag, type=ComponentType.CONTAINER, bom_ref=cell.id
