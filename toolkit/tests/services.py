@@ -2,6 +2,8 @@
 
 import threading
 
+from hf_inference_toolkit.batching import Piece
+from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.service import Prediction, Service
 
 
@@ -27,6 +29,32 @@ class Echo(Service):
         if request.inputs == "huge":
             return Prediction("x" * 100000)
         return Prediction(request.inputs)
+
+
+class Rows(Service):
+    """Each input is a row, and its output is the input; `poison` breaks the pass that it is in."""
+
+    def __init__(self):
+        super().__init__("rows")
+        self.gate = threading.Event()
+        self.gate.set()
+        self.seen = []
+
+    def steps(self, request, check, reader=None):
+        items = request.inputs if isinstance(request.inputs, list) else [request.inputs]
+        for place, item in enumerate(items):
+            if item == "bad":
+                raise RequestError("unprocessable", "inputs[{}]: bad is refused".format(place))
+        outputs = yield [Piece(item, len(item)) for item in items]
+        return Prediction(outputs, items=len(items))
+
+    def run(self, pieces, check):
+        self.seen.extend(piece.row for piece in pieces)
+        while not self.gate.wait(0.01):
+            check()
+        if any(piece.row == "poison" for piece in pieces):
+            raise RuntimeError("broken")
+        return [piece.row for piece in pieces]
 
 
 class Fragile(Service):

@@ -1,12 +1,16 @@
 """PyTorch or TensorFlow behind one small face: rows of token ids in, numpy arrays out."""
 
+import contextlib
 import importlib.util
+import inspect
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from hf_inference_toolkit import cores
 from hf_inference_toolkit.errors import StartError
 
 Row = Dict[str, List[int]]
+Written = Optional[Callable[[List[int]], None]]
 # The keys of a row that a model takes.
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
 # Where the outputs that tasks use stand in an encoder-decoder's or encoder's answer.
@@ -29,8 +33,10 @@ class Runtime:
     # Files with weights that it reads, the best first; in 2021 nobody knew safetensors.
     weights: Tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "float32") -> None:
         self.model: Any = None
+        # What HF_DTYPE asks for; `auto` is settled when the framework is there.
+        self.dtype = dtype
         if importlib.util.find_spec("safetensors") is None:
             self.weights = tuple(name for name in self.weights if not name.endswith(".safetensors"))
         self._here = threading.local()
@@ -47,8 +53,21 @@ class Runtime:
         """One pass over rows of any lengths; arrays with a row for each, padded at the end to the longest."""
         raise NotImplementedError
 
-    def generate(self, rows: Sequence[Row], pad: int, options: Dict[str, Any]) -> List[List[int]]:
-        """The sequences that `generate` makes of rows, each with what its model puts in front."""
+    # Whether `generate` is right for prompts of different lengths, filled up in front.
+    generates_padded = False
+
+    def streams(self) -> bool:
+        """Whether `generate` of the installed release tells of each token."""
+        return False
+
+    def generate(
+        self, rows: Sequence[Row], pad: int, options: Dict[str, Any], written: Written = None
+    ) -> List[List[int]]:
+        """The sequences that `generate` makes of rows, those of a row side by side.
+
+        Each begins with what the model puts in front: the prompt, padded to the longest, or the decoder's first token.
+        `written` is called after each step with the row's new tokens, one a row.
+        """
         raise NotImplementedError
 
     def during(self, check: Optional[Callable[[], None]]) -> None:
@@ -76,13 +95,45 @@ def padded(rows: Sequence[Row], pad: int, at_start: bool = False) -> Dict[str, L
 class Torch(Runtime):
     """PyTorch, on the first GPU where there is one."""
 
-    def place(self, model: Any) -> None:
-        """Evaluation mode, float32, on the device; a look at the clock before each layer."""
+    generates_padded = True
+
+    def __init__(self, dtype: str = "float32") -> None:
         import torch
 
+        super().__init__(dtype)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype == "auto":
+            self.dtype = "bfloat16" if self._has_bfloat16() else "float32"
+        self.type = getattr(torch, self.dtype)
+        self._try_type()
+
+    def _has_bfloat16(self) -> bool:
+        import torch
+
+        if self.device.type == "cpu":
+            return cores.has_bfloat16()
+        return bool(torch.cuda.get_device_capability()[0] >= 8)
+
+    def _try_type(self) -> None:
+        """StartError where the installed release cannot compute in the precision asked for."""
+        import torch
+
+        try:
+            ones = torch.ones(2, 2, dtype=self.type, device=self.device)
+            mixed = torch.nn.functional.layer_norm(ones @ ones, (2,))
+            torch.nn.functional.gelu(mixed).softmax(-1).tanh()
+        except RuntimeError as problem:
+            raise StartError(
+                "HF_DTYPE={}: PyTorch {} cannot compute in it on this device ({}). Leave HF_DTYPE out, or set "
+                "float32".format(self.dtype, torch.__version__, str(problem).splitlines()[0])
+            ) from None
+
+    def place(self, model: Any) -> None:
+        """Evaluation mode, the precision asked for, on the device; a look at the clock before each layer."""
+        import torch
+
         # transformers 5 keeps the precision of the file, 4 does not: one answer on both.
-        self.model = model.float().to(self.device).eval()
+        self.model = model.to(device=self.device, dtype=self.type).eval()
         for part in self.model.modules():
             if isinstance(part, torch.nn.ModuleList):
                 for layer in part:
@@ -103,10 +154,18 @@ class Torch(Runtime):
             outputs = self.model(**tensors)
         return {name: outputs[name].float().cpu().numpy() for name in OUTPUTS if name in outputs}
 
-    def generate(self, rows: Sequence[Row], pad: int, options: Dict[str, Any]) -> List[List[int]]:
+    def streams(self) -> bool:
+        """See Runtime; transformers before 4.28 does not."""
+        return "streamer" in inspect.signature(self.model.generate).parameters
+
+    def generate(
+        self, rows: Sequence[Row], pad: int, options: Dict[str, Any], written: Written = None
+    ) -> List[List[int]]:
         """See Runtime."""
         import torch
 
+        if written is not None:
+            options = dict(options, streamer=Streamer(written))
         at_start = not self.model.config.is_encoder_decoder
         tensors = {
             key: torch.tensor(value, device=self.device) for key, value in padded(rows, pad, at_start).items()
@@ -117,6 +176,23 @@ class Torch(Runtime):
         return [list(map(int, sequence)) for sequence in sequences.cpu().tolist()]
 
 
+class Streamer:
+    """What `generate` calls with the prompts first, and then with one token a row."""
+
+    def __init__(self, written: Callable[[List[int]], None]) -> None:
+        self._written = written
+        self._has_begun = False
+
+    def put(self, value: Any) -> None:
+        """The tokens of a step."""
+        if self._has_begun:
+            self._written(value.reshape(-1).tolist())
+        self._has_begun = True
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
 class TensorFlow(Runtime):
     """TensorFlow, on the device that it chooses."""
 
@@ -124,8 +200,15 @@ class TensorFlow(Runtime):
     # Most models on the hub have PyTorch's numbers in their safetensors.
     weights = ("tf_model.h5", "model.safetensors")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dtype: str = "float32") -> None:
+        import tensorflow
+
+        super().__init__("float32")
+        if dtype not in ("float32", "auto"):
+            raise StartError("HF_DTYPE={}: with TensorFlow it is float32 or auto".format(dtype))
+        # Whoever imported user code before us may have started it already.
+        with contextlib.suppress(RuntimeError):
+            tensorflow.config.threading.set_intra_op_parallelism_threads(cores.available())
         if "model.safetensors" in self.weights:
             _let_files_be_iterated()
 
@@ -144,7 +227,9 @@ class TensorFlow(Runtime):
         outputs = self.model(tensors, training=False)
         return {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
 
-    def generate(self, rows: Sequence[Row], pad: int, options: Dict[str, Any]) -> List[List[int]]:
+    def generate(
+        self, rows: Sequence[Row], pad: int, options: Dict[str, Any], written: Written = None
+    ) -> List[List[int]]:
         """See Runtime."""
         import tensorflow
 
@@ -185,6 +270,6 @@ def _let_files_be_iterated() -> None:
         module.safe_open = IterableFile
 
 
-def runtime(name: str) -> Runtime:
-    """The runtime of a framework's name as `installed` gives it."""
-    return Torch() if name == "pt" else TensorFlow()
+def runtime(name: str, dtype: str = "float32") -> Runtime:
+    """The runtime of a framework's name as `installed` gives it, in a precision of HF_DTYPE."""
+    return Torch(dtype) if name == "pt" else TensorFlow(dtype)

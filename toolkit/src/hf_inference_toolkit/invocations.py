@@ -15,9 +15,10 @@ from hf_inference_toolkit.health import Health
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.metrics import Metrics
 from hf_inference_toolkit.payload import Request as Prompt
-from hf_inference_toolkit.scheduler import Job, Scheduler
+from hf_inference_toolkit.scheduler import Scheduler
 from hf_inference_toolkit.service import Prediction, Service
 from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.streaming import TYPE, EventStream, Readings, disconnected
 
 # Bodies up to this size are read and written on the event loop: a switch of threads would cost more.
 SMALL = 16 * 1024
@@ -44,6 +45,8 @@ class Invocations:
         body = await self._body(request, ends)
         self._health.serving()  # the server may have begun to drain while the body came in
         prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
+        if prompt.is_stream:
+            return await self._stream(service, prompt, request, ends)
         prediction = await self._predict(service, prompt, request, ends)
         value = {"predictions": prediction.value} if prompt.is_vertex else prediction.value
         content, written = await self._off_loop(SMALL + 1, lambda: service.write(value, accept))
@@ -53,6 +56,8 @@ class Invocations:
     def _negotiate(self, service: Service, request: Request) -> Any:
         sent, wanted = request.headers.get("content-type"), ",".join(request.headers.getlist("accept"))
         if service.negotiates:
+            # A request that streams is answered with events, whatever else its client would take.
+            wanted = wanted if TYPE not in wanted else ""
             return media.content_type(sent), media.accepted(wanted, self._settings.default_accept)
         return media.as_sent(sent or media.JSON), media.preferred(wanted, self._settings.default_accept)
 
@@ -96,34 +101,64 @@ class Invocations:
         return await asyncio.get_event_loop().run_in_executor(self._codec, work)
 
     async def _predict(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Prediction:
-        def work(job: Job) -> Prediction:
-            return service.predict(prompt, job.check)
-
         began = time.monotonic()
-        prediction: Any = None
+        job = self._scheduler.enter(service, prompt, ends - began)
         try:
-            prediction = await self._unless_left(self._scheduler.submit(work, ends - began), request)
+            prediction: Prediction = await self._result(job.future, request, ends - began)
         except RequestError:
             raise
         except Exception as problem:
             raise await self._explain(problem, service, prompt, request) from None
-        self._metrics.prediction.observe(time.monotonic() - began)
+        finally:
+            self._scheduler.leave(job)
+        self._count(prediction, time.monotonic() - began)
+        return prediction
+
+    async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
+        """The answer while it is written. What goes wrong before the first token is an error like any other."""
+        began = time.monotonic()
+        readings = Readings()
+        job = self._scheduler.enter(service, prompt, ends - began, readings)
+        job.future.add_done_callback(readings.end)
+        first = asyncio.ensure_future(readings.next())
+
+        def finish() -> None:
+            first.cancel()
+            self._scheduler.leave(job)
+            if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
+                self._count(job.future.result(), time.monotonic() - began)
+
+        async def explain(problem: Exception) -> RequestError:
+            if isinstance(problem, RequestError):
+                return problem
+            return await self._explain(problem, service, prompt, request)
+
+        try:
+            token = await self._result(first, request, ends - began)
+            if token is None:
+                job.future.result()
+        except Exception as problem:
+            finish()
+            raise await explain(problem) from None
+        return EventStream(job, token, readings, explain, finish)
+
+    def _count(self, prediction: Prediction, seconds: float) -> None:
+        self._metrics.prediction.observe(seconds)
         self._metrics.batch.observe(prediction.items)
         self._metrics.tokens.add(prediction.tokens_in, direction="in")
         self._metrics.tokens.add(prediction.tokens_out, direction="out")
-        return prediction  # type: ignore[no-any-return]
 
-    async def _unless_left(self, waiting: Any, request: Request) -> Any:
-        """The result of `waiting`; it is dropped when the client hangs up first."""
-        task = asyncio.ensure_future(waiting)
-        gone = asyncio.ensure_future(_disconnected(request))
+    async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
+        """The result of a future in time; it is not waited for when the client hangs up first."""
+        gone = asyncio.ensure_future(disconnected(request))
         try:
-            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise RequestError("malformed", "the client left before the answer")
+            await asyncio.wait([future, gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return future.result()
+            if gone.done():
+                raise RequestError("malformed", "the client left before the answer")
+            raise RequestError("deadline_exceeded", "no answer within {:g} seconds".format(seconds))
         finally:
-            task.cancel()
             gone.cancel()
 
     async def _explain(
@@ -135,12 +170,18 @@ class Invocations:
             return error
         event(40, "a prediction failed", problem, request_id=request.scope["request_id"])
         try:
-            await self._scheduler.submit(lambda job: service.warm_up(job.check), self._settings.deadline)
+            job = self._scheduler.enter(service, None, self._settings.deadline)
         except RequestError:
-            pass  # no time or no place to look: the next failure will
+            return error  # no place to look: the next failure will
+        try:
+            await asyncio.wait_for(asyncio.shield(job.future), self._settings.deadline)
+        except (RequestError, asyncio.TimeoutError):
+            pass  # no time to look
         except Exception as worse:
             event(40, "the warm-up fails too", worse, request_id=request.scope["request_id"])
             self._health.fail("a prediction failed, and now the warm-up does")
+        finally:
+            self._scheduler.leave(job)
         return error
 
     def _headers(self, prediction: Prediction, prompt: Prompt, request: Request) -> Dict[str, str]:
@@ -151,13 +192,6 @@ class Invocations:
             headers["X-Warning"] = "; ".join(prompt.warnings)
             event(30, headers["X-Warning"], request_id=request.scope["request_id"])
         return headers
-
-
-async def _disconnected(request: Request) -> None:
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            return
 
 
 def _too_large(most: int) -> RequestError:

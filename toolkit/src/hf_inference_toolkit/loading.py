@@ -25,7 +25,7 @@ def load_model(settings: Settings) -> Service:
 def load_standard(settings: Settings) -> Service:
     """The service of the model itself, without user code."""
     folder = find_model(settings)
-    runtime = framework.runtime(framework.installed())
+    runtime = framework.runtime(framework.installed(), settings.dtype)
     config = read_config(folder)
     task = choose_task(settings, config)
     _send_logs_to_ours()

@@ -13,18 +13,22 @@ except ImportError:
     orjson = None  # type: ignore[assignment,unused-ignore]
 
 DEEPEST = 64
-KNOWN_KEYS = ("inputs", "parameters", "instances")
+KNOWN_KEYS = ("inputs", "parameters", "instances", "stream")
 # A request in the reference document spells it so, and users copy it.
 DOCUMENTED_MISSPELLING = "paramters"
 
 
 class Request(NamedTuple):
-    """What a prediction is made from. `is_vertex`: it came as instances, and wants predictions."""
+    """What a prediction is made from.
+
+    `is_vertex`: it came as instances, and wants predictions. `is_stream`: its text is wanted while it is written.
+    """
 
     inputs: Any
     parameters: Dict[str, Any]
     warnings: List[str]
     is_vertex: bool = False
+    is_stream: bool = False
 
 
 def read_json(body: bytes, charset: Optional[str] = None) -> Any:
@@ -160,7 +164,10 @@ def request(document: Any) -> Request:
     inputs = document["instances"] if is_vertex else document["inputs"]
     if is_vertex and not isinstance(inputs, list):
         raise RequestError("malformed", '"instances" must be a list, not {}'.format(kind_of(inputs)))
-    return Request(inputs, parameters, warnings, is_vertex)
+    is_stream = document.get("stream", False)
+    if not isinstance(is_stream, bool):
+        raise RequestError("malformed", '"stream" must be true or false, not {}'.format(kind_of(is_stream)))
+    return Request(inputs, parameters, warnings, is_vertex, is_stream)
 
 
 def _corrected(document: Dict[str, Any]) -> Any:

@@ -1,16 +1,22 @@
 """Between transport and prediction: a bounded queue, and the thread that works it off.
 
-Transport hands over a function and waits for its result. How work is grouped is decided here and nowhere else.
+Transport hands over a request and waits for its result. How work is grouped is decided here, with the arithmetic of
+`batching`, and nowhere else: whatever waits is taken apart into pieces, and the next pass of the model is over the
+oldest piece and those that it is cheapest to run it with. Nothing waits for company.
 """
 
 import asyncio
-import collections
 import contextlib
 import threading
 import time
-from typing import Any, Callable, Deque, Optional
+from collections import deque
+from typing import Any, Deque, List, NamedTuple, Optional
 
+from hf_inference_toolkit.batching import Piece, choose
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.failures import is_out_of_memory, release_memory
+from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.service import Prediction, Reader, Service, Steps
 
 # How many threads may be stuck in a prediction that nobody waits for any more, before the model counts as lost.
 MOST_STUCK = 3
@@ -21,88 +27,226 @@ class Cancelled(BaseException):
 
 
 class Job:
-    """One piece of work: a function of the job, its result's future, and the moment by which it must be done."""
+    """One request: its prediction in steps, its result's future, and the moment by which it must be done."""
 
     def __init__(
-        self, work: Callable[["Job"], Any], deadline: float, loop: asyncio.AbstractEventLoop
+        self,
+        service: Service,
+        request: Optional[Request],
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
+        reader: Reader,
     ) -> None:
-        self.work = work
+        self.service = service
+        self.request = request
+        self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
+        self.reader = reader
         self.loop = loop
         self.future = loop.create_future()
         self.is_cancelled = False
-        self.started = 0.0
+        self.steps: Optional[Steps] = None
+        self.outputs: List[Any] = []
+        self.missing = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.is_cancelled or time.monotonic() > self.deadline
 
     def check(self) -> None:
         """Called between the steps of a long prediction: ends it when its time is over or its client is gone."""
-        if self.is_cancelled or time.monotonic() > self.deadline:
+        if self.is_over:
             raise Cancelled()
 
 
+class Waiting(NamedTuple):
+    """A piece of a job that has not been run, and the place of its output."""
+
+    job: Job
+    place: int
+    piece: Piece
+
+
+class Outcome(NamedTuple):
+    """How a job ended."""
+
+    job: Job
+    result: Any
+    problem: Optional[BaseException]
+
+
+class Turn:
+    """What the thread does in one go, without the lock: start a job, or make a pass for the jobs of several pieces."""
+
+    def __init__(self, jobs: List[Job], pieces: List[Waiting]) -> None:
+        self.jobs = jobs
+        self.pieces = pieces
+        held = sum(job.items for job in jobs)
+        self.items = min(len(pieces), held) if pieces else held
+        self.outcomes: List[Outcome] = []
+        self.more: List[Waiting] = []
+
+    @property
+    def ends(self) -> float:
+        """When nobody waits for it any more, however it goes."""
+        return max(job.deadline for job in self.jobs)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether everybody who waited is gone."""
+        return all(job.is_cancelled for job in self.jobs)
+
+    def check(self) -> None:
+        """Ends a pass when there is nobody left who waits for it."""
+        if all(job.is_over for job in self.jobs):
+            raise Cancelled()
+
+    def take(self) -> None:
+        """Do it; afterwards `outcomes` has the jobs that ended, and `more` the pieces that others want run."""
+        if self.pieces:
+            self._run(self.pieces)
+        else:
+            self._advance(self.jobs[0])
+
+    def _run(self, pieces: List[Waiting]) -> None:
+        service = pieces[0].job.service
+        began = time.monotonic()
+        try:
+            outputs = service.run([one.piece for one in pieces], self.check)
+        except BaseException as problem:
+            self._failed(pieces, problem)
+            return
+        service.cost.saw(len(pieces) * max(one.piece.length for one in pieces), time.monotonic() - began)
+        for one, output in zip(pieces, outputs):
+            one.job.outputs[one.place] = output
+            one.job.missing -= 1
+        for job in _jobs(pieces):
+            if not job.missing:
+                self._advance(job)
+
+    def _failed(self, pieces: List[Waiting], problem: BaseException) -> None:
+        """Whose fault it was is found by running the pieces of each job alone."""
+        jobs = _jobs(pieces)
+        if len(jobs) == 1 or not isinstance(problem, Exception):
+            self.outcomes.extend(Outcome(job, None, problem) for job in jobs)
+            return
+        if is_out_of_memory(problem):
+            release_memory()
+        for job in jobs:
+            self._run([one for one in pieces if one.job is job])
+
+    def _advance(self, job: Job) -> None:
+        """Take a job to its next pieces, or to its end."""
+        try:
+            job.check()
+            if job.steps is None:
+                job.steps = _steps(job)
+            pieces = job.steps.send(job.outputs or None)  # type: ignore[arg-type]
+        except StopIteration as end:
+            self.outcomes.append(Outcome(job, end.value, None))
+        except BaseException as problem:
+            self.outcomes.append(Outcome(job, None, problem))
+        else:
+            job.outputs, job.missing = [None] * len(pieces), len(pieces)
+            self.more.extend(Waiting(job, place, piece) for place, piece in enumerate(pieces))
+
+
+def _steps(job: Job) -> Steps:
+    """The steps of a request, or of the warm-up, which answers nothing."""
+    if job.request is not None:
+        return (yield from job.service.steps(job.request, job.check, job.reader))
+    job.service.warm_up(job.check)
+    return Prediction(None)
+
+
+def _jobs(pieces: List[Waiting]) -> List[Job]:
+    """The jobs of pieces, each once, in order."""
+    found: List[Job] = []
+    for one in pieces:
+        if one.job not in found:
+            found.append(one.job)
+    return found
+
+
 class Scheduler:
-    """A queue of at most `size` waiting jobs, worked off one by one in a thread of its own."""
+    """A queue of at most `size` waiting items, worked off in a thread of its own."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._jobs: Deque[Job] = collections.deque()
+        self._jobs: Deque[Job] = deque()
+        self._pieces: List[Waiting] = []
+        self._held = 0
         self._changed = threading.Condition()
-        self._running: Optional[Job] = None
+        self._turn: Optional[Turn] = None
         self._stuck = 0
         self._generation = 0
         self._start_worker()
 
     @property
     def waiting(self) -> int:
-        """How many jobs are in the queue."""
-        return len(self._jobs)
+        """How many items are in the queue."""
+        turn = self._turn
+        return max(0, self._held - (turn.items if turn else 0))
 
     @property
     def is_busy(self) -> bool:
         """Whether a prediction is being made, or waits."""
-        return self._running is not None or bool(self._jobs)
+        return self._held > 0
 
     @property
     def is_lost(self) -> bool:
         """Whether so many predictions never came back that the model must be thought dead."""
         return self._stuck > MOST_STUCK
 
-    async def submit(self, work: Callable[[Job], Any], seconds: float) -> Any:
-        """The result of `work`, within `seconds`; 503 when the queue is full, 504 when the time is over."""
-        loop = asyncio.get_event_loop()
-        job = Job(work, time.monotonic() + seconds, loop)
+    def enter(
+        self, service: Service, request: Optional[Request], seconds: float, reader: Reader = None
+    ) -> Job:
+        """A job for a request (for the warm-up where there is none); whoever enters it must `leave` it.
+
+        Its future has the prediction within `seconds`. RequestError 503 when the queue is full, 413 when no queue
+        of this size could hold the request.
+        """
+        job = Job(service, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
-            # One more than may wait: the worker may not have taken the first one yet.
-            if len(self._jobs) + (self._running is not None) > self._size:
+            if job.items > self._size:
                 raise RequestError(
-                    "overloaded", "{} requests are waiting already".format(self._size), {"Retry-After": "1"}
+                    "payload_too_large",
+                    "{} inputs in one request, and {} may wait (HF_QUEUE_SIZE)".format(job.items, self._size),
                 )
+            # One more than may wait: the worker may not have taken the first one yet.
+            running = max(1, self._turn.items if self._turn else 0)
+            if self._held and self._held - running + job.items > self._size:
+                raise RequestError(
+                    "overloaded", "{} inputs are waiting already".format(self.waiting), {"Retry-After": "1"}
+                )
+            self._held += job.items
             self._jobs.append(job)
             self._changed.notify()
-        try:
-            return await asyncio.wait_for(asyncio.shield(job.future), seconds)
-        except asyncio.TimeoutError:
-            raise RequestError("deadline_exceeded", "no answer within {:g} seconds".format(seconds)) from None
-        finally:
-            self._leave(job)
+        return job
 
-    def _leave(self, job: Job) -> None:
-        """Whoever waited is gone: the job's place is free at once, wherever the job is."""
-        job.is_cancelled = True
-        if job.future.done():
-            return
-        job.future.cancel()
+    def leave(self, job: Job) -> None:
+        """Whoever waited has the result, or is gone: the job's place is free at once, wherever the job is."""
         with self._changed:
+            if job.is_cancelled:
+                return
+            job.is_cancelled = True
+            self._held -= job.items
             if job in self._jobs:
                 self._jobs.remove(job)
+            elif job.missing:
+                self._pieces = [one for one in self._pieces if one.job is not job]
+        if not job.future.done():
+            job.future.cancel()
 
     def replace_stuck_worker(self, patience: float) -> bool:
-        """Give the queue a new thread when the present one is `patience` seconds past its job's end."""
+        """Give the queue a new thread when the present one is `patience` seconds past its turn's end."""
         with self._changed:
-            job = self._running
-            if job is None or not job.is_cancelled or time.monotonic() < job.deadline + patience:
+            turn = self._turn
+            if turn is None or not turn.is_left or time.monotonic() < turn.ends + patience:
                 return False
             self._stuck += 1
-            self._running = None
+            self._turn = None
             if not self.is_lost:
                 self._start_worker()
             return True
@@ -119,45 +263,51 @@ class Scheduler:
     def _work(self, generation: int) -> None:
         while True:
             with self._changed:
-                while not self._jobs:
+                while not (self._jobs or self._pieces):
                     self._changed.wait()
                     if generation != self._generation:
                         return
-                job = self._jobs.popleft()
-                self._running = job
-            _run(job)
+                turn = self._turn = self._next()
+            turn.take()
             with self._changed:
                 if generation != self._generation:
                     # It came back after all, and another thread has its place.
                     self._stuck -= 1
                     return
-                self._running = None
+                self._turn = None
+                over = frozenset(outcome.job for outcome in turn.outcomes)
+                if over:
+                    self._pieces = [one for one in self._pieces if one.job not in over]
+                self._pieces.extend(one for one in turn.more if not one.job.is_cancelled)
+            _settle(turn.outcomes)
+
+    def _next(self) -> Turn:
+        """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
+        if self._jobs:
+            return Turn([self._jobs.popleft()], [])
+        chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.service.cost))
+        pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
+        self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
+        return Turn(_jobs(pieces), pieces)
 
 
-def _run(job: Job) -> None:
-    job.started = time.monotonic()
-    try:
-        job.check()
-        result = job.work(job)
-    except BaseException as problem:
-        _settle(job, None, problem)
-    else:
-        _settle(job, result, None)
+def _settle(outcomes: List[Outcome]) -> None:
+    """Give results to those who wait, all those of a pass at once."""
 
-
-def _settle(job: Job, result: Any, problem: Optional[BaseException]) -> None:
     def finish() -> None:
-        if job.future.done():
-            return
-        if problem is None:
-            job.future.set_result(result)
-        elif isinstance(problem, Cancelled):
-            job.future.set_exception(RequestError("deadline_exceeded", "no answer in time"))
-        elif isinstance(problem, Exception):
-            job.future.set_exception(problem)
-        else:
-            job.future.set_exception(RuntimeError("{!r} in a prediction".format(problem)))
+        for job, result, problem in outcomes:
+            if job.future.done():
+                continue
+            if problem is None:
+                job.future.set_result(result)
+            elif isinstance(problem, Cancelled):
+                job.future.set_exception(RequestError("deadline_exceeded", "no answer in time"))
+            elif isinstance(problem, Exception):
+                job.future.set_exception(problem)
+            else:
+                job.future.set_exception(RuntimeError("{!r} in a prediction".format(problem)))
 
-    # The loop may be closed: then the server is gone, and so is whoever waited.
-    with contextlib.suppress(RuntimeError):
-        job.loop.call_soon_threadsafe(finish)
+    if outcomes:
+        # The loop may be closed: then the server is gone, and so is whoever waited.
+        with contextlib.suppress(RuntimeError):
+            outcomes[0].job.loop.call_soon_threadsafe(finish)

@@ -28,7 +28,8 @@ class Settings(NamedTuple):
     max_payload: int = 25 * 1024 * 1024
     deadline: float = 60.0
     default_accept: str = "application/json"
-    queue_size: int = 128
+    queue_size: int = 1024
+    dtype: str = "float32"
     hub_endpoint: str = "https://huggingface.co"
     hub_offline: bool = False
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - replaced in `read` by what the environment says
@@ -87,6 +88,15 @@ def _route(value: str) -> str:
     return value
 
 
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError("must be {}".format(", ".join(allowed)))
+        return value.lower()
+
+    return parse
+
+
 def _address(value: str) -> str:
     if not value.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
@@ -128,7 +138,13 @@ VARIABLES = (
         "HF_QUEUE_SIZE",
         "queue_size",
         _whole(1, 100000),
-        "requests that may wait for the model; more are answered with 503",
+        "inputs that may wait for the model, each input of a list counted; more are answered with 503",
+    ),
+    Variable(
+        "HF_DTYPE",
+        "dtype",
+        _choice("float32", "bfloat16", "float16", "auto"),
+        "the precision of weights and passes; auto is bfloat16 where the processor or the GPU computes in it",
     ),
     Variable(
         "HF_HOME", "hub_cache", _text, "where downloads are kept; a folder under /tmp when not writable"

@@ -43,6 +43,7 @@ def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) 
         "model": settings.model_id or str(folder),
         "framework": {"pt": "PyTorch", "tf": "TensorFlow"}["tf" if runtime.prefix else "pt"],
         "transformers": transformers.__version__,
+        "dtype": runtime.dtype,
         "device": "cpu" if runtime.pipeline_device() < 0 else "gpu",
     }
     if task.name not in OWN:
@@ -149,10 +150,18 @@ def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
     import transformers
 
     arguments = dict(_trust(settings), device=runtime.pipeline_device())
-    # Without torch the default of these, "auto", is a NameError in several releases from 4.51 on.
     known = inspect.signature(transformers.pipeline).parameters
-    if runtime.prefix:
-        arguments.update((name, None) for name in ("dtype", "torch_dtype") if name in known)
+    for name in ("dtype", "torch_dtype"):
+        if name in known:
+            # Without torch the default, "auto", is a NameError in several releases from 4.51 on; with it, it is the
+            # precision of the file.
+            return dict(arguments, **{name: getattr(runtime, "type", None)})
+    if runtime.dtype != "float32":
+        raise StartError(
+            "HF_DTYPE={}: transformers {} serves this task in float32".format(
+                runtime.dtype, transformers.__version__
+            )
+        )
     return arguments
 
 

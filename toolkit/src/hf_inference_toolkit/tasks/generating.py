@@ -1,11 +1,13 @@
 """The tasks that write text: text-generation, text2text-generation, summarization, translation."""
 
 import inspect
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional
 
+from hf_inference_toolkit.batching import AllAtOnce, Piece
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.framework import Row, Runtime
-from hf_inference_toolkit.payload import kind_of
+from hf_inference_toolkit.payload import Request, kind_of
+from hf_inference_toolkit.service import Check, Token
 from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, TOKEN_IDS
 from hf_inference_toolkit.tasks.names import Task
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
@@ -15,6 +17,28 @@ from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
 NEW_TOKENS = 256
 # What configurations of releases before 5 say when nobody has said anything.
 UNSAID_LENGTH = 20
+# Tokens, prompts and candidates counted, that are kept in memory while texts are written together.
+MOST_KEPT = 65536
+# Options that look at the prompt, and would take padding for a part of it; with the values that do nothing.
+LOOKS_BACK = {
+    "repetition_penalty": (None, 1, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "penalty_alpha": (None, 0, 0.0),
+}
+LOOKS_AT_SOURCE = {
+    "encoder_repetition_penalty": (None, 1, 1.0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+}
+# They count positions by the attention mask, and have no argument that says so.
+COUNT_BY_MASK = ("bloom", "opt")
+
+
+class Prompt(NamedTuple):
+    """A row and what `generate` is called with for it."""
+
+    row: Row
+    arguments: Dict[str, Any]
 
 
 class Generation(TextTask):
@@ -29,6 +53,9 @@ class Generation(TextTask):
         super().__init__(task, runtime, tokenizer, facts)
         self._names = task
         self._knows = known_options(runtime.model)
+        self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
+        self.cost = AllAtOnce(MOST_KEPT)
+        self.streams = runtime.streams()
         supported = [one for one in GENERATION if one.name in self._knows or one.name == "max_new_tokens"]
         self.parameters = (*supported, *OWN, TRUNCATION, *self.extra_parameters())
         specific = getattr(self.config, "task_specific_params", None) or {}
@@ -44,6 +71,20 @@ class Generation(TextTask):
         """Parameters that only this task has."""
         return ()
 
+    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
+        """See Service; one text at a time can be read along."""
+        request = super().read(body, content_type, accept)
+        if request.is_stream:
+            options = self.read_options(request.parameters)
+            several = [name for name in ("num_beams", "num_return_sequences") if options.get(name, 1) > 1]
+            if request.is_vertex or self.items(request.inputs)[1]:
+                several.append("a list of inputs")
+            if several:
+                raise RequestError(
+                    "unprocessable", '"stream" is for one text, not with {}'.format(" and ".join(several))
+                )
+        return request
+
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters; token ids must be ids of this model."""
         options = super().read_options(given)
@@ -57,11 +98,77 @@ class Generation(TextTask):
                     )
         return options
 
-    def run(self, rows: List[Row], options: Dict[str, Any]) -> Iterator[Any]:
-        """The sequences of each row by itself."""
-        for one in rows:
+    def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
+        """A prompt; those of equal arguments are written together."""
+        length = len(row["input_ids"])
+        arguments = self.arguments(options, length)
+        key = [(name, repr(value)) for name, value in sorted(arguments.items()) if name != "tokenizer"]
+        if not self.may_pad(arguments):
+            key.append(("length", str(length)))
+        new = arguments.get("max_new_tokens", arguments.get("max_length", NEW_TOKENS))
+        width = arguments.get("num_beams", 1) * arguments.get("num_return_sequences", 1)
+        return Piece(Prompt(row, arguments), (length + new) * width, tuple(key))
+
+    def may_pad(self, arguments: Dict[str, Any]) -> bool:
+        """Whether prompts of different lengths can be written together and each gets what it gets alone."""
+        if self.config.is_encoder_decoder:
+            return all(self._value(arguments, name) in idle for name, idle in LOOKS_AT_SOURCE.items())
+        return (
+            self._counts_by_mask
+            and "max_new_tokens" in arguments
+            and all(
+                self._value(arguments, name) in idle
+                for name, idle in dict(LOOKS_BACK, **LOOKS_AT_SOURCE).items()
+            )
+        )
+
+    def _value(self, arguments: Dict[str, Any], name: str) -> Any:
+        """What `generate` takes for an option: the argument's value, or the model's own."""
+        if name in arguments:
+            return arguments[name]
+        configs = (getattr(self.runtime.model, "generation_config", None), self.config)
+        return next((getattr(config, name) for config in configs if hasattr(config, name)), None)
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """See Service: the sequences of each prompt, as they would be had it been alone."""
+        self.runtime.during(check)
+        self.runtime.check()
+        rows = [piece.row.row for piece in pieces]
+        arguments = pieces[0].row.arguments
+        ends = self._ends(arguments)
+        written = self._written(pieces, ends) if any(piece.reader for piece in pieces) else None
+        sequences = self.runtime.generate(rows, self.pad, arguments, written)
+        many = len(sequences) // len(rows)
+        longest = max(len(one["input_ids"]) for one in rows)
+        outputs = []
+        for place, one in enumerate(rows):
+            length = len(one["input_ids"])
+            padding, begun = (0, 1) if self.config.is_encoder_decoder else (longest - length, length)
+            own = sequences[place * many : (place + 1) * many]
+            outputs.append([until_end(sequence[padding:], begun, ends) for sequence in own])
+        return outputs
+
+    def _written(self, pieces: List[Piece], ends: FrozenSet[int]) -> Any:
+        """What is called after each step of `generate`: readers get their tokens, and time is looked at."""
+        open_texts = {
+            place: Growing(self.tokenizer, piece.reader)
+            for place, piece in enumerate(pieces)
+            if piece.reader is not None
+        }
+
+        def written(numbers: List[int]) -> None:
             self.runtime.check()
-            yield self.runtime.generate([one], self.pad, self.arguments(options, len(one["input_ids"])))
+            for place, number in enumerate(numbers):
+                if place in open_texts:
+                    open_texts[place].add(number)
+                    if number in ends:
+                        del open_texts[place]
+
+        return written
+
+    def _ends(self, arguments: Dict[str, Any]) -> FrozenSet[int]:
+        """The tokens after which nothing more is written."""
+        return frozenset(flattened(self._value(arguments, "eos_token_id") or []))
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
         """What `generate` is called with for a prompt of `length` tokens."""
@@ -156,6 +263,10 @@ class TextGeneration(Generation):
     def extra_parameters(self) -> Any:
         """Whether the prompt is part of the answer."""
         return (FULL_TEXT,)
+
+    def count(self, request: Request) -> int:
+        """One conversation is one item."""
+        return len(self.items(request.inputs)[0])
 
     def items(self, inputs: Any) -> Any:
         """One conversation is a list, too, and yet one item."""
@@ -259,6 +370,46 @@ def known_options(model: Any) -> Any:
     if config is not None:
         return frozenset(vars(config)) | frozenset(("max_new_tokens",))
     return frozenset(inspect.signature(model.generate).parameters)
+
+
+class Growing:
+    """A text that grows token by token; its reader gets what each adds."""
+
+    def __init__(self, tokenizer: Any, reader: Any) -> None:
+        self._tokenizer = tokenizer
+        self._reader = reader
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._numbers: List[int] = []
+        # Tokens before `_said` have been told; those from `_from` on are decoded with what follows, for their spaces.
+        self._from = self._said = 0
+
+    def add(self, number: int) -> None:
+        """One more token. Its text waits for the next one while it ends within a character."""
+        self._numbers.append(number)
+        before = self._text(self._numbers[self._from : self._said])
+        now = self._text(self._numbers[self._from :])
+        new = ""
+        if not now.endswith("\ufffd") and len(now) > len(before):
+            new = now[len(before) :]
+            self._from, self._said = self._said, len(self._numbers)
+        self._reader(Token(number, new, number in self._special))
+
+    def _text(self, numbers: List[int]) -> str:
+        return str(self._tokenizer.decode(numbers, skip_special_tokens=True))
+
+
+def counts_by_mask(model: Any) -> bool:
+    """Whether a decoder's positions begin after the padding in front of a prompt."""
+    takes = inspect.signature(model.forward).parameters
+    return "position_ids" in takes or model.config.model_type in COUNT_BY_MASK
+
+
+def until_end(numbers: List[int], begun: int, ends: FrozenSet[int]) -> List[int]:
+    """A sequence up to and with the first of `ends` after its first `begun` tokens; the rest is padding."""
+    for place in range(begun, len(numbers)):
+        if numbers[place] in ends:
+            return numbers[: place + 1]
+    return numbers
 
 
 def flattened(value: Any) -> List[int]:

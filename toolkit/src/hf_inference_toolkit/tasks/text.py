@@ -1,17 +1,16 @@
 """What all tasks on text share: items in a list or alone, tokens, truncation, and passes over rows of like length."""
 
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.batching import Piece
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.framework import KEYS, Row, Runtime
 from hf_inference_toolkit.payload import Request, kind_of
-from hf_inference_toolkit.service import Check, Prediction, Service
+from hf_inference_toolkit.service import Check, Prediction, Reader, Service, Steps, alone
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.names import Task
 from hf_inference_toolkit.tasks.parameters import Parameter
 
-# Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
-TOKENS_A_PASS = 4096
 # A tokenizer that knows no limit says a very large number.
 NO_LIMIT = 1000000
 # These begin to count positions after the padding token's.
@@ -86,8 +85,11 @@ class TextTask(Service):
         items = inputs if is_list else [inputs]
         if not items:
             raise RequestError("unsupported_value", '"inputs" is an empty list')
-        for item in items:
-            self.check_item(item)
+        for place, item in enumerate(items):
+            try:
+                self.check_item(item)
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
         return items, is_list
 
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
@@ -99,30 +101,48 @@ class TextTask(Service):
 
     def predict(self, request: Request, check: Check) -> Prediction:
         """See Service."""
-        self.runtime.during(check)
+        return alone(self, request, check)
+
+    def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
+        """See Service: the rows of all items are the pieces."""
         items, is_list = self.items(request.inputs)
         options = self.read_options(request.parameters)
-        encoded = [self.encode(item, options) for item in items]
-        outputs = self.run([row for one in encoded for row in one.rows], options)
-        results = []
-        for item, one in zip(items, encoded):
-            results.append(self.decode(item, one, [next(outputs) for _ in one.rows], options))
+        encoded = self.encode_all(items, is_list, options)
+        rows = [row for one in encoded for row in one.rows]
+        outputs = iter((yield [self.piece(row, options)._replace(reader=reader) for row in rows]))
+        results = [
+            self.decode(item, one, [next(outputs) for _ in one.rows], options)
+            for item, one in zip(items, encoded)
+        ]
         return Prediction(
             self.shape(results, is_list, options),
             any(one.is_truncated for one in encoded),
             len(items),
-            sum(len(row["input_ids"]) for one in encoded for row in one.rows),
+            sum(len(row["input_ids"]) for row in rows),
         )
 
-    def run(self, rows: List[Row], options: Dict[str, Any]) -> Iterator[Any]:
-        """The outputs of rows in their order; rows of like length go through the model together."""
-        outputs: List[Any] = [None] * len(rows)
-        for group in by_length(rows):
-            arrays = self.runtime.forward([rows[index] for index in group], self.pad)
-            for place, index in enumerate(group):
-                length = len(rows[index]["input_ids"])
-                outputs[index] = {name: _row(name, array[place], length) for name, array in arrays.items()}
-        return iter(outputs)
+    def encode_all(self, items: List[Any], is_list: bool, options: Dict[str, Any]) -> List[Encoded]:
+        """Every item's rows; an error says which item of a list it is about."""
+        encoded = []
+        for place, item in enumerate(items):
+            try:
+                encoded.append(self.encode(item, options))
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
+        return encoded
+
+    def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
+        """A row as a pass takes it: whatever the parameters, the model does the same with it."""
+        return Piece(row, len(row["input_ids"]))
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """See Service: each row's outputs without padding."""
+        self.runtime.during(check)
+        arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
+        return [
+            {name: _row(name, array[place], piece.length) for name, array in arrays.items()}
+            for place, piece in enumerate(pieces)
+        ]
 
     def tokens(self, text: str, pair: Any, options: Dict[str, Any], **how: Any) -> Tuple[Any, bool]:
         """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut."""
@@ -181,17 +201,11 @@ def row(encoding: Any) -> Row:
     return {key: list(encoding[key]) for key in KEYS if key in encoding}
 
 
-def by_length(rows: Sequence[Row]) -> Iterable[List[int]]:
-    """Indices of rows in groups of like length, each within the budget of tokens."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
-    group: List[int] = []
-    for index in order:
-        if group and (len(group) + 1) * len(rows[index]["input_ids"]) > TOKENS_A_PASS:
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
+    """An error about one item, with its place where the request has several."""
+    if not is_list:
+        return error
+    return RequestError(error.kind, "inputs[{}]: {}".format(place, error.message), error.headers)
 
 
 def _row(name: str, output: Any, length: int) -> Any:

@@ -1,0 +1,50 @@
+"""How many cores this process may use: what the scheduler lets it run on, and what its control group is given."""
+
+import math
+import os
+from pathlib import Path
+from typing import List, MutableMapping, Optional
+
+# Libraries that start a thread for every core of the host unless told otherwise.
+VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def available(root: Path = Path("/")) -> int:
+    """Cores, at least one; a part of a core counts as one."""
+    granted = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota]
+    return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, granted)]))
+
+
+def _quota_v2(root: Path) -> Optional[float]:
+    """`cpu.max` of control groups v2: `max 100000`, or microseconds of so many."""
+    words = _read(root / "sys/fs/cgroup/cpu.max")
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0] != "max" else None
+
+
+def _quota_v1(root: Path) -> Optional[float]:
+    """The same by v1, where -1 is no limit."""
+    quota = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+    period = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    return int(quota[0]) / int(period[0]) if quota and period and int(quota[0]) > 0 else None
+
+
+def _read(path: Path) -> List[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def limit_threads(environ: MutableMapping[str, str]) -> None:
+    """Have the libraries that are not imported yet start as many threads as there are cores; a user's choice stays."""
+    for name in VARIABLES:
+        environ.setdefault(name, str(available()))
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor itself multiplies bfloat16."""
+    try:
+        words = cpuinfo.read_text().split()
+    except OSError:
+        return False
+    return any(flag in words for flag in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -1,0 +1,219 @@
+"""Requests that share passes through the model are answered as if each had been alone."""
+
+import asyncio
+import itertools
+
+import pytest
+import tiny
+from services import Rows
+from test_tasks import PIPELINES, assert_close
+
+from hf_inference_toolkit import batching
+from hf_inference_toolkit.batching import AllAtOnce, Cost, Piece
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.scheduler import Scheduler
+from hf_inference_toolkit.service import alone
+from hf_inference_toolkit.settings import Settings
+
+
+def together(service, requests, size=1000):
+    """What each of the requests gets when all are there at once: a prediction or an exception."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(size)
+
+    async def ask():
+        jobs = [scheduler.enter(service, request, 60) for request in requests]
+        return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
+
+    try:
+        return loop.run_until_complete(ask())
+    finally:
+        loop.close()
+
+
+def watched(service):
+    """How many pieces each pass of a service has from here on."""
+    sizes, run = [], service.run
+
+    def counted(pieces, check):
+        sizes.append(len(pieces))
+        return run(pieces, check)
+
+    service.run = counted
+    return sizes
+
+
+def asked(task):
+    """Requests of a task: one by one and in lists, with parameters and without, of several lengths."""
+    requests = PIPELINES["text-classification" if task == "sentiment-analysis" else task]
+    requests = [Request(one["inputs"], one.get("parameters", {}), []) for one in requests]
+    for one in list(requests):
+        if isinstance(one.inputs, str):
+            longer = one.inputs + " I live in paris and work at hugging face"
+            requests += [one._replace(inputs=longer), one._replace(inputs=[longer, one.inputs, longer])]
+    return requests
+
+
+OWN = [task for task in tiny.MAKERS if task != "table-question-answering"]
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_values_and_order_are_those_of_one_by_one(model_folder, task):
+    """Every request of a task, several times, at once; a wrong one among them fails by itself."""
+    service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
+    requests = asked(task)
+    expected = [alone(service, request, lambda: None) for request in requests]
+    sizes = watched(service)
+    wrong = requests[0]._replace(parameters=dict(requests[0].parameters, no_such_parameter=1))
+    answers = together(service, [*requests, wrong, *requests, *requests])
+    assert isinstance(answers.pop(len(requests)), RequestError)
+    for answer, alone_answer in zip(answers, itertools.cycle(expected)):
+        assert_close(answer.value, alone_answer.value)
+        assert (answer.items, answer.tokens_in) == (alone_answer.items, alone_answer.tokens_in)
+    assert max(sizes) > 1, "nothing was run together"
+
+
+def test_prompts_of_different_lengths_are_written_together(model_folder):
+    """Where padding changes nothing; where an option looks at the prompt, each length is by itself."""
+    service = load_model(Settings(model_dir=str(model_folder("text-generation")), task="text-generation"))
+    texts = ["I like you", "my name is sylvain and I live in paris", "paris"]
+    greedy = {"max_new_tokens": 12, "do_sample": False}
+    expected = [alone(service, Request(text, greedy, []), lambda: None).value for text in texts]
+    sizes = watched(service)
+    assert [one.value for one in together(service, [Request(text, greedy, []) for text in texts])] == expected
+    if service.runtime.generates_padded and "max_new_tokens" in service._knows:
+        assert max(sizes) > 1
+    del sizes[:]
+    careful = dict(greedy, repetition_penalty=3.0)
+    together(service, [Request(text, careful, []) for text in texts])
+    assert sizes == [1, 1, 1]
+
+
+@pytest.mark.parametrize("inputs", ["I like you" * 900, "", "  "])
+def test_item_that_cannot_be_taken_fails_alone(model_folder, inputs):
+    """Too long, or with no tokens where the tokenizer gives none: its own error, and the others' answers."""
+    service = load_model(Settings(model_dir=str(model_folder("text-classification"))))
+    good = Request("I like you", {}, [])
+    options = {"truncation": False}
+    answers = together(service, [good, Request(inputs, options, []), good])
+    for answer in (answers[0], answers[2]):
+        assert_close(answer.value, alone(service, good, lambda: None).value)
+    if len(inputs) > 900:
+        assert answers[1].kind == "unprocessable"
+        assert "the model takes" in str(answers[1])
+
+
+def test_error_says_which_item_of_a_list():
+    """A list is answered whole or not at all; the message names the item."""
+    answers = together(Rows(), [Request(["good", "long", "bad"], {}, []), Request("good", {}, [])])
+    assert str(answers[0]) == "inputs[2]: bad is refused"
+    assert answers[1].value == ["good"]
+
+
+def test_pass_that_fails_is_taken_apart():
+    """One row breaks the pass: who sent it gets the error, and all others their answers."""
+    service = Rows()
+    sizes = watched(service)
+    answers = together(service, [Request(text, {}, []) for text in ("one", "poison", "two", "three")])
+    assert isinstance(answers[1], RuntimeError)
+    assert [one.value for place, one in enumerate(answers) if place != 1] == [["one"], ["two"], ["three"]]
+    assert max(sizes) > 1
+
+
+def test_list_counts_by_its_items():
+    """A list takes as many places as it has items; one that no queue could hold is told so."""
+    service = Rows()
+    service.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(4)
+    try:
+        with pytest.raises(RequestError, match="5 inputs in one request, and 4 may wait") as refused:
+            scheduler.enter(service, Request(["a"] * 5, {}, []), 60)
+        assert refused.value.status == 413
+        first = scheduler.enter(service, Request(["a"] * 4, {}, []), 60)
+        second = scheduler.enter(service, Request("b", {}, []), 60)
+        with pytest.raises(RequestError) as full:
+            scheduler.enter(service, Request(["c"] * 4, {}, []), 60)
+        assert full.value.status == 503
+        scheduler.leave(first)
+        third = scheduler.enter(service, Request(["c"] * 3, {}, []), 60)
+        service.gate.set()
+        answers = loop.run_until_complete(asyncio.gather(second.future, third.future))
+        assert [one.value for one in answers] == [["b"], ["c"] * 3]
+    finally:
+        service.gate.set()
+        loop.close()
+
+
+def test_who_leaves_takes_the_pieces_along():
+    """A job that is left while its pieces wait is never run."""
+    service = Rows()
+    service.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(10)
+    try:
+        stays = scheduler.enter(service, Request("stays", {}, []), 60)
+        while not service.seen:
+            pass
+        left = scheduler.enter(service, Request(["left", "left"], {}, []), 60)
+        scheduler.leave(left)
+        assert scheduler.waiting == 0
+        service.gate.set()
+        assert loop.run_until_complete(stays.future).value == ["stays"]
+        assert service.seen == ["stays"]
+    finally:
+        service.gate.set()
+        loop.close()
+
+
+def cheapest(lengths, overhead, budget):
+    """The least price of all ways to cut, found by trying them."""
+    prices = []
+    for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
+        groups, group = [], [lengths[0]]
+        for cut, length in zip(cuts, lengths[1:]):
+            if cut:
+                groups.append(group)
+                group = []
+            group.append(length)
+        groups.append(group)
+        if all(len(one) == 1 or len(one) * one[-1] <= budget for one in groups):
+            prices.append(sum(overhead + len(one) * one[-1] for one in groups))
+    return min(prices)
+
+
+@pytest.mark.parametrize("overhead", [0, 7, 30, 500])
+@pytest.mark.parametrize("budget", [10, 64, 1000])
+@pytest.mark.parametrize("lengths", [[5], [1, 1, 1, 9], [4, 9, 11, 30, 31, 90, 91, 96], [64] * 7])
+def test_partition_is_the_cheapest(lengths, overhead, budget):
+    """No other way to cut costs less."""
+    groups = batching.partition(lengths, overhead, budget)
+    assert [place for group in groups for place in group] == list(range(len(lengths)))
+    price = sum(overhead + len(group) * lengths[group[-1]] for group in groups)
+    assert price == cheapest(lengths, overhead, budget)
+
+
+def test_oldest_piece_is_always_chosen():
+    """However odd its length and its key are."""
+    waiting = [Piece("old", 900, "x")] + [Piece(str(n), 4, "y") for n in range(50)]
+    assert batching.choose(waiting, Cost()) == [0]
+    assert len(batching.choose(waiting[1:], Cost())) == 50
+    assert batching.choose([Piece(0, 5), Piece(0, 9), Piece(0, 500), Piece(0, 6)], Cost()) == [0, 3, 1]
+    assert len(batching.choose([Piece(0, 5), Piece(0, 900)], AllAtOnce(10000))) == 2
+
+
+def test_overhead_is_learned():
+    """From passes of different sizes; passes of one size teach nothing."""
+    cost = Cost()
+    for _ in range(20):
+        cost.saw(100, 0.5)
+    assert cost.overhead == Cost().overhead
+    for tokens in (10, 500, 100, 1000) * 50:
+        cost.saw(tokens, 0.002 * (tokens + 100))
+    assert cost.overhead == pytest.approx(100, rel=0.3)
+    assert cost.budget == pytest.approx(3200, rel=0.3)
