@@ -147,12 +147,17 @@ def _rounds(
     failures: Failures,
 ) -> None:
     """One bake of all the cells; where one fails, another of those that it took along."""
+    repeated = False
     while todo:
         bake = plan.bake(todo, project.matrix, machine)
         try:
             done = building.build(bake, todo, used, project.root, state, sys.stderr)
         except BuildFailed as problem:
             receipt.time(problem.solve)
+            if problem.solve.is_passing and not repeated:
+                say("the engine lost sight of a layer while it stored an image; once more")
+                repeated = True
+                continue
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
             left = [cell for cell in todo if cell.id not in failures]
             todo = [cell for cell in left if not is_up_to_date(cell, machine.inputs[cell.id], used)]
