@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from docker.errors import ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
 from hfdlc import build as building
 from hfdlc import engine as engines
@@ -64,8 +64,11 @@ def push(
 
 
 def _forget(names: Iterable[str], used: Engine) -> None:
-    """Take the registry's names off the images: the cache keeps their layers."""
-    with closing(engines.client(used)) as client:
+    """Take the registry's names off the images: the cache keeps their layers.
+
+    An engine that is gone keeps the names, and what is told is why it went.
+    """
+    with suppress(DockerException, HfdlcError, OSError), closing(engines.client(used)) as client:
         for name in names:
             with suppress(ImageNotFound):
                 client.images.remove(name, noprune=True)

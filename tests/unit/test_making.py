@@ -38,7 +38,7 @@ def test_a_layer_that_the_engine_lost_is_asked_for_once_more(
             raise left.pop(0)
         return SimpleNamespace(solve=Solve([]), log="log")
 
-    monkeypatch.setattr(making.building, "build", build)
+    monkeypatch.setattr("hfdlc.build.build", build)
     monkeypatch.setattr(plan, "bake", lambda *_: {})
     anything: Any = SimpleNamespace(matrix=None, root=None, inputs={"one": None})
     cell: Any = SimpleNamespace(id="one")
