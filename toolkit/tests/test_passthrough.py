@@ -1,6 +1,7 @@
 """Tasks that are the installed transformers' own: images, sounds, and what is said when they cannot be."""
 
 import base64
+import importlib
 import io
 import wave
 from pathlib import Path
@@ -10,6 +11,8 @@ import serving
 import tiny
 
 from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.settings import Settings
 
 pytest.importorskip("transformers", minversion="4.30")
 if tiny.FRAMEWORK != "pt":
@@ -99,3 +102,11 @@ def test_sounds_come_as_wav(listener):
         assert reply.status == 200, reply.body
         assert {label["label"] for label in reply.json} == {"yes", "no"}
         assert server.post(b"RIFF....", {"Content-Type": "audio/wav"}).status == 400
+
+
+def test_images_are_looked_at_in_the_precision_asked_for(looker):
+    """Where `pipeline` takes a precision; the answer is one of float32 nearly."""
+    service = load_model(Settings(model_dir=str(looker), task="image-classification", dtype="bfloat16"))
+    assert str(service._pipeline.model.dtype) == "torch.bfloat16"
+    picture = importlib.import_module("PIL.Image").new("RGB", (32, 32))
+    assert len(service.predict(Request(picture, {}, []), lambda: None).value) == 2

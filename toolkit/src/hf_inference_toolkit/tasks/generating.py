@@ -1,7 +1,7 @@
 """The tasks that write text: text-generation, text2text-generation, summarization, translation."""
 
 import inspect
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit.batching import AllAtOnce, Piece
 from hf_inference_toolkit.errors import RequestError
@@ -151,7 +151,7 @@ class Generation(TextTask):
     def _written(self, pieces: List[Piece], ends: FrozenSet[int]) -> Any:
         """What is called after each step of `generate`: readers get their tokens, and time is looked at."""
         open_texts = {
-            place: Growing(self.tokenizer, piece.reader)
+            place: Growing(self.tokenizer, piece.reader, self._context(piece))
             for place, piece in enumerate(pieces)
             if piece.reader is not None
         }
@@ -165,6 +165,10 @@ class Generation(TextTask):
                         del open_texts[place]
 
         return written
+
+    def _context(self, piece: Piece) -> List[int]:
+        """The tokens that stand before the first one that is written; a few decide about its spaces."""
+        return [] if self.config.is_encoder_decoder else list(piece.row.row["input_ids"][-8:])
 
     def _ends(self, arguments: Dict[str, Any]) -> FrozenSet[int]:
         """The tokens after which nothing more is written."""
@@ -373,15 +377,15 @@ def known_options(model: Any) -> Any:
 
 
 class Growing:
-    """A text that grows token by token; its reader gets what each adds."""
+    """A text that grows token by token behind the tokens `before`; its reader gets what each adds."""
 
-    def __init__(self, tokenizer: Any, reader: Any) -> None:
+    def __init__(self, tokenizer: Any, reader: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._reader = reader
         self._special = frozenset(tokenizer.all_special_ids)
-        self._numbers: List[int] = []
+        self._numbers = list(before)
         # Tokens before `_said` have been told; those from `_from` on are decoded with what follows, for their spaces.
-        self._from = self._said = 0
+        self._from, self._said = 0, len(self._numbers)
 
     def add(self, number: int) -> None:
         """One more token. Its text waits for the next one while it ends within a character."""
