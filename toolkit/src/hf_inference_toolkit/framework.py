@@ -6,7 +6,7 @@ import inspect
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from hf_inference_toolkit import cores
+from hf_inference_toolkit import cores, kernels
 from hf_inference_toolkit.errors import StartError
 
 Row = Dict[str, List[int]]
@@ -37,6 +37,8 @@ class Runtime:
         self.model: Any = None
         # What HF_DTYPE asks for; `auto` is settled when the framework is there.
         self.dtype = dtype
+        # What large matrix products are made by.
+        self.kernels = "default"
         if importlib.util.find_spec("safetensors") is None:
             self.weights = tuple(name for name in self.weights if not name.endswith(".safetensors"))
         self._here = threading.local()
@@ -44,6 +46,9 @@ class Runtime:
     def place(self, model: Any) -> None:
         """Take a model as transformers loaded it, and make it ready to predict."""
         self.model = model
+
+    def quicken(self, model: Any) -> None:
+        """Have a model computed by what is fastest here, if the framework does not take that by itself."""
 
     def pipeline_device(self) -> int:
         """The device as `transformers.pipeline` numbers it: -1 is the processor."""
@@ -138,6 +143,12 @@ class Torch(Runtime):
             if isinstance(part, torch.nn.ModuleList):
                 for layer in part:
                     layer.register_forward_pre_hook(lambda *_: self.check())
+        self.quicken(self.model)
+
+    def quicken(self, model: Any) -> None:
+        """See Runtime."""
+        if self.device.type == "cpu" and kernels.quicken(model):
+            self.kernels = "oneDNN"
 
     def pipeline_device(self) -> int:
         """See Runtime."""
