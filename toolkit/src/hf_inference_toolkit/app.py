@@ -4,9 +4,9 @@
 """
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Tuple
 
 from starlette.requests import Request
@@ -217,4 +217,4 @@ def _request_id(scope: Scope) -> str:
         given = str(headers.get(name, ""))
         if _GOOD_ID.match(given):
             return given
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

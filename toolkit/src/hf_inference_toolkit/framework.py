@@ -6,6 +6,8 @@ import inspect
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+import numpy
+
 from hf_inference_toolkit import cores, kernels
 from hf_inference_toolkit.errors import StartError
 
@@ -86,14 +88,18 @@ class Runtime:
             check()
 
 
-def padded(rows: Sequence[Row], pad: int, at_start: bool = False) -> Dict[str, List[List[int]]]:
-    """Rows of different lengths as rectangles, one for each key."""
+def padded(rows: Sequence[Row], pad: int, at_start: bool = False) -> Dict[str, Any]:
+    """Rows of different lengths as rectangles of int64, one for each key."""
     longest = max(len(row["input_ids"]) for row in rows)
     out = {}
     for key in rows[0]:
-        fill = pad if key == "input_ids" else 0
-        filled = [[fill] * (longest - len(row[key])) for row in rows]
-        out[key] = [gap + row[key] if at_start else row[key] + gap for gap, row in zip(filled, rows)]
+        out[key] = array = numpy.full((len(rows), longest), pad if key == "input_ids" else 0, numpy.int64)
+        for place, row in enumerate(rows):
+            numbers = row[key]
+            if at_start:
+                array[place, longest - len(numbers) :] = numbers
+            else:
+                array[place, : len(numbers)] = numbers
     return out
 
 
@@ -160,10 +166,15 @@ class Torch(Runtime):
         """See Runtime."""
         import torch
 
-        tensors = {key: torch.tensor(value, device=self.device) for key, value in padded(rows, pad).items()}
+        tensors = self._tensors(padded(rows, pad))
         with torch.no_grad():
             outputs = self.model(**tensors)
         return {name: outputs[name].float().cpu().numpy() for name in OUTPUTS if name in outputs}
+
+    def _tensors(self, arrays: Dict[str, Any]) -> Dict[str, Any]:
+        import torch
+
+        return {key: torch.from_numpy(array).to(self.device) for key, array in arrays.items()}
 
     def streams(self) -> bool:
         """See Runtime; transformers before 4.28 does not."""
@@ -178,9 +189,7 @@ class Torch(Runtime):
         if written is not None:
             options = dict(options, streamer=Streamer(written))
         at_start = not self.model.config.is_encoder_decoder
-        tensors = {
-            key: torch.tensor(value, device=self.device) for key, value in padded(rows, pad, at_start).items()
-        }
+        tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)
@@ -233,7 +242,9 @@ class TensorFlow(Runtime):
         """See Runtime."""
         import tensorflow
 
-        tensors = {key: tensorflow.constant(value) for key, value in padded(rows, pad).items()}
+        tensors = {
+            key: tensorflow.constant(value, tensorflow.int32) for key, value in padded(rows, pad).items()
+        }
         self.check()
         outputs = self.model(tensors, training=False)
         return {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
@@ -245,7 +256,8 @@ class TensorFlow(Runtime):
         import tensorflow
 
         at_start = not self.model.config.is_encoder_decoder
-        tensors = {key: tensorflow.constant(value) for key, value in padded(rows, pad, at_start).items()}
+        arrays = padded(rows, pad, at_start)
+        tensors = {key: tensorflow.constant(value, tensorflow.int32) for key, value in arrays.items()}
         tensors.pop("token_type_ids", None)
         self.check()
         sequences = self.model.generate(**tensors, **options)

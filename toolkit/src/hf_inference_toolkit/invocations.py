@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from hf_inference_toolkit import media
+from hf_inference_toolkit import media, payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.failures import as_request_error
 from hf_inference_toolkit.health import Health
@@ -49,7 +49,8 @@ class Invocations:
             return await self._stream(service, prompt, request, ends)
         prediction = await self._predict(service, prompt, request, ends)
         value = {"predictions": prediction.value} if prompt.is_vertex else prediction.value
-        content, written = await self._off_loop(SMALL + 1, lambda: service.write(value, accept))
+        size = 0 if payload.is_small(value) else SMALL + 1
+        content, written = await self._off_loop(size, lambda: service.write(value, accept))
         headers = dict(self._headers(prediction, prompt, request), **{"Content-Type": written})
         return Response(content, 200, headers)
 

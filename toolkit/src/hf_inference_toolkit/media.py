@@ -1,6 +1,7 @@
 """Content types: which are read, which are written, and the choice that Accept asks for."""
 
 import csv
+import functools
 import io
 import json
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -49,6 +50,7 @@ def as_sent(header: str) -> MediaType:
     return MediaType(name.strip().lower(), parameters)
 
 
+@functools.lru_cache(maxsize=64)
 def content_type(header: Optional[str]) -> MediaType:
     """The type of a request's body, JSON when none is named; 415 for what cannot be read."""
     if not header or not header.strip():
@@ -66,6 +68,7 @@ def content_type(header: Optional[str]) -> MediaType:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def accepted(header: Optional[str], default: str) -> str:
     """The best type that Accept allows, by its q-values and then by our order; 406 when there is none."""
     if not header or not header.strip():

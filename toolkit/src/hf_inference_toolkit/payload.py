@@ -203,6 +203,23 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a " + type(value).__name__)
 
 
+def is_small(value: Any, most: int = 200) -> bool:
+    """Whether an answer has so few parts, and so short ones, that writing it takes no time; arrays never are."""
+    parts = [value]
+    for part in parts:
+        if isinstance(part, dict):
+            parts.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            parts.extend(part[: most + 1])
+        elif isinstance(part, (str, bytes)) and len(part) > 50 * most:
+            return False
+        elif not isinstance(part, (str, bytes, float, int, type(None))):
+            return False
+        if len(parts) > most:
+            return False
+    return True
+
+
 def write_json(value: Any) -> bytes:
     """Compact UTF-8 JSON; raises ValueError where the value holds what JSON has no form for."""
     if orjson is not None:

@@ -81,7 +81,14 @@ class Process:
 
 
 def _config(app: App) -> Any:
-    options = {"log_config": None, "access_log": False, "lifespan": "on", "timeout_keep_alive": 75}
+    # Nothing here asks for the client's address, so no header needs to be believed about it.
+    options = {
+        "proxy_headers": False,
+        "log_config": None,
+        "access_log": False,
+        "lifespan": "on",
+        "timeout_keep_alive": 75,
+    }
     # uvicorn 0.14, the last for Python 3.6, always names itself.
     if "server_header" in inspect.signature(uvicorn.Config).parameters:
         options["server_header"] = False

@@ -36,6 +36,17 @@ class TextClassification(TextTask):
         "  even to people who hate vid. game music!"
     }
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._labels = [self.config.id2label[index] for index in range(self.config.num_labels)]
+        kind = getattr(self.config, "problem_type", None)
+        if kind == "regression":
+            self._function = "none"
+        elif kind == "multi_label_classification" or self.config.num_labels == 1:
+            self._function = "sigmoid"
+        else:
+            self._function = "softmax"
+
     def check_item(self, item: Any) -> None:
         """A text, or an object with a text and its pair."""
         if isinstance(item, dict):
@@ -69,10 +80,7 @@ class TextClassification(TextTask):
     ) -> Any:
         """Labels and scores, best first."""
         scores = self._scores(outputs[0]["logits"].astype(numpy.float64), options.get("function_to_apply"))
-        labels = [
-            {"label": self.config.id2label[index], "score": float(score)}
-            for index, score in enumerate(scores)
-        ]
+        labels = [{"label": label, "score": float(score)} for label, score in zip(self._labels, scores)]
         if options.get("return_all_scores"):
             return labels
         labels.sort(key=lambda label: -label["score"])
@@ -80,13 +88,7 @@ class TextClassification(TextTask):
 
     def _scores(self, logits: Any, function: Any) -> Any:
         if function in (None, "default"):
-            kind = getattr(self.config, "problem_type", None)
-            if kind == "regression":
-                function = "none"
-            elif kind == "multi_label_classification" or self.config.num_labels == 1:
-                function = "sigmoid"
-            else:
-                function = "softmax"
+            function = self._function
         if function == "none":
             return logits
         return softmax(logits) if function == "softmax" else sigmoid(logits)

@@ -8,6 +8,7 @@ from hf_inference_toolkit.framework import KEYS, Row, Runtime
 from hf_inference_toolkit.payload import Request, kind_of
 from hf_inference_toolkit.service import Check, Prediction, Reader, Service, Steps, alone
 from hf_inference_toolkit.tasks import parameters
+from hf_inference_toolkit.tasks.encoding import encoder
 from hf_inference_toolkit.tasks.names import Task
 from hf_inference_toolkit.tasks.parameters import Parameter
 
@@ -51,6 +52,7 @@ class TextTask(Service):
         self.tokenizer = tokenizer
         self.config = runtime.model.config
         self.limit = longest_input(tokenizer, self.config)
+        self._encoder = encoder(tokenizer, self.limit)
         pad = tokenizer.pad_token_id
         self.pad = pad if pad is not None else 0
 
@@ -147,19 +149,27 @@ class TextTask(Service):
     def tokens(self, text: str, pair: Any, options: Dict[str, Any], **how: Any) -> Tuple[Any, bool]:
         """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut."""
         may_cut = options.get("truncation", True)
+        if self._encoder is not None and set(how) <= {"truncation"}:
+            strategy = str(how.get("truncation", "longest_first"))
+            encoding, was_cut = self._encoder(text, pair, strategy if may_cut else None)
+            self._check_length(len(encoding["input_ids"]))
+            return encoding, was_cut
         if may_cut and self.limit:
             how = dict(truncation=how.pop("truncation", True), max_length=self.limit, **how)
         encoding = self.tokenizer(text, pair, **how) if pair is not None else self.tokenizer(text, **how)
         count = len(encoding["input_ids"])
+        self._check_length(count)
+        return encoding, bool(
+            may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair)
+        )
+
+    def _check_length(self, count: int) -> None:
         if not count:
             raise RequestError("unprocessable", "an input has no tokens")
         if self.limit and count > self.limit:
             raise RequestError(
                 "unprocessable", "an input has {} tokens, and the model takes {}".format(count, self.limit)
             )
-        return encoding, bool(
-            may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair)
-        )
 
     def _was_cut(self, encoding: Any, text: str, pair: Any) -> bool:
         if encoding.encodings:
