@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving ci-list ci-layers ci-cell ci-publish
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -58,6 +58,9 @@ bench-matrix: $(READY)  ## time a matrix of 200 cells
 
 bench-build: $(READY)  ## build and push a cell, against one stage, pip and gzip
 	@$(VENV)/bin/python benchmarks/build/build.py
+
+bench-serving: $(READY)  ## serve against the peer, the bare pipeline and the bare forward pass
+	@$(VENV)/bin/python benchmarks/serving/serving.py
 
 bench-publish: $(READY)  ## publish to registries on loopback, and count what is sent
 	@$(VENV)/bin/python benchmarks/publish/publish.py

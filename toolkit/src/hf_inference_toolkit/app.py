@@ -12,7 +12,7 @@ from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTu
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hf_inference_toolkit import errors, openapi, payload
+from hf_inference_toolkit import errors, memory, openapi, payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.health import Health
 from hf_inference_toolkit.invocations import Invocations
@@ -100,12 +100,16 @@ class App:
         self._watch = asyncio.ensure_future(self._look_after_worker())
 
     async def _look_after_worker(self) -> None:
+        turns = 0
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
                 event(40, "a prediction does not end; its thread is given up")
             if self.scheduler.is_lost:
                 self.health.fail("its predictions do not end")
+            if self.scheduler.turns != turns and not self.scheduler.is_busy:
+                turns = self.scheduler.turns
+                await asyncio.get_event_loop().run_in_executor(None, memory.trim)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import Any, List, Optional
 
-from hf_inference_toolkit import __version__, cores, logs, settings
+from hf_inference_toolkit import __version__, cores, logs, memory, settings
 from hf_inference_toolkit.errors import StartError
 
 
@@ -42,6 +42,7 @@ def _leave(*_: Any) -> None:
 
 def _serve(values: settings.Settings) -> int:
     cores.limit_threads(os.environ)
+    memory.limit(os.environ)
     secrets = [value for value in map(os.environ.get, settings.secret_names()) if value]
     logs.configure(values.log_level, secrets)
     from hf_inference_toolkit import server

@@ -1,10 +1,10 @@
 """Where the server stands between its start and its end."""
 
-import gc
 import threading
 import time
 from typing import Callable, Optional
 
+from hf_inference_toolkit import memory
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.service import Service
@@ -44,7 +44,7 @@ class Health:
         except BaseException as problem:
             self._failed(problem)
             return
-        _settle_memory()
+        memory.settle()
         self.load_seconds = time.monotonic() - began
         self.service = service
         if self.state == LOADING:
@@ -87,13 +87,6 @@ _REFUSALS = {
     FAILED: ("unhealthy", "the model can no longer serve"),
     DRAINING: ("draining", "the server is shutting down"),
 }
-
-
-def _settle_memory() -> None:
-    """What is there now stays: looking through all of it for garbage would stop the server for 0.2 s now and then."""
-    gc.collect()
-    # Python 3.6 has none.
-    getattr(gc, "freeze", _nothing)()
 
 
 def _nothing() -> None:

@@ -30,6 +30,7 @@ def quicken(model: Any) -> bool:
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for layer in layers:
         _replace(layer, owners[id(layer.weight)] > 1)
+    _let_go_of_file(model)
     return True
 
 
@@ -63,6 +64,13 @@ def _replace(layer: Any, is_shared: bool) -> None:
         return product(rows, weight, bias, "none", [], "")
 
     layer.forward = forward
+
+
+def _let_go_of_file(model: Any) -> None:
+    """Copy what is left of the mapped file, so that the weights are not in memory twice."""
+    for parameter in model.parameters():
+        if not parameter.is_mkldnn:
+            parameter.data = parameter.data.clone()
 
 
 def _is_faster(dtype: Any) -> bool:

@@ -211,9 +211,9 @@ def is_small(value: Any, most: int = 200) -> bool:
             parts.extend(part.values())
         elif isinstance(part, (list, tuple)):
             parts.extend(part[: most + 1])
-        elif isinstance(part, (str, bytes)) and len(part) > 50 * most:
-            return False
-        elif not isinstance(part, (str, bytes, float, int, type(None))):
+        elif isinstance(part, (str, bytes)):
+            parts.extend([None] * (len(part) // 50))
+        elif not isinstance(part, (float, int, type(None))):
             return False
         if len(parts) > most:
             return False

@@ -179,6 +179,8 @@ class Scheduler:
         self._held = 0
         self._changed = threading.Condition()
         self._turn: Optional[Turn] = None
+        # How much was done since the start: jobs begun and passes made.
+        self.turns = 0
         self._stuck = 0
         self._generation = 0
         self._start_worker()
@@ -275,6 +277,7 @@ class Scheduler:
                     self._stuck -= 1
                     return
                 self._turn = None
+                self.turns += 1
                 over = frozenset(outcome.job for outcome in turn.outcomes)
                 if over:
                     self._pieces = [one for one in self._pieces if one.job not in over]

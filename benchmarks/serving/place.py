@@ -1,0 +1,80 @@
+"""Where the servers run: the packages of the default image in one environment, the peer's in another."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from hfdlc import apt
+from hfdlc.machine import PackageSources, package_sources
+from hfdlc.state import State
+
+ROOT = Path(__file__).parents[2]
+# Its newest release does not import with transformers 5.
+PEER = (
+    "sagemaker-huggingface-inference-toolkit==2.6.0",
+    "multi-model-server==1.1.11",
+    "transformers==4.57.6",
+    "setuptools<81",
+)
+# What `docker run IMAGE serve` would have: the lines of the default cell's locks.
+LOCKS = sorted((ROOT / "images/huggingface-pytorch-inference").glob("2.13.0-*-cpu-*/*.lock"))
+TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
+
+
+def environments(state: State) -> tuple[Path, Path | None]:
+    """The Pythons of ours and of the peer; None for the peer where there is no Java."""
+    sources, folder = package_sources(os.environ), state.root / "bench-serving"
+    ours = _made(folder / "ours", [word for lock in LOCKS for word in ("-r", str(lock))], sources)
+    if shutil.which("java") is None:
+        print("not run: the peer, because its server needs Java and there is none here", file=sys.stderr)
+        return ours, None
+    return ours, _made(folder / "peer", [*PEER, _pin("torch")], sources)
+
+
+def plotter(state: State) -> Path:
+    """A Python that can draw."""
+    return _made(state.root / "bench-serving/plot", ["matplotlib"], package_sources(os.environ))
+
+
+def _made(folder: Path, wanted: list[str], sources: PackageSources) -> Path:
+    """A virtual environment with these packages, made once."""
+    mark, python = folder / "wanted", folder / "bin/python"
+    texts = [Path(word).read_text() if Path(word).is_file() else word for word in wanted]
+    if not mark.is_file() or mark.read_text() != "\n".join(texts):
+        shutil.rmtree(folder, ignore_errors=True)
+        uv = str(Path(sys.executable).with_name("uv"))
+        subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True)
+        page = ["--find-links", TORCH_PAGE] if not sources.wheel_folders else []
+        command = [
+            uv,
+            "pip",
+            "install",
+            "-q",
+            "--python",
+            str(python),
+            "--index-strategy",
+            "unsafe-best-match",
+        ]
+        where = [*sources.uv_arguments(), *sources.wheel_arguments(), *page]
+        subprocess.run([*command, *where, *wanted], check=True)
+        mark.write_text("\n".join(texts))
+    return python
+
+
+def _pin(name: str) -> str:
+    """A package as the cell's locks have it."""
+    for lock in LOCKS:
+        if found := re.search(rf"^{name}==\S+", lock.read_text(), re.MULTILINE):
+            return found[0]
+    raise LookupError(f"no lock has {name}")
+
+
+def wrk(state: State) -> list[str]:
+    """Debian's wrk, unpacked below the state folder."""
+    folder, wanted = state.root / "tools" / "wrk", {"bookworm": ("wrk", "libluajit-5.1-2")}
+    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    return ["env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/bin/wrk")]

@@ -1,0 +1,84 @@
+"""Products by the faster library give what the usual ones give."""
+
+import pytest
+import tiny
+
+torch = pytest.importorskip("torch")
+if tiny.FRAMEWORK != "pt":
+    pytest.skip("shown on PyTorch", allow_module_level=True)
+
+from hf_inference_toolkit import kernels  # noqa: E402
+
+
+class Tied(torch.nn.Module):
+    """A linear layer of its own, and one that uses an embedding's weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.Embedding(300, 256)
+        self.middle = torch.nn.Linear(256, 256)
+        self.small = torch.nn.Linear(256, 8)
+        self.head = torch.nn.Linear(256, 300, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, numbers):
+        hidden = torch.tanh(self.middle(self.words(numbers)))
+        return self.head(hidden), self.small(hidden)
+
+
+@pytest.fixture
+def is_possible():
+    """Skips where the installed release has no such product."""
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.ones(256, 256), kernels.ROWS)
+    except (AttributeError, RuntimeError):
+        assert kernels._is_faster(torch.float32) is False
+        pytest.skip("this release of PyTorch has no such product; that it is not tried was checked")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (32, 40)])
+@pytest.mark.usefixtures("is_possible")
+def test_quickened_layers_give_the_same(monkeypatch, dtype, shape):
+    """Own weights, shared ones and small ones, in both precisions and any number of rows."""
+    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    tiny.seed()
+    model = Tied().to(getattr(torch, dtype)).eval()
+    numbers = torch.arange(shape[0] * shape[1]).reshape(shape) % 300
+    with torch.no_grad():
+        expected = model(numbers)
+        assert kernels.quicken(model)
+        found = model(numbers)
+    assert model.middle.weight.is_mkldnn
+    assert not model.small.weight.is_mkldnn
+    assert model.head.weight is model.words.weight
+    for one, other in zip(found, expected):
+        assert torch.allclose(one.float(), other.float(), atol=1e-4 if dtype == "float32" else 0.05)
+
+
+@pytest.mark.usefixtures("is_possible")
+def test_gpt2s_own_layers_are_quickened(monkeypatch):
+    """Their weights stand the other way round."""
+    import transformers
+
+    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    tiny.seed()
+    config = transformers.GPT2Config(vocab_size=300, n_embd=256, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    numbers = torch.arange(20).reshape(2, 10)
+    with torch.no_grad():
+        expected = model(numbers).logits
+        assert kernels.quicken(model)
+        assert model.transformer.h[0].mlp.c_fc.weight.is_mkldnn
+        assert torch.allclose(model(numbers).logits, expected, atol=1e-4)
+
+
+def test_where_it_is_not_faster_nothing_changes(monkeypatch):
+    """Nor where a model has nothing large."""
+    model = Tied()
+    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: False)
+    assert kernels.quicken(model) is False
+    assert type(model).__name__ == "Tied"
+    assert "forward" not in vars(model.middle)
+    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    assert kernels.quicken(torch.nn.Linear(8, 8)) is False
