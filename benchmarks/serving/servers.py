@@ -108,25 +108,9 @@ def peer(python: Path, model: Path, folder: Path, workers: int, threads: int) ->
     environ |= {"HF_TASK": "text-classification", "TEMP": str(folder), "LOG_LOCATION": str(folder)}
     environ |= {"METRICS_LOCATION": str(folder)}
     handler = "sagemaker_huggingface_inference_toolkit.handler_service"
-    archive = [
-        "--model-name",
-        model.name,
-        "--handler",
-        handler,
-        "--model-path",
-        model,
-        "--export-path",
-        store,
-    ]
-    command = [
-        tools / "model-archiver",
-        *archive,
-        "--archive-format",
-        "no-archive",
-        "--runtime",
-        "python",
-        "-f",
-    ]
+    archive = ["--model-name", model.name, "--handler", handler, "--model-path", str(model)]
+    form = ["--export-path", str(store), "--archive-format", "no-archive", "--runtime", "python", "-f"]
+    command = [str(tools / "model-archiver"), *archive, *form]
     subprocess.run(command, check=True, env=environ, capture_output=True)
     config, log = folder / "config.properties", folder / "peer.log"
     config.write_text(MMS.format(port=PORT, next_port=PORT + 1, workers=workers))

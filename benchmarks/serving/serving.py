@@ -47,8 +47,10 @@ class Bench:
 
     def peers(self, model: str) -> dict[str, Load]:
         """The peer under 32 clients in each of its settings."""
-        found = {}
-        for workers, threads in SETTINGS if self.peer_python else ():
+        found: dict[str, Load] = {}
+        if self.peer_python is None:
+            return found
+        for workers, threads in SETTINGS:
             with (
                 tempfile.TemporaryDirectory(dir=self.folder) as here,
                 peer(self.peer_python, self.folder / model, Path(here), workers, threads) as server,
