@@ -4,7 +4,8 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import docker
@@ -30,12 +31,19 @@ class Engine:
 
     host: str  # what DOCKER_HOST says of it
     version: str
-    buildkit: str
     private: bool
     buildx: tuple[str, ...]  # how buildx is started
     containerd_store: bool  # it keeps OCI images as they are
     buildx_config: str
     address: Address
+
+    @cached_property
+    def buildkit(self) -> str:
+        """The version of its BuildKit, as buildx reads it, which takes a while.
+
+        Raises HfdlcError where it does not answer.
+        """
+        return _buildkit(self)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -164,17 +172,7 @@ def _engine(where: Address, answer: Answer, state: State) -> Engine:
     private = where == Folders.of(state).address
     config = str(state.folder("buildx"))
     buildx = (str(Folders.of(state).buildx),) if private else _buildx(state)
-    found = Engine(
-        answer.host,
-        answer.version,
-        "",
-        private,
-        buildx,
-        answer.containerd_store,
-        config,
-        where,
-    )
-    return replace(found, buildkit=_buildkit(found))
+    return Engine(answer.host, answer.version, private, buildx, answer.containerd_store, config, where)
 
 
 def _buildx(state: State) -> tuple[str, ...]:
