@@ -70,7 +70,7 @@ class App:
         )
         self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
         self.in_flight = 0
-        self._watch: Optional[asyncio.Future[None]] = None
+        self._watches: List[asyncio.Future[None]] = []
         self._routes = _routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,15 +89,16 @@ class App:
                 self.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                if self._watch is not None:
-                    self._watch.cancel()
+                for watch in self._watches:
+                    watch.cancel()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     def start(self) -> None:
         """Begin to load the model and to look after the worker; needs a running event loop."""
         self.health.start()
-        self._watch = asyncio.ensure_future(self._look_after_worker())
+        looking = (self._look_after_worker(), self.invocations.look_after_bodies())
+        self._watches = [asyncio.ensure_future(watch) for watch in looking]
 
     async def _look_after_worker(self) -> None:
         turns = 0

@@ -6,8 +6,6 @@ import inspect
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-import numpy
-
 from hf_inference_toolkit import cores, kernels
 from hf_inference_toolkit.errors import StartError
 
@@ -90,6 +88,8 @@ class Runtime:
 
 def padded(rows: Sequence[Row], pad: int, at_start: bool = False) -> Dict[str, Any]:
     """Rows of different lengths as rectangles of int64, one for each key."""
+    import numpy
+
     longest = max(len(row["input_ids"]) for row in rows)
     out = {}
     for key in rows[0]:

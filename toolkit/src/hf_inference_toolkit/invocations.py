@@ -3,7 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,6 +24,24 @@ from hf_inference_toolkit.streaming import TYPE, EventStream, Readings, disconne
 SMALL = 16 * 1024
 # How often a body that does not arrive is looked after.
 LOOK_SECONDS = 0.2
+SOON = 0.05
+
+
+class Arrival:
+    """A body on its way: the moment by which it must be there, and why it was ended."""
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        self.problem: Optional[RequestError] = None
+        # Python 3.6 has it elsewhere.
+        current = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
+        self._task = current()
+
+    def end(self, problem: RequestError) -> None:
+        """Stop waiting for it."""
+        if self.problem is None:
+            self.problem = problem
+            self._task.cancel()
 
 
 class Invocations:
@@ -35,6 +53,7 @@ class Invocations:
         self._health = health
         self._scheduler = scheduler
         self._metrics = metrics
+        self._arriving: Set[Arrival] = set()
         self._codec = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
 
     async def answer(self, request: Request) -> Response:
@@ -68,33 +87,38 @@ class Invocations:
         told = request.headers.get("content-length", "")
         if told.isdigit() and int(told) > most:
             raise _too_large(most)
+        arrival = Arrival(ends)
+        self._arriving.add(arrival)
         chunks: List[bytes] = []
         size = 0
-        stream = request.stream().__aiter__()
-        while True:
-            try:
-                chunk = await self._next(stream, ends)
-            except StopAsyncIteration:
-                return b"".join(chunks)
-            except ClientDisconnect:
-                raise RequestError("malformed", "the connection ended before the body did") from None
-            size += len(chunk)
-            if size > most:
-                raise _too_large(most)
-            chunks.append(chunk)
-
-    async def _next(self, stream: Any, ends: float) -> Any:
-        """The body's next part; 408 at the deadline, 503 when the server ends before the body does."""
-        arriving = asyncio.ensure_future(stream.__anext__())
         try:
-            while not (await asyncio.wait([arriving], timeout=LOOK_SECONDS))[0]:
-                self._health.serving()
-                if time.monotonic() > ends:
-                    headers = {"Connection": "close"}
-                    raise RequestError("body_too_slow", "the body did not arrive in time", headers)
-            return arriving.result()
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(most)
+                chunks.append(chunk)
+        except ClientDisconnect:
+            raise RequestError("malformed", "the connection ended before the body did") from None
+        except asyncio.CancelledError:
+            if arrival.problem is None:
+                raise
+            raise arrival.problem from None
         finally:
-            arriving.cancel()
+            self._arriving.discard(arrival)
+        return b"".join(chunks)
+
+    async def look_after_bodies(self) -> None:
+        """Ends what arrives too slowly with 408, and with 503 when the server ends before the body does."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for arrival in list(self._arriving):
+                try:
+                    self._health.serving()
+                except RequestError as refused:
+                    arrival.end(refused)
+                if time.monotonic() > arrival.ends:
+                    headers = {"Connection": "close"}
+                    arrival.end(RequestError("body_too_slow", "the body did not arrive in time", headers))
 
     async def _off_loop(self, size: int, work: Callable[[], Any]) -> Any:
         if size <= SMALL:
@@ -151,9 +175,15 @@ class Invocations:
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
         """The result of a future in time; it is not waited for when the client hangs up first."""
+        # Most answers are there before it is worth asking whether anybody has left.
+        await asyncio.wait([future], timeout=min(SOON, seconds))
+        if future.done():
+            return future.result()
         gone = asyncio.ensure_future(disconnected(request))
         try:
-            await asyncio.wait([future, gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                [future, gone], timeout=max(0.0, seconds - SOON), return_when=asyncio.FIRST_COMPLETED
+            )
             if future.done():
                 return future.result()
             if gone.done():
