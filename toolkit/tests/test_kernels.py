@@ -7,7 +7,10 @@ torch = pytest.importorskip("torch")
 if tiny.FRAMEWORK != "pt":
     pytest.skip("shown on PyTorch", allow_module_level=True)
 
+import serving  # noqa: E402
+
 from hf_inference_toolkit import kernels  # noqa: E402
+from hf_inference_toolkit.loading import load_model  # noqa: E402
 
 
 class Tied(torch.nn.Module):
@@ -47,13 +50,17 @@ def test_quickened_layers_give_the_same(monkeypatch, dtype, shape):
     numbers = torch.arange(shape[0] * shape[1]).reshape(shape) % 300
     with torch.no_grad():
         expected = model(numbers)
-        assert kernels.quicken(model)
+        layers = kernels.quicken(model)
         found = model(numbers)
     assert model.middle.weight.is_mkldnn
     assert not model.small.weight.is_mkldnn
     assert model.head.weight is model.words.weight
     for one, other in zip(found, expected):
         assert torch.allclose(one.float(), other.float(), atol=1e-4 if dtype == "float32" else 0.05)
+    kernels.restore(layers)
+    with torch.no_grad():
+        for one, other in zip(model(numbers), expected):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.usefixtures("is_possible")
@@ -68,17 +75,38 @@ def test_gpt2s_own_layers_are_quickened(monkeypatch):
     numbers = torch.arange(20).reshape(2, 10)
     with torch.no_grad():
         expected = model(numbers).logits
-        assert kernels.quicken(model)
+        layers = kernels.quicken(model)
         assert model.transformer.h[0].mlp.c_fc.weight.is_mkldnn
         assert torch.allclose(model(numbers).logits, expected, atol=1e-4)
+        kernels.restore(layers)
+        assert torch.equal(model(numbers).logits, expected)
+
+
+@pytest.mark.usefixtures("is_possible")
+def test_model_that_looks_into_its_weights_is_served_without(monkeypatch, tmp_path):
+    """The warm-up finds that, and the framework's own products come back."""
+    import transformers
+
+    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    sizes = dict(tiny.BERT, hidden_size=256, intermediate_size=256)
+    tiny.save(tmp_path / "m", "BertConfig", "BertForSequenceClassification", sizes, **tiny.labels("a", "b"))
+    kind = type(transformers.BertForSequenceClassification.from_pretrained(str(tmp_path / "m")).bert.pooler)
+
+    def forward(self, hidden):
+        return torch.tanh(torch.matmul(hidden[:, 0], self.dense.weight.t()) + self.dense.bias)
+
+    monkeypatch.setattr(kind, "forward", forward)
+    with serving.serve(load_model, model_dir=str(tmp_path / "m")) as server:
+        assert server.post({"inputs": "I like you"}).status == 200
+        assert server.app.health.service.facts["kernels"] == "default"
 
 
 def test_where_it_is_not_faster_nothing_changes(monkeypatch):
     """Nor where a model has nothing large."""
     model = Tied()
     monkeypatch.setattr(kernels, "_is_faster", lambda dtype: False)
-    assert kernels.quicken(model) is False
+    assert kernels.quicken(model) == []
     assert type(model).__name__ == "Tied"
     assert "forward" not in vars(model.middle)
     monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
-    assert kernels.quicken(torch.nn.Linear(8, 8)) is False
+    assert kernels.quicken(torch.nn.Linear(8, 8)) == []

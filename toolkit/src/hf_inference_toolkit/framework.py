@@ -47,8 +47,9 @@ class Runtime:
         """Take a model as transformers loaded it, and make it ready to predict."""
         self.model = model
 
-    def quicken(self, model: Any) -> None:
-        """Have a model computed by what is fastest here, if the framework does not take that by itself."""
+    def slow_down(self) -> bool:
+        """Compute by the framework's own products again; whether it did not do that already."""
+        return False
 
     def pipeline_device(self) -> int:
         """The device as `transformers.pipeline` numbers it: -1 is the processor."""
@@ -149,12 +150,14 @@ class Torch(Runtime):
             if isinstance(part, torch.nn.ModuleList):
                 for layer in part:
                     layer.register_forward_pre_hook(lambda *_: self.check())
-        self.quicken(self.model)
+        self._quickened = kernels.quicken(self.model) if self.device.type == "cpu" else []
+        self.kernels = "oneDNN" if self._quickened else "default"
 
-    def quicken(self, model: Any) -> None:
+    def slow_down(self) -> bool:
         """See Runtime."""
-        if self.device.type == "cpu" and kernels.quicken(model):
-            self.kernels = "oneDNN"
+        layers, self._quickened, self.kernels = self._quickened, [], "default"
+        kernels.restore(layers)
+        return bool(layers)
 
     def pipeline_device(self) -> int:
         """See Runtime."""

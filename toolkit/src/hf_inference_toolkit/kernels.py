@@ -6,7 +6,7 @@ is the same; sums are made in another order.
 """
 
 import time
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 # Smaller weights gain less than the call costs.
 SMALLEST = 256 * 256
@@ -16,14 +16,14 @@ ROWS = 64
 MARGIN = 1.15
 
 
-def quicken(model: Any) -> bool:
-    """Give a model's large linear layers the faster product, if there is one; whether there was.
+def quicken(model: Any) -> List[Any]:
+    """Give a model's large linear layers the faster product, if there is one; the layers that got it.
 
     The model can be used for predictions only afterwards, and its weights cannot be saved.
     """
     layers = [layer for layer in model.modules() if _is_large(layer)]
-    if not layers or not _is_faster(_weight(layers[0]).dtype):
-        return False
+    if not layers or not _is_faster(layers[0].weight.dtype):
+        return []
     owners: Any = {}
     for part in model.modules():
         for parameter in part._parameters.values():
@@ -31,7 +31,19 @@ def quicken(model: Any) -> bool:
     for layer in layers:
         _replace(layer, owners[id(layer.weight)] > 1)
     _let_go_of_file(model)
-    return True
+    return layers
+
+
+def restore(layers: List[Any]) -> None:
+    """Give quickened layers their own ways back: some models look into the weights of their layers."""
+    import torch
+
+    for layer in layers:
+        del layer.forward
+        if layer.weight.is_mkldnn:
+            dense = layer.weight.to_dense()
+            turned = dense.t().contiguous() if type(layer).__name__ == "Conv1D" else dense
+            layer.weight = torch.nn.Parameter(turned, requires_grad=False)
 
 
 def _is_large(layer: Any) -> bool:

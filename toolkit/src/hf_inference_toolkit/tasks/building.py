@@ -50,7 +50,6 @@ def build(task: names.Task, folder: Path, settings: Settings, runtime: Runtime) 
         return _pipeline(task, folder, settings, runtime, facts)
     load_head(task, folder, settings, runtime)
     tokenizer = load_tokenizer(folder, settings)
-    facts["kernels"] = runtime.kernels
     service: Service = OWN[task.name](task, runtime, tokenizer, facts)
     return service
 
@@ -194,8 +193,6 @@ def _pipeline(
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
-    runtime.quicken(pipeline.model)
-    facts["kernels"] = runtime.kernels
     kind = TableQuestionAnswering if task.name == "table-question-answering" else passthrough.PipelineTask
     return kind(task.asked, pipeline, facts)
 
