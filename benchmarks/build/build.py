@@ -26,7 +26,6 @@ from hfdlc import build as building
 from hfdlc import engine as engines
 from hfdlc import facts as reading
 from hfdlc.cells import Cell
-from hfdlc.matrix import GROUPS
 from hfdlc.plan import Machine
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -93,7 +92,7 @@ def measure(found: Project, cell: Cell, environ: Mapping[str, str], host: str) -
 
 def plain(found: Project, cell: Cell, machine: Machine, name: str) -> dict[str, object]:
     """What a user would write: all locks and the toolkit, installed by pip in one stage."""
-    files = [lock.group_file(cell, group) for group in GROUPS]
+    files = [lock.group_file(cell, group) for group in cell.groups]
     mounts = [f"--mount=type=bind,source={file},target=/locks/{n}.lock" for n, file in enumerate(files)]
     mounts += ["--mount=type=bind,from=wheels,target=/wheels"] if machine.contexts else []
     mounts += [

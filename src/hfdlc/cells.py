@@ -7,7 +7,7 @@ from datetime import date
 from packaging.specifiers import SpecifierSet
 
 from hfdlc.errors import Problems, UserError
-from hfdlc.matrix import Base, Bootstrap, Framework, Matrix, Release, Source
+from hfdlc.matrix import GROUPS, Base, Bootstrap, Framework, Matrix, Release, Source
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ class Cell:
     def pip_image(self) -> str | None:
         """The image whose pip installs its packages, where uv does not."""
         return self.base.pip.format(python=self.python) if self.base.pip else None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The layer groups of its packages, lowest first; CUDA has one where it comes as packages."""
+        has_cuda = self.cuda and not self.source.image and self.cuda not in self.base.cuda
+        return ("cuda", *GROUPS) if has_cuda else GROUPS
 
     def framework_requirements(self) -> tuple[str, ...]:
         """What is asked of the framework's source; the framework itself first."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hfdlc import ci, lock, proofs, render
 from hfdlc.cells import Cell
-from hfdlc.matrix import GROUPS, MatrixFile
+from hfdlc.matrix import MatrixFile
 from hfdlc.project import Project
 
 AVAILABLE = "docs/available_images.md"
@@ -73,7 +73,7 @@ def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
     """A line for each thing that is wrong with a cell's locks."""
     asked = lock.request(cell, project.matrix)
     faults: dict[str, list[str]] = {}
-    files = [lock.group_file(cell, group) for group in GROUPS]
+    files = [lock.group_file(cell, group) for group in cell.groups]
     files += [lock.stand_in_file(cell)] if lock.stood_in(cell, project.root) else []
     for file in files:
         if fault := lock.fault(project.root / file, asked):

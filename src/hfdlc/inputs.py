@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hfdlc import lock
 from hfdlc.cells import Cell
-from hfdlc.matrix import GROUPS
 
 LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
 LAYOUT = "2"  # raised when the builder makes another image of the same inputs
@@ -20,7 +19,7 @@ Inputs = Mapping[str, str]  # name -> the digest of its content
 
 def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
     """The cell's inputs; `images`: what its Dockerfile starts from, with its digest, by build argument."""
-    locks = {f"{group}.lock": lock.group_file(cell, group) for group in GROUPS}
+    locks = {f"{group}.lock": lock.group_file(cell, group) for group in cell.groups}
     locks["installer.lock"] = lock.INSTALLER_FILE
     return {
         "Dockerfile": _short((root / cell.folder / "Dockerfile").read_bytes()),

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from hfdlc.cells import Cell
 from hfdlc.errors import HfdlcError
-from hfdlc.matrix import GROUPS, Matrix
+from hfdlc.matrix import Matrix
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
 HEADER = re.compile(r"(# .*\n)+")
@@ -47,7 +47,7 @@ class Request:
     libraries: tuple[str, ...] = ()  # those that every type of image has
     toolkit: tuple[str, ...] = ()  # those of the toolkit alone
     beside: tuple[str, ...] = ()  # of the release's other types: what they share has the same version
-    named: tuple[tuple[str, str], ...] = ()  # package -> layer group
+    named: tuple[tuple[str, str], ...] = ()  # package, or pattern of names -> layer group
     page: str | None = None
     image: str | None = None
     replaces: str | None = None
@@ -66,6 +66,7 @@ def request(cell: Cell, matrix: Matrix) -> Request:
     of_types = (each for kind, it in matrix.file.types.items() for each in (*it.packages, *own.get(kind, [])))
     named = [(name_of(text), "transformers") for text in groups.transformers]
     named += [(name_of(text), "toolkit") for text in groups.toolkit]
+    named += [(pattern, "cuda") for pattern in groups.cuda if "cuda" in cell.groups]
     return Request(
         requirements=(*cell.requirements(cell.packages), *groups.toolkit),
         python=cell.python,
@@ -120,7 +121,7 @@ def entries(requirements: str) -> tuple[Entry, ...]:
 
 def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:
     """The cell's locked packages by layer group; empty where it has no lock."""
-    files = {group: root / group_file(cell, group) for group in GROUPS}
+    files = {group: root / group_file(cell, group) for group in cell.groups}
     if not all(file.is_file() for file in files.values()):
         return {}
     return {group: entries(file.read_text()) for group, file in files.items()}
@@ -161,7 +162,7 @@ def _read(file: Path, _changed: int, _size: int) -> tuple[dict[str, str], str]:
 def state(cell: Cell, matrix: Matrix, root: Path) -> str:
     """`locked`, `unlocked`, `stale` where the matrix has moved on, `incomplete` where a part is missing."""
     asked = request(cell, matrix)
-    faults = {fault(root / group_file(cell, group), asked) for group in GROUPS}
+    faults = {fault(root / group_file(cell, group), asked) for group in cell.groups}
     if faults == {None}:
         return "incomplete" if missing(cell, root) else "locked"
     return "unlocked" if faults == {"is not there"} else "stale"
@@ -180,7 +181,7 @@ def stood_in(cell: Cell, root: Path) -> bool:
 
 def check(cell: Cell, matrix: Matrix, root: Path, *, stand_ins: bool = False) -> None:
     """Raise HfdlcError where a lock of the cell cannot be used, or lacks what nothing stands for."""
-    questions = {group_file(cell, group): request(cell, matrix) for group in GROUPS}
+    questions = {group_file(cell, group): request(cell, matrix) for group in cell.groups}
     if stand_ins and stood_in(cell, root):
         questions[stand_in_file(cell)] = request(cell, matrix)
     questions[INSTALLER_FILE] = installer_request(matrix)

@@ -172,8 +172,9 @@ class Release(Written):
 
 
 class Groups(Written):
-    """Packages that are named for a layer group."""
+    """Packages that are named for a layer group; `cuda` by patterns, where CUDA comes as packages."""
 
+    cuda: list[str] = []
     transformers: list[str]
     toolkit: list[RequirementText]
 

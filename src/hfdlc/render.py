@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from hfdlc import lock
 from hfdlc.cells import Cell
 from hfdlc.errors import UserError
-from hfdlc.matrix import GROUPS, Matrix
+from hfdlc.matrix import Matrix
 
 # The time (seconds) that every file of every image carries, so that cells can share their layers.
 EPOCH = 1577836800  # 2020-01-01
@@ -66,7 +66,7 @@ def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
         "cell": cell,
         "images": images(cell, matrix),
         "installer_lock": lock.INSTALLER_FILE,
-        "locks": {group: lock.group_file(cell, group) for group in GROUPS},
+        "locks": {group: lock.group_file(cell, group) for group in cell.groups},
         "labels": labels(cell),
         "variables": variables(cell),
         "compiles": compiles(cell),

@@ -3,8 +3,10 @@
 import re
 import tempfile
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import uv
@@ -24,7 +26,7 @@ from hfdlc.lock import (
     text,
 )
 from hfdlc.machine import PackageSources
-from hfdlc.matrix import GROUPS, Matrix
+from hfdlc.matrix import Matrix
 from hfdlc.process import run
 from hfdlc.state import State, write_whole
 
@@ -128,7 +130,7 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
     missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
     chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
     dropped = {name_of(asked.framework[0])} if missing else set()
-    for group in GROUPS:
+    for group in cell.groups:
         mine = [entry for entry in chosen[group] if entry.name not in dropped]
         title = f"The {group} packages of {cell.id}"
         note = missing if group == "framework" else ""
@@ -173,7 +175,7 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
         "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
         "toolkit": wanted,
     }
-    found: dict[str, list[Entry]] = {group: [] for group in GROUPS}
+    found: dict[str, list[Entry]] = defaultdict(list)
     for entry in everything:
         if entry.name in wanted:
             found[group_of(entry.name, dict(asked.named), layers)].append(entry)
@@ -182,7 +184,10 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
 
 def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]) -> str:
     """The layer group that a package is named for, else the first that needs it."""
-    return named.get(name) or next(group for group, needs in layers.items() if name in needs)
+    for pattern, group in named.items():
+        if fnmatchcase(name, pattern):
+            return group
+    return next(group for group, needs in layers.items() if name in needs)
 
 
 def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:

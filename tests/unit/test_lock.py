@@ -7,6 +7,7 @@ import pytest
 from hfdlc import lock, matrix, resolve
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.lock import Entry
+from hfdlc.project import Project
 from matrices import some_cells, write
 
 LOCKED = """\
@@ -66,15 +67,30 @@ def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
         ("numpy", "libraries"),
         ("pyarrow", "type"),
         ("anyio", "toolkit"),
+        ("nvidia-cublas", "cuda"),
     ],
 )
 def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: str) -> None:
     """Named wins; then what the framework needs; what only the toolkit needs is the toolkit's."""
-    framework = {"torch", "transformers"}
+    framework = {"torch", "transformers", "nvidia-cublas"}
     libraries = framework | {"numpy"}
     layers = {"framework": framework, "libraries": libraries, "type": libraries | {"pyarrow"}}
     everything = {"toolkit": layers["type"] | {"anyio"}}
-    assert resolve.group_of(name, {"transformers": "transformers"}, layers | everything) == group
+    named = {"transformers": "transformers", "nvidia-*": "cuda"}
+    assert resolve.group_of(name, named, layers | everything) == group
+
+
+def test_cuda_has_a_layer_where_it_comes_as_packages(repository: Project) -> None:
+    """Training and inference share it; where the base brings CUDA there is none, nor on a processor."""
+    locked = {cell.id: lock.read(cell, repository.root) for cell in repository.cells}
+    with_layer = [cell for cell in repository.cells if "cuda" in cell.groups]
+    assert {cell.framework_version for cell in with_layer} == {"2.13.0", "2.21.0"}
+    for framework in ("pytorch", "tensorflow"):
+        own = [locked[cell.id]["cuda"] for cell in with_layer if cell.framework == framework]
+        assert len(own) == 2
+        assert own[0] == own[1]
+    for cell in repository.cells:
+        assert not any(entry.name.startswith("nvidia-") for entry in locked[cell.id].get("framework", ()))
 
 
 def test_an_index_out_of_reach_is_no_riddle(asked: lock.Request) -> None:
