@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +21,17 @@ from hfdlc import engine  # noqa: E402
 from hfdlc.publish import sign  # noqa: E402
 from hfdlc.publish.registry import Registry  # noqa: E402
 from hfdlc.state import State  # noqa: E402
-from parts import PASSWORD, Keys, Small, docker_registry, key_pair, serving, write_project  # noqa: E402
+from parts import (  # noqa: E402
+    PASSWORD,
+    Keys,
+    Small,
+    aws_api,
+    aws_environ,
+    docker_registry,
+    key_pair,
+    serving,
+    write_project,
+)
 from proxy import Proxy  # noqa: E402
 
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
@@ -28,10 +39,16 @@ MORE = 15  # releases, for nineteen cells
 BALLAST = 20_000_000  # bytes of the layer that cells share
 
 
-def hfdlc(root: Path, keys: Keys, *words: str, host: str | None = None) -> float:
+REGIONS = ("--region", "us-east-1", "--region", "eu-west-1")
+
+
+def hfdlc(
+    root: Path, keys: Keys, *words: str, host: str | None = None, more: Mapping[str, str] | None = None
+) -> float:
     """Run it, and give its wall-clock time."""
     environ = {**os.environ, "COSIGN_KEY": keys.private, "COSIGN_PASSWORD": PASSWORD}
     environ |= {"DOCKER_HOST": host} if host else {}
+    environ |= more or {}
     began = time.perf_counter()
     subprocess.run([HFDLC, *words], cwd=root, env=environ, check=True, capture_output=True)
     return time.perf_counter() - began
@@ -55,8 +72,12 @@ def measure(folder: Path, stack: ExitStack) -> list[Row]:
     cold = hfdlc(root, keys, *to_first)
     whole = first.does.sent
     again = min(hfdlc(root, keys, *to_first) for _ in range(5))
-    bare = min(hfdlc(root, keys, "list", "--json") for _ in range(5))
     repeated = first.does.sent - whole
+    aws = aws_environ(stack.enter_context(aws_api()))
+    to_regions = (*to_first[:-2], *REGIONS, "--registry", f"{first.host}/ecr")
+    hfdlc(root, keys, *to_regions, more=aws)
+    regions = min(hfdlc(root, keys, *to_regions, more=aws) for _ in range(5))
+    bare = min(hfdlc(root, keys, "list", "--json") for _ in range(5))
     manifest = Registry(first.host).manifest(cells[0].repository, cells[0].tag)
     image = sum(blob["size"] for blob in manifest.blobs)
     copy = ("publish", cells[0].id, "--from", first.host, "--registry", second.host)
@@ -68,7 +89,8 @@ def measure(folder: Path, stack: ExitStack) -> list[Row]:
     print(f"a copy sends {second.does.sent / 1e6:.1f} MB from where it runs, none from an engine")
     return [
         Row(f"publish {len(cells) - 1} cells again", again, None, "s", 1.0),
-        Row("the same, against `hfdlc list --json`", again, bare, "s", 4.0),
+        Row("the same in two regions, AWS's API played by moto", regions, None, "s", 1.0),
+        Row(f"publish {len(cells) - 1} cells again, against `hfdlc list --json`", again, bare, "s", 4.0),
         Row("bytes sent by that", repeated, None, "B", 0.0),
         Row(
             "MB for all cells, against each by itself", whole / 1e6, image * (len(cells) - 1) / 1e6, "M", 0.2

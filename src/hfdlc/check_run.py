@@ -1,14 +1,9 @@
-"""Running the checks of an image, and remembering what they showed for its digest."""
+"""Running the checks of an image."""
 
-import functools
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,28 +15,11 @@ from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.machine import PackageSources
 from hfdlc.project import Project
-from hfdlc.state import State, write_whole
+from hfdlc.reports import CHECKS, Report, checks
+from hfdlc.state import State
 
-CHECKS = Path(__file__).parent / "checks"
 # Of pytest only what the checks need: nothing of the caller's configuration, nothing on the screen.
 QUIET = ("terminal", "cacheprovider", "testinfra", "hypothesispytest", "faulthandler", "junitxml", "logging")
-
-
-@dataclass
-class Report:
-    """What the checks of an image showed."""
-
-    cell: str
-    digest: str
-    date: str
-    passed: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # check -> what it said
-    not_run: dict[str, str] = field(default_factory=dict)  # check -> why
-    checks: str = ""  # the digest of the checks themselves
-
-    def json(self) -> dict[str, Any]:
-        """The same, for programs."""
-        return asdict(self)
 
 
 class _Plugin:
@@ -130,28 +108,3 @@ def run(about: Subject, *, only: str | None = None) -> Report:
             f"the checks of {about.cell.id} did not come to their end: pytest ended with {status}"
         )
     return report
-
-
-def remembered(digest: str, state: State) -> Report | None:
-    """What these very checks showed for this very digest, if they all passed."""
-    try:
-        report = Report(**json.loads(_record(digest, state).read_text()))
-    except (OSError, ValueError, TypeError):  # none, or of another version of this program
-        return None
-    return None if report.failed or report.checks != checks() else report
-
-
-@functools.cache
-def checks() -> str:
-    """Changes with the checks: what an older one has shown counts no more."""
-    text = b"".join(file.read_bytes() for file in sorted(CHECKS.glob("*.py")))
-    return "sha256:" + hashlib.sha256(text).hexdigest()
-
-
-def remember(report: Report, state: State) -> None:
-    """Keep a report for its digest."""
-    write_whole(_record(report.digest, state), json.dumps(report.json(), indent=2) + "\n")
-
-
-def _record(digest: str, state: State) -> Path:
-    return state.root / "checks" / f"{digest.replace(':', '-')}.json"

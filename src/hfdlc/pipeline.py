@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hfdlc import check_run, engine, inputs, making
+from hfdlc import check_run, engine, inputs, making, reports
 from hfdlc import facts as reading
 from hfdlc.cells import Cell
-from hfdlc.check_run import Report
 from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
@@ -17,6 +16,7 @@ from hfdlc.machine import package_sources
 from hfdlc.plan import Machine
 from hfdlc.project import Project
 from hfdlc.receipt import Receipt
+from hfdlc.reports import Report
 from hfdlc.state import State, write_whole
 
 Environ = Mapping[str, str]
@@ -57,22 +57,22 @@ def check(
     """
     state, sources = State.of(environ), package_sources(environ)
     used = engine.ensure(environ, state)
-    reports = []
+    shown = []
     for cell in cells:
         digest = str(reading.image_of(cell.id, used).id)
-        report = None if again else check_run.remembered(digest, state)
+        report = None if again else reports.remembered(digest, state)
         if report and facts(cell, environ)["size"] > cell.size:
             report = None  # its budget was cut since
         if not report:
             say(f"checking {cell.id}")
             with check_run.subject(cell, project, used, state, sources, gpus=gpus) as subject:
                 report = check_run.run(subject)
-            check_run.remember(report, state)
+            reports.remember(report, state)
         say(_told(report))
-        reports.append(report)
-    if failed := [report.cell for report in reports if report.failed]:
+        shown.append(report)
+    if failed := [report.cell for report in shown if report.failed]:
         raise HfdlcError(f"checks failed on {', '.join(failed)}", then=f"hfdlc test {' '.join(failed)}")
-    return [report.json() for report in reports]
+    return [report.json() for report in shown]
 
 
 def _told(report: Report) -> str:

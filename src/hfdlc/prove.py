@@ -10,7 +10,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from hfdlc import check_run, containers, lock, pipeline, proofs, stand_in, train
+from hfdlc import check_run, containers, lock, pipeline, proofs, reports, stand_in, train
 from hfdlc import engine as engines
 from hfdlc.cells import Cell
 from hfdlc.checks.subject import Subject, invoke, wait_until_ready
@@ -80,7 +80,7 @@ def _prove(project: Project, cell: Cell, environ: Mapping[str, str], *, stand_in
         with check_run.subject(cell, project, used, state, package_sources(environ)) as subject:
             say(f"checking {cell.id}")
             report = check_run.run(subject)
-            check_run.remember(report, state)
+            reports.remember(report, state)
             proof = Proof(
                 digest=report.digest,
                 date=date,

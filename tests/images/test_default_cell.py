@@ -3,7 +3,7 @@
 import json
 import re
 
-from hfdlc import check_run
+from hfdlc import check_run, reports
 from hfdlc.checks.subject import Subject
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -19,8 +19,8 @@ def test_every_check_passes(subject: Subject, state: State) -> None:
         "test_inference",
         "test_cpu",
     }
-    check_run.remember(report, state)
-    assert check_run.remembered(report.digest, state) == report
+    reports.remember(report, state)
+    assert reports.remembered(report.digest, state) == report
 
 
 def test_facts_have_the_documented_keys(subject: Subject, repository: Project) -> None:

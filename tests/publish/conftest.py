@@ -20,11 +20,11 @@ from parts import (
     Hfdlc,
     Keys,
     Small,
+    aws_api,
+    aws_environ,
     docker_registry,
-    free_port,
     key_pair,
     serving,
-    wait_for,
     write_project,
 )
 from proxy import Proxy
@@ -67,28 +67,15 @@ def proxied(registry: str) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def aws_server() -> Iterator[str]:
     """AWS's API as moto plays it: ECR, STS and IAM."""
-    port = free_port()
-    program = str(Path(sys.executable).with_name("moto_server"))
-    process = subprocess.Popen(
-        [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}"
-    wait_for(f"{url}/moto-api/", process)
-    yield url
-    process.terminate()
-    process.wait()
+    with aws_api() as url:
+        yield url
 
 
 @pytest.fixture
 def aws(aws_server: str) -> Iterator[dict[str, str]]:
     """The environment in which boto3 speaks to an account that has nothing yet."""
     requests.post(f"{aws_server}/moto-api/reset", timeout=30)
-    yield {
-        "AWS_ENDPOINT_URL": aws_server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    yield aws_environ(aws_server)
     requests.post(f"{aws_server}/moto-api/reset-auth", data=b"1000000000", timeout=30)
 
 

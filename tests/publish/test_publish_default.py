@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from hfdlc import check_run, facts, pipeline
+from hfdlc import facts, pipeline, reports
 from hfdlc.engine import Engine
 from hfdlc.project import Project
 from hfdlc.publish import attach, publishing, sbom, sign, statements
@@ -29,7 +29,7 @@ def test_syft_sees_what_the_sbom_says(
     """Real image, real registry, real syft: the same Python and Debian packages, by name and version."""
     monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
     cell = repository.default
-    if not check_run.remembered(str(facts.image_of(built, used_engine).id), state):
+    if not reports.remembered(str(facts.image_of(built, used_engine).id), state):
         pipeline.check(repository, [cell], os.environ)
     record = repository.root / "releases" / cell.repository / f"{cell.tag}.json"
     assert not record.exists(), "the repository's own record is none of a test's"

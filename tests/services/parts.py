@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,14 +18,13 @@ import pytest
 import requests
 from docker.errors import ImageNotFound
 
-from hfdlc import apt, check_run, inputs, lock, project
+from hfdlc import apt, inputs, lock, project, reports
 from hfdlc import engine as engines
 from hfdlc.cells import Cell
-from hfdlc.check_run import Report
 from hfdlc.engine import Engine
-from hfdlc.matrix import GROUPS
 from hfdlc.project import Project
 from hfdlc.publish.registry import digest_of
+from hfdlc.reports import Report
 from hfdlc.state import State
 from matrices import write
 
@@ -99,8 +99,8 @@ class Small:
         self.made.append(cell.id)
         if checked or failed:
             report = Report(cell.id, digest, "2026-11-23T00:00:00+00:00", ["test_all: test_port"])
-            report.failed, report.checks = dict(failed or {}), check_run.checks()
-            check_run.remember(report, self.state)
+            report.failed, report.checks = dict(failed or {}), reports.checks()
+            reports.remember(report, self.state)
         return digest
 
     def share(self, one: Cell, other: Cell) -> None:
@@ -199,6 +199,32 @@ def serving(program: str, folder: Path) -> Iterator[str]:
         process.wait()
 
 
+@contextmanager
+def aws_api() -> Iterator[str]:
+    """AWS's API as moto plays it: ECR, STS and IAM; its address."""
+    port = free_port()
+    program = str(Path(sys.executable).with_name("moto_server"))
+    process = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/moto-api/", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def aws_environ(url: str) -> dict[str, str]:
+    """The environment in which boto3 speaks to that API."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
 def key_pair(cosign: str, folder: Path) -> Keys:
     """Two new keys of cosign's."""
     environ = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
@@ -223,7 +249,7 @@ def write_project(root: Path, releases: int = 0) -> Project:
     found = project.find(root)
     for cell in found.cells:
         asked = lock.request(cell, found.matrix)
-        for group in GROUPS:
+        for group in cell.groups:
             entries = (
                 lock.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00") if group == "framework" else ()
             )

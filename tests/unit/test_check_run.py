@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from hfdlc import check_run
-from hfdlc.check_run import Report
+from hfdlc import check_run, reports
 from hfdlc.checks.subject import Machine, Subject
 from hfdlc.errors import HfdlcError
 from hfdlc.machine import PackageSources
 from hfdlc.project import find
+from hfdlc.reports import Report
 from hfdlc.state import State
 
 CELL = find(Path(__file__)).default
@@ -95,15 +95,15 @@ def test_levels() -> None:
 def passed() -> Report:
     """A report of now."""
     return Report(
-        CELL.id, "sha256:1", "2026-11-23T09:00:00+00:00", ["test_all: test_os"], checks=check_run.checks()
+        CELL.id, "sha256:1", "2026-11-23T09:00:00+00:00", ["test_all: test_os"], checks=reports.checks()
     )
 
 
 def test_what_passed_is_remembered(passed: Report, tmp_path: Path) -> None:
     """The same checks of the same image need not be repeated."""
-    check_run.remember(passed, State(tmp_path))
-    assert check_run.remembered("sha256:1", State(tmp_path)) == passed
-    assert check_run.remembered("sha256:2", State(tmp_path)) is None
+    reports.remember(passed, State(tmp_path))
+    assert reports.remembered("sha256:1", State(tmp_path)) == passed
+    assert reports.remembered("sha256:2", State(tmp_path)) is None
 
 
 def test_what_is_not_remembered(passed: Report, tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_what_is_not_remembered(passed: Report, tmp_path: Path) -> None:
         replace(passed, failed={"test_all: test_os": "debian13"}),
         replace(passed, checks="older"),
     ):
-        check_run.remember(report, State(tmp_path))
-        assert check_run.remembered("sha256:1", State(tmp_path)) is None
+        reports.remember(report, State(tmp_path))
+        assert reports.remembered("sha256:1", State(tmp_path)) is None
     for text in ("", "{}", '{"unknown": 1}'):
         (tmp_path / "checks" / "sha256-1.json").write_text(text)
-        assert check_run.remembered("sha256:1", State(tmp_path)) is None
+        assert reports.remembered("sha256:1", State(tmp_path)) is None

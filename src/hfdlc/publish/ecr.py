@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -27,6 +29,7 @@ UNKNOWN = ("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignat
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 ACTION = re.compile(r"perform:? (?P<action>[\w-]+:\w+)(?: on resource:? (?P<resource>\S+))?")
 AT_ONCE = 100  # images that one request may name
+_MAKING = Lock()  # a session makes its clients one after another; the clients may be shared
 
 
 class Denied(HfdlcError):
@@ -43,8 +46,8 @@ class Ecr:
     @classmethod
     def of(cls, region: str) -> "Ecr":
         """Speak to a region; nothing is sent yet."""
-        with _letters(region, "signing in"):
-            return cls(region, boto3.session.Session().client("ecr", region_name=region))
+        with _letters(region, "signing in"), _MAKING:
+            return cls(region, _session().client("ecr", region_name=region))
 
     def sign_in(self) -> tuple[str, str, str]:
         """The registry's host, and a user and a password that hold for twelve hours."""
@@ -107,6 +110,12 @@ class Ecr:
                     f"{one['imageId'].get('imageDigest')}: {one.get('failureReason')}" for one in failures
                 ]
                 raise HfdlcError("could not be removed\n  " + "\n  ".join(lines), where=repository)
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """One for all regions: it reads AWS's descriptions once."""
+    return boto3.session.Session()
 
 
 @contextmanager

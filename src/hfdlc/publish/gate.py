@@ -10,12 +10,12 @@ from typing import Any
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from hfdlc import check_run, inputs
 from hfdlc import engine as engines
+from hfdlc import inputs, reports
 from hfdlc.cells import Cell
-from hfdlc.check_run import Report
 from hfdlc.engine import Engine
 from hfdlc.errors import Problems, UserError
+from hfdlc.reports import Report
 from hfdlc.stand_in import LABEL as STAND_IN
 from hfdlc.state import State
 
@@ -75,7 +75,7 @@ def _candidate(cell: Cell, client: DockerClient, state: State) -> Candidate:
             where=cell.id,
             then="build it where its own base is in reach",
         )
-    report = check_run.remembered(seen["Id"], state)
+    report = reports.remembered(seen["Id"], state)
     if not report:
         raise UserError(_why_not(cell, seen["Id"], state), where=cell.id, then=f"hfdlc test {cell.id}")
     return Candidate(cell, seen["Id"], tuple(seen["RootFS"]["Layers"]), labels, report)
@@ -83,18 +83,18 @@ def _candidate(cell: Cell, client: DockerClient, state: State) -> Candidate:
 
 def _why_not(cell: Cell, image: str, state: State) -> str:
     """What is wrong with the checks of an image: failed, of older checks, of an older image, or none."""
-    reports = []
+    known = []
     for file in sorted((state.root / "checks").glob("*.json")):
         try:
-            reports.append(Report(**json.loads(file.read_text())))
+            known.append(Report(**json.loads(file.read_text())))
         except (OSError, ValueError, TypeError):
             continue
-    own = [report for report in reports if report.digest == image]
+    own = [report for report in known if report.digest == image]
     if own and own[0].failed:
         return f"its checks failed for {image}: {', '.join(own[0].failed)}"
     if own:
         return f"the checks themselves have changed since they passed for {image} ({own[0].date})"
-    older = [report for report in reports if report.cell == cell.id]
+    older = [report for report in known if report.cell == cell.id]
     if older:
         last = max(older, key=lambda report: report.date)
         return f"its checks are older than the image: they were run on {last.digest}, this is {image}"

@@ -1,17 +1,22 @@
 """Where images go: ECR in regions, or any registry."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docker import auth
 from docker.errors import DockerException
 
 from hfdlc.errors import UserError
-from hfdlc.publish.ecr import Ecr
 from hfdlc.publish.registry import Registry
 from hfdlc.regions import REGIONS
 from hfdlc.uri import region as known_region
+
+if TYPE_CHECKING:
+    from hfdlc.publish.ecr import Ecr
+
+AT_ONCE = 8  # regions that are signed in to
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Place:
 
     name: str
     registry: Registry
-    ecr: Ecr | None = None
+    ecr: "Ecr | None" = None
 
     known: dict[str, bool] = field(default_factory=dict)  # repository -> whether it is there
 
@@ -59,7 +64,9 @@ def places(regions: Sequence[str], registries: Sequence[str]) -> list[Place]:
         raise UserError("where to is not said", then="add --region REGION, or --registry HOST")
     if not regions:
         return [plain(hosts[""])]
-    return [_of_region(name, hosts.get(name) or hosts.get("")) for name in dict.fromkeys(regions)]
+    names = list(dict.fromkeys(regions))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(_of_region, names, [hosts.get(name) or hosts.get("") for name in names]))
 
 
 def plain(place: str) -> Place:
@@ -84,6 +91,8 @@ def of_host(place: str) -> Place:
 
 
 def _of_region(name: str, host: str | None) -> Place:
+    from hfdlc.publish.ecr import Ecr  # boto3 is slow to import, and a plain registry needs none
+
     ecr = Ecr.of(name)
     own, *pair = ecr.sign_in()
     kept = [(pair[0], pair[1])]

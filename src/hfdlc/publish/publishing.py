@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hfdlc import engine as engines
-from hfdlc import inputs, pipeline
+from hfdlc import inputs
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.engine import Engine
@@ -108,6 +108,8 @@ def built(
 
     Raises Differs, before anything is built, where it has a tag from other inputs.
     """
+    from hfdlc import pipeline  # what builds is not waited for where nothing is built
+
     now = pipeline.inputs_of(project, cells, environ)
     todo, problems = [], []
     for cell in cells:

@@ -8,13 +8,12 @@ from typing import Any
 import hfdlc
 from hfdlc import lock
 from hfdlc.cells import Cell
-from hfdlc.check_run import Report
 from hfdlc.engine import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
-from hfdlc.matrix import GROUPS
 from hfdlc.process import run
 from hfdlc.project import Project
 from hfdlc.publish.gate import BASE, Candidate
+from hfdlc.reports import Report
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 SBOM = "https://cyclonedx.org/bom"
@@ -34,7 +33,7 @@ def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[s
     """How the image came about: https://slsa.dev/spec/v1.0/provenance."""
     cell, root = candidate.cell, project.root
     files = ["matrix.yaml", f"{cell.folder}/Dockerfile", lock.INSTALLER_FILE]
-    files += [lock.group_file(cell, group) for group in GROUPS]
+    files += [lock.group_file(cell, group) for group in cell.groups]
     sources = [{"uri": path, "digest": {"sha256": _sha256(root / path)}} for path in files]
     bases = [{"uri": f"docker-image:{candidate.labels.get(BASE, cell.base_image())}", "name": "base"}]
     return {
