@@ -8,9 +8,10 @@ from contextlib import closing
 import pytest
 
 from hfdlc import engine as engines
+from hfdlc.errors import HfdlcError
 from hfdlc.publish import attach, sign
 from hfdlc.publish.attach import Part
-from hfdlc.publish.registry import Manifest, Registry, digest_of
+from hfdlc.publish.registry import OCI_MANIFEST, Manifest, Registry, digest_of
 from hfdlc.publish.sign import Cosign
 from hfdlc.state import State
 from parts import Hfdlc, Keys, Small, fine
@@ -65,9 +66,13 @@ def test_a_token_that_expires_in_the_middle_is_renewed(proxied: Proxy) -> None:
 
 
 def test_no_tag_appears_where_a_part_could_not_be_sent(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
-    """One manifest fails, for longer than anyone tries again: the run ends, and the next one goes on."""
+    """One manifest fails, for longer than anyone tries again: the run ends, and the next one goes on.
+
+    Even where tags cannot move: the proofs that are there stay as they are.
+    """
     cell = small.project.default
     small.image(cell)
+    proxied.does.immutable = True
     proxied.does.refuse = ".att"
     ended = hfdlc("publish", "--registry", proxied.host)
     assert ended.returncode == 1
@@ -80,6 +85,25 @@ def test_no_tag_appears_where_a_part_could_not_be_sent(small: Small, hfdlc: Hfdl
     fine(hfdlc("publish", "--registry", proxied.host))
     assert proxied.does.sent - sent < 30_000, "only proofs and the manifest"
     fine(hfdlc("verify", f"{proxied.host}/{cell.id}"))
+
+
+def test_a_tag_that_the_registry_does_not_let_move(proxied: Proxy) -> None:
+    """As ECR's: refused even to what it names, which is fine; to another digest it is told."""
+    there, config = Registry(proxied.host), b"{}"
+    there.upload("images", digest_of(config), len(config), lambda at: io.BytesIO(config[at:]))
+    described = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "size": 2,
+        "digest": digest_of(config),
+    }
+    content = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": []}
+    manifest = Manifest(json.dumps(content).encode(), OCI_MANIFEST)
+    proxied.does.immutable = True
+    for _ in range(2):
+        there.put("images", "tag", manifest)
+    with pytest.raises(HfdlcError, match=f"has {manifest.digest}, and the registry takes no other: 400"):
+        there.put("images", "tag", Manifest(manifest.content + b" ", OCI_MANIFEST))
+    assert there.head("images", "tag") == manifest.digest
 
 
 def test_a_registry_that_is_not_there(small: Small, hfdlc: Hfdlc) -> None:

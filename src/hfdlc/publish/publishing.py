@@ -179,9 +179,9 @@ def _publish(
     """One cell, to all places that lack it."""
     cell_id, digest = source.candidate.cell.id, source.manifest.digest
     told = prove.predicates(source, project, used)
-    proofs = next((p for one in own if len(p := _there(one, digest)) == len(attach.ENDINGS)), None)
-    if not proofs:  # a signature is made once: the same one goes everywhere, and stays
-        proofs = prove.signed(cell_id, source.manifest, told, signer, refer=options.oci)
+    proofs = {kind: proof for one in own for kind, proof in _there(one, digest).items()}
+    if len(proofs) < len(attach.ENDINGS):  # a signature is made once: it goes everywhere, and stays
+        proofs = {**prove.signed(cell_id, source.manifest, told, signer, refer=options.oci), **proofs}
     start: Source = source
     for one in sorted(own, key=lambda one: one.state == "missing"):
         if one.state == "missing":

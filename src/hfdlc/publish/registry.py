@@ -89,11 +89,22 @@ class Registry:
         return found
 
     def put(self, repository: str, reference: str, manifest: Manifest) -> dict[str, str]:
-        """Store a manifest under a tag or its digest; the answer's headers."""
+        """Store a manifest under a tag or its digest; the answer's headers.
+
+        Raises HfdlcError where the registry refuses. ECR refuses an immutable tag even to what it names
+        already (https://github.com/aws/containers-roadmap/issues/2179): that is no error here.
+        """
         url = f"/v2/{self.name(repository)}/manifests/{reference}"
         headers = {"Content-Type": manifest.media_type}
         answer = self.http.asked("PUT", url, data=manifest.content, headers=headers)
-        _expect(answer, requests.codes.created, f"{self.place}/{repository}:{reference}")
+        where = f"{self.place}/{repository}:{reference}"
+        if answer.status_code != requests.codes.created and (there := self.head(repository, reference)):
+            if there != manifest.digest:
+                raise HfdlcError(
+                    f"has {there}, and the registry takes no other: {_said(answer)}", where=where
+                )
+            return dict(answer.headers)
+        _expect(answer, requests.codes.created, where)
         return dict(answer.headers)
 
     def has(self, repository: str, digest: str) -> bool:
@@ -197,4 +208,8 @@ class Registry:
 
 def _expect(answer: requests.Response, code: int, where: str) -> None:
     if answer.status_code != code:
-        raise HfdlcError(f"the registry refuses: {answer.status_code} {answer.text[:300]}", where=where)
+        raise HfdlcError(f"the registry refuses: {_said(answer)}", where=where)
+
+
+def _said(answer: requests.Response) -> str:
+    return f"{answer.status_code} {answer.text[:300]}"
