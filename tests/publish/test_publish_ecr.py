@@ -123,6 +123,40 @@ def test_a_permission_that_is_lacking(small: Small, hfdlc: Hfdlc, aws: Environ) 
     assert "ecr:GetAuthorizationToken on * is not allowed" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            "User: arn:aws:iam::1:user/u is not authorized to perform: ecr:InitiateLayerUpload on resource: "
+            "arn:aws:ecr:us-east-1:1:repository/r because no identity-based policy allows it",
+            "ecr:InitiateLayerUpload on arn:aws:ecr:us-east-1:1:repository/r is not allowed",
+        ),
+        ("not today", "the registry forbids POST"),
+    ],
+)
+def test_a_registry_that_may_not_be_pushed_to(
+    told: str, said: str, small: Small, hfdlc: Hfdlc, proxied: Proxy
+) -> None:
+    """A stand-in answers as ECR's registry does: the action and the resource are told, and no tag appears."""
+    cell = small.project.default
+    small.image(cell)
+    proxied.does.forbid = "/blobs/uploads/"
+    proxied.does.forbidden = json.dumps({"errors": [{"code": "DENIED", "message": told}]})
+    ended = hfdlc("publish", "--registry", proxied.host)
+    assert ended.returncode == 1
+    assert f"{proxied.host}: {said}" in ended.stderr
+    assert Registry(proxied.host).head(cell.repository, cell.tag) is None
+
+
+def test_pruning_without_permission(hfdlc: Hfdlc, aws: Environ) -> None:
+    """Which action, on which repository."""
+    ended = hfdlc(
+        "prune", "--keep", "1", "--region", REGION, environ=_powers(aws, "ecr:GetAuthorizationToken")
+    )
+    assert ended.returncode == 1
+    assert "ecr:DescribeImages on huggingface-pytorch-inference is not allowed" in ended.stderr
+
+
 def test_a_repository_that_may_not_be_made(small: Small, hfdlc: Hfdlc, registry: str, aws: Environ) -> None:
     """It is named, and nothing was sent."""
     cell = small.project.default

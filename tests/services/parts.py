@@ -31,9 +31,10 @@ from matrices import write
 Ended = subprocess.CompletedProcess[str]
 Hfdlc = Callable[..., Ended]
 PASSWORD = "of a test"
+OWN = os.getpid()  # part of versions: two runs on one engine do not take each other's images away
 RELEASE = """\
   - framework: pytorch 2.12.0
-    transformers: 4.98.{number}
+    transformers: 4.98.{number}.{own}
     datasets: 4.4.1
     python: 3.10
     os: debian12
@@ -236,12 +237,12 @@ def write_project(root: Path, releases: int = 0) -> Project:
     """A project with two repositories, locked; with more `releases` of one cell each."""
     (root / "toolkit").mkdir(parents=True)
     (root / "toolkit" / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n')
-    more = "".join(RELEASE.format(number=number) for number in range(releases))
+    more = "".join(RELEASE.format(number=number, own=OWN) for number in range(releases))
     write(
         root,
-        ("transformers5.23.0", "transformers5.99.0"),
-        ("transformers: 5.23.0", "transformers: 5.99.0"),
-        ("transformers: 4.57.6", "transformers: 4.99.0"),
+        ("transformers5.23.0", f"transformers5.99.{OWN}"),
+        ("transformers: 5.23.0", f"transformers: 5.99.{OWN}"),
+        ("transformers: 4.57.6", f"transformers: 4.99.{OWN}"),
         ("inference: [cpu, cu130]", "inference: [cpu, cu130]\n      training: [cpu]"),
         ("frameworks:\n", more + "frameworks:\n"),
         ("types:\n", "types:\n  training:\n    packages: [datasets]\n    size: {cpu: 1.9 GB, gpu: 9 GB}\n"),

@@ -18,6 +18,8 @@ class Behaviour:
     fail_bodies_every: int = 0  # each so many requests with a body: 503, and the registry sees nothing
     cut_every: int = 0  # each so many requests with a body: hang up in the middle of it
     refuse: str = ""  # a part of an address that is never let through
+    forbid: str = ""  # a part of an address that is answered with 403, as `forbidden` says it
+    forbidden: str = ""
     immutable: bool = False  # a tag that is there is refused, even to what it names: as ECR does
     tags: set[str] = field(default_factory=set)  # their addresses
     expire_after: int = 0  # after so many requests the password is another one
@@ -67,6 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         if refused or _is_turn(number, does.fail_every) or _is_turn(body, does.fail_bodies_every):
             does.failed += 1
             return self._answer(503, {}, b"not now")
+        if does.forbid and does.forbid in self.path:
+            return self._answer(403, {}, does.forbidden.encode())
         tag = self.command == "PUT" and "/manifests/" in self.path and "/sha256:" not in self.path
         if tag and does.immutable and self.path in does.tags:
             return self._answer(400, {}, b'{"errors": [{"code": "TAG_INVALID", "message": "immutable"}]}')

@@ -1,7 +1,6 @@
 """Amazon ECR in a region: signing in, and its repositories, by boto3 and its chain of credentials."""
 
 import base64
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from botocore.exceptions import (
 )
 
 from hfdlc.errors import HfdlcError
+from hfdlc.publish.transport import ACTION
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
 UNKNOWN = ("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException")
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
-ACTION = re.compile(r"perform:? (?P<action>[\w-]+:\w+)(?: on resource:? (?P<resource>\S+))?")
 AT_ONCE = 100  # images that one request may name
 _MAKING = Lock()  # a session makes its clients one after another; the clients may be shared
 

@@ -14,6 +14,8 @@ ATTEMPTS = 8
 WAIT = wait_random_exponential(multiplier=0.1, max=10)  # seconds
 TIMEOUT = (10, 120)  # seconds: to connect, between two bytes
 PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+# How AWS says what is not allowed, ECR's registry too.
+ACTION = re.compile(r"perform:? (?P<action>[\w-]+:\w+)(?: on resource:? (?P<resource>[^\s\"\\]+))?")
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 # Gives a user and a password; asked with True where the last answer is not taken any more.
@@ -101,7 +103,7 @@ class Transport:
                 then=f"docker login {self.host}, or for ECR --region and AWS credentials",
             )
         if code == requests.codes.forbidden:
-            raise HfdlcError(f"the registry forbids {method} {address}: {answer.text[:300]}", where=self.host)
+            raise _forbidden(answer, method, self.host)
         return answer
 
     def _sign_in(self, challenge: str, renew: bool) -> str:
@@ -122,6 +124,14 @@ class Transport:
             raise HfdlcError(f"{realm} gives no token: {answer.status_code}", where=self.host)
         told = answer.json()
         return f"Bearer {told.get('token') or told['access_token']}"
+
+
+def _forbidden(answer: requests.Response, method: str, host: str) -> HfdlcError:
+    """Which action on which resource, where the registry tells it."""
+    if not (told := ACTION.search(answer.text)):
+        return HfdlcError(f"the registry forbids {method} {answer.url}: {answer.text[:300]}", where=host)
+    what = f"{told['action']} on {told['resource'] or '*'}"
+    return HfdlcError(f"{what} is not allowed", where=host, allowed=what)
 
 
 def _is_stream(words: Mapping[str, Any]) -> bool:
