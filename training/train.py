@@ -111,6 +111,8 @@ def wrong_input():
 
 def _missing_channel(channels):
     for name, channel in sorted(channels.items()):
+        if not isinstance(channel, dict):
+            return f"the channel {name!r} of inputdataconfig.json is no object of names and values"
         folder = os.path.join(BASE, "input", "data", name)
         if channel.get("TrainingInputMode", "File") != "Pipe" and not os.path.isdir(folder):
             return f"the channel {name!r} of inputdataconfig.json has no folder {folder}"
@@ -118,11 +120,15 @@ def _missing_channel(channels):
 
 
 def fail(why):
-    """Leave the reason, unless the script has left one."""
-    if not os.path.exists(FAILURE):
+    """Leave the reason, unless the script has left one; where the disk is full, at least say it."""
+    if os.path.exists(FAILURE):
+        return
+    try:
         os.makedirs(os.path.dirname(FAILURE), exist_ok=True)
         with open(FAILURE, "w") as file:
             file.write(why)
+    except OSError as error:
+        sys.stderr.write(f"train: {error}; the reason of the failure:\n{why}\n")
 
 
 def hand_on(number, _frame):

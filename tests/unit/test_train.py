@@ -58,6 +58,58 @@ def test_a_long_reason_keeps_its_end(inside: ModuleType) -> None:
     assert reason.endswith("ValueError: no")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("hyperparameters.json", None, "hyperparameters.json is not there"),
+        ("hyperparameters.json", "{epochs: 2", "hyperparameters.json is no JSON"),
+        ("hyperparameters.json", "[]", "hyperparameters.json is no object"),
+        ("hyperparameters.json", "{}", "sagemaker_program does not name a script"),
+        (
+            "inputdataconfig.json",
+            '{"other": {}}',
+            "the channel 'other' of inputdataconfig.json has no folder",
+        ),
+        ("inputdataconfig.json", '{"other": 1}', "the channel 'other' of inputdataconfig.json is no object"),
+        ("resourceconfig.json", "", "resourceconfig.json is no JSON"),
+    ],
+)
+def test_what_a_container_is_wrongly_given_is_told(
+    inside: ModuleType,
+    name: str,
+    content: str | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before sagemaker-training sees it: one line, with the file and what is wrong."""
+    monkeypatch.setattr(inside, "CONFIG", str(tmp_path))
+    monkeypatch.setattr(inside, "BASE", str(tmp_path))
+    (tmp_path / "input" / "data" / "training").mkdir(parents=True)
+    right = {
+        "hyperparameters.json": '{"sagemaker_program": "train.py"}',
+        "inputdataconfig.json": '{"training": {}}',
+        "resourceconfig.json": "{}",
+    }
+    for each, text in right.items():
+        (tmp_path / each).write_text(text)
+    assert inside.wrong_input() is None
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert said in inside.wrong_input()
+
+
+def test_a_reason_that_cannot_be_written_is_said(
+    inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk may be full of the model: the log has the reason then, and no traceback of ours."""
+    (tmp_path / "output").write_text("no folder")
+    monkeypatch.setattr(inside, "FAILURE", str(tmp_path / "output" / "failure"))
+    inside.fail("ValueError: no")
+    assert "the reason of the failure:\nValueError: no" in capsys.readouterr().err
+
+
 def test_a_job_is_written_as_sagemaker_writes_it() -> None:
     """Values of hyperparameters are strings; the script and its code are named among them."""
     files = Job("a.py", {"a.py": b"1"}, {"epochs": "3"}, ("train", "test")).files()
