@@ -57,6 +57,7 @@ def _made(folder: Path, wanted: list[str], sources: PackageSources) -> Path:
             str(python),
             "--index-strategy",
             "unsafe-best-match",
+            "--compile-bytecode",
         ]
         where = [*sources.uv_arguments(), *sources.wheel_arguments(), *page]
         subprocess.run([*command, *where, *wanted], check=True)

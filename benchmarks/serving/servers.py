@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PORT = 18480
+Process = subprocess.Popen[bytes]
 MMS = """inference_address=http://127.0.0.1:{port}
 management_address=http://127.0.0.1:{next_port}
 default_workers_per_model={workers}
@@ -55,24 +56,34 @@ class Running:
 
 
 @contextlib.contextmanager
-def _process(command: Sequence[str | Path], environ: dict[str, str], log: Path) -> Iterator[int]:
+def _process(command: Sequence[str | Path], environ: dict[str, str], log: Path) -> Iterator[Process]:
     """A command and all that it starts, until the block ends."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=environ, stdout=out, stderr=out, cwd=log.parent, start_new_session=True
         )
     try:
-        yield process.pid
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _until(url: str, body: bytes | None, log: Path, began: float) -> float:
-    """Seconds until a URL answers with 200."""
+def _ports() -> tuple[int, int]:
+    """Two that nobody listens on; multi-model-server refuses those of 32768 and above."""
+    for port in range(18480, 32000, 2):
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port, port + 1
+    raise RuntimeError("no two ports are free between 18480 and 32000")
+
+
+def _until(process: Process, url: str, body: bytes | None, log: Path, began: float) -> float:
+    """Seconds until a server's URL answers with 200."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    while time.perf_counter() < began + 180:
+    while time.perf_counter() < began + 180 and process.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=60):
             return time.perf_counter() - began
         time.sleep(0.01)
@@ -82,21 +93,22 @@ def _until(url: str, body: bytes | None, log: Path, began: float) -> float:
 @contextlib.contextmanager
 def ours(python: Path, model: Path, folder: Path, **settings: str) -> Iterator[Running]:
     """The toolkit of this checkout as the image's `serve` starts it."""
+    port, _ = _ports()
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "PYTHONPATH": str(ROOT / "toolkit/src"),
         "HF_MODEL_DIR": str(model),
         "HF_BIND_HOST": "127.0.0.1",
-        "SAGEMAKER_BIND_TO_PORT": str(PORT),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_CONTAINER_LOG_LEVEL": "30",
         **settings,
     }
     log = folder / "ours.log"
     began = time.perf_counter()
-    with _process([python, "-m", "hf_inference_toolkit.cli"], environ, log) as pid:
-        taken = _until(f"http://127.0.0.1:{PORT}/ping", None, log, began)
-        yield Running(pid, f"http://127.0.0.1:{PORT}/invocations", taken)
+    with _process([python, "-m", "hf_inference_toolkit.cli"], environ, log) as process:
+        taken = _until(process, f"http://127.0.0.1:{port}/ping", None, log, began)
+        yield Running(process.pid, f"http://127.0.0.1:{port}/invocations", taken)
 
 
 @contextlib.contextmanager
@@ -113,35 +125,35 @@ def peer(python: Path, model: Path, folder: Path, workers: int, threads: int) ->
     command = [str(tools / "model-archiver"), *archive, *form]
     subprocess.run(command, check=True, env=environ, capture_output=True)
     config, log = folder / "config.properties", folder / "peer.log"
-    config.write_text(MMS.format(port=PORT, next_port=PORT + 1, workers=workers))
+    port, management = _ports()
+    config.write_text(MMS.format(port=port, next_port=management, workers=workers))
     start = ["--start", "--foreground", "--mms-config", str(config), "--model-store", str(store)]
     began = time.perf_counter()
-    url = f"http://127.0.0.1:{PORT}/invocations"
+    url = f"http://127.0.0.1:{port}/invocations"
     models = ["--models", f"model={model.name}"]
-    with _process([str(tools / "multi-model-server"), *start, *models], environ, log) as pid:
-        yield Running(pid, url, _until(url, b'{"inputs": "a"}', log, began))
+    with _process([str(tools / "multi-model-server"), *start, *models], environ, log) as process:
+        yield Running(process.pid, url, _until(process, url, b'{"inputs": "a"}', log, began))
 
 
 def press(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:
     """Press with so many clients for a while, after a warm-up of 4 s."""
-    script = Path(__file__).with_name("load.lua")
-    for lasting in (4, seconds):
-        command = [
-            *wrk,
-            "-t1",
-            f"-c{clients}",
-            f"-d{lasting}",
-            "--timeout",
-            "60",
-            "-s",
-            str(script),
-            server.url,
-        ]
-        out = subprocess.run(
-            [*command, "--", str(requests)], check=True, capture_output=True, text=True
-        ).stdout
-    line = next(line for line in out.splitlines() if line.startswith("JSON "))
-    load = Load(**json.loads(line.removeprefix("JSON ")))
-    if load.failed:
+    _wrk(wrk, server, requests, clients, 4)
+    # What the warm-up left in a queue is no part of what is measured; multi-model-server answers this last.
+    body = requests.read_bytes().splitlines()[0]
+    request = urllib.request.Request(server.url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=300):
+        pass
+    load = _wrk(wrk, server, requests, clients, seconds)
+    if load.failed or not load.requests:
         raise RuntimeError(f"{load.failed} of {load.requests} requests failed at {server.url}")
     return load
+
+
+def _wrk(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:
+    """One run of it."""
+    script = str(Path(__file__).with_name("load.lua"))
+    how = ["-t1", f"-c{clients}", f"-d{seconds}", "--timeout", "60", "-s", script]
+    command = [*wrk, *how, server.url, "--", str(requests)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    line = next(line for line in out.splitlines() if line.startswith("JSON "))
+    return Load(**json.loads(line.removeprefix("JSON ")))

@@ -17,13 +17,16 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(Path(__file__).parent)]
 
 import place  # noqa: E402
+from inside import NEW_TOKENS  # noqa: E402
 from results import Row, report  # noqa: E402
 from servers import Load, ours, peer, press  # noqa: E402
 
 from hfdlc.state import State  # noqa: E402
 
 INSIDE = Path(__file__).with_name("inside.py")
-SETTINGS = ((1, os.cpu_count() or 1), (os.cpu_count() or 1, 1))
+CORES = os.cpu_count() or 1
+# Workers and threads of each; the last is what the peer does when nothing is said.
+SETTINGS = ((1, CORES), (CORES, 1), (CORES, CORES))
 CLIENTS = 32
 WRITERS = 16
 SECONDS = 15
@@ -72,13 +75,22 @@ class Bench:
         """Seconds to the first 200 of /ping, and of a bare import and load; the medians of alternate runs."""
         mine, bare = [], []
         for _ in range(4):
-            began = time.perf_counter()
-            self.inside("load", self.folder / "base")
-            bare.append(time.perf_counter() - began)
+            began = time.time()
+            bare.append(self.inside("load", self.folder / "base")["at"] - began)
             with ours(self.python, self.folder / "base", self.folder) as server:
                 mine.append(server.started)
         # The first of each finds the files out of the cache.
         return statistics.median(mine[1:]), statistics.median(bare[1:])
+
+    def memory(self) -> tuple[float, float]:
+        """Megabytes above the bare pipeline's, after one client and after many."""
+        found = []
+        with ours(self.python, self.folder / "base", self.folder) as server:
+            for clients in (1, CLIENTS):
+                press(self.wrk, server, self.texts, clients, SECONDS)
+                found.append(server.megabytes)
+        bare = self.inside("bare", self.folder / "base", self.texts)["megabytes"]
+        return found[0] - bare, found[1] - bare
 
 
 def say(what: str, load: Load) -> None:
@@ -97,6 +109,8 @@ def text_rows(bench: Bench) -> list[Row]:
     peers = bench.peers("base")
     many, half = bench.ours("base", CLIENTS), bench.ours("base", CLIENTS, HF_DTYPE="bfloat16")
     passes = bench.inside("passes", bench.folder / "base", bench.texts)["best"]
+    toolkit = ROOT / "toolkit/src"
+    same = bench.inside("passes", bench.folder / "base", bench.texts, toolkit)["best"]
     one, bare = bench.ours("base", 1), bench.inside("bare", bench.folder / "base", bench.texts)
     rows = [
         at_least("base, 32 clients, by the bare pass grouped by length", many.rate, passes, 0.85),
@@ -113,6 +127,7 @@ def text_rows(bench: Bench) -> list[Row]:
         print("not run: bfloat16 with AMX against the peer: no AMX in this processor, or no peer")
     bench.seen |= {name: load.rate for name, load in peers.items()}
     bench.seen |= {"bare pipeline": 1e3 / bare["median"], "bare pass grouped by length": passes}
+    bench.seen["bare pass with our products"] = same
     bench.seen |= {"ours, float32": many.rate, "ours, bfloat16": half.rate}
     return rows
 
@@ -131,12 +146,10 @@ def main() -> int:
             )
         mine, bare = bench.start()
         rows.append(Row("start to the first 200, by import and load, s", mine, bare, "", 1.25))
-        with ours(bench.python, bench.folder / "base", bench.folder) as server:
-            press(bench.wrk, server, bench.texts, 1, 8)
-            memory = server.megabytes
-        pipeline = bench.inside("bare", bench.folder / "base", bench.texts)["megabytes"]
-        rows.append(Row("memory above the bare pipeline's, MB", memory - pipeline, None, "", 60.0))
-        written = bench.ours("writer", WRITERS).rate * 32
+        one, many = bench.memory()
+        rows.append(Row("memory above the bare pipeline's after 1 client, MB", one, None, "", 60.0))
+        rows.append(Row("memory above the bare pipeline's after 32 clients, MB", many, None, "", 60.0))
+        written = bench.ours("writer", WRITERS).rate * NEW_TOKENS
         single = bench.inside("generate", bench.folder / "writer", bench.prompts)["tokens"]
         rows.append(at_least("16 writers, tokens a second, by one by one", written, single, 4.0))
         code = report("serving", rows)
