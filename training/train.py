@@ -23,6 +23,11 @@ MODEL = os.environ.get("SM_MODEL_DIR", os.path.join(BASE, "model"))
 SHOWN = 1024  # characters of the failure file that SageMaker shows
 INVOKED = "Invoking script with the following command:"
 TRACEBACK = "Traceback (most recent call last):"
+# What TensorFlow says of itself when it is imported; its errors and fatal ones are no chatter.
+CHATTER = re.compile(
+    r"[IW]\d{4} [\d:.]+ +\d+ \S+\]|\d{4}-\d\d-\d\d [\d:.]+: [IW] tensorflow/"
+    r"|WARNING: All log messages before absl::|To enable the following( instructions)?:"
+)
 
 
 class Stderr(threading.Thread):
@@ -77,13 +82,13 @@ def reason(said, told):
 
 
 def _of_the_script(said):
-    """The lines that sagemaker-training did not write, without a progress bar's."""
+    """The lines that neither sagemaker-training nor TensorFlow's import wrote, without a progress bar's."""
     lines = (line.rsplit("\r", 1)[-1].rstrip() for line in said.split("\n"))
     ours = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} sagemaker-training-toolkit ")
     for line in lines:
         if ours.match(line) and "ERROR" in line:
             return
-        if line and not ours.match(line):
+        if line and not ours.match(line) and not CHATTER.match(line):
             yield line
 
 

@@ -49,6 +49,21 @@ def test_without_a_traceback_the_reason_is_what_was_said_last(inside: ModuleType
     assert inside.reason(STARTED, "told\n") == "told"
 
 
+def test_what_tensorflow_says_of_itself_is_no_reason(inside: ModuleType) -> None:
+    """As TensorFlow 2.21 and 2.4 say it; an error of theirs stays."""
+    said = (
+        "I0000 00:00:1795449331.282619       1 cpu_feature_guard.cc:227] This TensorFlow is optimized\n"
+        "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow\n"
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "2026-11-23 12:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:142] This binary\n"
+        "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\n"
+    )
+    reason = inside.reason(f"{STARTED}{said}python: can't open file 'other.py'\n", "told")
+    assert reason == (
+        "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\npython: can't open file 'other.py'"
+    )
+
+
 def test_a_long_reason_keeps_its_end(inside: ModuleType) -> None:
     """SageMaker shows 1,024 characters; the error stands at the end."""
     long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
