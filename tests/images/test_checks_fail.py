@@ -210,10 +210,12 @@ def test_what_is_wrong_is_found(
 
 
 def test_an_image_above_its_budget_is_found(subject: Subject) -> None:
-    """An image that is larger than its cell allows fails, and its largest layers are named."""
+    """An image that is larger than its cell allows fails, and its largest layers and packages are named."""
     small = replace(subject, cell=replace(subject.cell, size=subject.facts.size - 1))
     largest = max(subject.facts.layers, key=lambda layer: layer.size)
-    assert largest.digest in outcome(small, "size")
+    told = outcome(small, "size")
+    assert largest.digest in told
+    assert re.search(r"\d+\s+/opt/venv/lib/python3\.11/site-packages/torch$", told, re.MULTILINE)
 
 
 def test_no_check_is_without_a_test_that_shows_it_failing() -> None:

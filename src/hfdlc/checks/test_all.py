@@ -109,12 +109,20 @@ def test_labels(subject: Subject) -> None:
 
 
 def test_size(subject: Subject) -> None:
-    """The image keeps within its budget; where it does not, its largest layers are named."""
+    """The image keeps within its budget; where it does not, its largest layers and packages are named."""
     if subject.other_framework:
         pytest.skip(f"a build for {subject.facts.cuda} stands for the framework: the budget is not its")
     size, budget = subject.facts.size, subject.cell.size
     largest = sorted(subject.facts.layers, key=lambda layer: layer.size, reverse=True)[:3]
-    assert size <= budget, f"{size} bytes; the largest layers: {largest}"
+    assert size <= budget, f"{size} bytes; the largest layers: {largest}; MB by folder:\n{_largest(subject)}"
+
+
+def _largest(subject: Subject) -> str:
+    """The largest folders of packages, in MB, the largest first."""
+    told: str = subject.host.check_output(
+        "du -s --block-size=1MB /opt/venv/lib/python*/site-packages/* | sort -rn | head -n 12"
+    )
+    return told
 
 
 def test_no_build_tools(subject: Subject) -> None:
