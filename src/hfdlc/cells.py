@@ -162,6 +162,6 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         source=its_source,
         base=matrix.file.bases[release.os],
         packages=(*image_type.packages, *framework.packages.get(kind, [])),  # type: ignore[call-overload]
-        size=image_type.size["gpu" if cuda else "cpu"],
+        size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
     )

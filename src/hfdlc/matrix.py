@@ -144,6 +144,7 @@ class Framework(Written):
     import_: str = Field(alias="import")
     sources: list[Source]
     packages: dict[Type, list[RequirementText]] = {}  # what a type of image holds for this framework alone
+    size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # where its images need more than the type's
 
 
 class ImageType(Written):

@@ -115,9 +115,14 @@ class Torch(Runtime):
         super().__init__(dtype)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":
-            self.dtype = "bfloat16" if self._has_bfloat16() else "float32"
+            self.dtype = "bfloat16" if self._has_bfloat16() and not self._fault("bfloat16") else "float32"
         self.type = getattr(torch, self.dtype)
-        self._try_type()
+        fault = self._fault(self.dtype)
+        if fault:
+            raise StartError(
+                "HF_DTYPE={}: PyTorch {} cannot compute in it on this device ({}). Leave HF_DTYPE out, or set "
+                "float32".format(self.dtype, torch.__version__, fault)
+            )
 
     def _has_bfloat16(self) -> bool:
         import torch
@@ -126,19 +131,17 @@ class Torch(Runtime):
             return cores.has_bfloat16()
         return bool(torch.cuda.get_device_capability()[0] >= 8)
 
-    def _try_type(self) -> None:
-        """StartError where the installed release cannot compute in the precision asked for."""
+    def _fault(self, dtype: str) -> str:
+        """Why the installed release cannot compute in a precision here; nothing where it can."""
         import torch
 
         try:
-            ones = torch.ones(2, 2, dtype=self.type, device=self.device)
+            ones = torch.ones(2, 2, dtype=getattr(torch, dtype), device=self.device)
             mixed = torch.nn.functional.layer_norm(ones @ ones, (2,))
             torch.nn.functional.gelu(mixed).softmax(-1).tanh()
         except RuntimeError as problem:
-            raise StartError(
-                "HF_DTYPE={}: PyTorch {} cannot compute in it on this device ({}). Leave HF_DTYPE out, or set "
-                "float32".format(self.dtype, torch.__version__, str(problem).splitlines()[0])
-            ) from None
+            return str(problem).splitlines()[0]
+        return ""
 
     def place(self, model: Any) -> None:
         """Evaluation mode, the precision asked for, on the device; a look at the clock before each layer."""
