@@ -27,6 +27,7 @@ class Cell:
     source: Source
     base: Base
     packages: tuple[str, ...]  # what this type of image holds beside framework and transformers
+    left_out: tuple[str, ...]  # patterns of files that packages have, and the image has not
     size: int  # bytes that the image may have
     driver: str | None  # the oldest driver of the GPU that runs it
 
@@ -162,6 +163,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         source=its_source,
         base=matrix.file.bases[release.os],
         packages=(*image_type.packages, *framework.packages.get(kind, [])),  # type: ignore[call-overload]
+        left_out=tuple(pattern for each in matrix.file.slim for pattern in each.files),
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
     )

@@ -68,6 +68,14 @@ def _size(text: str) -> int:
         raise ValueError(f"{text!r} is no size; write one like `1.9 GB` or `850 MB`") from None
 
 
+def _pattern(text: str) -> str:
+    if not text or text.startswith("/") or ".." in text.split("/") or not set(text).isdisjoint(" \t\"'$\\"):
+        raise ValueError(
+            f"{text!r} is no pattern below site-packages; write one like torch/include or **/tests"
+        )
+    return text
+
+
 # An editor reads `python: 3.11` as a number; here it stays the text that was written.
 TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
@@ -76,6 +84,7 @@ RequirementText = Annotated[str, AfterValidator(_requirement)]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["1.6 GB"]})]
 Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
 Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 Type = Literal["training", "inference"]
 
 
@@ -180,6 +189,13 @@ class Groups(Written):
     toolkit: list[RequirementText]
 
 
+class LeftOut(Written):
+    """Files of packages, as patterns below site-packages, that no image needs, and why."""
+
+    files: list[Pattern]
+    reason: str
+
+
 class MatrixFile(Written):
     """The whole file."""
 
@@ -192,6 +208,7 @@ class MatrixFile(Written):
     rules: list[Rule] = []
     drivers: dict[Cuda, str] = {}
     types: dict[Type, ImageType]
+    slim: list[LeftOut] = []
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Proof(BaseModel):
     date: str
     made_from: str  # the content address of the cell without its base
     stand_in: str | None = None  # what took the place of the base
+    sizes: dict[str, int] = Field(default_factory=dict)  # layer or package -> bytes, within the budget
     passed: list[str] = Field(default_factory=list)
     failed: dict[str, str] = Field(default_factory=dict)  # check or use -> what it said
     not_run: dict[str, str] = Field(default_factory=dict)  # the same -> why

@@ -70,6 +70,7 @@ def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
         "labels": labels(cell),
         "variables": variables(cell),
         "compiles": compiles(cell),
+        "left_out": cell.left_out,
         "epoch": EPOCH,
     }
 

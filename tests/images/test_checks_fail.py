@@ -13,13 +13,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc import check_run, containers, facts, plan
+from hfdlc import check_run, containers, facts, plan, proofs
 from hfdlc import engine as engines
-from hfdlc.checks import test_all, test_cpu, test_gpu, test_inference, test_pytorch, test_tensorflow
+from hfdlc.checks import sizes, test_all, test_cpu, test_gpu, test_inference, test_pytorch, test_tensorflow
 from hfdlc.checks.subject import Machine, Subject
 from hfdlc.machine import PackageSources
 from hfdlc.process import run
 from hfdlc.project import Project
+from hfdlc.proofs import Proof
 from hfdlc.select import Filter, select
 
 pytestmark = pytest.mark.engine
@@ -84,6 +85,9 @@ WRONG = [
     Wrong("no_build_tools", "touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     Wrong("no_headers", "mkdir -p /usr/include && touch /usr/include/stdio.h", "stdio.h"),
     Wrong("no_caches", "mkdir -p /root/.cache && echo kept > /root/.cache/wheel", "/root/.cache/wheel"),
+    Wrong("layers", " THEN ".join(f"touch /{number}" for number in range(20)), "layers, 24 allowed"),
+    Wrong("what_is_left_out", "mkdir {site}/torch/include", "torch/include"),
+    Wrong("what_is_left_out", "rm {site}/tqdm/std.py", "lists tqdm/std.py"),
     Wrong("one_torch", "echo > /usr/lib/libtorch_cpu.so", "libtorch_cpu"),
     Wrong("a_product_is_right", "echo 'raise ImportError(\"broken\")' > {site}/torch/__init__.py", "broken"),
     Wrong("no_cuda_libraries", "touch /usr/lib/libcudart.so.13", "libcudart.so.13"),
@@ -209,13 +213,18 @@ def test_what_is_wrong_is_found(
         assert wrong.word in outcome(seen, wrong.checks)
 
 
-def test_an_image_above_its_budget_is_found(subject: Subject) -> None:
-    """An image that is larger than its cell allows fails, and its largest layers and packages are named."""
+def test_an_image_above_its_budget_is_found(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is larger than its cell allows fails, and the layers and packages that grew are named."""
     small = replace(subject, cell=replace(subject.cell, size=subject.facts.size - 1))
-    largest = max(subject.facts.layers, key=lambda layer: layer.size)
+    now = sizes.read(subject)
+    before = now | {"layer framework": now["layer framework"] - 10_000_000, "torch": 0}
+    proof = Proof(digest="", date="2026-11-23T12:00:00", made_from="", sizes=before)
+    monkeypatch.setattr(proofs, "read", lambda _: {subject.cell.id: proof})
     told = outcome(small, "size")
-    assert largest.digest in told
-    assert re.search(r"\d+\s+/opt/venv/lib/python3\.11/site-packages/torch$", told, re.MULTILINE)
+    assert f"since 2026-11-23:\n  torch: 0.0 -> {now['torch'] / 1e6:.1f} MB\n  layer framework: " in told
+    assert "transformers" not in told
+    monkeypatch.setattr(proofs, "read", lambda _: {})
+    assert "never weighed before; the largest:\n  layer framework: " in outcome(small, "size")
 
 
 def test_no_check_is_without_a_test_that_shows_it_failing() -> None:

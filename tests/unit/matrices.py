@@ -45,6 +45,8 @@ installer:
 groups:
   transformers: [transformers, tokenizers]
   toolkit: [starlette, uvicorn]
+slim:
+  - {files: [torch/include], reason: headers}
 types:
   inference:
     packages: [sentencepiece]

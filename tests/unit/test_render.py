@@ -21,6 +21,11 @@ def test_a_cell_with_a_page_of_its_own_asks_that_page(tmp_path: Path) -> None:
     assert "ARG framework_wheels=https://example.org/cpu/" in printed(tmp_path)
 
 
+def test_what_is_left_out_of_packages_is_the_matrixs(tmp_path: Path) -> None:
+    """The patterns stand once, in the stage that installs; the layers carry them out."""
+    assert 'ENV LEFT_OUT="torch/include"' in printed(tmp_path)
+
+
 def test_an_undefined_name_is_told_with_its_line_and_the_cell(tmp_path: Path) -> None:
     """The message names the template, the line and the cell."""
     (tmp_path / "inference.Dockerfile.j2").write_text("FROM x\nLABEL a={{ nothing }}\n")

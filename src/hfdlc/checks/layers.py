@@ -12,15 +12,12 @@ from tempfile import TemporaryFile
 from typing import IO, cast
 
 import docker
+from backports import zstd
 from docker.models.images import Image
 
 PIECE = 1 << 22
 HEADER = 257  # where a file's header in an archive has the word `ustar`
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-
-
-class Unreadable(Exception):
-    """A layer is compressed in a way that this Python cannot undo."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,7 @@ class Found:
 def search(
     client: docker.DockerClient, image: Image, needles: Mapping[bytes, str], folder: Path
 ) -> list[Found]:
-    """What of the needles is in which layer of an image; `folder` has room for the image.
-
-    Raises Unreadable where a layer cannot be read.
-    """
+    """What of the needles is in which layer of an image; `folder` has room for the image."""
     found = []
     with _blobs(client, image, folder) as blobs:
         for name, blob in blobs:
@@ -74,7 +68,7 @@ def _plain(blob: IO[bytes]) -> IO[bytes]:
     start = blob.read(4)
     blob.seek(0)
     if start == ZSTD:
-        raise Unreadable("a layer is compressed with zstd")
+        return cast("IO[bytes]", zstd.open(blob))
     return cast("IO[bytes]", gzip.GzipFile(fileobj=blob)) if start[:2] == GZIP else blob
 
 
