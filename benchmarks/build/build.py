@@ -1,172 +1,144 @@
-"""Building and pushing a cell, against what a user would write: one stage, pip, gzip.
+"""Building and pushing cells, against what a user would write: one Dockerfile a cell, one stage, pip, gzip.
 
-Both are built from the same locks and bases, over the same index, by bake on the same new private engine, and
-pushed to the same registry on loopback. Arguments are cells; without one, the default cell.
+Both use the same locks and bases, the same package index, bake on a private engine with an empty cache, and
+an empty registry on loopback. Arguments name pieces of work (below); without one, all are done that the disk
+has room for.
 """
 
-import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import requests
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import plain
 from results import Row, report
+from rig import Rig, rig
 
-from hfdlc import apt, lock, making, plan, project, render
-from hfdlc import build as building
+from hfdlc import base, facts, project
 from hfdlc import engine as engines
-from hfdlc import facts as reading
 from hfdlc.cells import Cell
-from hfdlc.plan import Machine
+from hfdlc.process import run
 from hfdlc.project import Project
-from hfdlc.state import State
+from hfdlc.select import Filter, select
 
 ROOT = Path(__file__).parents[2]
-HFDLC = str(Path(sys.executable).with_name("hfdlc"))
-ENOUGH = 12e9  # bytes of disk that a CPU cell, twice, may need
-NOT_RUN = {
-    "four CPU cells, cold, pushed": "0.15 of the time, 0.5 of the bytes",
-    "transformers bumped by a patch release, pushed": "0.06 of the time, 30 MB",
-    "a PyTorch GPU cell, cold, pushed": "0.35 of the time",
-    "base image changed, all CPU cells, pushed": "0.05 of the time",
-}
+# What the images are made from: a copy of it can be changed.
+PARTS = ("images", "templates", "training", "toolkit", "docs", ".dockerignore", "matrix.yaml")
+FOUR = ("*:2.13.0-*-cpu-*", "*:2.21.0-*-cpu-*")
+TWO = ("*:2.13.0-*-cpu-*",)
+GPU = ("*-inference:2.13.0-*-cu130-*",)
+PATCH = ("5.22.1", "5.22.2")  # a patch release of transformers, and the one before it
 
 
-def main(patterns: list[str]) -> int:
-    """Run it on an engine and with a registry of its own, which are gone afterwards."""
-    found = project.find(ROOT)
-    cells = [cell for cell in found.cells if cell.id in patterns] or [found.default]
-    if shutil.disk_usage(tempfile.gettempdir()).free < ENOUGH:
-        print(f"not run: less than {ENOUGH / 1e9:.0f} GB are free", file=sys.stderr)
-        return 1
-    folder = Path(tempfile.mkdtemp(prefix="hb-"))
-    state = State(folder)
-    share_bases(state)
-    # No engine answers there: so a private one is started.
-    environ = {**os.environ, "HFDLC_STATE": str(folder), "DOCKER_HOST": f"unix://{folder}/none.sock"}
-    try:
-        with registry(state) as host:
-            rows = [row for cell in cells for row in measure(found, cell, environ, host)]
-    finally:
-        engines.stop(state)
-        shutil.rmtree(folder)
-    for work, bound in NOT_RUN.items():
-        print(f"{work:58} not run: this benchmark does not do it yet (bound: {bound})")
+def main(names: Sequence[str]) -> int:
+    """Do the named pieces of work, or all; say what was not run."""
+    found, rows = project.find(ROOT), []
+    if unknown := [name for name in names if name not in WORK]:
+        print(f"no such work: {', '.join(unknown)}; there is: {', '.join(WORK)}", file=sys.stderr)
+        return 2
+    for name, (work, room) in WORK.items():
+        free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+        if names and name not in names:
+            print(f"not run: {name}: not asked for")
+        elif free < room:
+            print(f"not run: {name}: {free:.0f} GB are free, it needs {room}")
+        else:
+            rows += list(work(found))
     return report("build", rows)
 
 
-def share_bases(state: State) -> None:
-    """Bases that this machine has made are not made again: they are no part of what is measured."""
-    for file in (State.of(os.environ).root / "bases").glob("*.tar"):
-        (state.folder("bases") / file.name).symlink_to(file)
+def one(found: Project) -> Iterator[Row]:
+    """The default cell, cold; again; its size."""
+    cells = [found.default]
+    theirs = plain.cost(found, cells)
+    with rig() as here:
+        here.prepare(found, cells)
+        yield Row("one CPU inference cell, cold, pushed", here.push(found, cells), theirs.seconds, "s", 0.20)
+        here.hfdlc(found, "build", found.default.id)
+        yield Row("  its size, uncompressed", _size(here, cells) / 1e9, theirs.size / 1e9, "GB", 0.65)
 
 
-def measure(found: Project, cell: Cell, environ: Mapping[str, str], host: str) -> Iterator[Row]:
-    """One cell, cold and again; the bases are there before, for both."""
-    with making.prepared(found, [cell], environ) as (used, state, machine):
-        bake = plain(found, cell, machine, f"{host}/plain/{cell.id}")
-        began = time.monotonic()
-        building.build(bake, [cell], used, ROOT, state, sys.stderr)
-        theirs = time.monotonic() - began
-    ours = hfdlc("push", "--registry", host, cell.id, environ=environ)
-    yield Row(f"{cell.id.partition('-transformers')[0]}, cold, pushed", ours, theirs, "s", 0.20)
-    sent = [pushed(host, name, cell.tag) for name in (cell.repository, f"plain/{cell.repository}")]
-    yield Row("  the bytes of it in the registry", sent[0] / 1e9, sent[1] / 1e9, "GB", 0.5)
-    hfdlc("build", cell.id, environ=environ)
-    yield Row("nothing changed", hfdlc("build", cell.id, environ=environ), None, "s", 1.0)
-    sizes = [
-        sum(layer.size for layer in reading.layers(reading.image_of(name, used))) / 1e9
-        for name in (cell.id, f"{host}/plain/{cell.id}")
-    ]
-    yield Row("size of the image, uncompressed", sizes[0], sizes[1], "GB", 0.65)
+def four(found: Project) -> Iterator[Row]:
+    """The CPU cells of today's releases, cold; with another base; with a patch of transformers; again."""
+    cells, two = select(found.cells, Filter(FOUR)), select(found.cells, Filter(TWO))
+    theirs, of_two = plain.cost(found, cells), plain.cost(found, two)
+    with rig() as here:
+        here.prepare(found, cells)
+        yield Row("the four CPU cells, cold, pushed", here.push(found, cells), theirs.seconds, "s", 0.15)
+        yield Row("  bytes in the registry", here.stored() / 1e9, theirs.stored / 1e9, "GB", 0.5)
+        # A Dockerfile of one stage repeats all of it, so what it cost cold is what it costs again.
+        _change_base(here, found.default)
+        seconds, sent = _pushed(here, found, cells)
+        yield Row("base image changed, the four, pushed", seconds, theirs.seconds, "s", 0.05)
+        yield Row("  bytes sent", sent / 1e6, theirs.stored / 1e6, "MB", 1.0)
+        with _bumped(found, PATCH[0], here) as before:
+            here.push(before, select(before.cells, Filter(TWO)))
+        with _bumped(found, PATCH[1], here) as after:
+            seconds, sent = _pushed(here, after, select(after.cells, Filter(TWO)))
+        yield Row(f"transformers {PATCH[1]}, both PyTorch CPU cells", seconds, of_two.seconds, "s", 0.06)
+        yield Row("  bytes sent", sent / 1e6, None, "MB", 30)
+        ids = [cell.id for cell in cells]
+        here.hfdlc(found, "build", *ids)
+        yield Row("nothing changed, the four", here.hfdlc(found, "build", *ids), None, "s", 1.0)
 
 
-def plain(found: Project, cell: Cell, machine: Machine, name: str) -> dict[str, object]:
-    """What a user would write: all locks and the toolkit, installed by pip in one stage."""
-    files = [lock.group_file(cell, group) for group in cell.groups]
-    mounts = [f"--mount=type=bind,source={file},target=/locks/{n}.lock" for n, file in enumerate(files)]
-    mounts += ["--mount=type=bind,from=wheels,target=/wheels"] if machine.contexts else []
-    mounts += [
-        "--mount=type=secret,id=pip.conf,target=/etc/pip.conf",
-        "--mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt",
-    ]
-    page = "/wheels" if cell.id in machine.brought else cell.source.page
-    links = f"--find-links {page} " if page else ""
-    pip = "python3 -m pip install --no-cache-dir --break-system-packages --root-user-action ignore"
-    locks = " ".join(f"-r /locks/{n}.lock" for n in range(len(files)))
-    dockerfile = (
-        "ARG installer_base\nFROM ${installer_base}\n"
-        f"RUN {' '.join(mounts)} {pip} --no-deps --require-hashes {links}{locks}\n"
-        f"COPY toolkit /toolkit\nRUN {' '.join(mounts[-2:])} {pip} --no-deps /toolkit\n"
-        'ENTRYPOINT ["/usr/bin/env"]\nCMD ["serve"]\n'
-    )
-    target = {
-        "context": ".",
-        "dockerfile-inline": dockerfile.replace("${", "$${"),
-        "args": {**plan.chosen(render.images(cell, found.matrix), machine.images, cell), **machine.proxies},
-        "contexts": dict(machine.contexts),
-        "secret": [f"id={key},src={file}" for key, file in machine.secrets.items()],
-        "tags": [name],
-        "output": ["type=image,push=true"],
-    }
-    own = plan.target_name(cell)
-    return {"group": {"default": {"targets": [own]}}, "target": {own: target}}
+def gpu(found: Project) -> Iterator[Row]:
+    """PyTorch's inference cell with CUDA, cold."""
+    cells = select(found.cells, Filter(GPU))
+    theirs = plain.cost(found, cells)
+    with rig() as here:
+        here.prepare(found, cells)
+        yield Row("one PyTorch GPU cell, cold, pushed", here.push(found, cells), theirs.seconds, "s", 0.35)
+        yield Row("  bytes in the registry", here.stored() / 1e9, theirs.stored / 1e9, "GB", 1.0)
 
 
-def hfdlc(*words: str, environ: Mapping[str, str]) -> float:
-    """The seconds that a command takes."""
-    began = time.monotonic()
-    subprocess.run([HFDLC, *words], cwd=ROOT, env=dict(environ), check=True)
-    return time.monotonic() - began
+# By name, with the GB of disk that each needs at its peak.
+WORK: Mapping[str, tuple[Callable[[Project], Iterator[Row]], int]] = {
+    "one": (one, 10),
+    "four": (four, 26),
+    "gpu": (gpu, 28),
+}
 
 
-def pushed(host: str, repository: str, tag: str) -> int:
-    """The bytes of an image's layers in the registry."""
-    kinds = (
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-    accepted = {"Accept": ", ".join(kinds)}
-    answer = requests.get(f"http://{host}/v2/{repository}/manifests/{tag}", headers=accepted, timeout=30)
-    return sum(int(layer["size"]) for layer in answer.json()["layers"])
+def _pushed(here: Rig, found: Project, cells: Sequence[Cell]) -> tuple[float, int]:
+    """The seconds of a push, and the bytes that the registry did not have."""
+    before = here.stored()
+    return here.push(found, cells), here.stored() - before
+
+
+def _size(here: Rig, cells: Sequence[Cell]) -> int:
+    """The bytes of images, uncompressed."""
+    used = engines.ensure(here.environ, here.state)
+    images = [facts.layers(facts.image_of(cell.id, used)) for cell in cells]
+    return sum(layer.size for image in images for layer in image)
+
+
+def _change_base(here: Rig, cell: Cell) -> None:
+    """Give the base's name to an image with one file more, as a security update does."""
+    if not cell.bootstrap:
+        raise SystemExit(f"{cell.id} has no base that could be changed here")
+    used, name = engines.ensure(here.environ, here.state), base.tag(cell.bootstrap)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "Dockerfile").write_text(f"FROM {name}\nRUN --network=none date > /etc/updated\n")
+        run([*used.buildx, "build", "--tag", name, "--provenance=false", folder], env=used.environment)
 
 
 @contextmanager
-def registry(state: State) -> Iterator[str]:
-    """Debian's docker-registry on loopback, empty; its host."""
-    folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
-    program = apt.unpack(wanted, folder, apt.release(), state) / "usr/bin/docker-registry"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {
-        "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(state.folder("registry"))}},
-        "http": {"addr": host},
-    }
-    file = state.root / "registry.yml"
-    file.write_text(json.dumps(settings))
-    process = subprocess.Popen([str(program), "serve", str(file)], stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with suppress(requests.ConnectionError):
-                requests.get(f"http://{host}/v2/", timeout=5)
-                break
-            time.sleep(0.1)
-        yield host
-    finally:
-        process.terminate()
-        process.wait()
+def _bumped(found: Project, version: str, here: Rig) -> Iterator[Project]:
+    """A copy of the repository with another transformers for PyTorch, locked and rendered."""
+    release = found.default.transformers_version
+    with tempfile.TemporaryDirectory() as folder:
+        for part in PARTS:
+            (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, Path(folder, part))
+        file = Path(folder, "matrix.yaml")
+        file.write_text(file.read_text().replace(release, version))
+        copy = project.find(Path(folder))
+        here.hfdlc(copy, "lock", *(cell.id for cell in select(copy.cells, Filter(TWO))))
+        here.hfdlc(copy, "render")
+        yield project.find(Path(folder))
 
 
 if __name__ == "__main__":

@@ -170,7 +170,8 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
     wanted = needed(asked.requirements)
     # In the order of the layers: what is in one is not in a later one.
     layers = {
-        "framework": needed(asked.framework),
+        # Its small needs move more often than the framework does: they are libraries.
+        "framework": {name_of(text) for text in asked.framework},
         "libraries": needed(asked.libraries),
         "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
         "toolkit": wanted,

@@ -50,6 +50,13 @@ def out_of_reach(cell: Cell) -> str | None:
 
 
 @each_cell
+def test_a_large_layer_has_no_small_packages(cell: Cell) -> None:
+    """What a framework needs moves more often than it does, and would take its layer along."""
+    own = {lock.name_of(text) for text in cell.framework_requirements()}
+    assert {entry.name for entry in lock.read(cell, ROOT)["framework"]} <= own
+
+
+@each_cell
 def test_the_committed_locks_belong_to_the_matrix(cell: Cell) -> None:
     """Nobody edited them, and nobody forgot `hfdlc lock`; what is missing is known by name."""
     known = out_of_reach(cell)

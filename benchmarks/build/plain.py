@@ -1,0 +1,68 @@
+"""What a user would write instead: a Dockerfile a cell, one stage, pip, gzip; the same locks and bases."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rig import rig
+
+from hfdlc import build as building
+from hfdlc import facts, lock, making, plan, render
+from hfdlc.cells import Cell
+from hfdlc.plan import Machine
+from hfdlc.project import Project
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What building and pushing cells cost, with nothing in any cache."""
+
+    seconds: float
+    stored: int  # bytes in the registry
+    size: int  # bytes of the images, uncompressed
+
+
+def cost(project: Project, cells: Sequence[Cell]) -> Cost:
+    """Build and push the cells by one bake, on a new engine and to an empty registry."""
+    with rig() as here, making.prepared(project, cells, here.environ) as (used, state, machine):
+        names = {cell: f"{here.host}/{cell.id}" for cell in cells}
+        targets = {plan.target_name(cell): _target(project, cell, machine, names[cell]) for cell in cells}
+        bake = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+        began = time.monotonic()
+        building.build(bake, cells, used, project.root, state, sys.stderr)
+        seconds = time.monotonic() - began
+        images = [facts.layers(facts.image_of(name, used)) for name in names.values()]
+        return Cost(seconds, here.stored(), sum(layer.size for image in images for layer in image))
+
+
+def _target(project: Project, cell: Cell, machine: Machine, name: str) -> dict[str, object]:
+    """All locks and the toolkit, installed by pip in one stage."""
+    files = [lock.group_file(cell, group) for group in cell.groups]
+    mounts = [f"--mount=type=bind,source={file},target=/locks/{n}.lock" for n, file in enumerate(files)]
+    mounts += ["--mount=type=bind,from=wheels,target=/wheels"] if machine.contexts else []
+    secrets = [
+        "--mount=type=secret,id=pip.conf,target=/etc/pip.conf",
+        "--mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt",
+    ]
+    page = "/wheels" if cell.id in machine.brought else cell.source.page
+    links = f"--find-links {page} " if page else ""
+    pip = "python3 -m pip install --no-cache-dir --break-system-packages --root-user-action ignore"
+    locks = " ".join(f"-r /locks/{n}.lock" for n in range(len(files)))
+    # Some packages of training images have no wheels: a user would start from the image with a compiler.
+    base = "compiler_base" if render.compiles(cell) else "installer_base"
+    dockerfile = (
+        f"ARG {base}\nFROM ${{{base}}}\n"
+        f"RUN {' '.join(mounts + secrets)} {pip} --no-deps --require-hashes {links}{locks}\n"
+        f"COPY toolkit /toolkit\nRUN {' '.join(secrets)} {pip} --no-deps /toolkit\n"
+        f'ENTRYPOINT ["/usr/bin/env"]\nCMD {render.command(cell)}\n'.replace("'", '"')
+    )
+    return {
+        "context": ".",
+        "dockerfile-inline": dockerfile.replace("${", "$${"),  # bake has variables of its own
+        "args": {**plan.chosen(render.images(cell, project.matrix), machine.images, cell), **machine.proxies},
+        "contexts": dict(machine.contexts),
+        "secret": [f"id={key},src={file}" for key, file in machine.secrets.items()],
+        "tags": [name],
+        "output": ["type=image,push=true"],
+    }

@@ -1,0 +1,101 @@
+"""Where a build is measured: a new private engine with an empty cache, and an empty registry on loopback."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from hfdlc import apt, making
+from hfdlc import engine as engines
+from hfdlc.cells import Cell
+from hfdlc.project import Project
+from hfdlc.state import State
+
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A state folder with its engine, and a registry."""
+
+    state: State
+    environ: Mapping[str, str]
+    host: str
+
+    def hfdlc(self, project: Project, *words: str) -> float:
+        """The seconds that a command takes."""
+        began = time.monotonic()
+        subprocess.run([HFDLC, *words], cwd=project.root, env=dict(self.environ), check=True)
+        return time.monotonic() - began
+
+    def push(self, project: Project, cells: Sequence[Cell]) -> float:
+        """The seconds that building and pushing cells takes."""
+        return self.hfdlc(project, "push", "--registry", self.host, *(cell.id for cell in cells))
+
+    def stored(self) -> int:
+        """The bytes of all blobs in the registry."""
+        return sum(
+            blob.stat().st_size for blob in (self.state.root / "registry").rglob("blobs/sha256/*/*/data")
+        )
+
+    def prepare(self, project: Project, cells: Sequence[Cell]) -> None:
+        """Start the engine, with the cells' bases in it: they are no part of what is measured."""
+        with making.prepared(project, cells, self.environ):
+            pass
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    """A new one, which is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="hb-"))
+    state = State(folder)
+    # Bases that this machine has made are not made again.
+    for file in (State.of(os.environ).root / "bases").glob("*.tar"):
+        (state.folder("bases") / file.name).symlink_to(file)
+    # No engine answers there: so a private one is started.
+    environ = {**os.environ, "HFDLC_STATE": str(folder), "DOCKER_HOST": f"unix://{folder}/none.sock"}
+    try:
+        with _registry(state) as host:
+            yield Rig(state, environ, host)
+    finally:
+        engines.stop(state)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _registry(state: State) -> Iterator[str]:
+    """Debian's docker-registry on loopback, empty; its host."""
+    folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
+    program = apt.unpack(wanted, folder, apt.release(), state) / "usr/bin/docker-registry"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(state.folder("registry"))}},
+        "http": {"addr": host},
+    }
+    file = state.root / "registry.yml"
+    file.write_text(json.dumps(settings))
+    process = subprocess.Popen([str(program), "serve", str(file)], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with suppress(requests.ConnectionError):
+                requests.get(f"http://{host}/v2/", timeout=5)
+                break
+            time.sleep(0.1)
+        yield host
+    finally:
+        process.terminate()
+        process.wait()
