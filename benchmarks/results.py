@@ -16,7 +16,7 @@ class Row:
     ours: float
     theirs: float | None
     unit: str
-    bound: float  # what `ratio` (or, without theirs, `ours`) may be
+    bound: float | None  # what `ratio` (or, without theirs, `ours`) may be; None where it is only told
     at_most: bool = True
 
     @property
@@ -27,6 +27,8 @@ class Row:
     @property
     def holds(self) -> bool:
         """Whether the bound is kept."""
+        if self.bound is None:
+            return True
         value = self.ours if self.ratio is None else self.ratio
         return value <= self.bound if self.at_most else value >= self.bound
 
@@ -51,9 +53,10 @@ def report(name: str, rows: list[Row]) -> int:
     described = machine()
     print(f"{'work':58} {'ours':>9} {'theirs':>9} {'ratio':>7} {'bound':>7}  holds")
     for row in rows:
-        theirs, ratio = (f"{v:.2f}" if v is not None else "-" for v in (row.theirs, row.ratio))
-        holds = "yes" if row.holds else "NO"
-        print(f"{row.work:58} {row.ours:7.2f} {row.unit:1} {theirs:>9} {ratio:>7} {row.bound:7.2f}  {holds}")
+        figures = (row.theirs, row.ratio, row.bound)
+        theirs, ratio, bound = (f"{v:.2f}" if v is not None else "-" for v in figures)
+        holds = "-" if row.bound is None else "yes" if row.holds else "NO"
+        print(f"{row.work:58} {row.ours:7.2f} {row.unit:1} {theirs:>9} {ratio:>7} {bound:>7}  {holds}")
     kept = [{**asdict(row), "ratio": row.ratio, "holds": row.holds, "machine": described} for row in rows]
     file = Path(__file__).parent / "results" / f"{name}.json"
     file.parent.mkdir(exist_ok=True)

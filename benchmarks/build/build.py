@@ -5,9 +5,11 @@ an empty registry on loopback. Arguments name pieces of work (below); without on
 has room for.
 """
 
+import hashlib
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +75,7 @@ def four(found: Project) -> Iterator[Row]:
         _change_base(here, found.default)
         seconds, sent = _pushed(here, found, cells)
         yield Row("base image changed, the four, pushed", seconds, theirs.seconds, "s", 0.05)
-        yield Row("  bytes sent", sent / 1e6, theirs.stored / 1e6, "MB", 1.0)
+        yield Row("  bytes sent", sent / 1e6, theirs.stored / 1e6, "MB", None)
         with _bumped(found, PATCH[0], here) as before:
             here.push(before, select(before.cells, Filter(TWO)))
         with _bumped(found, PATCH[1], here) as after:
@@ -92,7 +94,25 @@ def gpu(found: Project) -> Iterator[Row]:
     with rig() as here:
         here.prepare(found, cells)
         yield Row("one PyTorch GPU cell, cold, pushed", here.push(found, cells), theirs.seconds, "s", 0.35)
-        yield Row("  bytes in the registry", here.stored() / 1e9, theirs.stored / 1e9, "GB", 1.0)
+        yield Row("  bytes in the registry", here.stored() / 1e9, theirs.stored / 1e9, "GB", None)
+
+
+def levels(found: Project) -> Iterator[Row]:
+    """What compressing and pushing the default cell's packages as one layer costs, by kind and level.
+
+    BuildKit knows four levels of zstd: what is below 3, 6 and 10, and the rest.
+    """
+    with rig() as here:
+        here.prepare(found, [found.default])
+        here.hfdlc(found, "build", found.default.id)
+        gzip = _compressed(here, found.default, "compression=gzip")
+        for level in (1, 3, 6, 11):
+            seconds, sent = _compressed(here, found.default, f"compression=zstd,compression-level={level}")
+            chosen = level == 3
+            yield Row(
+                f"zstd {level}, a layer pushed, by gzip", seconds, gzip[0], "s", 1.0 if chosen else None
+            )
+            yield Row("  bytes", sent / 1e6, gzip[1] / 1e6, "MB", 1.0 if chosen else None)
 
 
 # By name, with the GB of disk that each needs at its peak.
@@ -100,6 +120,7 @@ WORK: Mapping[str, tuple[Callable[[Project], Iterator[Row]], int]] = {
     "one": (one, 10),
     "four": (four, 26),
     "gpu": (gpu, 28),
+    "levels": (levels, 12),
 }
 
 
@@ -107,6 +128,26 @@ def _pushed(here: Rig, found: Project, cells: Sequence[Cell]) -> tuple[float, in
     """The seconds of a push, and the bytes that the registry did not have."""
     before = here.stored()
     return here.push(found, cells), here.stored() - before
+
+
+def _compressed(here: Rig, cell: Cell, compression: str) -> tuple[float, int]:
+    """The seconds and bytes of pushing a layer that no other compression has seen, built before."""
+    used = engines.ensure(here.environ, here.state)
+    name = hashlib.sha256(compression.encode()).hexdigest()[:8]
+    text = f"FROM scratch\nCOPY --from=cell /opt/venv/lib /{name}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "Dockerfile").write_text(text)
+        build = [
+            *used.buildx,
+            "build",
+            "--provenance=false",
+            f"--build-context=cell=docker-image://{cell.id}",
+        ]
+        run([*build, "--output=type=cacheonly", folder], env=used.environment)
+        output = f"type=image,name={here.host}/levels:{name},push=true,unpack=false,force-compression=true"
+        before, began = here.stored(), time.monotonic()
+        run([*build, f"--output={output},{compression}", folder], env=used.environment)
+        return time.monotonic() - began, here.stored() - before
 
 
 def _size(here: Rig, cells: Sequence[Cell]) -> int:

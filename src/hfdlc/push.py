@@ -17,7 +17,7 @@ from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.project import Project
 
-# Level 3: `make bench-build` shows what others cost. What was kept uncompressed is compressed now, and kept.
+# Level 3: `make bench-build` compares the levels. What was kept uncompressed is compressed now, and kept.
 PUSH = "type=image,push=true,unpack=false,force-compression=true"
 ZSTD = f"{PUSH},oci-mediatypes=true,compression=zstd,compression-level=3"
 # For registries and services that take nothing newer than Docker's schema 2.
