@@ -45,13 +45,16 @@ class Rows(Service):
         for place, item in enumerate(items):
             if item == "bad":
                 raise RequestError("unprocessable", "inputs[{}]: bad is refused".format(place))
-        outputs = yield [Piece(item, len(item)) for item in items]
+        outputs = yield [Piece(item, len(item), reader=reader) for item in items]
         return Prediction(outputs, items=len(items))
 
     def run(self, pieces, check):
         self.seen.extend(piece.row for piece in pieces)
         while not self.gate.wait(0.01):
             check()
+        for piece in pieces:
+            if piece.reader:
+                piece.reader(piece.row)
         if any(piece.row == "poison" for piece in pieces):
             raise RuntimeError("broken")
         return [piece.row for piece in pieces]

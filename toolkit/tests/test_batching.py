@@ -94,18 +94,23 @@ def test_prompts_of_different_lengths_are_written_together(model_folder):
     assert sizes == [1, 1, 1]
 
 
-@pytest.mark.parametrize("inputs", ["I like you" * 900, "", "  "])
+@pytest.mark.parametrize("inputs", ["I like you" * 900, "", "  ", 7, {"text": 7}, None])
 def test_item_that_cannot_be_taken_fails_alone(model_folder, inputs):
-    """Too long, or with no tokens where the tokenizer gives none: its own error, and the others' answers."""
+    """Too long, empty, of the wrong type: it gets what it gets alone, an error or not, and the others their answers."""
     service = load_model(Settings(model_dir=str(model_folder("text-classification"))))
     good = Request("I like you", {}, [])
     options = {"truncation": False}
     answers = together(service, [good, Request(inputs, options, []), good])
     for answer in (answers[0], answers[2]):
         assert_close(answer.value, alone(service, good, lambda: None).value)
-    if len(inputs) > 900:
-        assert answers[1].kind == "unprocessable"
-        assert "the model takes" in str(answers[1])
+    try:
+        expected = alone(service, Request(inputs, options, []), lambda: None).value
+    except RequestError as problem:
+        assert (answers[1].kind, str(answers[1])) == (problem.kind, str(problem))
+        assert ("the model takes" if isinstance(inputs, str) else "text") in str(problem)
+    else:
+        assert inputs.strip() == ""
+        assert_close(answers[1].value, expected)
 
 
 def test_error_says_which_item_of_a_list():
@@ -123,6 +128,53 @@ def test_pass_that_fails_is_taken_apart():
     assert isinstance(answers[1], RuntimeError)
     assert [one.value for place, one in enumerate(answers) if place != 1] == [["one"], ["two"], ["three"]]
     assert max(sizes) > 1
+
+
+def test_what_was_read_along_is_not_written_again():
+    """A pass breaks after tokens were sent: who read them gets the error, not the same tokens once more."""
+    service = Rows()
+    service.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(10)
+    read = []
+    try:
+        first = scheduler.enter(service, Request("first", {}, []), 60)
+        while not service.seen:
+            pass
+        others = [scheduler.enter(service, Request(text, {}, []), 60) for text in ("poison", "fine")]
+        reads = scheduler.enter(service, Request("read", {}, []), 60, read.append)
+        service.gate.set()
+        wait = asyncio.gather(*(job.future for job in (first, *others, reads)), return_exceptions=True)
+        answers = loop.run_until_complete(wait)
+    finally:
+        service.gate.set()
+        loop.close()
+    assert [answers[0].value, answers[2].value] == [["first"], ["fine"]]
+    assert [str(answers[1]), str(answers[3])] == ["broken", "broken"]
+    assert read == ["read"]
+
+
+def test_left_work_that_still_runs_makes_no_more_room():
+    """The queue has its size, also while a pass is made that nobody waits for any more."""
+    service = Rows()
+    service.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(4)
+    try:
+        left = scheduler.enter(service, Request(["a"] * 4, {}, []), 60)
+        while not service.seen:
+            pass
+        # A pass that looks at the time would end when it is left; this one does not.
+        scheduler._turn.check = lambda: None
+        scheduler.leave(left)
+        scheduler.enter(service, Request(["b"] * 4, {}, []), 60)
+        with pytest.raises(RequestError, match="4 inputs are waiting"):
+            scheduler.enter(service, Request("c", {}, []), 60)
+    finally:
+        service.gate.set()
+        loop.close()
 
 
 def test_list_counts_by_its_items():

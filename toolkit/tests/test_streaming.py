@@ -10,6 +10,8 @@ import serving
 
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.settings import Settings
 
 PROMPT = {
     "inputs": "I like you",
@@ -177,3 +179,27 @@ def test_text_of_half_characters_waits_for_the_other_half():
         growing.add(number)
     assert [one.text for one in told] == ["a", " ", "", "", "\u20ac", "!", ""]
     assert [one.is_special for one in told] == [False] * 6 + [True]
+
+
+def test_text_that_has_ended_is_told_no_further(model_folder):
+    """In a pass with longer texts it gets padding behind its stop sequence: nobody wants to read that."""
+    service = load_model(Settings(model_dir=str(model_folder("text-generation")), task="text-generation"))
+    numbers = service.tokenizer("I like you I like you", add_special_tokens=False)["input_ids"]
+    told = {"you": [], "": []}
+
+    def generate(rows, pad, arguments, written):
+        for number in numbers:
+            written([number] * len(rows))
+        return [list(row["input_ids"]) + numbers for row in rows]
+
+    service.runtime.generate = generate
+    pieces = []
+    for stop, read in told.items():
+        request = Request("I", {"stop_sequence": [stop]} if stop else {}, [])
+        (piece,) = next(service.steps(request, lambda: None, read.append))
+        pieces.append(piece)
+    service.run(pieces, lambda: None)
+    texts = {stop: "".join(token.text for token in tokens) for stop, tokens in told.items()}
+    assert texts[""].count("you") == 2
+    assert texts["you"].count("you") == 1
+    assert texts["you"].endswith("you")

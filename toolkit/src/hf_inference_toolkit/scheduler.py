@@ -16,7 +16,7 @@ from hf_inference_toolkit.batching import Piece, choose
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.failures import is_out_of_memory, release_memory
 from hf_inference_toolkit.payload import Request
-from hf_inference_toolkit.service import Prediction, Reader, Service, Steps
+from hf_inference_toolkit.service import Prediction, Reader, Service, Steps, Token
 
 # How many threads may be stuck in a prediction that nobody waits for any more, before the model counts as lost.
 MOST_STUCK = 3
@@ -41,7 +41,10 @@ class Job:
         self.request = request
         self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
-        self.reader = reader
+        self.reader = self._tell if reader else None
+        self._reader = reader
+        # Whether its client has a part of the answer already.
+        self.has_told = False
         self.loop = loop
         self.future = loop.create_future()
         self.is_cancelled = False
@@ -53,6 +56,11 @@ class Job:
     def is_over(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.is_cancelled or time.monotonic() > self.deadline
+
+    def _tell(self, token: Token) -> None:
+        """Hand a token on to who reads along."""
+        self.has_told = True
+        self._reader(token)  # type: ignore[misc]
 
     def check(self) -> None:
         """Called between the steps of a long prediction: ends it when its time is over or its client is gone."""
@@ -82,10 +90,14 @@ class Turn:
     def __init__(self, jobs: List[Job], pieces: List[Waiting]) -> None:
         self.jobs = jobs
         self.pieces = pieces
-        held = sum(job.items for job in jobs)
-        self.items = min(len(pieces), held) if pieces else held
         self.outcomes: List[Outcome] = []
         self.more: List[Waiting] = []
+
+    @property
+    def items(self) -> int:
+        """How many of the items that are waited for it works on."""
+        held = sum(job.items for job in self.jobs if not job.is_cancelled)
+        return min(sum(not one.job.is_cancelled for one in self.pieces), held) if self.pieces else held
 
     @property
     def ends(self) -> float:
@@ -126,15 +138,16 @@ class Turn:
                 self._advance(job)
 
     def _failed(self, pieces: List[Waiting], problem: BaseException) -> None:
-        """Whose fault it was is found by running the pieces of each job alone."""
+        """Whose fault it was is found by running the pieces of each job alone; who reads along has read too much."""
         jobs = _jobs(pieces)
-        if len(jobs) == 1 or not isinstance(problem, Exception):
-            self.outcomes.extend(Outcome(job, None, problem) for job in jobs)
-            return
+        is_final = len(jobs) == 1 or not isinstance(problem, Exception)
         if is_out_of_memory(problem):
             release_memory()
         for job in jobs:
-            self._run([one for one in pieces if one.job is job])
+            if is_final or job.has_told:
+                self.outcomes.append(Outcome(job, None, problem))
+            else:
+                self._run([one for one in pieces if one.job is job])
 
     def _advance(self, job: Job) -> None:
         """Take a job to its next pieces, or to its end."""
@@ -217,7 +230,7 @@ class Scheduler:
                     "{} inputs in one request, and {} may wait (HF_QUEUE_SIZE)".format(job.items, self._size),
                 )
             # One more than may wait: the worker may not have taken the first one yet.
-            running = max(1, self._turn.items if self._turn else 0)
+            running = self._turn.items if self._turn else 1
             if self._held and self._held - running + job.items > self._size:
                 raise RequestError(
                     "overloaded", "{} inputs are waiting already".format(self.waiting), {"Retry-After": "1"}

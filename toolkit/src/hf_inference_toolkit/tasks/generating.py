@@ -1,7 +1,7 @@
 """The tasks that write text: text-generation, text2text-generation, summarization, translation."""
 
 import inspect
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.batching import AllAtOnce, Piece
 from hf_inference_toolkit.errors import RequestError
@@ -39,6 +39,8 @@ class Prompt(NamedTuple):
 
     row: Row
     arguments: Dict[str, Any]
+    # Texts after which nothing more is written.
+    stops: Tuple[str, ...] = ()
 
 
 class Generation(TextTask):
@@ -107,7 +109,7 @@ class Generation(TextTask):
             key.append(("length", str(length)))
         new = arguments.get("max_new_tokens", arguments.get("max_length", NEW_TOKENS))
         width = arguments.get("num_beams", 1) * arguments.get("num_return_sequences", 1)
-        return Piece(Prompt(row, arguments), (length + new) * width, tuple(key))
+        return Piece(Prompt(row, arguments, stop_texts(options)), (length + new) * width, tuple(key))
 
     def may_pad(self, arguments: Dict[str, Any]) -> bool:
         """Whether prompts of different lengths can be written together and each gets what it gets alone."""
@@ -151,7 +153,7 @@ class Generation(TextTask):
     def _written(self, pieces: List[Piece], ends: FrozenSet[int]) -> Any:
         """What is called after each step of `generate`: readers get their tokens, and time is looked at."""
         open_texts = {
-            place: Growing(self.tokenizer, piece.reader, self._context(piece))
+            place: Growing(self.tokenizer, piece.reader, self._context(piece), piece.row.stops)
             for place, piece in enumerate(pieces)
             if piece.reader is not None
         }
@@ -161,7 +163,8 @@ class Generation(TextTask):
             for place, number in enumerate(numbers):
                 if place in open_texts:
                     open_texts[place].add(number)
-                    if number in ends:
+                    # What comes now is padding, until the last text of the pass has ended.
+                    if number in ends or open_texts[place].is_over:
                         del open_texts[place]
 
         return written
@@ -178,11 +181,9 @@ class Generation(TextTask):
         """What `generate` is called with for a prompt of `length` tokens."""
         arguments = dict(self._defaults)
         arguments.update((name, value) for name, value in options.items() if name in self._knows)
-        stops = options.get("stop_sequence", options.get("stop_strings"))
-        if stops is not None and "stop_strings" in self._knows:
-            arguments.update(
-                stop_strings=[stops] if isinstance(stops, str) else stops, tokenizer=self.tokenizer
-            )
+        stops = stop_texts(options)
+        if stops and "stop_strings" in self._knows:
+            arguments.update(stop_strings=list(stops), tokenizer=self.tokenizer)
         new = self.new_tokens(options, length)
         if new is not None:
             arguments.pop("max_length", None)
@@ -379,13 +380,21 @@ def known_options(model: Any) -> Any:
 class Growing:
     """A text that grows token by token behind the tokens `before`; its reader gets what each adds."""
 
-    def __init__(self, tokenizer: Any, reader: Any, before: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, reader: Any, before: Sequence[int] = (), stops: Sequence[str] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._reader = reader
         self._special = frozenset(tokenizer.all_special_ids)
         self._numbers = list(before)
         # Tokens before `_said` have been told; those from `_from` on are decoded with what follows, for their spaces.
         self._from, self._said = 0, len(self._numbers)
+        self._stops, self._told = stops, ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether one of `stops` has been written."""
+        return any(stop in self._told for stop in self._stops)
 
     def add(self, number: int) -> None:
         """One more token. Its text waits for the next one while it ends within a character."""
@@ -396,6 +405,7 @@ class Growing:
         if not now.endswith("\ufffd") and len(now) > len(before):
             new = now[len(before) :]
             self._from, self._said = self._said, len(self._numbers)
+            self._told += new
         self._reader(Token(number, new, number in self._special))
 
     def _text(self, numbers: List[int]) -> str:
@@ -423,12 +433,15 @@ def flattened(value: Any) -> List[int]:
     return [value]
 
 
+def stop_texts(options: Dict[str, Any]) -> Tuple[str, ...]:
+    """The texts that end the writing."""
+    stops = options.get("stop_sequence", options.get("stop_strings")) or ()
+    return (stops,) if isinstance(stops, str) else tuple(stops)
+
+
 def until_stop(text: Any, options: Dict[str, Any]) -> Any:
     """A text up to and with the first stop sequence in it."""
-    stops = options.get("stop_sequence", options.get("stop_strings"))
-    if stops is None or not isinstance(text, str):
+    if not isinstance(text, str):
         return text
-    ends = [
-        text.find(stop) + len(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop in text
-    ]
+    ends = [text.find(stop) + len(stop) for stop in stop_texts(options) if stop in text]
     return text[: min(ends)] if ends else text
