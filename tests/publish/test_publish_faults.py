@@ -183,7 +183,7 @@ def test_a_signature_of_another_key(small: Small, hfdlc: Hfdlc, registry: str, o
 def test_what_was_tampered_with_is_found(
     small: Small, hfdlc: Hfdlc, registry: str, keys: Keys, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proofs of another image, a changed statement, a bill that does not match the layers, no proofs."""
+    """Proofs of another image, a changed statement, a bill that does not match the layers, none at all."""
     monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
     cell = small.project.default
     small.image(cell)
@@ -203,6 +203,7 @@ def test_what_was_tampered_with_is_found(
 
     sig, att = attach.parts(found["sig"]), attach.parts(found["att"])
     assert "the signature is that of sha256:" in put("a", sig, att)
+    assert "its manifest of signatures holds none" in put("ffffff", [], att)
 
     def signed(tag: str) -> tuple[Cosign, Part, str]:
         signer = Cosign(keys.private, state)

@@ -13,6 +13,8 @@ from hfdlc.publish.copying import FromRegistry
 from hfdlc.publish.registry import Manifest, Registry
 from hfdlc.publish.sign import Cosign, NoMatch
 
+UNSIGNED = "do not use it: hfdlc did not publish it"
+
 
 @dataclass
 class Verified:
@@ -51,9 +53,11 @@ def verify(
     where = f"{registry.place}/{repository}@{manifest.digest}"
     for kind, what in (("sig", "signature"), ("att", "statement")):
         if kind not in found:
-            raise HfdlcError(f"has no {what}", where=where, then="do not use it: hfdlc did not publish it")
+            raise HfdlcError(f"has no {what}", where=where, then=UNSIGNED)
     result = Verified(manifest.digest)
-    for part in attach.parts(found["sig"]):
+    if not (signatures := attach.parts(found["sig"])):
+        raise HfdlcError("its manifest of signatures holds none", where=where, then=UNSIGNED)
+    for part in signatures:
         verifier.verify(part.content, part.annotations.get(attach.SIGNATURE, ""), where)
         said = json.loads(part.content)["critical"]["image"]["docker-manifest-digest"]
         if said != manifest.digest:
