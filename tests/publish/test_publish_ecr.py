@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from hfdlc.publish.prune import Image, old
-from hfdlc.publish.registry import Registry
+from hfdlc.publish.registry import OCI_MANIFEST, Registry, digest_of
 from parts import Hfdlc, Small, fine
 from proxy import Proxy
 
@@ -195,6 +195,38 @@ def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: En
         for tag in image.get("imageTags", [])
     }
     assert left == {cell.tag, "new"}
+
+
+def test_pruning_knows_referrers(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+    """With --oci proofs have no tag: they count as no release, stay with their image and go with it."""
+    cell = small.project.default
+    ecr = _client(aws, "ecr")
+    ecr.create_repository(repositoryName=cell.repository)
+
+    def put(number: int, tag: str, about: str | None = None) -> str:
+        manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_MANIFEST}
+        described = {"digest": f"sha256:{number}", "size": 1}
+        manifest |= {"config": described, "layers": [described]}
+        if about:
+            manifest |= {"subject": {"mediaType": OCI_MANIFEST, "digest": about, "size": 1}}
+        text = json.dumps(manifest)
+        digest = digest_of(text.encode())
+        words = {"imageTag": tag} if tag else {"imageDigest": digest}
+        told = ecr.put_image(
+            repositoryName=cell.repository, imageManifest=text, imageManifestMediaType=OCI_MANIFEST, **words
+        )
+        return str(told["image"]["imageId"]["imageDigest"])
+
+    old_one = put(1, "old")
+    gone = put(2, "", old_one)
+    time.sleep(1.1)  # times are in seconds there
+    current = put(3, cell.tag)
+    time.sleep(1.1)
+    stays = {current, *(put(number, "", current) for number in (4, 5))}
+    fine(hfdlc("prune", "--keep", "1", "--region", REGION, "--yes", environ=aws))
+    left = {i["imageDigest"] for i in ecr.describe_images(repositoryName=cell.repository)["imageDetails"]}
+    assert left == stays
+    assert not {old_one, gone} & left
 
 
 def test_the_rule_of_pruning() -> None:

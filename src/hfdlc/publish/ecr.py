@@ -1,6 +1,7 @@
 """Amazon ECR in a region: signing in, and its repositories, by boto3 and its chain of credentials."""
 
 import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from botocore.exceptions import (
 )
 
 from hfdlc.errors import HfdlcError
+from hfdlc.publish.registry import ACCEPT
 from hfdlc.publish.transport import ACTION
 
 if TYPE_CHECKING:
@@ -95,20 +97,43 @@ class Ecr:
         except self.client.exceptions.RepositoryNotFoundException:
             return []
 
+    def subjects(self, repository: str, digests: list[str]) -> dict[str, str]:
+        """Which image each of these refers to, as OCI 1.1 says it, by their digests; most refer to none.
+
+        Raises HfdlcError that names what could not be read.
+        """
+        found = {}
+        for some in _portions(digests):
+            with _letters(self.region, "ecr:BatchGetImage", repository):
+                told = self.client.batch_get_image(
+                    repositoryName=repository, imageIds=some, acceptedMediaTypes=ACCEPT.split(", ")
+                )
+            _whole(told, "could not be read", repository)
+            for image in told["images"]:
+                if subject := json.loads(image["imageManifest"]).get("subject"):
+                    found[image["imageId"]["imageDigest"]] = str(subject["digest"])
+        return found
+
     def remove(self, repository: str, digests: list[str]) -> None:
         """Remove images by their digests.
 
         Raises HfdlcError that names what could not be removed.
         """
-        for first in range(0, len(digests), AT_ONCE):
-            some: Any = [{"imageDigest": digest} for digest in digests[first : first + AT_ONCE]]
+        for some in _portions(digests):
             with _letters(self.region, "ecr:BatchDeleteImage", repository):
                 told = self.client.batch_delete_image(repositoryName=repository, imageIds=some)
-            if failures := told.get("failures"):
-                lines = [
-                    f"{one['imageId'].get('imageDigest')}: {one.get('failureReason')}" for one in failures
-                ]
-                raise HfdlcError("could not be removed\n  " + "\n  ".join(lines), where=repository)
+            _whole(told, "could not be removed", repository)
+
+
+def _portions(digests: list[str]) -> Iterator[Any]:
+    for first in range(0, len(digests), AT_ONCE):
+        yield [{"imageDigest": digest} for digest in digests[first : first + AT_ONCE]]
+
+
+def _whole(told: Any, what: str, repository: str) -> None:
+    if failures := told.get("failures"):
+        lines = [f"{one['imageId'].get('imageDigest')}: {one.get('failureReason')}" for one in failures]
+        raise HfdlcError(f"{what}\n  " + "\n  ".join(lines), where=repository)
 
 
 @cache

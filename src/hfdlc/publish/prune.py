@@ -1,5 +1,6 @@
 """Removing old releases: by a rule, by digest, and never one that the matrix still names."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,8 @@ from typing import Any
 from hfdlc.project import Project
 from hfdlc.publish.ecr import Ecr
 
-PROOFS = (".sig", ".att")
+# Cosign's tags, and that of OCI's index for registries without referrers.
+PROOF = re.compile(r"(?P<about>sha256-[0-9a-f]{64})(\.\w+)?")
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ def images(ecr: Ecr, repository: str) -> list[Image]:
     proofs: dict[str, list[str]] = {}
     for one in told:
         for tag in one.get("imageTags", []):
-            if tag.endswith(PROOFS):
-                about = tag.rpartition(".")[0].replace("sha256-", "sha256:")
-                proofs.setdefault(about, []).append(one["imageDigest"])
+            if proof := PROOF.fullmatch(tag):
+                proofs.setdefault(proof["about"].replace("-", ":"), []).append(one["imageDigest"])
+    untagged = [one["imageDigest"] for one in told if not one.get("imageTags")]
+    for digest, about in ecr.subjects(repository, untagged).items():
+        proofs.setdefault(about, []).append(digest)
     hanging = {digest for digests in proofs.values() for digest in digests}
     found = [
         Image(
