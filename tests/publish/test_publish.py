@@ -1,6 +1,7 @@
 """Publishing small images to a real registry: what appears there, what is sent, and what a record keeps."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from hfdlc.publish import attach
+from hfdlc.publish import attach, pack, publishing, record
+from hfdlc.publish.places import places
 from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_MANIFEST, Registry
-from parts import Hfdlc, Keys, Small, fine
+from parts import PASSWORD, Hfdlc, Keys, Small, fine
 from proxy import Proxy
 
 pytestmark = pytest.mark.engine
@@ -119,6 +121,30 @@ def test_another_registry_gets_the_image_from_the_first(
     digests = {Registry(host).manifest(cell.repository, cell.tag).digest for host in (first, second)}
     assert len(digests) == 1
     fine(hfdlc("verify", f"{second}/{cell.id}"))
+
+
+def test_an_image_that_is_packed_differently_feeds_the_next_registry(
+    small: Small, new_registry: Callable[[], str], keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a registry has stays: another one gets that digest, not what would be packed now."""
+    monkeypatch.setenv("COSIGN_PASSWORD", PASSWORD)
+    cell, first, second = small.project.default, new_registry(), new_registry()
+    small.image(cell, ballast=1_000)
+    there = [*places([], [first]), *places([], [second])]
+    options = publishing.Options(keys.private)
+    monkeypatch.setattr(pack, "LEVEL", 1)  # as another release of gzip would pack it
+    publishing.publish(small.project, [cell], os.environ, there[:1], options)
+    monkeypatch.undo()
+    monkeypatch.setenv("COSIGN_PASSWORD", PASSWORD)
+    for file in (small.state.root / "published").rglob("sha256-*"):
+        file.unlink()
+    publishing.publish(small.project, [cell], os.environ, there, options)
+    digests = {Registry(host).head(cell.repository, cell.tag) for host in (first, second)}
+    assert len(digests) == 1
+    kept = record.read(cell.id, small.project.root)
+    assert kept
+    assert ({kept.digest}, {*kept.places}) == (digests, {first, second})
+    assert set(attach.proofs(Registry(second), cell.repository, kept.digest)) == {"sig", "att"}
 
 
 def test_a_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) -> None:

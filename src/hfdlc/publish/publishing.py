@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from hfdlc import engine as engines
 from hfdlc import inputs
@@ -19,6 +18,7 @@ from hfdlc.publish.comparing import Difference, compare
 from hfdlc.publish.copying import FromEngine, FromRegistry, Moved, Source, bring, finish
 from hfdlc.publish.pack import Packer
 from hfdlc.publish.places import Place
+from hfdlc.publish.registry import Manifest
 from hfdlc.publish.sign import Cosign
 from hfdlc.state import State
 
@@ -177,17 +177,43 @@ def _publish(
     options: Options,
 ) -> None:
     """One cell, to all places that lack it."""
-    cell_id, digest = source.candidate.cell.id, source.manifest.digest
-    told = prove.predicates(source, project, used)
-    proofs = {kind: proof for one in own for kind, proof in _there(one, digest).items()}
-    if len(proofs) < len(attach.ENDINGS):  # a signature is made once: it goes everywhere, and stays
-        proofs = {**prove.signed(cell_id, source.manifest, told, signer, refer=options.oci), **proofs}
-    start: Source = source
+    start, proofs = _published(own) or (source, _proofs(source, own, project, used, signer, options))
+    manifest = start.manifest
     for one in sorted(own, key=lambda one: one.state == "missing"):
         if one.state == "missing":
             _one(start, one, proofs)
-        start = FromRegistry(one.place.registry, one.repository, source.manifest)
-        _keep(source, one, told[statements.SBOM], project)
+            start = FromRegistry(one.place.registry, one.repository, manifest)
+        if one.there in (None, manifest.digest):
+            _keep(one.cell, one.place, manifest, proofs, project)
+
+
+def _published(own: Sequence[Difference]) -> tuple[Source, Mapping[str, Proof]] | None:
+    """A place that has the image whole, however it is packed there: the others get that with its proofs."""
+    for one in own:
+        if one.state == "there" and one.there:
+            registry = one.place.registry
+            proofs = attach.proofs(registry, one.repository, one.there)
+            if set(proofs) == set(attach.ENDINGS):
+                manifest = registry.manifest(one.repository, one.there)
+                return FromRegistry(registry, one.repository, manifest), proofs
+    return None
+
+
+def _proofs(
+    source: FromEngine,
+    own: Sequence[Difference],
+    project: Project,
+    used: Engine,
+    signer: Cosign,
+    options: Options,
+) -> Mapping[str, Proof]:
+    """New ones, but for what a place has already: a signature is made once, goes everywhere, and stays."""
+    cell_id, digest = source.candidate.cell.id, source.manifest.digest
+    told = prove.predicates(source, project, used)
+    there = {kind: proof for one in own for kind, proof in _there(one, digest).items()}
+    if len(there) == len(attach.ENDINGS):
+        return there
+    return {**prove.signed(cell_id, source.manifest, told, signer, refer=options.oci), **there}
 
 
 def _there(one: Difference, digest: str) -> dict[str, Proof]:
@@ -210,27 +236,29 @@ def _one(source: Source, one: Difference, proofs: Mapping[str, Proof]) -> None:
 
 def _note(source: FromEngine, own: Sequence[Difference], project: Project) -> None:
     """Write the record of a cell that is everywhere already, if a run was cut off before it did."""
-    cell = source.candidate.cell
-    if record.read(cell.id, project.root):
+    if record.read(source.candidate.cell.id, project.root):
         return
     for one in own:
-        proofs = attach.proofs(one.place.registry, one.repository, one.there or "")
-        for part in attach.parts(proofs["att"]) if "att" in proofs else []:
-            if part.annotations.get("predicateType") == statements.SBOM:
-                _keep(source, one, sign.unverified(part.content)["predicate"], project)
+        registry, digest = one.place.registry, one.there or ""
+        proofs = attach.proofs(registry, one.repository, digest)
+        if "att" in proofs:
+            _keep(one.cell, one.place, registry.manifest(one.repository, digest), proofs, project)
 
 
-def _keep(source: FromEngine, one: Difference, bill: Mapping[str, Any], project: Project) -> None:
-    manifest = source.manifest
-    if one.there not in (None, manifest.digest):
-        manifest = one.place.registry.manifest(one.repository, one.there or "")
+def _keep(cell: str, place: Place, manifest: Manifest, proofs: Mapping[str, Proof], project: Project) -> None:
+    """Write the record of what a place has, as its statements tell it."""
+    parts = [sign.unverified(part.content) for part in attach.parts(proofs["att"])]
+    told = {part["predicateType"]: part["predicate"] for part in parts}
+    if missing := {statements.SBOM, statements.PROVENANCE} - {*told}:
+        where = f"{place.name}: {cell}@{manifest.digest}"
+        raise HfdlcError(f"lacks the statement {', '.join(sorted(missing))}: no record is kept", where=where)
     layers = [record.Layer(digest=e["digest"], size=e["size"]) for e in manifest.parsed["layers"]]
-    packages = {kind: sbom.packages(bill, kind) for kind in ("pypi", "deb")}
+    packages = {kind: sbom.packages(told[statements.SBOM], kind) for kind in ("pypi", "deb")}
     release = record.Release(
-        cell=one.cell,
+        cell=cell,
         digest=manifest.digest,
-        places={one.place.name: _now()},
-        inputs=source.candidate.made_from,
+        places={place.name: _now()},
+        inputs=told[statements.PROVENANCE]["buildDefinition"]["internalParameters"]["inputs"],
         packages=packages,
         layers=layers,
     )
