@@ -62,13 +62,17 @@ def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str,
 def test_a_second_region_is_copied_from_the_first(
     small: Small, hfdlc: Hfdlc, registry: str, proxied: Proxy, aws: Environ
 ) -> None:
-    """Both have the digest and the proofs, and the record tells both."""
+    """Each blob is read there, none from the engine; both have the proofs, and the record tells both."""
     cell = small.project.default
-    small.image(cell)
-    words = ["--region", REGION, "--region", "eu-west-1", "--registry", f"{REGION}={registry}/one"]
-    fine(hfdlc("publish", *words, "--registry", f"eu-west-1={registry}/two", environ=aws))
+    small.image(cell, ballast=100_000)
+    words = ["--region", REGION, "--region", "eu-west-1", "--registry", f"{REGION}={proxied.host}/one"]
+    fine(hfdlc("publish", *words, "--registry", f"eu-west-1={proxied.host}/two", environ=aws))
     there = [Registry(f"{registry}/{name}").manifest(cell.repository, cell.tag) for name in ("one", "two")]
     assert there[0] == there[1]
+    begun = [f"POST /v2/two/{cell.repository}/blobs/uploads/" in line for line in proxied.does.log]
+    read = {line for line in proxied.does.log[begun.index(True) - 1 :] if line.startswith("GET /v2/one/")}
+    wanted = {f"GET /v2/one/{cell.repository}/blobs/{blob['digest']}" for blob in there[0].blobs}
+    assert read == wanted, "the second region got something that was not read from the first"
     kept = json.loads((small.project.root / "releases" / cell.repository / f"{cell.tag}.json").read_text())
     assert sorted(kept["places"]) == ["eu-west-1", REGION]
     fine(hfdlc("verify", f"{registry}/two/{cell.id}"))
