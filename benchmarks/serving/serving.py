@@ -30,6 +30,7 @@ SETTINGS = ((1, CORES), (CORES, 1), (CORES, CORES))
 CLIENTS = 32
 WRITERS = 16
 SECONDS = 15
+REST = 4.0  # seconds without a request, after which memory is given back
 
 
 class Bench:
@@ -82,15 +83,17 @@ class Bench:
         # The first of each finds the files out of the cache.
         return statistics.median(mine[1:]), statistics.median(bare[1:])
 
-    def memory(self) -> tuple[float, float]:
-        """Megabytes above the bare pipeline's, after one client and after many."""
+    def memory(self) -> tuple[float, ...]:
+        """Megabytes above the bare pipeline's after its work: after one client, after many, and at rest again."""
         found = []
         with ours(self.python, self.folder / "base", self.folder) as server:
             for clients in (1, CLIENTS):
                 press(self.wrk, server, self.texts, clients, SECONDS)
                 found.append(server.megabytes)
+            time.sleep(REST)
+            found.append(server.megabytes)
         bare = self.inside("bare", self.folder / "base", self.texts)["megabytes"]
-        return found[0] - bare, found[1] - bare
+        return tuple(megabytes - bare for megabytes in found)
 
 
 def say(what: str, load: Load) -> None:
@@ -146,9 +149,10 @@ def main() -> int:
             )
         mine, bare = bench.start()
         rows.append(Row("start to the first 200, by import and load, s", mine, bare, "", 1.25))
-        one, many = bench.memory()
+        one, many, rest = bench.memory()
         rows.append(Row("memory above the bare pipeline's after 1 client, MB", one, None, "", 60.0))
         rows.append(Row("memory above the bare pipeline's after 32 clients, MB", many, None, "", 60.0))
+        rows.append(Row("  the same, some seconds later, MB", rest, None, "", 60.0))
         written = bench.ours("writer", WRITERS).rate * NEW_TOKENS
         single = bench.inside("generate", bench.folder / "writer", bench.prompts)["tokens"]
         rows.append(at_least("16 writers, tokens a second, by one by one", written, single, 4.0))

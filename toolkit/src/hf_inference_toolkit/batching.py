@@ -9,7 +9,7 @@ from typing import Any, Hashable, List, NamedTuple, Optional, Sequence
 # Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
 MOST_TOKENS = 4096
 # A pass should be so many times as long as what it costs to be a pass; a longer one keeps newcomers waiting.
-ENOUGH = 32
+ENOUGH = 16
 LEAST_TOKENS = 512
 # Rows that are looked at for a pass, the oldest first.
 WINDOW = 128
