@@ -84,7 +84,7 @@ class Bench:
         return statistics.median(mine[1:]), statistics.median(bare[1:])
 
     def memory(self) -> tuple[float, ...]:
-        """Megabytes above the bare pipeline's after its work: after one client, after many, and at rest again."""
+        """Megabytes above the bare pipeline's: after one client, after many, and at rest again."""
         found = []
         with ours(self.python, self.folder / "base", self.folder) as server:
             for clients in (1, CLIENTS):
