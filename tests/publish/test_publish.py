@@ -123,6 +123,45 @@ def test_another_registry_gets_the_image_from_the_first(
     fine(hfdlc("verify", f"{second}/{cell.id}"))
 
 
+def test_a_copy_in_a_fresh_clone_writes_the_record_from_the_proofs(
+    small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
+) -> None:
+    """As CI's last job: it has no engine, no key, and no record of what the other jobs published."""
+    cell, first = small.project.default, new_registry()
+    small.image(cell)
+    fine(hfdlc("publish", "--registry", first))
+    before = record.read(cell.id, small.project.root)
+    record.file(cell.id, small.project.root).unlink()
+    nothing = {"DOCKER_HOST": "unix:///nowhere", "COSIGN_KEY": ""}
+    for second in (new_registry(), first):  # once it is copied, once it is there
+        fine(hfdlc("publish", "--from", first, "--registry", second, environ=nothing))
+        after = record.read(cell.id, small.project.root)
+        assert before
+        assert after
+        assert (after.digest, after.inputs) == (before.digest, before.inputs)
+        assert (after.packages, after.layers) == (before.packages, before.layers)
+        assert {*after.places} == {first, second}
+        record.file(cell.id, small.project.root).unlink()
+    ended = fine(hfdlc("publish", "--from", first, "--registry", first, environ=nothing))
+    assert "there already" in ended.stdout
+    fine(hfdlc("diff", cell.id, cell.id))
+
+
+def test_a_cell_that_is_not_published_keeps_no_other_from_being_copied(
+    small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
+) -> None:
+    """A job of CI failed: what the others published is copied, and what lacks is named at the end."""
+    cell, lacks = small.project.default, small.cells[1]
+    first, second = new_registry(), new_registry()
+    small.image(cell)
+    fine(hfdlc("publish", "--registry", first))
+    ended = hfdlc("publish", lacks.id, cell.id, "--from", first, "--registry", second)
+    assert ended.returncode == 1
+    assert f"{lacks.id}: there is no such image" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert Registry(second).head(cell.repository, cell.tag)
+
+
 def test_an_image_that_is_packed_differently_feeds_the_next_registry(
     small: Small, new_registry: Callable[[], str], keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,10 @@ class Differs(Problems):
     exit_code = 1
 
 
+class NotCopied(HfdlcError):
+    """Cells that could not be copied; the others were."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to publish."""
@@ -77,27 +81,26 @@ def copy(
 ) -> list[Difference]:
     """Bring what is published at `start` to other places, by digest, with its proofs; no engine is asked.
 
-    Raises HfdlcError where it is not there, or has no proofs.
+    The record is written from the proofs. Raises NotCopied, when all the others are copied, that names each
+    cell that is not there or has no proofs.
     """
     sources: dict[str, Source] = {}
+    problems: list[HfdlcError] = []
     for cell in cells:
-        manifest = start.registry.manifest(cell.repository, cell.tag)
-        sources[cell.id] = FromRegistry(start.registry, cell.repository, manifest)
+        try:
+            manifest = start.registry.manifest(cell.repository, cell.tag)
+            sources[cell.id] = FromRegistry(start.registry, cell.repository, manifest)
+        except HfdlcError as problem:
+            problems.append(problem)
     found = compare(places, sources, repositories(project))
     refuse_other_digests(found)
-    for one in [] if dry_run else [one for one in found if one.state == "missing"]:
-        source = sources[one.cell]
-        proofs = attach.proofs(start.registry, one.repository, source.manifest.digest)
-        if set(proofs) != set(attach.ENDINGS):
-            raise HfdlcError(
-                "has no signature and statements: it is not copied",
-                where=f"{start.name}: {one.cell}@{source.manifest.digest}",
-                then=f"hfdlc publish {one.cell} --region {start.name}",
-            )
-        _one(source, one, proofs)
-        known = record.read(one.cell, project.root)
-        if known and known.digest == source.manifest.digest:
-            record.keep(known.model_copy(update={"places": {one.place.name: _now()}}), project.root)
+    for cell_id, source in {} if dry_run else sources.items():
+        try:
+            _copy(start, source, [one for one in found if one.cell == cell_id], project)
+        except HfdlcError as problem:
+            problems.append(problem)
+    if problems:
+        raise NotCopied("\n".join(map(str, problems)))
     return found
 
 
@@ -214,6 +217,29 @@ def _proofs(
     if len(there) == len(attach.ENDINGS):
         return there
     return {**prove.signed(cell_id, source.manifest, told, signer, refer=options.oci), **there}
+
+
+def _copy(start: Place, source: Source, own: Sequence[Difference], project: Project) -> None:
+    """One cell, from where it is published to all places that lack it."""
+    cell, repository, manifest = own[0].cell, own[0].repository, source.manifest
+    known = record.read(cell, project.root)
+    places = {start.name: start, **{one.place.name: one.place for one in own}}
+    if known and known.digest == manifest.digest and {*places} <= {*known.places}:
+        places = {}
+    todo = [one for one in own if one.state == "missing"]
+    if not (todo or places):
+        return
+    proofs = attach.proofs(start.registry, repository, manifest.digest)
+    if set(proofs) != set(attach.ENDINGS):
+        raise HfdlcError(
+            "has no signature and statements: it is not copied",
+            where=f"{start.name}: {cell}@{manifest.digest}",
+            then=f"hfdlc publish {cell} --region {start.name}",
+        )
+    for one in todo:
+        _one(source, one, proofs)
+    for place in places.values():
+        _keep(cell, place, manifest, proofs, project)
 
 
 def _there(one: Difference, digest: str) -> dict[str, Proof]:
