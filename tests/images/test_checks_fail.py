@@ -88,6 +88,7 @@ WRONG = [
     Wrong("layers", " THEN ".join(f"touch /{number}" for number in range(20)), "layers, 24 allowed"),
     Wrong("what_is_left_out", "mkdir {site}/torch/include", "torch/include"),
     Wrong("what_is_left_out", "rm {site}/tqdm/std.py", "lists tqdm/std.py"),
+    Wrong("byte_code", "rm {site}/tqdm/__pycache__/std.*", "tqdm/std.py"),
     Wrong("one_torch", "echo > /usr/lib/libtorch_cpu.so", "libtorch_cpu"),
     Wrong("a_product_is_right", "echo 'raise ImportError(\"broken\")' > {site}/torch/__init__.py", "broken"),
     Wrong("no_cuda_libraries", "touch /usr/lib/libcudart.so.13", "libcudart.so.13"),

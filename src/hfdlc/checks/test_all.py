@@ -39,6 +39,24 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
         found += ["%s lists %s" % (record, row) for row in rows if not (site / row).exists()]
 print(json.dumps(found[:20]))
 """
+# Modules without byte code that holds for them, though they compile: each start would compile them again.
+WITHOUT_BYTE_CODE = """
+import glob, importlib.util, json, os
+found = []
+for site in glob.glob("/opt/venv/lib/python*/site-packages"):
+    for folder, _, files in os.walk(site):
+        for file in files:
+            path = os.path.join(folder, file)
+            if not file.endswith(".py") or os.path.isfile(importlib.util.cache_from_source(path)):
+                continue
+            try:
+                with open(path, "rb") as source:
+                    compile(source.read(), path, "exec")
+            except (SyntaxError, ValueError):
+                continue
+            found.append(path)
+print(json.dumps(found[:20]))
+"""
 CACHES = ("/root/.cache", "/var/cache/apt/archives", "/var/lib/apt/lists", "/tmp")  # noqa: S108 - inside the image
 
 
@@ -149,6 +167,11 @@ def test_what_is_left_out(subject: Subject) -> None:
     """No file is there that the matrix leaves out of packages (`slim`), and no package lists one."""
     script = f"patterns = {list(subject.cell.left_out)!r}\n{LEFT_OUT}"
     assert json.loads(subject.python(script)) == []
+
+
+def test_byte_code(subject: Subject) -> None:
+    """Every module of the packages is compiled, so that no start does it."""
+    assert json.loads(subject.python(WITHOUT_BYTE_CODE)) == []
 
 
 def test_no_build_tools(subject: Subject) -> None:
