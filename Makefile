@@ -66,7 +66,8 @@ bench-publish: $(READY)  ## publish to registries on loopback, and count what is
 	@$(VENV)/bin/python benchmarks/publish/publish.py
 
 # What CI runs, a job each; REGIONS are names, the first is where images are built for.
-REGIONS ?= us-east-1
+# A variable that a service does not have arrives as an empty one.
+override REGIONS := $(or $(strip $(REGIONS)),us-east-1)
 WHERE = $(addprefix --region ,$(REGIONS)) $(addprefix --registry ,$(REGISTRY))
 
 ci-list: $(READY)

@@ -63,6 +63,18 @@ def test_each_job_is_one_command() -> None:
         assert f"\n{target}:" in targets
 
 
+@pytest.mark.parametrize("regions", [None, "", " ", "eu-west-1 us-east-1"])
+def test_regions_that_are_not_set_are_the_default_one(regions: str | None) -> None:
+    """An unset variable of GitHub's arrives as an empty one."""
+    environ = {name: value for name, value in os.environ.items() if name != "REGIONS"}
+    environ |= {} if regions is None else {"REGIONS": regions}
+    words = ["make", "-n", "ci-cell", "ci-publish", "CELL=a", "CELLS=a"]
+    told = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
+    names = (regions or "").split() or ["us-east-1"]
+    assert f'publish "a" --build --region {names[0]}' in told
+    assert f"publish a --from {names[0]} {' '.join(f'--region {name}' for name in names)}" in told
+
+
 def test_an_edited_ci_file_is_found(tmp_path: Path, small: Small) -> None:
     """`hfdlc check` covers them."""
     (small.project.root / "templates").symlink_to(ROOT / "templates")
