@@ -1,11 +1,16 @@
 """The toolkit's own tests, inside the image: its Python, its packages, its processor's threads."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from hfdlc import containers
+import pytest
+
+from hfdlc import containers, pipeline
 from hfdlc.engine import Engine
+from hfdlc.project import Project
+from hfdlc.select import Filter, select
 from hfdlc.state import State
 
 TOOLKIT = Path(__file__).parents[2] / "toolkit"
@@ -22,13 +27,13 @@ def tools(state: State, python: str) -> Path:
     return folder
 
 
-def test_the_toolkits_tests_pass_inside_the_image(built: str, used_engine: Engine, state: State) -> None:
-    """Its tests ran there, and none failed."""
+def check(image: str, python: str, engine: Engine, state: State) -> None:
+    """The toolkit's tests run in the image, and none fails."""
     mounts = {
-        str(tools(state, "3.11")): {"bind": "/tools", "mode": "ro"},
+        str(tools(state, python)): {"bind": "/tools", "mode": "ro"},
         str(TOOLKIT): {"bind": "/toolkit", "mode": "ro"},
     }
-    with containers.idle(built, used_engine, mounts) as container:
+    with containers.idle(image, engine, mounts) as container:
         status, output = container.exec_run(
             ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
             workdir="/toolkit",
@@ -39,3 +44,18 @@ def test_the_toolkits_tests_pass_inside_the_image(built: str, used_engine: Engin
     print(told)
     assert status == 0, told
     assert " passed" in told
+
+
+def test_the_toolkits_tests_pass_inside_the_image(built: str, used_engine: Engine, state: State) -> None:
+    """With PyTorch."""
+    check(built, "3.11", used_engine, state)
+
+
+@pytest.mark.rows
+def test_the_toolkits_tests_pass_with_tensorflow(
+    repository: Project, used_engine: Engine, state: State
+) -> None:
+    """Today's, on a processor."""
+    (cell,) = select(repository.cells, Filter(("*-tensorflow-inference:2.21.0-*-cpu-*",)))
+    pipeline.build(repository, [cell], os.environ)
+    check(cell.id, cell.python, used_engine, state)
