@@ -63,6 +63,27 @@ def test_each_job_is_one_command() -> None:
         assert f"\n{target}:" in targets
 
 
+def test_a_failure_costs_what_depends_on_it_alone() -> None:
+    """Layers that failed skip no cell, a cell that failed stops no copy, and all stays red."""
+    jobs = _read(ci.WORKFLOW)["jobs"]
+    for name in ("cells", "publish"):
+        assert jobs[name]["if"] == "${{ !cancelled() && needs.list.result == 'success' }}"
+        assert "continue-on-error" not in jobs[name]
+    assert not jobs["cells"]["strategy"]["fail-fast"]
+    batch = _read(ci.GRAPH)["batch"]
+    assert batch["fast-fail"] is False
+    for build in batch["build-graph"]:
+        assert build.get("ignore-failure", False) == (build["buildspec"] == ci.LAYERS)
+
+
+def test_the_record_leaves_the_last_job() -> None:
+    """Its clone is thrown away: both services keep the folder that it has written."""
+    steps = _read(ci.WORKFLOW)["jobs"]["publish"]["steps"]
+    assert steps[-1]["with"] == {"name": "releases", "path": "releases"}
+    assert steps[-1]["if"] == "${{ !cancelled() }}"
+    assert _read(ci.PUBLISH)["artifacts"]["files"] == ["releases/**/*"]
+
+
 @pytest.mark.parametrize("regions", [None, "", " ", "eu-west-1 us-east-1"])
 def test_regions_that_are_not_set_are_the_default_one(regions: str | None) -> None:
     """An unset variable of GitHub's arrives as an empty one."""
@@ -142,6 +163,8 @@ def test_the_phases_run_in_a_fresh_clone(
     digests = {Registry(f"{registry}/{name}").head(cell.repository, cell.tag) for name in ("one", "two")}
     assert len(digests) == 1
     assert None not in digests
+    kept = json.loads((clone / "releases" / cell.repository / f"{cell.tag}.json").read_text())
+    assert {*kept["places"]} == {"us-east-1", "eu-west-1"}
     again = _run('make ci-cell CELL="$CELL"', clone, environ)
     assert "is published as it is now: nothing to build" in again.stderr
 
