@@ -30,6 +30,7 @@ SETTINGS = {
     "REGIONS": REGIONS,
     "HFDLC_CACHE": "${{ vars.HFDLC_CACHE }}",
     "COSIGN_KEY": "${{ vars.COSIGN_KEY }}",
+    "GPU_RUNNER": "${{ vars.GPU_RUNNER }}",
 }
 
 
@@ -176,9 +177,15 @@ def workflow() -> dict[str, Any]:
     }
 
 
-def outputs(project: Project) -> str:
+def without_runner(project: Project, environ: Mapping[str, str]) -> list[Cell]:
+    """The cells that GitHub cannot build: those with a GPU, where GPU_RUNNER names no runner that has one."""
+    return [] if environ.get("GPU_RUNNER") else [cell for cell in built(project) if cell.cuda]
+
+
+def outputs(project: Project, environ: Mapping[str, str]) -> str:
     """What the first job tells the others, in the form of GITHUB_OUTPUT."""
-    cells = built(project)
+    left_out = without_runner(project, environ)
+    cells = [cell for cell in built(project) if cell not in left_out]
     rows = {"cells": cells, "layers": [first for first, _ in shared(cells)]}
     lines = [f"{name}={json.dumps([listed(cell, project) for cell in some])}" for name, some in rows.items()]
     return "\n".join([*lines, f"ids={' '.join(cell.id for cell in cells)}"])

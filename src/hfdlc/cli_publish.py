@@ -39,11 +39,15 @@ def publish(
     build: Annotated[
         bool, typer.Option("--build", help="Build and check first what is not published as it is now.")
     ] = False,
+    without_gpu_checks: Annotated[
+        bool,
+        typer.Option("--without-gpu-checks", help="GPU images, too; their proofs say what was not run."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish checked images with their proofs (without a filter: the default cell)."""
-    from hfdlc.publish import places, publishing
+    from hfdlc.publish import building, places, publishing
 
     project = current_project()
     cells = some(project, wanted, default=True)
@@ -52,8 +56,8 @@ def publish(
         found = publishing.copy(project, cells, places.named(start, there), there, dry_run=dry_run)
     else:
         if build:
-            cells = publishing.built(project, cells, os.environ, there[0])
-        options = publishing.Options(key, oci, dry_run)
+            cells = building.built(project, cells, os.environ, there[0], gpu_checks=not without_gpu_checks)
+        options = publishing.Options(key, oci, dry_run, not without_gpu_checks)
         found = publishing.publish(project, cells, os.environ, there, options)
     if as_json:
         print_json([one.json() for one in found])
@@ -147,7 +151,10 @@ def ci(
 
     project = current_project()
     if listed:
-        print(writing.outputs(project))
+        print(writing.outputs(project, os.environ))
+        if left := writing.without_runner(project, os.environ):
+            names = ", ".join(cell.id for cell in left)
+            say(f"::warning::not built, GPU_RUNNER names no runner with a GPU: {names}")
         return
     for path, text in writing.files(project).items():
         file = project.root / path

@@ -61,14 +61,18 @@ def started(
         container.remove(force=True, v=True)
 
 
+class NoGpu(HfdlcError):
+    """A container is to have a GPU, and cannot get one."""
+
+
 def start(container: Container) -> None:
-    """Start it; raises HfdlcError where it is to have a GPU, and the engine has no way to one."""
+    """Start it; raises NoGpu where it is to have a GPU, and the engine has no way to one."""
     try:
         container.start()
     except APIError as error:
         if "could not select device driver" not in str(error):
             raise
-        raise HfdlcError(
+        raise NoGpu(
             "the engine has no way to a GPU",
             where=str(container.client.api.base_url) if container.client else "",
             then="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",

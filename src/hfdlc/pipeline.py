@@ -53,7 +53,8 @@ def check(
 ) -> list[dict[str, Any]]:
     """Hold built images against their cells, with the machine's GPUs if told so.
 
-    What passed for the very same digest is not repeated, unless `again`. Raises HfdlcError where one fails.
+    What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
+    what was not run without one. Raises HfdlcError where one fails.
     """
     state, sources = State.of(environ), package_sources(environ)
     used = engine.ensure(environ, state)
@@ -61,6 +62,8 @@ def check(
     for cell in cells:
         digest = str(reading.image_of(cell.id, used).id)
         report = None if again else reports.remembered(digest, state)
+        if report and gpus and report.needs_gpu:
+            report = None
         if report and facts(cell, environ)["size"] > cell.size:
             report = None  # its budget was cut since
         if not report:

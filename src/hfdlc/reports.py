@@ -10,6 +10,7 @@ from typing import Any
 from hfdlc.state import State, write_whole
 
 CHECKS = Path(__file__).parent / "checks"
+NEEDS_GPU = "needs a GPU"  # how a check begins to say why it was not run
 
 
 @dataclass
@@ -23,6 +24,11 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)  # check -> what it said
     not_run: dict[str, str] = field(default_factory=dict)  # check -> why
     checks: str = ""  # the digest of the checks themselves
+
+    @property
+    def needs_gpu(self) -> list[str]:
+        """The checks that were not run because they had no GPU."""
+        return [name for name, why in self.not_run.items() if why.startswith(NEEDS_GPU)]
 
     def json(self) -> dict[str, Any]:
         """The same, for programs."""

@@ -50,6 +50,18 @@ def test_gpu_cells_get_gpus() -> None:
     assert "matrix.device == 'gpu' && vars.GPU_RUNNER" in runs_on
 
 
+def test_gpu_cells_without_a_runner_are_said_to_be_not_built(hfdlc: Hfdlc, small: Small) -> None:
+    """None of them is in GitHub's lists; with GPU_RUNNER all are."""
+    cell = next(cell for cell in small.cells if cell.cuda)
+    ended = fine(hfdlc("ci", "--list", environ={"GPU_RUNNER": ""}))
+    assert cell.id not in ended.stdout
+    assert small.project.default.id in ended.stdout
+    assert f"::warning::not built, GPU_RUNNER names no runner with a GPU: {cell.id}" in ended.stderr
+    ended = fine(hfdlc("ci", "--list", environ={"GPU_RUNNER": "gpu-large"}))
+    assert (ended.stdout.count(cell.id), "not built" in ended.stderr) == (2, False)
+    assert _read(ci.WORKFLOW)["env"]["GPU_RUNNER"] == "${{ vars.GPU_RUNNER }}"
+
+
 def test_each_job_is_one_command() -> None:
     """A name of make's, with variables: what CI does can be done by hand."""
     specs = [_read(path)["phases"]["build"]["commands"] for path in (ci.LAYERS, ci.CELL, ci.PUBLISH)]
@@ -174,16 +186,16 @@ def test_a_changed_cell_is_refused_before_it_is_built(
     small: Small, hfdlc: Hfdlc, registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--build` looks first; a tag from other inputs is never overwritten."""
-    from hfdlc.publish import publishing
+    from hfdlc.publish import building, publishing
     from hfdlc.publish.places import places
 
     cell = small.project.default
     small.image(cell)
     fine(hfdlc("publish", "--registry", registry))
     (place,) = places([], [registry])
-    assert publishing.published_inputs(place, cell) == {"Dockerfile": "abc"}
+    assert building.published_inputs(place, cell) == {"Dockerfile": "abc"}
     other = next(cell for cell in small.cells if cell.type == "training")
-    assert publishing.published_inputs(place, other) is None
+    assert building.published_inputs(place, other) is None
     monkeypatch.setattr(pipeline, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "new"}})
     with pytest.raises(publishing.Differs, match=r"from other inputs \(Dockerfile\): a tag never moves"):
-        publishing.built(small.project, [cell], os.environ, place)
+        building.built(small.project, [cell], os.environ, place)

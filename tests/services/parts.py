@@ -101,6 +101,8 @@ class Small:
         if checked or failed:
             report = Report(cell.id, digest, "2026-11-23T00:00:00+00:00", ["test_all: test_port"])
             report.failed, report.checks = dict(failed or {}), reports.checks()
+            if cell.cuda:  # as on a machine without a GPU
+                report.not_run = {"test_gpu: test_the_gpu_is_seen": "needs a GPU: hfdlc test --gpus"}
             reports.remember(report, self.state)
         return digest
 

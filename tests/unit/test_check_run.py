@@ -1,5 +1,6 @@
 """Running checks: what counts as passed, failed and not run, and what is remembered."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_set_up(subject, broken): pass
     assert set(report.failed) == {"test_all: test_bad", "test_all: test_set_up"}
     assert "one is not two" in report.failed["test_all: test_bad"]
     assert "no server" in report.failed["test_all: test_set_up"]
+
+
+def test_what_needs_a_gpu_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the reason that the checks of GPU images give; any other reason is another matter."""
+    (reason,) = re.findall(r'pytest\.skip\("(.*GPU.*)"\)', (reports.CHECKS / "test_gpu.py").read_text())
+    text = f"""
+def test_product(subject): pytest.skip({reason!r})
+def test_network(subject): pytest.skip("no network")
+"""
+    assert run(monkeypatch, tmp_path, text).needs_gpu == ["test_all: test_product"]
 
 
 def test_ids_carry_the_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -38,8 +38,10 @@ class Candidate:
         return inputs.read(self.labels.get(inputs.LABEL))
 
 
-def candidates(cells: Sequence[Cell], engine: Engine, state: State) -> list[Candidate]:
-    """The cells' images.
+def candidates(
+    cells: Sequence[Cell], engine: Engine, state: State, *, gpu_checks: bool = True
+) -> list[Candidate]:
+    """The cells' images; without `gpu_checks` what needs a GPU may be among what was not run.
 
     Raises Problems that name each one that may not be published, and why.
     """
@@ -47,7 +49,10 @@ def candidates(cells: Sequence[Cell], engine: Engine, state: State) -> list[Cand
 
         def one(cell: Cell) -> Candidate | UserError:
             try:
-                return _candidate(cell, client, state)
+                found = _candidate(cell, client, state)
+                if gpu_checks:
+                    _see_gpu_checks(found)
+                return found
             except UserError as problem:
                 return problem
 
@@ -79,6 +84,17 @@ def _candidate(cell: Cell, client: DockerClient, state: State) -> Candidate:
     if not report:
         raise UserError(_why_not(cell, seen["Id"], state), where=cell.id, then=f"hfdlc test {cell.id}")
     return Candidate(cell, seen["Id"], tuple(seen["RootFS"]["Layers"]), labels, report)
+
+
+def _see_gpu_checks(found: Candidate) -> None:
+    """Raise UserError where checks were not run for want of a GPU."""
+    if found.report.needs_gpu:
+        raise UserError(
+            f"checks that need a GPU were not run on it: {', '.join(found.report.needs_gpu)}",
+            where=found.cell.id,
+            allowed="--without-gpu-checks, which attests them as not run",
+            then=f"hfdlc test --gpus {found.cell.id}",
+        )
 
 
 def _why_not(cell: Cell, image: str, state: State) -> str:

@@ -1,12 +1,10 @@
 """Publishing cells: compare, bring, prove, and only then let tags appear."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hfdlc import engine as engines
-from hfdlc import inputs
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.engine import Engine
@@ -40,6 +38,7 @@ class Options:
     key: str | None = None
     oci: bool = False
     dry_run: bool = False
+    gpu_checks: bool = True  # whether those of a GPU image must have been run
 
 
 def publish(
@@ -59,7 +58,8 @@ def publish(
     used = engines.ensure(environ, state)
     with state.lock("publish"):
         packer = Packer(used, state, oci=options.oci)
-        sources = {each.cell.id: FromEngine(each, packer) for each in gate.candidates(cells, used, state)}
+        checked = gate.candidates(cells, used, state, gpu_checks=options.gpu_checks)
+        sources = {each.cell.id: FromEngine(each, packer) for each in checked}
         found = compare(places, sources, repositories(project))
         refuse_other_digests(found)
         if options.dry_run:
@@ -102,44 +102,6 @@ def copy(
     if problems:
         raise NotCopied("\n".join(map(str, problems)))
     return found
-
-
-def built(
-    project: Project, cells: Sequence[Cell], environ: Mapping[str, str], place: Place
-) -> tuple[Cell, ...]:
-    """Build and check the cells that a place has not got as they would be built now, and give these.
-
-    Raises Differs, before anything is built, where it has a tag from other inputs.
-    """
-    from hfdlc import pipeline  # what builds is not waited for where nothing is built
-
-    now = pipeline.inputs_of(project, cells, environ)
-    todo, problems = [], []
-    for cell in cells:
-        there = published_inputs(place, cell)
-        if there == now[cell.id]:
-            say(f"{place.name}: {cell.id} is published as it is now: nothing to build")
-        elif there is None:
-            todo.append(cell)
-        else:
-            differ = ", ".join(inputs.changed(there, now[cell.id]))
-            what = f"{place.name} has it from other inputs ({differ}): a tag never moves"
-            problems.append(UserError(what, where=cell.id, then=f"hfdlc bump --of {cell.id} ..."))
-    if problems:
-        raise Differs(problems)
-    if todo:
-        pipeline.build(project, todo, environ)
-        pipeline.check(project, todo, environ)
-    return tuple(todo)
-
-
-def published_inputs(place: Place, cell: Cell) -> dict[str, str] | None:
-    """What a published image was made from, as its label tells; None where there is none."""
-    if not place.has(cell.repository) or not place.registry.head(cell.repository, cell.tag):
-        return None
-    manifest = place.registry.manifest(cell.repository, cell.tag)
-    config = json.loads(place.registry.small(cell.repository, manifest.parsed["config"]["digest"]))
-    return inputs.read((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL))
 
 
 def repositories(project: Project) -> list[str]:

@@ -68,6 +68,8 @@ def verify(
     config = json.loads(registry.small(repository, manifest.parsed["config"]["digest"]))
     _tally(told, config, where)
     result.holds.append("it was made from the inputs that its provenance tells, and its checks passed")
+    if not_run := told[statements.CHECKS].get("notRun"):
+        result.holds.append(f"but these checks were not run: {', '.join(not_run)}")
     if layers:
         seen = sbom.look(_layers(FromRegistry(registry, repository, manifest)))
         bill = told[statements.SBOM]

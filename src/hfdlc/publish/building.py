@@ -1,0 +1,75 @@
+"""Building what a place has not got yet, for `hfdlc publish --build`."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from hfdlc import inputs
+from hfdlc.cells import Cell
+from hfdlc.console import say
+from hfdlc.containers import NoGpu
+from hfdlc.errors import HfdlcError, UserError
+from hfdlc.project import Project
+from hfdlc.publish.places import Place
+from hfdlc.publish.publishing import Differs
+
+
+def built(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    place: Place,
+    *,
+    gpu_checks: bool = True,
+) -> tuple[Cell, ...]:
+    """Build and check the cells that a place has not got as they would be built now, and give these.
+
+    Raises Differs, before anything is built, where it has a tag from other inputs, and HfdlcError where GPU
+    images are to be checked on a machine without a GPU.
+    """
+    from hfdlc import pipeline  # what builds is not waited for where nothing is built
+
+    now = pipeline.inputs_of(project, cells, environ)
+    todo, problems = [], []
+    for cell in cells:
+        there = published_inputs(place, cell)
+        if there == now[cell.id]:
+            say(f"{place.name}: {cell.id} is published as it is now: nothing to build")
+        elif there is None:
+            todo.append(cell)
+        else:
+            differ = ", ".join(inputs.changed(there, now[cell.id]))
+            what = f"{place.name} has it from other inputs ({differ}): a tag never moves"
+            problems.append(UserError(what, where=cell.id, then=f"hfdlc bump --of {cell.id} ..."))
+    if problems:
+        raise Differs(problems)
+    if todo:
+        pipeline.build(project, todo, environ)
+        _check(project, todo, environ, gpu_checks=gpu_checks)
+    return tuple(todo)
+
+
+def _check(project: Project, cells: Sequence[Cell], environ: Mapping[str, str], *, gpu_checks: bool) -> None:
+    """Check what was built; GPU images with this machine's GPUs."""
+    from hfdlc import pipeline
+
+    without = [cell for cell in cells if not (cell.cuda and gpu_checks)]
+    with_gpus = [cell for cell in cells if cell.cuda and gpu_checks]
+    pipeline.check(project, without, environ)
+    try:
+        pipeline.check(project, with_gpus, environ, gpus=True)
+    except NoGpu as problem:
+        raise HfdlcError(
+            f"{problem.what}, and the checks that need one are to be run",
+            where=", ".join(cell.id for cell in with_gpus),
+            allowed="--without-gpu-checks, which attests them as not run",
+            then=problem.then.replace(", or leave out --gpus", "") or "run this where there is a GPU",
+        ) from problem
+
+
+def published_inputs(place: Place, cell: Cell) -> dict[str, str] | None:
+    """What a published image was made from, as its label tells; None where there is none."""
+    if not place.has(cell.repository) or not place.registry.head(cell.repository, cell.tag):
+        return None
+    manifest = place.registry.manifest(cell.repository, cell.tag)
+    config = json.loads(place.registry.small(cell.repository, manifest.parsed["config"]["digest"]))
+    return inputs.read((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL))

@@ -1,0 +1,50 @@
+"""GPU images: what only a GPU can show is run before they are published, or named as not run."""
+
+import os
+import shutil
+
+import pytest
+
+from hfdlc import pipeline
+from hfdlc.errors import HfdlcError
+from hfdlc.publish import attach, building, sign, statements
+from hfdlc.publish.places import places
+from hfdlc.publish.registry import Registry
+from parts import Hfdlc, Small, fine
+
+pytestmark = pytest.mark.engine
+
+
+def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """A GPU image whose GPU checks were not run is refused; told so, its proofs name them as not run."""
+    cell = next(cell for cell in small.cells if cell.cuda)
+    small.image(cell)
+    ended = hfdlc("publish", cell.id, "--registry", registry)
+    assert ended.returncode == 1
+    said = "checks that need a GPU were not run on it: test_gpu: test_the_gpu_is_seen"
+    assert f"{cell.id}: {said}" in ended.stderr
+    assert f"next: hfdlc test --gpus {cell.id}" in ended.stderr
+    assert Registry(registry).head(cell.repository, cell.tag) is None
+    fine(hfdlc("publish", cell.id, "--registry", registry, "--without-gpu-checks"))
+    there = Registry(registry)
+    proofs = attach.proofs(there, cell.repository, there.manifest(cell.repository, cell.tag).digest)
+    told = [sign.unverified(part.content) for part in attach.parts(proofs["att"])]
+    (checks,) = [one["predicate"] for one in told if one["predicateType"] == statements.CHECKS]
+    assert checks["notRun"] == {"test_gpu: test_the_gpu_is_seen": "needs a GPU: hfdlc test --gpus"}
+    ended = fine(hfdlc("verify", f"{registry}/{cell.id}"))
+    assert "but these checks were not run: test_gpu: test_the_gpu_is_seen" in ended.stdout
+
+
+@pytest.mark.skipif(bool(shutil.which("nvidia-smi")), reason="this machine has a GPU")
+def test_a_gpu_cell_is_not_built_for_publishing_without_a_gpu(
+    small: Small, registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was shown without a GPU does not do; a small image is in place of what would be built."""
+    cell = next(cell for cell in small.cells if cell.cuda)
+    small.image(cell)
+    monkeypatch.setattr(pipeline, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "abc"}})
+    monkeypatch.setattr(pipeline, "build", lambda *_: None)
+    with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as told:
+        building.built(small.project, [cell], os.environ, *places([], [registry]))
+    assert told.value.where == cell.id
+    assert "--without-gpu-checks" in told.value.allowed
