@@ -47,7 +47,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Publish checked images with their proofs (without a filter: the default cell)."""
-    from hfdlc.publish import building, places, publishing
+    from hfdlc.publish import places, publishing
 
     project = current_project()
     cells = some(project, wanted, default=True)
@@ -56,6 +56,8 @@ def publish(
         found = publishing.copy(project, cells, places.named(start, there), there, dry_run=dry_run)
     else:
         if build:
+            from hfdlc.publish import building
+
             cells = building.built(project, cells, os.environ, there[0], gpu_checks=not without_gpu_checks)
         options = publishing.Options(key, oci, dry_run, not without_gpu_checks)
         found = publishing.publish(project, cells, os.environ, there, options)
