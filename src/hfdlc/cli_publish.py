@@ -17,6 +17,9 @@ Registries = Annotated[
     list[str] | None,
     typer.Option("--registry", help="HOST[/PREFIX] instead of a region's own, or REGION=HOST[/PREFIX]."),
 ]
+WithoutGpuChecks = Annotated[
+    bool, typer.Option("--without-gpu-checks", help="GPU images, too; their proofs say what was not run.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Key = Annotated[
     str | None, typer.Option(envvar="COSIGN_KEY", help="What cosign signs with: a file, or awskms:///….")
@@ -39,10 +42,7 @@ def publish(
     build: Annotated[
         bool, typer.Option("--build", help="Build and check first what is not published as it is now.")
     ] = False,
-    without_gpu_checks: Annotated[
-        bool,
-        typer.Option("--without-gpu-checks", help="GPU images, too; their proofs say what was not run."),
-    ] = False,
+    without_gpu_checks: WithoutGpuChecks = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
