@@ -82,7 +82,7 @@ def _registry(state: State) -> Iterator[str]:
         host = f"127.0.0.1:{free.getsockname()[1]}"
     settings = {
         "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "log": {"level": "fatal", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(state.folder("registry"))}},
         "http": {"addr": host},
     }
