@@ -45,11 +45,10 @@ def large(folder: Path) -> project.Project:
     known = lock.read(project.find(ROOT).default, ROOT)
     for cell in here.cells:
         asked = lock.request(cell, here.matrix)
-        (folder / cell.folder).mkdir(parents=True)
-        for group, entries in known.items():
-            (folder / lock.group_file(cell, group)).write_text(lock.text("A lock", asked, entries))
+        files = {lock.group_file(cell, group): lock.text(entries) for group, entries in known.items()}
+        lock.write(files, asked, folder)
     asked = lock.installer_request(here.matrix)
-    (folder / lock.INSTALLER_FILE).write_text(lock.text("The installer", asked, ()))
+    lock.write({lock.INSTALLER_FILE: lock.text(())}, asked, folder)
     for path, content in {**drift.dockerfiles(here, here.cells), **drift.pages(here)}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)

@@ -49,7 +49,8 @@ def main(names: Sequence[str]) -> int:
             print(f"not run: {name}: {free:.0f} GB are free, it needs {room}")
         else:
             rows += list(work(found))
-    return report("build", rows)
+            report("build", rows)
+    return 0 if all(row.holds for row in rows) else 1
 
 
 def one(found: Project) -> Iterator[Row]:

@@ -26,13 +26,16 @@ class Cost:
 def cost(project: Project, cells: Sequence[Cell]) -> Cost:
     """Build and push the cells by one bake, on a new engine and to an empty registry."""
     with rig() as here, making.prepared(project, cells, here.environ) as (used, state, machine):
-        names = {cell: f"{here.host}/{cell.id}" for cell in cells}
-        targets = {plan.target_name(cell): _target(project, cell, machine, names[cell]) for cell in cells}
+        names = [f"{here.host}/{cell.id}" for cell in cells]
+        targets = {
+            plan.target_name(cell): _target(project, cell, machine, name)
+            for cell, name in zip(cells, names, strict=True)
+        }
         bake = {"group": {"default": {"targets": list(targets)}}, "target": targets}
         began = time.monotonic()
         building.build(bake, cells, used, project.root, state, sys.stderr)
         seconds = time.monotonic() - began
-        images = [facts.layers(facts.image_of(name, used)) for name in names.values()]
+        images = [facts.layers(facts.image_of(name, used)) for name in names]
         return Cost(seconds, here.stored(), sum(layer.size for image in images for layer in image))
 
 

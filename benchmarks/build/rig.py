@@ -82,19 +82,23 @@ def _registry(state: State) -> Iterator[str]:
         host = f"127.0.0.1:{free.getsockname()[1]}"
     settings = {
         "version": "0.1",
-        "log": {"level": "fatal", "accesslog": {"disabled": True}},
+        "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(state.folder("registry"))}},
         "http": {"addr": host},
     }
     file = state.root / "registry.yml"
     file.write_text(json.dumps(settings))
-    process = subprocess.Popen([str(program), "serve", str(file)], stdout=subprocess.DEVNULL)
+    log = state.root / "registry.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([str(program), "serve", str(file)], stdout=out, stderr=out)
     try:
         for _ in range(100):
             with suppress(requests.ConnectionError):
                 requests.get(f"http://{host}/v2/", timeout=5)
                 break
             time.sleep(0.1)
+        else:
+            raise SystemExit(f"the registry does not answer: {log.read_text()}")
         yield host
     finally:
         process.terminate()

@@ -82,7 +82,7 @@ def _lines(folder: Path) -> Iterable[str]:
 
 
 def _packages(file: Path) -> str:
-    """The digest of a lock's packages, whatever its header says of the question."""
+    """The digest of the packages of a lock."""
     return _short(lock.packages(file).encode())
 
 

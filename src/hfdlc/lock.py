@@ -4,10 +4,11 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -15,9 +16,13 @@ from packaging.utils import canonicalize_name
 from hfdlc.cells import Cell
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix import Matrix
+from hfdlc.state import write_whole
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
-HEADER = re.compile(r"(# .*\n)+")
+# The same for every lock: BuildKit tells stages apart by the bytes of theirs.
+HEADER = "# Written by `hfdlc lock`, not by hand.\n"
+# Beside the locks of a folder: what they answer, what was out of reach, what they hold.
+RECORD = "locked.json"
 # Where the installer's lock is, below the repository's root, and what it is for.
 INSTALLER_FILE, INSTALLER_PYTHON, INSTALLER_PLATFORM = (
     "images/installer.lock",
@@ -55,7 +60,7 @@ class Request:
 
     def digest(self) -> str:
         """Changes whenever the same question would have to be asked again."""
-        return "sha256:" + hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()
+        return _digest(json.dumps(vars(self), sort_keys=True))
 
 
 def request(cell: Cell, matrix: Matrix) -> Request:
@@ -101,15 +106,19 @@ def stand_in_file(cell: Cell) -> str:
     return f"{cell.folder}/stand-in.lock"
 
 
-def text(title: str, asked: Request, locked: Sequence[Entry], missing: str = "") -> str:
-    """A lock's file: hashed requirements, below the digests of the question and of the answer."""
-    body = "".join(f"{entry.text}\n" for entry in locked)
-    content = hashlib.sha256(body.encode()).hexdigest()
-    note = f"# out of reach: {missing}\n" if missing else ""
-    return (
-        f"# {title}: written by `hfdlc lock`, not by hand.\n{note}"
-        f"# asked: {asked.digest()}\n# content: sha256:{content}\n{body}"
-    )
+def text(locked: Sequence[Entry]) -> str:
+    """A lock's file: hashed requirements."""
+    return HEADER + "".join(f"{entry.text}\n" for entry in locked)
+
+
+def write(files: Mapping[str, str], asked: Request, root: Path, missing: str = "") -> None:
+    """Write the locks of a folder, texts by path below the root, and what they answer beside them."""
+    for path, packages in files.items():
+        write_whole(root / path, packages)
+    note = {"out of reach": missing} if missing else {}
+    content = {Path(path).name: _digest(packages) for path, packages in files.items()}
+    record = json.dumps({"asked": asked.digest(), **note, "content": content}, indent=1)
+    write_whole((root / next(iter(files))).parent / RECORD, record + "\n")
 
 
 def entries(requirements: str) -> tuple[Entry, ...]:
@@ -131,32 +140,40 @@ def fault(file: Path, asked: Request) -> str | None:
     """Why a lock cannot be used: missing, of another question, or edited by hand; None where it can."""
     if not file.is_file():
         return "is not there"
-    header, body = _parts(file)
-    if header.get("content") != "sha256:" + hashlib.sha256(body.encode()).hexdigest():
+    known = _record(file.parent)
+    if known.get("content", {}).get(file.name) != _digest(_text(file)):
         return "was edited by hand"
-    if header.get("asked") != asked.digest():
+    if known.get("asked") != asked.digest():
         return "does not belong to the matrix any more"
     return None
 
 
 def packages(file: Path) -> str:
-    """The packages of a lock's file as they are written there, without its header."""
-    return _parts(file)[1]
+    """The packages of a lock's file as they are written there."""
+    return _text(file).removeprefix(HEADER)
 
 
-def _parts(file: Path) -> tuple[dict[str, str], str]:
-    """A lock's header and its packages."""
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(file: Path) -> str:
     seen = file.stat()
     return _read(file, seen.st_mtime_ns, seen.st_size)
 
 
+def _record(folder: Path) -> dict[str, Any]:
+    """What is kept beside the locks of a folder; nothing where it is damaged or not there."""
+    try:
+        found = json.loads(_text(folder / RECORD))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 @cache
-def _read(file: Path, _changed: int, _size: int) -> tuple[dict[str, str], str]:
-    content = file.read_text()
-    head = HEADER.match(content)
-    end = head.end() if head else 0
-    pairs = (line[2:].strip().partition(": ") for line in content[:end].splitlines())
-    return {key: value for key, _, value in pairs}, content[end:]
+def _read(file: Path, _changed: int, _size: int) -> str:
+    return file.read_text()
 
 
 def state(cell: Cell, matrix: Matrix, root: Path) -> str:
@@ -170,8 +187,7 @@ def state(cell: Cell, matrix: Matrix, root: Path) -> str:
 
 def missing(cell: Cell, root: Path) -> str | None:
     """What was out of reach when the cell was locked; None where nothing was, or there is no lock."""
-    file = root / group_file(cell, "framework")
-    return _parts(file)[0].get("out of reach") if file.is_file() else None
+    return _record(root / cell.folder).get("out of reach")
 
 
 def stood_in(cell: Cell, root: Path) -> bool:

@@ -24,11 +24,12 @@ from hfdlc.lock import (
     request,
     stand_in_file,
     text,
+    write,
 )
 from hfdlc.machine import PackageSources
 from hfdlc.matrix import Matrix
 from hfdlc.process import run
-from hfdlc.state import State, write_whole
+from hfdlc.state import State
 
 # Python's own releases that stand for a minor version: `3.6` alone would mean 3.6.0.
 PATCH_RELEASES = {"3.6": "3.6.15", "3.7": "3.7.16"}
@@ -130,16 +131,15 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
     missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
     chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
     dropped = {name_of(asked.framework[0])} if missing else set()
-    for group in cell.groups:
-        mine = [entry for entry in chosen[group] if entry.name not in dropped]
-        title = f"The {group} packages of {cell.id}"
-        note = missing if group == "framework" else ""
-        write_whole(root / group_file(cell, group), text(title, asked, mine, note))
+    files = {
+        group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
+        for group in cell.groups
+    }
     if missing and cell.source.stand_in_cuda:
-        title = f"The framework packages of {cell.id} on a stand-in, of the package index's own build"
-        write_whole(root / stand_in_file(cell), text(title, asked, chosen["framework"]))
+        files[stand_in_file(cell)] = text(chosen["framework"])
     else:
         (root / stand_in_file(cell)).unlink(missing_ok=True)
+    write(files, asked, root, missing)
     return missing
 
 
@@ -195,4 +195,4 @@ def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
     """Resolve what installs the packages."""
     asked = installer_request(matrix)
     locked = resolver.resolve(asked, asked.requirements)
-    write_whole(root / INSTALLER_FILE, text("What installs packages", asked, locked))
+    write({INSTALLER_FILE: text(locked)}, asked, root)

@@ -253,11 +253,7 @@ def write_project(root: Path, releases: int = 0) -> Project:
     found = project.find(root)
     for cell in found.cells:
         asked = lock.request(cell, found.matrix)
-        for group in cell.groups:
-            entries = (
-                lock.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00") if group == "framework" else ()
-            )
-            file = root / lock.group_file(cell, group)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(lock.text(group, asked, entries))
+        held = {"framework": lock.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00")}
+        files = {lock.group_file(cell, group): lock.text(held.get(group, ())) for group in cell.groups}
+        lock.write(files, asked, root)
     return found

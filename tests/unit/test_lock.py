@@ -33,21 +33,45 @@ def asked(tmp_path: Path) -> lock.Request:
     return lock.request(some_cells(tmp_path)[0], matrix.read(write(tmp_path)))
 
 
+def locked(folder: Path, asked: lock.Request) -> Path:
+    """A lock of one package, with what is kept beside it."""
+    file = folder / "framework.lock"
+    lock.write({file.name: lock.text([Entry("torch", "2.13.0", "torch==2.13.0")])}, asked, folder)
+    return file
+
+
 def test_a_lock_belongs_to_its_question(tmp_path: Path, asked: lock.Request) -> None:
     """A lock is whole, until the matrix asks for something else."""
-    file = tmp_path / "framework.lock"
-    file.write_text(lock.text("Title", asked, [Entry("torch", "2.13.0", "torch==2.13.0")]))
+    file = locked(tmp_path, asked)
     assert lock.fault(file, asked) is None
     other = lock.Request((*asked.requirements, "more"), asked.python, asked.platform, asked.cutoff)
     assert lock.fault(file, other) == "does not belong to the matrix any more"
 
 
 def test_a_lock_edited_by_hand_is_found_out(tmp_path: Path, asked: lock.Request) -> None:
-    """One changed digit is enough."""
-    file = tmp_path / "framework.lock"
-    text = lock.text("Title", asked, [Entry("torch", "2.13.0", "torch==2.13.0")])
-    file.write_text(text.replace("torch==2.13.0", "torch==2.13.1"))
+    """One changed digit is enough; so is a record that is damaged or gone."""
+    file = locked(tmp_path, asked)
+    file.write_text(file.read_text().replace("torch==2.13.0", "torch==2.13.11"))
     assert lock.fault(file, asked) == "was edited by hand"
+    locked(tmp_path, asked)
+    for damage in ("[]", "{", ""):
+        (tmp_path / lock.RECORD).write_text(damage)
+        assert lock.fault(file, asked) == "was edited by hand"
+    (tmp_path / lock.RECORD).unlink()
+    assert lock.fault(file, asked) == "was edited by hand"
+
+
+def test_locks_of_the_same_packages_are_the_same_bytes(repository: Project) -> None:
+    """Training and inference share stages, and a patch of transformers leaves the stages of others alone."""
+    names = ("framework", "libraries", "transformers")
+    for kind in ("training", "inference"):
+        cells = [c for c in repository.cells if c.type == kind and c.framework_version == "2.13.0"]
+        for cell in cells:
+            (twin,) = [c for c in repository.cells if c.tag == cell.tag and c.type != kind]
+            for name in names:
+                mine, other = (repository.root / lock.group_file(c, name) for c in (cell, twin))
+                assert mine.read_bytes() == other.read_bytes()
+                assert cell.transformers_version not in mine.read_text() or name == "transformers"
 
 
 def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
