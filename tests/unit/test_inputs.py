@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import graph, inputs
+from hfdlc import graph, inputs, lock
 from hfdlc.cells import Cell
 from hfdlc.project import Project
 
@@ -52,14 +52,13 @@ def test_a_change_is_named(repository: Project, root: Path, file: str, name: str
 
 
 def test_what_docker_does_not_read_changes_nothing(repository: Project, root: Path) -> None:
-    """Tests of the toolkit, byte code, and what a lock's header tells of its question."""
+    """Tests of the toolkit, byte code, and what is kept of a lock's question."""
     cell = repository.default
     before = inputs.of(cell, root, IMAGES)
     inputs.toolkit.cache_clear()
     (root / "toolkit" / "tests").mkdir()
     (root / "toolkit" / "tests" / "test_new.py").write_text("new")
-    lock = root / cell.folder / "type.lock"
-    lock.write_text(lock.read_text().replace("# asked: sha256:", "# asked: sha256:0", 1))
+    (root / cell.folder / lock.RECORD).write_text("{}")
     assert inputs.of(cell, root, IMAGES) == before
 
 
