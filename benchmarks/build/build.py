@@ -145,7 +145,7 @@ def _compressed(here: Rig, cell: Cell, compression: str) -> tuple[float, int]:
             f"--build-context=cell=docker-image://{cell.id}",
         ]
         run([*build, "--output=type=cacheonly", folder], env=used.environment)
-        output = f"type=image,name={here.host}/levels:{name},push=true,unpack=false,force-compression=true"
+        output = f"type=image,name={here.host}/levels:{name},push=,store=false,force-compression=true"
         before, began = here.stored(), time.monotonic()
         run([*build, f"--output={output},{compression}", folder], env=used.environment)
         return time.monotonic() - began, here.stored() - before
