@@ -38,7 +38,7 @@ lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
-	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src training examples images/slim.py
+	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src training examples images/finish.py
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 
 demo: $(READY)  ## train the example with the training image, serve it with the inference image

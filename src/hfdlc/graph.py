@@ -43,8 +43,8 @@ def _address(name: str, stages: Mapping[str, tuple[str, str]], root: Path, known
         said += inputs.toolkit(root)
     if f"source={inputs.TRAIN}," in said:
         said += inputs.train(root)
-    if f" {inputs.SLIM} " in said:
-        said += inputs.slim(root)
+    if f" {inputs.FINISH} " in said:
+        said += inputs.finish(root)
     said += _address(parent, stages, root, known) if parent in stages else parent
     known[name] = hashlib.sha256(said.encode()).hexdigest()[:16]
     return known[name]

@@ -13,7 +13,7 @@ LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
 LAYOUT = "2"  # raised when the builder makes another image of the same inputs
 TOOLKIT = ("pyproject.toml", "README.md", "src")  # what .dockerignore lets Docker read of toolkit/
 TRAIN = "training/train.py"
-SLIM = "images/slim.py"
+FINISH = "images/finish.py"
 
 Inputs = Mapping[str, str]  # name -> the digest of its content
 
@@ -26,7 +26,7 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
         "Dockerfile": _short((root / cell.folder / "Dockerfile").read_bytes()),
         "layout": LAYOUT,
         "toolkit": toolkit(root),
-        "slim": slim(root),
+        "finish": finish(root),
         **({"train": train(root)} if cell.type == "training" else {}),
         **{name: _packages(root / file) for name, file in locks.items()},
         **{name: _short(image.encode()) for name, image in images.items()},
@@ -68,9 +68,9 @@ def train(root: Path) -> str:
     return _short((root / TRAIN).read_bytes())
 
 
-def slim(root: Path) -> str:
-    """The digest of what leaves files out of packages."""
-    return _short((root / SLIM).read_bytes())
+def finish(root: Path) -> str:
+    """The digest of what makes layers of packages."""
+    return _short((root / FINISH).read_bytes())
 
 
 def _lines(folder: Path) -> Iterable[str]:

@@ -42,7 +42,7 @@ def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
         ("images/installer.lock", "installer.lock"),
         ("toolkit/src/hf_inference_toolkit/app.py", "toolkit"),
         ("toolkit/pyproject.toml", "toolkit"),
-        ("images/slim.py", "slim"),
+        ("images/finish.py", "finish"),
     ],
 )
 def test_a_change_is_named(repository: Project, root: Path, file: str, name: str) -> None:
