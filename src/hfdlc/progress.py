@@ -46,13 +46,14 @@ class Plain:
         pass
 
     def show(self, event: Event) -> None:
-        """Print what began or ended; what came from the cache is not worth a line."""
+        """Print what ended; what was cached, or left to another cell's same step, is not worth a line."""
         step = event.step
         if event.kind == "started":
             self.began[id(step)] = self.clock()
         if (
             event.kind == "ended"
             and not step.cached
+            and not step.is_stopped
             and step.instruction.startswith(("RUN ", "COPY ", "exporting"))
         ):
             now = self.clock()

@@ -34,6 +34,11 @@ class Step:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     bytes: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it ended because another one failed, or does the same for another cell."""
+        return any(word in self.error for word in CONSEQUENCES)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -62,8 +67,7 @@ class Solve:
 
     def failed(self) -> list[Step]:
         """The steps that ended with an error of their own (not because another one did)."""
-        steps = (step for step in self.steps.values() if step.error)
-        return [step for step in steps if not any(word in step.error for word in CONSEQUENCES)]
+        return [step for step in self.steps.values() if step.error and not step.is_stopped]
 
     @property
     def is_passing(self) -> bool:

@@ -74,6 +74,18 @@ def test_without_a_terminal_progress_is_plain_lines() -> None:
     assert out.getvalue() == "repository:tag | framework: RUN uv pip install | 2.5 s\n"
 
 
+def test_what_another_cell_does_is_no_failure() -> None:
+    """Where cells share a step, BuildKit stops all but one; those are passed over, a real failure is not."""
+    out, solve = io.StringIO(), Solve(["one", "two"])
+    progress = Plain(out, {"one": "repository:tag", "two": "repository:other"})
+    for target, error in (("one", "context canceled"), ("two", "exit code: 1")):
+        name = f"[{target} framework 1/1] RUN uv pip install"
+        for change in ({"started": "now"}, {"completed": "now", "error": error}):
+            for event in solve.read(line(vertexes=[vertex(name, **change)])):
+                progress.show(event)
+    assert out.getvalue() == "repository:other | framework: RUN uv pip install | FAILED\n"
+
+
 def test_a_line_that_is_no_progress_is_passed_over() -> None:
     """Warnings of other programs do not stop a build."""
     assert list(Solve(["one"]).read("WARNING: something")) == []
