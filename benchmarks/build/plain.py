@@ -1,9 +1,11 @@
 """What a user would write instead: a Dockerfile a cell, one stage, pip, gzip; the same locks and bases."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rig import rig
 
@@ -23,15 +25,16 @@ class Cost:
     size: int  # bytes of the images, uncompressed
 
 
-def cost(project: Project, cells: Sequence[Cell]) -> Cost:
+def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
     """Build and push the cells by one bake, on a new engine and to an empty registry."""
-    with rig() as here, making.prepared(project, cells, here.environ) as (used, state, machine):
+    with rig(below) as here, making.prepared(project, cells, here.environ) as (used, state, machine):
         names = [f"{here.host}/{cell.id}" for cell in cells]
         targets = {
             plan.target_name(cell): _target(project, cell, machine, name)
             for cell, name in zip(cells, names, strict=True)
         }
         bake = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+        os.sync()
         began = time.monotonic()
         building.build(bake, cells, used, project.root, state, sys.stderr)
         seconds = time.monotonic() - began

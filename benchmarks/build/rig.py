@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -51,13 +50,13 @@ class Rig:
     def prepare(self, project: Project, cells: Sequence[Cell]) -> None:
         """Start the engine, with the cells' bases in it: they are no part of what is measured."""
         with making.prepared(project, cells, self.environ):
-            pass
+            os.sync()
 
 
 @contextmanager
-def rig() -> Iterator[Rig]:
-    """A new one, which is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="hb-"))
+def rig(below: Path) -> Iterator[Rig]:
+    """A new one, in a folder below `below`; stopped afterwards, and not deleted."""
+    folder = Path(tempfile.mkdtemp(dir=below))
     state = State(folder)
     # Bases that this machine has made are not made again.
     for file in (State.of(os.environ).root / "bases").glob("*.tar"):
@@ -69,7 +68,6 @@ def rig() -> Iterator[Rig]:
             yield Rig(state, environ, host)
     finally:
         engines.stop(state)
-        shutil.rmtree(folder)
 
 
 @contextmanager
