@@ -19,13 +19,16 @@ def reproduce(
     engines: Annotated[
         bool, typer.Option("--engines", help="The second time on a new private engine, with nothing fetched.")
     ] = False,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach, the same one each time.")
+    ] = False,
 ) -> None:
     """Build cells twice without a cache, and name what differs (without a filter: the default cell)."""
     from hfdlc import reproduce as reproducing
 
     project = current_project()
     for cell in some(project, wanted, default=True):
-        digest = reproducing.reproduce(project, cell, os.environ, two_engines=engines)
+        digest = reproducing.reproduce(project, cell, os.environ, two_engines=engines, stand_ins=stand_in)
         print(f"{digest}  {cell.id}", flush=True)
 
 

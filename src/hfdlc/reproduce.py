@@ -23,21 +23,24 @@ OUTPUT = "type=oci,compression=uncompressed,force-compression=true,dest="
 SHOWN = 40  # differences
 
 
-def reproduce(project: Project, cell: Cell, environ: Environ, *, two_engines: bool = False) -> str:
+def reproduce(
+    project: Project, cell: Cell, environ: Environ, *, two_engines: bool = False, stand_ins: bool = False
+) -> str:
     """Build the cell twice, the second time on a new private engine if told so; the digest of both.
 
-    Raises HfdlcError with the files that differ, or where a build fails.
+    `stand_ins` may take the place of bases that are out of reach. Raises HfdlcError with the files that
+    differ, or where a build fails.
     """
-    making.check_current(cell, project)
+    making.check_current(cell, project, stand_ins=stand_ins)
     state = State.of(environ)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=state.folder("tmp")) as folder:
         files = Path(folder, "first.tar"), Path(folder, "second.tar")
-        first = _build(project, cell, environ, files[0])
+        first = _build(project, cell, environ, files[0], stand_ins)
         if two_engines:
             with _another(state, environ) as elsewhere:
-                second = _build(project, cell, elsewhere, files[1])
+                second = _build(project, cell, elsewhere, files[1], stand_ins)
         else:
-            second = _build(project, cell, environ, files[1])
+            second = _build(project, cell, environ, files[1], stand_ins)
         if first == second:
             return first
         found = list(differences(*files)) or ["nothing that an image shows: the manifests themselves differ"]
@@ -50,10 +53,10 @@ def reproduce(project: Project, cell: Cell, environ: Environ, *, two_engines: bo
     )
 
 
-def _build(project: Project, cell: Cell, environ: Environ, archive: Path) -> str:
+def _build(project: Project, cell: Cell, environ: Environ, archive: Path, stand_ins: bool) -> str:
     """Build without a cache into an archive; the image's digest."""
     own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
-    with making.prepared(project, [cell], own) as (used, state, machine):
+    with making.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
         if not used.containerd_store:
             raise HfdlcError(
                 "keeps images in Docker's old store, which does not write OCI archives",

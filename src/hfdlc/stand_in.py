@@ -5,6 +5,7 @@ carries the label, and is never published.
 """
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from hfdlc.state import State
 LABEL = "io.hfdlc.stand-in"  # says what stands for what; images inherit it
 REPLACED = ("base", "pip_base")  # the build arguments that a stand-in can take the place of
 NAME = "hfdlc.local/stand-in"  # in an engine
-LAYOUT = "2"  # raised when a stand-in is made in another way
+LAYOUT = "3"  # raised when a stand-in is made in another way
 # What installs in the public image; versions near its own, for Python 3.6 too.
 TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")
 # What pyenv's CPython opens, and what Dockerfiles of the rows install.
@@ -59,7 +60,10 @@ INSTALLED = (
 DOCKERFILE = """ARG base
 FROM ${{base}}
 COPY python /usr/local/
-RUN --network=none ldconfig && printf '{installed}' >> /var/lib/dpkg/status{pip}
+RUN --network=none ldconfig && rm /var/cache/ldconfig/aux-cache \\
+    && printf '{installed}' >> /var/lib/dpkg/status{pip} \\
+    && find / -xdev -writable ! -path /dev ! -path /proc ! -path /sys -newermt @{epoch} \\
+        -exec touch --no-dereference --date=@{epoch} {{}} +
 LABEL {label}={says}
 """
 
@@ -146,6 +150,8 @@ def _gather(python: Path, version: str, folder: Path, *, pip: bool) -> None:
         run([*fetch, "--python-version", version, "--dest", str(folder), *TOOLS])
         for wheel in folder.glob("*.whl"):
             shutil.unpack_archive(wheel, site, "zip")
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (int(base.EPOCH),) * 2, follow_symlinks=False)
 
 
 def _dockerfile(release: str, version: str, *, pip: bool) -> str:
@@ -153,6 +159,7 @@ def _dockerfile(release: str, version: str, *, pip: bool) -> str:
     return DOCKERFILE.format(
         installed="".join(INSTALLED.format(name=name) for name in names),
         pip="" if not pip else f" && python{version} -m pip --version",
+        epoch=base.EPOCH,
         label=LABEL,
         says=json.dumps(f"Debian 12 with pyenv's CPython {release}"),
     )
@@ -161,7 +168,7 @@ def _dockerfile(release: str, version: str, *, pip: bool) -> str:
 def _build(text: str, context: Path, tag: str, below: str, engine: Engine) -> None:
     target = {
         "context": str(context),
-        "args": {"base": below},
+        "args": {"base": below, "SOURCE_DATE_EPOCH": base.EPOCH},
         "tags": [tag],
         "output": [plan.UNCOMPRESSED if engine.containerd_store else plan.Machine.output],
     }

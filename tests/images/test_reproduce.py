@@ -23,7 +23,7 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
     assert bootstrap
     text = f"FROM {base.ensure(cell.base_image(), bootstrap, used, state, {})} AS system\n{dockerfile}"
 
-    def build(project: Project, cell: Cell, environ: Any, archive: Path) -> str:
+    def build(project: Project, cell: Cell, environ: Any, archive: Path, stand_ins: bool) -> str:
         target = {
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from proxy import Proxy
+
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 
@@ -66,3 +68,31 @@ def test_a_registry_out_of_reach_is_told(built: str) -> None:
     assert "Traceback" not in ended.stderr
     assert "connection refused" in ended.stderr
     assert f"next: hfdlc push --registry 127.0.0.1:9 {built}" in ended.stderr
+
+
+def test_a_registry_that_fails_is_told_and_the_next_push_goes_on(built: str, proxied: Proxy) -> None:
+    """It answers 503 to what is uploaded, then nothing is wrong any more."""
+    proxied.does.refuse = "/blobs/uploads"
+    ended = push(proxied.host)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "503" in ended.stderr
+    assert f"next: hfdlc push --registry {proxied.host} {built}" in ended.stderr
+    assert manifest(proxied.host, built).status_code == 404
+    proxied.does.refuse = ""
+    assert push(proxied.host).returncode == 0
+
+
+def test_connections_that_drop_leave_no_tag_of_half_an_image(built: str, proxied: Proxy) -> None:
+    """Either it is tried again until all is there, or it is told and there is no tag."""
+    proxied.does.cut_every = 3
+    ended = push(proxied.host)
+    assert proxied.does.failed
+    proxied.does.cut_every = 0
+    if ended.returncode:
+        assert f"next: hfdlc push --registry {proxied.host} {built}" in ended.stderr
+        assert manifest(proxied.host, built).status_code == 404
+        assert push(proxied.host).returncode == 0
+    for layer in manifest(proxied.host, built).json()["layers"]:
+        url = f"http://{proxied.host}/v2/{built.split(':')[0]}/blobs/{layer['digest']}"
+        assert requests.head(url, timeout=30).headers["Content-Length"] == str(layer["size"])
