@@ -1,72 +1,154 @@
 #!/usr/bin/env python3
 """Makes a layer of what an installer left in a folder: `finish /layer`.
 
-Leaves out what fits the patterns in LEFT_OUT, compiles the rest, and gives everything the time in
-SOURCE_DATE_EPOCH. Runs in the stages that install packages, on every Python from 3.6 on.
+Leaves out what fits the patterns in LEFT_OUT, takes the symbol tables of what fits WITHOUT_SYMBOLS, compiles
+modules but those that fit WITHOUT_BYTE_CODE, and gives everything the time in SOURCE_DATE_EPOCH. Runs in the
+stages that install packages, on every Python from 3.6 on.
 """
 
+import base64
 import csv
+import hashlib
 import os
 import py_compile
+import re
 import shutil
+import struct
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 SITES = "opt/venv/lib/python*/site-packages"
+# ELF of 64 bits, little-endian: https://refspecs.linuxfoundation.org/elf/elf.pdf, figures 1-3 and 1-9.
+MAGIC = b"\x7fELF\2\1"
+SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, address, offset, size, link, info, align, entry
+NOTHING, NO_BITS, LOADED = 0, 8, 2  # two types, a flag
 
 
-def main(layer, patterns, epoch):
-    """Finish the packages below the folder `layer`, which will be `/`; `epoch`: seconds since 1970."""
+def main(layer, environ):
+    """Finish the packages below the folder `layer`, which will be `/`."""
+    epoch = int(environ["SOURCE_DATE_EPOCH"])
+    unwanted, bare, raw = (
+        patterns(environ.get(name, "")) for name in ("LEFT_OUT", "WITHOUT_SYMBOLS", "WITHOUT_BYTE_CODE")
+    )
     for site in layer.glob(SITES):
-        leave_out(site, patterns)
-        compile_all(site, Path("/") / site.relative_to(layer), epoch)
-    for path in [layer, *layer.rglob("*")]:
-        os.utime(str(path), (epoch, epoch), follow_symlinks=False)
+        leave_out(site, unwanted)
+        rewritten = [name for name in files(site) if bare(name) and forget_symbols(site / name)]
+        for record in site.glob("*.dist-info/RECORD"):
+            correct(record, site, set(rewritten))
+        modules = [name for name in files(site) if name.endswith(".py") and not raw(name)]
+        compile_all(site, Path("/") / site.relative_to(layer), modules, epoch)
+    for folder, folders, names in os.walk(str(layer)):
+        for name in [".", *folders, *names]:
+            os.utime(os.path.join(folder, name), (epoch, epoch), follow_symlinks=False)
 
 
-def leave_out(site, patterns):
-    """Remove what fits, and its rows in the packages' records."""
-    for pattern in patterns:
-        for found in sorted(site.glob(pattern)):
-            if found.is_dir() and not found.is_symlink():
-                shutil.rmtree(str(found))
-            elif os.path.lexists(str(found)):
-                found.unlink()
-    for record in site.glob("*.dist-info/RECORD"):
-        forget(record, site)
+def patterns(text):
+    """Whether a path fits one of the patterns in a text: `*` is within a name, `**/` any folders or none."""
+    words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    parts = re.compile(r"\*\*/|\*|\?|\[[^]]+\]")
+    found = []
+    for pattern in text.split():
+        rest = [re.escape(part) for part in parts.split(pattern)]
+        special = [words.get(part, part.replace("[!", "[^")) for part in parts.findall(pattern)] + [""]
+        found.append("".join(a + b for a, b in zip(rest, special)))
+    return re.compile("|".join("(?:%s)" % one for one in found) or r"(?!)").fullmatch
 
 
-def forget(record, site):
-    """Drop the rows of files that are not there any more: a package lists what it has."""
+def files(site):
+    """The paths of all files below the folder of packages, in order."""
+    found = []
+    for folder, _, names in os.walk(str(site)):
+        inside = os.path.relpath(folder, str(site))
+        found += [name if inside == "." else os.path.join(inside, name) for name in names]
+    return sorted(found)
+
+
+def leave_out(site, unwanted):
+    """Remove the folders and files that fit."""
+    for folder, folders, names in os.walk(str(site)):
+        inside = Path(folder).relative_to(site)
+        for name in [name for name in folders + names if unwanted(str(inside / name))]:
+            path = os.path.join(folder, name)
+            if name in folders and not os.path.islink(path):
+                shutil.rmtree(path)
+                folders.remove(name)
+            else:
+                os.unlink(path)
+
+
+def forget_symbols(path):
+    """Cut off a library what is never loaded: symbols, debuggers' data; whether there was any.
+
+    Only where that lies behind all that is loaded, of which not a byte moves.
+    """
+    with path.open("r+b") as file:
+        head = file.read(64)
+        if len(head) < 64 or not head.startswith(MAGIC):
+            return False
+        (where,), (number, names) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<2H", head, 60)
+        file.seek(where)
+        sections = [list(SECTION.unpack(file.read(SECTION.size))) for _ in range(number)]
+        others = [one for one in sections if one[1] not in (NOTHING, NO_BITS) and one is not sections[names]]
+        gone = [one for one in others if not one[2] & LOADED]
+        start = min((one[4] for one in gone), default=0)
+        if not gone or any(one[4] + one[5] > start for one in others if one not in gone):
+            return False
+        file.seek(sections[names][4])
+        text = file.read(sections[names][5])
+        for one in gone:
+            one[1:] = [NOTHING] + [0] * 8
+        sections[names][4] = start
+        table = (start + len(text) + 7) & ~7
+        file.seek(start)
+        file.write(text.ljust(table - start, b"\0") + b"".join(SECTION.pack(*one) for one in sections))
+        file.truncate()
+        file.seek(40)
+        file.write(struct.pack("<Q", table))
+    return True
+
+
+def correct(record, site, rewritten):
+    """Drop the rows of files that are not there any more, and tell what others hold now."""
     with record.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     kept = [row for row in rows if row and os.path.lexists(str(site / row[0]))]
-    if kept != rows:
+    told = [told_anew(row, site) if row[0] in rewritten else row for row in kept]
+    if told != rows:
         with record.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(kept)
+            csv.writer(file, lineterminator="\n").writerows(told)
 
 
-def compile_all(site, place, epoch):
-    """Compile every module, for packages that will be found at `place`.
+def told_anew(row, site):
+    """A file's row with the hash and the size that it has now."""
+    seen, path = hashlib.sha256(), site / row[0]
+    with path.open("rb") as file:
+        for piece in iter(partial(file.read, 1 << 20), b""):
+            seen.update(piece)
+    digest = base64.urlsafe_b64encode(seen.digest()).rstrip(b"=").decode()
+    return [row[0], "sha256=" + digest, str(path.stat().st_size)]
+
+
+def compile_all(site, place, modules, epoch):
+    """Compile modules, for packages that will be found at `place`.
 
     With SOURCE_DATE_EPOCH, byte code goes by the hash of its source; on Python 3.6, by its time.
     """
     with ProcessPoolExecutor() as pool:
         # Each result is taken: an error is one of the build.
-        for _ in pool.map(partial(compile_one, site, place, epoch), sorted(site.rglob("*.py")), chunksize=32):
+        for _ in pool.map(partial(compile_one, site, place, epoch), modules, chunksize=32):
             pass
 
 
 def compile_one(site, place, epoch, module):
     """Compile a module, unless it is for a newer Python: packages ship some that they do not import here."""
-    os.utime(str(module), (epoch, epoch))
+    os.utime(str(site / module), (epoch, epoch))
     try:
-        py_compile.compile(str(module), dfile=str(place / module.relative_to(site)), doraise=True)
+        py_compile.compile(str(site / module), dfile=str(place / module), doraise=True)
     except py_compile.PyCompileError as problem:
         print(problem.file, "is left as it is:", problem.exc_type_name)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), os.environ["LEFT_OUT"].split(), int(os.environ["SOURCE_DATE_EPOCH"]))
+    main(Path(sys.argv[1]), os.environ)

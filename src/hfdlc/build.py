@@ -124,7 +124,7 @@ def build(
     """
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S.%f}-{os.getpid()}.log"
     solve = Solve(list(bake["target"]))
-    ids = {target_name(cell): cell.id for cell in cells}
+    ids = _owners(bake, cells)
     with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder, log.open("w") as text:
         files = _written(bake, engine, Path(folder))
         made = Path(folder, "made.json")
@@ -138,7 +138,18 @@ def build(
         if process.returncode:
             raise _failure(solve, ids, log)
         told = json.loads(made.read_text())
-    return Done(log, solve, {target: about["containerimage.digest"] for target, about in told.items()})
+    digests = {target: about.get("containerimage.digest", "") for target, about in told.items()}
+    return Done(log, solve, digests)
+
+
+def _owners(bake: dict[str, Any], cells: Sequence[Cell]) -> dict[str, str]:
+    """The cell of each target; of a layer's, one that has it: both have the same Dockerfile and base."""
+    own = {target_name(cell): cell for cell in cells}
+    files = {f"{cell.folder}/Dockerfile": cell.id for cell in cells}
+    return {
+        name: own[name].id if name in own else files.get(target.get("dockerfile", ""), cells[0].id)
+        for name, target in bake["target"].items()
+    }
 
 
 def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:

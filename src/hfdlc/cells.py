@@ -28,6 +28,8 @@ class Cell:
     base: Base
     packages: tuple[str, ...]  # what this type of image holds beside framework and transformers
     left_out: tuple[str, ...]  # patterns of files that packages have, and the image has not
+    without_symbols: tuple[str, ...]  # of those that stay
+    without_byte_code: tuple[str, ...]
     size: int  # bytes that the image may have
     driver: str | None  # the oldest driver of the GPU that runs it
 
@@ -163,7 +165,14 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         source=its_source,
         base=matrix.file.bases[release.os],
         packages=(*image_type.packages, *framework.packages.get(kind, [])),  # type: ignore[call-overload]
-        left_out=tuple(pattern for each in matrix.file.slim for pattern in each.files),
+        left_out=_slim(matrix, "all"),
+        without_symbols=_slim(matrix, "symbols"),
+        without_byte_code=_slim(matrix, "byte code"),
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
     )
+
+
+def _slim(matrix: Matrix, part: str) -> tuple[str, ...]:
+    """The patterns of what loses this part."""
+    return tuple(pattern for each in matrix.file.slim if each.part == part for pattern in each.files)

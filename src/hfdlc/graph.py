@@ -19,7 +19,24 @@ def layers(cell: Cell, root: Path) -> dict[str, str]:
     stages = _stages(dockerfile)
     # Each is asked for twice, by its own name and as a parent.
     known: dict[str, str] = {}
-    return {name: _address(name, stages, root, known) for name in LAID.findall(dockerfile)}
+    return {name: _address(name, stages, root, known, {}) for name in LAID.findall(dockerfile)}
+
+
+def parts(dockerfile: str, root: Path, starts: Mapping[str, str]) -> dict[str, str]:
+    """The layers that can be made apart and laid on the stage `image`, by stage: an address of their bytes.
+
+    `starts`: what stages start from, with its digest, by build argument. None where the last stage does more
+    than lay layers.
+    """
+    stages = _stages(dockerfile)
+    parent, last = stages[""]
+    rest = [line for line in last.splitlines() if line and not line.startswith("#")]
+    if parent != "image" or "packed" not in stages or not all(map(LAID.fullmatch, rest)):
+        return {}
+    known: dict[str, str] = {}
+    packing = inputs.pack(root) + _address("installer", stages, root, known, starts)
+    found = {name: _address(name, stages, root, known, starts) for name in LAID.findall(last)}
+    return {name: hashlib.sha256((packing + address).encode()).hexdigest()[:24] for name, address in found.items()}
 
 
 def _stages(dockerfile: str) -> dict[str, tuple[str, str]]:
@@ -32,7 +49,13 @@ def _stages(dockerfile: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def _address(name: str, stages: Mapping[str, tuple[str, str]], root: Path, known: dict[str, str]) -> str:
+def _address(
+    name: str,
+    stages: Mapping[str, tuple[str, str]],
+    root: Path,
+    known: dict[str, str],
+    starts: Mapping[str, str],
+) -> str:
     """Changes with the stage's instructions, the packages of its lock, its parent, and the toolkit it has."""
     if name in known:
         return known[name]
@@ -45,6 +68,9 @@ def _address(name: str, stages: Mapping[str, tuple[str, str]], root: Path, known
         said += inputs.train(root)
     if f" {inputs.FINISH} " in said:
         said += inputs.finish(root)
-    said += _address(parent, stages, root, known) if parent in stages else parent
+    if parent in stages:
+        said += _address(parent, stages, root, known, starts)
+    else:
+        said += starts.get(parent.strip("${}"), parent)
     known[name] = hashlib.sha256(said.encode()).hexdigest()[:16]
     return known[name]

@@ -10,10 +10,10 @@ from hfdlc import lock
 from hfdlc.cells import Cell
 
 LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
-LAYOUT = "2"  # raised when the builder makes another image of the same inputs
+LAYOUT = "3"  # raised when the builder makes another image of the same inputs
 TOOLKIT = ("pyproject.toml", "README.md", "src")  # what .dockerignore lets Docker read of toolkit/
 TRAIN = "training/train.py"
-FINISH = "images/finish.py"
+FINISH, PACK = "images/finish.py", "images/pack.py"
 
 Inputs = Mapping[str, str]  # name -> the digest of its content
 
@@ -27,6 +27,7 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
         "layout": LAYOUT,
         "toolkit": toolkit(root),
         "finish": finish(root),
+        "pack": pack(root),
         **({"train": train(root)} if cell.type == "training" else {}),
         **{name: _packages(root / file) for name, file in locks.items()},
         **{name: _short(image.encode()) for name, image in images.items()},
@@ -71,6 +72,11 @@ def train(root: Path) -> str:
 def finish(root: Path) -> str:
     """The digest of what makes layers of packages."""
     return _short((root / FINISH).read_bytes())
+
+
+def pack(root: Path) -> str:
+    """The digest of what packs layers."""
+    return _short((root / PACK).read_bytes())
 
 
 def _lines(folder: Path) -> Iterable[str]:

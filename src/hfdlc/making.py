@@ -11,11 +11,11 @@ from pathlib import Path
 
 from docker.errors import ImageNotFound
 
-from hfdlc import base, forecast, graph, inputs, lock, plan, records, render, stand_in
+from hfdlc import assembling, base, forecast, graph, inputs, lock, plan, records, render, stand_in
 from hfdlc import build as building
 from hfdlc import engine as engines
 from hfdlc import facts as reading
-from hfdlc.build import BuildFailed
+from hfdlc.build import BuildFailed, Done
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.engine import Engine
@@ -147,24 +147,28 @@ def _rounds(
     failures: Failures,
 ) -> None:
     """One bake of all the cells; where one fails, another of those that it took along."""
-    repeated = False
     while todo:
-        bake = plan.bake(todo, project.matrix, machine)
         try:
-            done = building.build(bake, todo, used, project.root, state, sys.stderr)
+            done = _built(todo, machine, project, used, state)
         except BuildFailed as problem:
             receipt.time(problem.solve)
-            if problem.solve.is_passing and not repeated:
-                say("the engine lost sight of a layer while it stored an image; once more")
-                repeated = True
-                continue
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
-            left = [cell for cell in todo if cell.id not in failures]
-            todo = [cell for cell in left if not is_up_to_date(cell, machine.inputs[cell.id], used)]
+            todo = [cell for cell in todo if cell.id not in failures]
         else:
-            receipt.time(done.solve)
-            say(f"built {', '.join(cell.id for cell in todo)}\n  log: {done.log}")
+            if done:
+                receipt.time(done.solve)
+            say(f"built {', '.join(cell.id for cell in todo)}" + (f"\n  log: {done.log}" if done else ""))
             return
+
+
+def _built(cells: Sequence[Cell], machine: Machine, project: Project, used: Engine, state: State) -> Done | None:
+    """The cells' images, in the engine; what BuildKit told, if it was asked for something."""
+    if not used.containerd_store:  # it takes no image that another program put together
+        bake = plan.bake(cells, project.matrix, machine)
+        return building.build(bake, cells, used, project.root, state, sys.stderr)
+    images, done = assembling.assemble(cells, project, machine, used, state)
+    assembling.load(images, used)
+    return done
 
 
 def _hold(held: ExitStack, name: str, state: State) -> None:
@@ -207,7 +211,7 @@ def with_bases(
     installer = project.matrix.file.installer
     ensure = partial(base.ensure, engine=used, state=state, environ=environ)
     images: dict[str, dict[str, str]] = {}
-    made_from, dockerfiles = {}, {}
+    made_from, dockerfiles, started = {}, {}, {}
     for cell in cells:
         bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
         bootstraps["compiler_base"] = installer.bootstrap_compiler
@@ -226,12 +230,12 @@ def with_bases(
             continue
         chosen = plan.chosen(public, images, cell)
         starts = {name: base.identity(image, used) for name, image in chosen.items()}
+        started[cell.id] = dict(starts)
         if stand_ins and lock.stood_in(cell, project.root):
             dockerfiles[cell.id] = stand_in.dockerfile(cell, project.root)
             starts["stand-in.lock"] = lock.packages(project.root / lock.stand_in_file(cell))
         made_from[cell.id] = inputs.of(cell, project.root, starts)
-    output = plan.UNCOMPRESSED if used.containerd_store else plan.Machine.output
-    return replace(machine, images=images, dockerfiles=dockerfiles, inputs=made_from, output=output)
+    return replace(machine, images=images, dockerfiles=dockerfiles, inputs=made_from, starts=started)
 
 
 def _layers_there(used: Engine) -> set[str]:

@@ -190,9 +190,10 @@ class Groups(Written):
 
 
 class LeftOut(Written):
-    """Files of packages, as patterns below site-packages, that no image needs, and why."""
+    """Files of packages, as patterns below site-packages, that no image needs, or a part of them, and why."""
 
     files: list[Pattern]
+    part: Literal["all", "symbols", "byte code"] = "all"
     reason: str
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hfdlc import inputs, render
@@ -11,6 +12,7 @@ from hfdlc.inputs import Inputs
 from hfdlc.matrix import Matrix
 
 # An engine with the containerd store keeps layers as they are; compressing them is for a push.
+AS_IT_IS = "type=oci,tar=false,compression=uncompressed"
 UNCOMPRESSED = "type=image,compression=uncompressed,force-compression=true,unpack=true"
 
 
@@ -27,8 +29,18 @@ class Machine:
     brought: frozenset[str] = frozenset()  # the cells whose framework lies in the context `wheels`
     dockerfiles: Mapping[str, str] = field(default_factory=dict)  # by cell: in place of the repository's
     inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
+    starts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by cell, by build argument: digests
     output: str = "type=docker"
     cache: str | None = None  # a registry, HOST/PREFIX, that keeps layers between machines
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer that is made apart from the image that it is laid on."""
+
+    name: str  # the address of its bytes
+    stage: str
+    cell: Cell  # one that has it
 
 
 def target_name(cell: Cell) -> str:
@@ -39,6 +51,38 @@ def target_name(cell: Cell) -> str:
 def bake(cells: Sequence[Cell], matrix: Matrix, machine: Machine) -> dict[str, Any]:
     """One bake file for all the cells, so that BuildKit sees the whole graph."""
     targets = {target_name(cell): _target(cell, matrix, machine) for cell in cells}
+    return {"group": {"default": {"targets": list(targets)}}, "target": targets}
+
+
+def parts(
+    cells: Sequence[Cell],
+    laid: Mapping[str, Sequence[Part]],
+    missing: Sequence[Part],
+    matrix: Matrix,
+    machine: Machine,
+    layout: Path,
+    folder: Path,
+) -> dict[str, Any]:
+    """One bake file that makes images without their layers, and each layer that is missing as a file.
+
+    `laid`: the layers of each cell; one that has none is made whole. Images go into the OCI layout `layout`,
+    as they are; layers into `folder`, each into one of its name.
+    """
+    targets: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        target = _target(cell, matrix, machine) | {"output": [f"{AS_IT_IS},dest={layout}"]}
+        del target["tags"]
+        targets[target_name(cell)] = target | ({"target": "image"} if laid[cell.id] else {})
+    for part in missing:
+        target = _target(part.cell, matrix, machine)
+        del target["tags"], target["labels"]
+        targets[f"{part.stage}-{part.name}"] = {
+            **target,
+            "target": "packed",
+            "args": {**target["args"], "layer": part.stage},
+            "output": [f"type=local,dest={folder / part.name}"],
+            **(_layer_cache(machine.cache, part) if machine.cache else {}),
+        }
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
 
 
@@ -82,6 +126,12 @@ def _cache(registry: str, cell: Cell, matrix: Matrix) -> dict[str, Any]:
     at = f"type=registry,ref={registry}/cache-{cell.framework}"
     kept = [f"{at}-{kind}:{cell.tag}" for kind in matrix.file.types]
     return {"cache-from": kept, "cache-to": [f"{at}-{cell.type}:{cell.tag},mode=max,ignore-error=true"]}
+
+
+def _layer_cache(registry: str, part: Part) -> dict[str, Any]:
+    """The packed layer alone: what it was made from need not be there for it to be found."""
+    at = f"type=registry,ref={registry}/cache-layers:{part.name}"
+    return {"cache-from": [at], "cache-to": [f"{at},compression=uncompressed,ignore-error=true"]}
 
 
 def host_network(targets: Iterable[str]) -> dict[str, Any]:

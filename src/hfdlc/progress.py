@@ -62,7 +62,7 @@ class Plain:
             stage = f"{step.stage}: " if step.stage else ""
             line = f"{stage}{_short(step.instruction)} | {how}"
             cell = self.ids.get(step.target or "", "shared")
-            print(line if len(self.ids) == 1 else f"{cell} | {line}", file=self.out, flush=True)
+            print(line if len({*self.ids.values()}) == 1 else f"{cell} | {line}", file=self.out, flush=True)
 
 
 class Lines:
@@ -70,7 +70,7 @@ class Lines:
 
     def __init__(self, out: TextIO, ids: Mapping[str, str], clock: Clock = time.monotonic) -> None:
         self.ids, self.clock = ids, clock
-        self.lines = {target: _Line(clock()) for target in ids}
+        self.lines = {cell: _Line(clock()) for cell in ids.values()}
         self.live = Live(console=Console(file=out), get_renderable=self._table, refresh_per_second=5)
 
     def __enter__(self) -> Self:
@@ -83,8 +83,8 @@ class Lines:
     def show(self, event: Event) -> None:
         """Bring the cell's line up to date; a step that cells share moves the lines of all of them."""
         step = event.step
-        for target in [step.target] if step.target in self.lines else list(self.lines):
-            line = self.lines[target]
+        cell = self.ids.get(step.target or "")
+        for line in [self.lines[cell]] if cell else self.lines.values():
             if event.kind == "started":
                 line.stage = f"{step.stage}: {_short(step.instruction)}" if step.stage else step.name
             if event.kind == "ended":
@@ -95,12 +95,10 @@ class Lines:
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for target, line in self.lines.items():
+        for cell, line in self.lines.items():
             steps = f"{line.done} steps, {line.cached} cached"
             size = f"{line.bytes / 1e6:.0f} MB"
-            table.add_row(
-                self.ids[target], f"{self.clock() - line.began:.0f} s", steps, size, line.stage[:60]
-            )
+            table.add_row(cell, f"{self.clock() - line.began:.0f} s", steps, size, line.stage[:60])
         return table
 
 

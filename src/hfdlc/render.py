@@ -13,6 +13,8 @@ from hfdlc.matrix import Matrix
 
 # The time (seconds) that every file of every image carries, so that cells can share their layers.
 EPOCH = 1577836800  # 2020-01-01
+# The stages whose layers an image holds, from the one that changes least.
+LAID = ("cuda", "framework", "libraries", "transformers", "type", "toolkit-needs", "toolkit")
 
 
 def labels(cell: Cell) -> dict[str, str]:
@@ -70,7 +72,7 @@ def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
         "labels": labels(cell),
         "variables": variables(cell),
         "compiles": compiles(cell),
-        "left_out": cell.left_out,
+        "laid": [stage for stage in LAID if stage != "cuda" or stage in cell.groups],
         "epoch": EPOCH,
     }
 

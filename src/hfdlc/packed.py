@@ -1,0 +1,161 @@
+"""Layers as registries keep them: packed once, found again by what made them, or by their digest.
+
+They lie in the state folder as an OCI image layout, into which BuildKit itself writes bases. What is damaged
+is set aside and made again: the digest decides, never that a file is there.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from backports.zstd import ZstdFile
+
+from hfdlc.console import say
+from hfdlc.errors import HfdlcError
+from hfdlc.process import run
+from hfdlc.state import State, write_whole
+
+FOLDER = "layers"  # below the state folder
+FORM = "1"  # raised when what is kept is written in another way
+PIECE = 1 << 20  # bytes
+LEVEL = 6  # of gzip
+# https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md
+PLAIN = "application/vnd.oci.image.layer.v1.tar"
+ZSTD, GZIP = f"{PLAIN}+zstd", f"{PLAIN}+gzip"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer in one of its forms."""
+
+    diff_id: str  # the digest of its archive
+    digest: str  # of what the archive is packed to
+    size: int  # bytes, packed
+    media_type: str
+
+
+class Layers:
+    """The layers that a machine has packed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._known = root / "known" / FORM
+
+    @classmethod
+    def of(cls, state: State) -> "Layers":
+        """Those that runs share."""
+        return cls(state.folder(FOLDER))
+
+    def path(self, digest: str) -> Path:
+        """Where a blob is, if it is there."""
+        return self.root / "blobs" / digest.replace(":", "/")
+
+    def open(self, digest: str, offset: int = 0) -> IO[bytes]:
+        """A blob from an offset on; what is read from its start to its end is held against its digest."""
+        file = self.path(digest).open("rb")
+        file.seek(offset)
+        return file if offset else io.BufferedReader(_Held(file, self.path(digest), digest), PIECE)
+
+    def read(self, digest: str) -> dict[str, Any]:
+        """A small blob of JSON."""
+        with self.open(digest) as file:
+            found: dict[str, Any] = json.loads(file.read())
+        return found
+
+    def known(self, name: str) -> Layer | None:
+        """What is kept under a name, if its blob is there in its size."""
+        file = self._known / name
+        try:
+            layer = Layer(**json.loads(file.read_text()))
+            return layer if self.path(layer.digest).stat().st_size == layer.size else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            say(f"{file}: is damaged: its layer is made again")
+            return None
+
+    def take(self, folder: Path, *names: str) -> Layer:
+        """Keep what `images/pack.py` wrote into a folder, under names and by the archive's digest."""
+        told = json.loads((folder / "layer.json").read_text())
+        layer = Layer(told["diff_id"], told["digest"], told["size"], ZSTD)
+        return self._keep(folder / "layer.tar.zst", layer, *names)
+
+    def packed(self, layer: Layer, media_type: str, root: Path) -> Layer:
+        """The same layer in another form; `root` is the repository's folder.
+
+        What a registry gave compressed is left as it is where zstd is asked for.
+        """
+        if media_type in (layer.media_type, ZSTD) and layer.media_type != PLAIN:
+            return layer
+        if known := self.known(_name(layer.diff_id, media_type)):
+            return known
+        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+            if media_type == ZSTD:
+                run([sys.executable, str(root / "images/pack.py"), str(self.path(layer.digest)), folder])
+                return self.take(Path(folder))
+            file = Path(folder, "layer.tar.gz")
+            with (
+                self.open(layer.digest) as content,
+                file.open("wb") as raw,
+                gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as target,
+            ):
+                shutil.copyfileobj(plain(content), target, PIECE)
+            with file.open("rb") as made:
+                digest = "sha256:" + hashlib.file_digest(made, "sha256").hexdigest()
+            return self._keep(file, Layer(layer.diff_id, digest, file.stat().st_size, media_type))
+
+    def _keep(self, file: Path, layer: Layer, *names: str) -> Layer:
+        self.path(layer.digest).parent.mkdir(parents=True, exist_ok=True)
+        file.rename(self.path(layer.digest))
+        for name in (*names, _name(layer.diff_id, layer.media_type)):
+            write_whole(self._known / name, json.dumps(asdict(layer)))
+        return layer
+
+
+class _Held(io.RawIOBase):
+    """Reads a blob, and at its end finds out whether it is the one that its name says."""
+
+    def __init__(self, file: IO[bytes], path: Path, digest: str) -> None:
+        self._file, self._path, self._digest, self._seen = file, path, digest, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        piece = self._file.read(len(buffer))
+        self._seen.update(piece)
+        buffer[: len(piece)] = piece
+        if not piece and f"sha256:{self._seen.hexdigest()}" != self._digest:
+            aside = self._path.with_suffix(".set-aside")
+            self._path.replace(aside)
+            raise HfdlcError(
+                f"is damaged: set aside as {aside.name}",
+                where=str(self._path),
+                then="run this again: it is made anew",
+            )
+        return len(piece)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def plain(content: IO[bytes]) -> IO[bytes]:
+    """A layer as an archive, whichever way it is compressed; `content` can be read ahead, or sought."""
+    start = content.peek(4)[:4] if isinstance(content, io.BufferedReader) else content.read(4)
+    if not isinstance(content, io.BufferedReader):
+        content.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=content))
+    return cast("IO[bytes]", ZstdFile(content)) if start == b"\x28\xb5\x2f\xfd" else content
+
+
+def _name(diff_id: str, media_type: str) -> str:
+    return f"{diff_id.partition(':')[2]}-{media_type.rpartition('+')[2]}"
