@@ -2,8 +2,9 @@
 """Makes a layer of what an installer left in a folder: `finish /layer`.
 
 Leaves out what fits the patterns in LEFT_OUT, takes the symbol tables of what fits WITHOUT_SYMBOLS, compiles
-modules but those that fit WITHOUT_BYTE_CODE, and gives everything the time in SOURCE_DATE_EPOCH. Runs in the
-stages that install packages, on every Python from 3.6 on.
+modules but those that fit WITHOUT_BYTE_CODE, and gives everything the time in SOURCE_DATE_EPOCH. What is not at
+`/layer` is packed into `/packed`, beside this program. Runs in the stages that install packages, on every Python
+from 3.6 on.
 """
 
 import base64
@@ -14,6 +15,7 @@ import py_compile
 import re
 import shutil
 import struct
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -42,6 +44,8 @@ def main(layer, environ):
     for folder, folders, names in os.walk(str(layer)):
         for name in [".", *folders, *names]:
             os.utime(os.path.join(folder, name), (epoch, epoch), follow_symlinks=False)
+    if layer != Path("/layer"):
+        subprocess.check_call([str(Path(__file__).with_name("pack")), str(layer), "/packed"])
 
 
 def patterns(text):

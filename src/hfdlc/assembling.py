@@ -9,12 +9,14 @@ import json
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import IO, Any
 
 from docker.errors import DockerException
@@ -33,12 +35,16 @@ from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Man
 from hfdlc.state import State, write_whole
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
+MOMENT = 0.2  # seconds between two looks for a layer
 # The same in Docker's words, for registries and services that take nothing newer.
 DOCKER = {
     OCI_MANIFEST: DOCKER_MANIFEST,
     CONFIG: "application/vnd.docker.container.image.v1+json",
     GZIP: "application/vnd.docker.image.rootfs.diff.tar.gzip",
 }
+
+
+Taken = Callable[[Layer, Cell], None]
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,17 @@ class Image:
     config: bytes
     layers: Layers
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its configuration."""
+        found: dict[str, Any] = json.loads(self.config)
+        return found
+
     def open(self, digest: str, offset: int) -> IO[bytes]:
         """One of its blobs from an offset on."""
         if digest == digest_of(self.config):
             return io.BytesIO(self.config[offset:])
-        return self.layers.open(digest, offset)
+        return self.layers.reopen(digest, offset) if offset else self.layers.open(digest)
 
 
 def assemble(
@@ -65,42 +77,72 @@ def assemble(
     *,
     media_type: str = ZSTD,
     anew: Layers | None = None,
+    taken: Taken | None = None,
 ) -> tuple[dict[str, Image], Done | None]:
     """The images of cells, by id, and what BuildKit told, if it was asked for something.
 
     `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `anew`: nothing that is known counts,
-    no cache of BuildKit's either, and layers are kept there. Raises BuildFailed where a build fails.
+    no cache of BuildKit's either, and layers are kept there. `taken` is called with each layer of zstd that is
+    there or made, in a thread, while others are made. Raises BuildFailed where a build fails; the layers that
+    were made before are kept.
     """
     layers = anew or Layers.of(state)
     images = {} if anew else {cell.id: _known(cell, machine, layers, media_type) for cell in cells}
     todo = [cell for cell in cells if not images.get(cell.id)]
-    laid = {cell.id: _parts(cell, project, machine) for cell in todo}
-    parts = {part.name: part for cell in todo for part in laid[cell.id]}
-    missing = [part for part in parts.values() if anew or not layers.known(part.name)]
+    laid = {cell.id: graph.parts(cell, project.root, machine) for cell in todo}
+    missing = [part for part in graph.distinct(laid) if anew or not layers.known(part.name)]
     done = None
     if todo:
         with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder:
             bake = plan.parts(todo, laid, missing, project.matrix, machine, layers.root, Path(folder))
-            if anew:
-                bake["target"] = {name: target | {"no-cache": True} for name, target in bake["target"].items()}
-            done = building.build(bake, todo, used, project.root, state, sys.stderr)
-            for part in missing:
-                layers.take(Path(folder, part.name), part.name)
+            for target in bake["target"].values() if anew else ():
+                target["no-cache"] = True
+            # BuildKit lists there what it writes, for nobody; a damaged list would stop it.
+            (layers.root / "index.json").unlink(missing_ok=True)
+            with _taking(missing, Path(folder), layers, taken) as pool:
+                for cell in todo:
+                    pool.submit(_offer_base, cell, machine, layers, project.root, taken)
+                done = building.build(bake, todo, used, project.root, state, sys.stderr)
     for cell in todo:
         assert done
         above = [layer for part in laid[cell.id] if (layer := layers.known(part.name))]
-        shell = done.digests[plan.target_name(cell)]
-        images[cell.id] = _image(shell, above, layers, media_type, project.root)
+        image = _image(done.digests[plan.target_name(cell)], above, layers, media_type, project.root)
+        images[cell.id] = image
         if not anew:
-            _remember(cell, machine, images[cell.id], media_type)
+            _remember(cell, machine, image, media_type)
     return {name: image for name, image in images.items() if image}, done
 
 
-def _parts(cell: Cell, project: Project, machine: Machine) -> list[Part]:
-    """The layers of a cell that are made apart from it, in the order in which they are laid."""
-    text = machine.dockerfiles.get(cell.id) or (project.root / cell.folder / "Dockerfile").read_text()
-    found = graph.parts(text, project.root, machine.starts[cell.id])
-    return [Part(name, stage, cell) for stage, name in found.items()]
+@contextmanager
+def _taking(
+    missing: Sequence[Part], folder: Path, layers: Layers, taken: Taken | None
+) -> Iterator[ThreadPoolExecutor]:
+    """Take each layer out of the folder that BuildKit writes them to, as soon as it is there."""
+    ended = Event()
+
+    def take(part: Part) -> None:
+        while not (layer := layers.take(folder / part.name, part.name)):
+            if ended.is_set():
+                return
+            ended.wait(MOMENT)
+        if taken:
+            taken(layer, part.cell)
+
+    with ThreadPoolExecutor(len(missing) + 1) as pool:
+        waiting = [pool.submit(take, part) for part in missing]
+        try:
+            yield pool
+        finally:
+            ended.set()
+        for one in waiting:
+            one.result()
+
+
+def _offer_base(cell: Cell, machine: Machine, layers: Layers, root: Path, taken: Taken | None) -> None:
+    """What is known before anything is made: the layer of a base of this machine."""
+    name = machine.starts[cell.id]["base"].partition("@")[0].rpartition(":")[2]
+    if taken and (base := layers.known(name)):
+        taken(layers.packed(base, ZSTD, root), cell)
 
 
 def _image(shell: str, above: Sequence[Layer], layers: Layers, media_type: str, root: Path) -> Image:
@@ -123,7 +165,7 @@ def _image(shell: str, above: Sequence[Layer], layers: Layers, media_type: str, 
             _descriptor(names.get(each.media_type, each.media_type), each.digest, each.size) for each in laid
         ],
     }
-    return Image(Manifest(_text(manifest), manifest["mediaType"]), content, layers)
+    return Image(Manifest(_text(manifest), str(manifest["mediaType"])), content, layers)
 
 
 def _known(cell: Cell, machine: Machine, layers: Layers, media_type: str) -> Image | None:
@@ -159,7 +201,7 @@ def load(images: Mapping[str, Image], used: Engine) -> None:
     """
     with closing(engines.client(used)) as client:
         try:
-            client.images.load(archive(images))
+            client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
         except (DockerException, OSError) as error:
             raise HfdlcError(
                 f"the engine could not load {', '.join(images)}: {error}",

@@ -1,6 +1,7 @@
 """The commands about what a build would do, and why."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 @selecting
 def plan(wanted: "Filter", as_json: AsJson = False) -> None:
     """Show what would be built, what it would cost, and whether it fits; no engine is asked."""
-    from hfdlc import forecast
+    from hfdlc import forecast, graph
     from hfdlc import plan as planning
     from hfdlc.state import State
 
@@ -23,7 +24,10 @@ def plan(wanted: "Filter", as_json: AsJson = False) -> None:
     cells = some(project, wanted)
     told = forecast.forecast(cells, project, State.of(os.environ))
     if as_json:
-        bake = planning.bake(cells, project.matrix, planning.Machine())
+        machine = planning.Machine()
+        laid = {cell.id: graph.parts(cell, project.root, machine) for cell in cells}
+        folders = Path("layers"), Path("tmp")
+        bake = planning.parts(cells, laid, graph.distinct(laid), project.matrix, machine, *folders)
         print_json({"bake": bake, "forecast": told.json()})
         return
     _print(told)

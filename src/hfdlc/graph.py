@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hfdlc import inputs, lock
 from hfdlc.cells import Cell
+from hfdlc.plan import Machine, Part
 
 STAGE = re.compile(r"^FROM (?P<parent>\S+)(?: AS (?P<name>\S+))?$", re.MULTILINE)
 LAID = re.compile(r"^COPY --link --from=(\S+) /layer/ /$", re.MULTILINE)
@@ -22,21 +23,31 @@ def layers(cell: Cell, root: Path) -> dict[str, str]:
     return {name: _address(name, stages, root, known, {}) for name in LAID.findall(dockerfile)}
 
 
-def parts(dockerfile: str, root: Path, starts: Mapping[str, str]) -> dict[str, str]:
-    """The layers that can be made apart and laid on the stage `image`, by stage: an address of their bytes.
+def parts(cell: Cell, root: Path, machine: Machine) -> list[Part]:
+    """The layers of a cell that can be made apart and laid on its stage `image`, in their order.
 
-    `starts`: what stages start from, with its digest, by build argument. None where the last stage does more
-    than lay layers.
+    None where the Dockerfile's last stage does more than lay layers (such an image is made whole), or where
+    there is none yet.
     """
-    stages = _stages(dockerfile)
+    file = root / cell.folder / "Dockerfile"
+    if not file.is_file():
+        return []
+    stages = _stages(machine.dockerfiles.get(cell.id) or file.read_text())
     parent, last = stages[""]
     rest = [line for line in last.splitlines() if line and not line.startswith("#")]
     if parent != "image" or "packed" not in stages or not all(map(LAID.fullmatch, rest)):
-        return {}
-    known: dict[str, str] = {}
+        return []
+    starts, known = machine.starts.get(cell.id, {}), dict[str, str]()
     packing = inputs.pack(root) + _address("installer", stages, root, known, starts)
-    found = {name: _address(name, stages, root, known, starts) for name in LAID.findall(last)}
-    return {name: hashlib.sha256((packing + address).encode()).hexdigest()[:24] for name, address in found.items()}
+    return [
+        Part(_digest(packing + _address(stage, stages, root, known, starts))[:24], stage, cell)
+        for stage in LAID.findall(last)
+    ]
+
+
+def distinct(laid: Mapping[str, Sequence[Part]]) -> list[Part]:
+    """The layers of cells, each once."""
+    return list({part.name: part for each in laid.values() for part in each}.values())
 
 
 def _stages(dockerfile: str) -> dict[str, tuple[str, str]]:
@@ -72,5 +83,9 @@ def _address(
         said += _address(parent, stages, root, known, starts)
     else:
         said += starts.get(parent.strip("${}"), parent)
-    known[name] = hashlib.sha256(said.encode()).hexdigest()[:16]
+    known[name] = _digest(said)[:16]
     return known[name]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -22,6 +22,7 @@ from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.inputs import Inputs
 from hfdlc.machine import package_sources
+from hfdlc.packed import Layers
 from hfdlc.plan import Machine
 from hfdlc.project import Project
 from hfdlc.receipt import Receipt, text
@@ -82,6 +83,16 @@ def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> N
         )
 
 
+def check_store(used: Engine) -> None:
+    """Raise HfdlcError where the engine's BuildKit gives out no layers."""
+    if not used.containerd_store:
+        raise HfdlcError(
+            "keeps images in Docker's old store, whose BuildKit gives out no layers",
+            where=used.host,
+            then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
+        )
+
+
 def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: bool) -> bool:
     try:
         check_current(cell, project, stand_ins=stand_ins)
@@ -107,7 +118,8 @@ def prepared(
         for cell in sorted(cells, key=lambda cell: cell.id):
             _hold(held, f"build-{plan.target_name(cell)}", state)
         access = building.package_access(package_sources(environ), cells, project.root, state)
-        machine = replace(held.enter_context(access), cache=environ.get("HFDLC_CACHE") or None)
+        machine = held.enter_context(access)
+        machine = replace(machine, cache=environ.get("HFDLC_CACHE") or None, room=_room(cells, used))
         yield used, state, with_bases(machine, project, cells, used, state, environ, stand_ins, failures)
 
 
@@ -161,7 +173,9 @@ def _rounds(
             return
 
 
-def _built(cells: Sequence[Cell], machine: Machine, project: Project, used: Engine, state: State) -> Done | None:
+def _built(
+    cells: Sequence[Cell], machine: Machine, project: Project, used: Engine, state: State
+) -> Done | None:
     """The cells' images, in the engine; what BuildKit told, if it was asked for something."""
     if not used.containerd_store:  # it takes no image that another program put together
         bake = plan.bake(cells, project.matrix, machine)
@@ -223,6 +237,8 @@ def with_bases(
                     here[cell.id] = stand_in.ensure(name, image, cell, used, state, environ)
                 else:
                     here[image] = here.get(image) or ensure(image, bootstraps.get(name))
+            if bootstraps["base"]:
+                Layers.of(state).take_base(base.archive(bootstraps["base"], state), project.root)
         except HfdlcError as problem:
             if failures is None:
                 raise
@@ -236,6 +252,13 @@ def with_bases(
             starts["stand-in.lock"] = lock.packages(project.root / lock.stand_in_file(cell))
         made_from[cell.id] = inputs.of(cell, project.root, starts)
     return replace(machine, images=images, dockerfiles=dockerfiles, inputs=made_from, starts=started)
+
+
+def _room(cells: Sequence[Cell], used: Engine) -> dict[str, str]:
+    """Where layers are made before they are packed: in memory if it has room for all of them twice."""
+    with closing(engines.client(used)) as client:
+        memory = int(client.info()["MemTotal"])
+    return {"room": "/memory" if 2 * sum(cell.size for cell in cells) < memory else "/opt"}
 
 
 def _layers_there(used: Engine) -> set[str]:

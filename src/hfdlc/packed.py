@@ -8,8 +8,10 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
+import tarfile
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,11 +59,15 @@ class Layers:
         """Where a blob is, if it is there."""
         return self.root / "blobs" / digest.replace(":", "/")
 
-    def open(self, digest: str, offset: int = 0) -> IO[bytes]:
-        """A blob from an offset on; what is read from its start to its end is held against its digest."""
+    def open(self, digest: str) -> IO[bytes]:
+        """A blob; one that is read to its end is held against its digest."""
+        return io.BufferedReader(_Held(self.path(digest), digest), PIECE)
+
+    def reopen(self, digest: str, offset: int) -> IO[bytes]:
+        """A blob from an offset on, for who holds it against its digest by himself."""
         file = self.path(digest).open("rb")
         file.seek(offset)
-        return file if offset else io.BufferedReader(_Held(file, self.path(digest), digest), PIECE)
+        return file
 
     def read(self, digest: str) -> dict[str, Any]:
         """A small blob of JSON."""
@@ -74,18 +80,44 @@ class Layers:
         file = self._known / name
         try:
             layer = Layer(**json.loads(file.read_text()))
-            return layer if self.path(layer.digest).stat().st_size == layer.size else None
+            if self.path(layer.digest).stat().st_size != layer.size:
+                raise ValueError
+            os.utime(self.path(layer.digest))  # `hfdlc clean` keeps what was used last
+            return layer
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError):
             say(f"{file}: is damaged: its layer is made again")
             return None
 
-    def take(self, folder: Path, *names: str) -> Layer:
-        """Keep what `images/pack.py` wrote into a folder, under names and by the archive's digest."""
-        told = json.loads((folder / "layer.json").read_text())
+    def take(self, folder: Path, *names: str) -> Layer | None:
+        """Keep what `images/pack.py` wrote into a folder, under names and by the archive's digest.
+
+        None while it is not there whole.
+        """
+        file = folder / "layer.tar.zst"
+        try:
+            told = json.loads((folder / "layer.json").read_text())
+            if file.stat().st_size != told["size"]:
+                return None
+        except (FileNotFoundError, ValueError):
+            return None
         layer = Layer(told["diff_id"], told["digest"], told["size"], ZSTD)
-        return self._keep(folder / "layer.tar.zst", layer, *names)
+        return self._keep(file, layer, *names)
+
+    def take_base(self, archive: Path, root: Path) -> None:
+        """Keep the one layer of a base that this machine made, plain and packed, before an image is made from it."""
+        if self.known(archive.stem) or not archive.is_file():
+            return
+        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+            file = Path(folder, "layer.tar")
+            with tarfile.open(archive) as outer, file.open("wb") as target:
+                (inner,) = [member for member in outer if member.name.endswith("/layer.tar")]
+                shutil.copyfileobj(cast("IO[bytes]", outer.extractfile(inner)), target, PIECE)
+            with file.open("rb") as made:
+                digest = "sha256:" + hashlib.file_digest(made, "sha256").hexdigest()
+            layer = self._keep(file, Layer(digest, digest, file.stat().st_size, PLAIN), archive.stem)
+        self.packed(layer, ZSTD, root)
 
     def packed(self, layer: Layer, media_type: str, root: Path) -> Layer:
         """The same layer in another form; `root` is the repository's folder.
@@ -99,7 +131,10 @@ class Layers:
         with tempfile.TemporaryDirectory(dir=self.root) as folder:
             if media_type == ZSTD:
                 run([sys.executable, str(root / "images/pack.py"), str(self.path(layer.digest)), folder])
-                return self.take(Path(folder))
+                made = self.take(Path(folder))
+                if not made or made.diff_id != layer.diff_id:
+                    raise _damaged(self.path(layer.digest))
+                return made
             file = Path(folder, "layer.tar.gz")
             with (
                 self.open(layer.digest) as content,
@@ -107,13 +142,14 @@ class Layers:
                 gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as target,
             ):
                 shutil.copyfileobj(plain(content), target, PIECE)
-            with file.open("rb") as made:
-                digest = "sha256:" + hashlib.file_digest(made, "sha256").hexdigest()
+            with file.open("rb") as packed:
+                digest = "sha256:" + hashlib.file_digest(packed, "sha256").hexdigest()
             return self._keep(file, Layer(layer.diff_id, digest, file.stat().st_size, media_type))
 
     def _keep(self, file: Path, layer: Layer, *names: str) -> Layer:
         self.path(layer.digest).parent.mkdir(parents=True, exist_ok=True)
-        file.rename(self.path(layer.digest))
+        if not self.path(layer.digest).exists():
+            self.path(layer.digest).hardlink_to(file)  # whoever wrote it may still hold it
         for name in (*names, _name(layer.diff_id, layer.media_type)):
             write_whole(self._known / name, json.dumps(asdict(layer)))
         return layer
@@ -122,8 +158,8 @@ class Layers:
 class _Held(io.RawIOBase):
     """Reads a blob, and at its end finds out whether it is the one that its name says."""
 
-    def __init__(self, file: IO[bytes], path: Path, digest: str) -> None:
-        self._file, self._path, self._digest, self._seen = file, path, digest, hashlib.sha256()
+    def __init__(self, path: Path, digest: str) -> None:
+        self._file, self._path, self._digest, self._seen = path.open("rb"), path, digest, hashlib.sha256()
 
     def readable(self) -> bool:
         return True
@@ -133,13 +169,7 @@ class _Held(io.RawIOBase):
         self._seen.update(piece)
         buffer[: len(piece)] = piece
         if not piece and f"sha256:{self._seen.hexdigest()}" != self._digest:
-            aside = self._path.with_suffix(".set-aside")
-            self._path.replace(aside)
-            raise HfdlcError(
-                f"is damaged: set aside as {aside.name}",
-                where=str(self._path),
-                then="run this again: it is made anew",
-            )
+            raise _damaged(self._path)
         return len(piece)
 
     def close(self) -> None:
@@ -147,10 +177,21 @@ class _Held(io.RawIOBase):
         super().close()
 
 
+def _damaged(path: Path) -> HfdlcError:
+    """What is said of a blob that is not what its name says, when it is out of the way."""
+    aside = path.with_suffix(".set-aside")
+    path.replace(aside)
+    return HfdlcError(
+        f"is damaged: set aside as {aside.name}", where=str(path), then="run this again: it is made anew"
+    )
+
+
 def plain(content: IO[bytes]) -> IO[bytes]:
-    """A layer as an archive, whichever way it is compressed; `content` can be read ahead, or sought."""
-    start = content.peek(4)[:4] if isinstance(content, io.BufferedReader) else content.read(4)
-    if not isinstance(content, io.BufferedReader):
+    """A layer as an archive, whichever way it is compressed."""
+    if isinstance(content, io.BufferedReader):
+        start = content.peek(4)[:4]
+    else:
+        start = content.read(4)
         content.seek(0)
     if start.startswith(b"\x1f\x8b"):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=content))

@@ -11,9 +11,9 @@ from hfdlc.cells import Cell
 from hfdlc.inputs import Inputs
 from hfdlc.matrix import Matrix
 
-# An engine with the containerd store keeps layers as they are; compressing them is for a push.
 AS_IT_IS = "type=oci,tar=false,compression=uncompressed"
-UNCOMPRESSED = "type=image,compression=uncompressed,force-compression=true,unpack=true"
+# Into an engine with the containerd store, with new layers as they are.
+ADDED = "type=image,compression=uncompressed,unpack=true"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class Machine:
     brought: frozenset[str] = frozenset()  # the cells whose framework lies in the context `wheels`
     dockerfiles: Mapping[str, str] = field(default_factory=dict)  # by cell: in place of the repository's
     inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
-    starts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by cell, by build argument: digests
+    starts: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # by cell, by build argument: digests
+    room: Mapping[str, str] = field(default_factory=dict)  # the argument that says where layers are made
     output: str = "type=docker"
     cache: str | None = None  # a registry, HOST/PREFIX, that keeps layers between machines
 
@@ -79,7 +82,7 @@ def parts(
         targets[f"{part.stage}-{part.name}"] = {
             **target,
             "target": "packed",
-            "args": {**target["args"], "layer": part.stage},
+            "args": {**target["args"], "layer": part.stage, **machine.room},
             "output": [f"type=local,dest={folder / part.name}"],
             **(_layer_cache(machine.cache, part) if machine.cache else {}),
         }

@@ -1,13 +1,14 @@
 """Pushing images: a layer is compressed once, and sent where it is lacking."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from hfdlc import assembling, making
 from hfdlc.build import BuildFailed
 from hfdlc.cells import Cell
 from hfdlc.console import say
 from hfdlc.errors import HfdlcError
-from hfdlc.packed import GZIP, ZSTD
+from hfdlc.packed import GZIP, ZSTD, Layer, Layers
 from hfdlc.project import Project
 from hfdlc.publish import places
 from hfdlc.publish.copying import Moved, bring
@@ -30,14 +31,18 @@ def push(
     place, media_type = places.plain(registry), GZIP if docker_media_types else ZSTD
     again = f"hfdlc push --registry {registry}"
     with making.prepared(project, cells, environ) as (used, state, machine):
-        if not used.containerd_store:
-            raise HfdlcError(
-                "keeps images in Docker's old store, whose BuildKit gives out no layers",
-                where=used.host,
-                then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
-            )
+        making.check_store(used)
+
+        def early(layer: Layer, cell: Cell) -> None:
+            """Send a layer while others are made; the registry holds it against its digest."""
+            if media_type == ZSTD and not place.registry.has(cell.repository, layer.digest):
+                opened = partial(Layers.of(state).reopen, layer.digest)
+                place.registry.upload(cell.repository, layer.digest, layer.size, opened)
+
         try:
-            images, _ = assembling.assemble(cells, project, machine, used, state, media_type=media_type)
+            images, _ = assembling.assemble(
+                cells, project, machine, used, state, media_type=media_type, taken=early
+            )
         except BuildFailed as problem:
             then = problem.then.replace("hfdlc build", again, 1)
             raise HfdlcError(problem.what, where=problem.where, then=then) from problem

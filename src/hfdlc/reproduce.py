@@ -1,25 +1,23 @@
 """Building a cell twice without a cache, and telling which files of the two images differ."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfdlc import build as building
+from hfdlc import assembling, making
 from hfdlc import engine as engines
-from hfdlc import making, plan
+from hfdlc.assembling import Image
 from hfdlc.cells import Cell
 from hfdlc.console import say
+from hfdlc.differences import between
 from hfdlc.errors import HfdlcError
-from hfdlc.oci_archive import differences
+from hfdlc.packed import Layers
 from hfdlc.project import Project
 from hfdlc.state import State
 
 Environ = Mapping[str, str]
-# Beside the engine's images, which stay as they are; uncompressed, so that layers can be looked into.
-OUTPUT = "type=oci,compression=uncompressed,force-compression=true,dest="
 SHOWN = 40  # differences
 
 
@@ -34,40 +32,34 @@ def reproduce(
     making.check_current(cell, project, stand_ins=stand_ins)
     state = State.of(environ)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=state.folder("tmp")) as folder:
-        files = Path(folder, "first.tar"), Path(folder, "second.tar")
-        first = _build(project, cell, environ, files[0], stand_ins)
+        first = _build(project, cell, environ, Path(folder, "first"), stand_ins)
         if two_engines:
             with _another(state, environ) as elsewhere:
-                second = _build(project, cell, elsewhere, files[1], stand_ins)
+                second = _build(project, cell, elsewhere, Path(folder, "second"), stand_ins)
         else:
-            second = _build(project, cell, environ, files[1], stand_ins)
-        if first == second:
-            return first
-        found = list(differences(*files)) or ["nothing that an image shows: the manifests themselves differ"]
+            second = _build(project, cell, environ, Path(folder, "second"), stand_ins)
+        if first.manifest.digest == second.manifest.digest:
+            return first.manifest.digest
+        found = list(between(first, second)) or [
+            "nothing that an image shows: the manifests themselves differ"
+        ]
     lines = [*found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])]
     told = "\n".join(f"    {line}" for line in lines)
     raise HfdlcError(
-        f"two builds differ: {first} and {second}\n{told}",
+        f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{told}",
         where=cell.id,
         then="clamp the times (`touch --date`), or take out what is different each time; then run this again",
     )
 
 
-def _build(project: Project, cell: Cell, environ: Environ, archive: Path, stand_ins: bool) -> str:
-    """Build without a cache into an archive; the image's digest."""
+def _build(project: Project, cell: Cell, environ: Environ, folder: Path, stand_ins: bool) -> Image:
+    """The cell's image, made without a cache, and beside those of the engine; its layers are in a folder."""
     own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
     with making.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
-        if not used.containerd_store:
-            raise HfdlcError(
-                "keeps images in Docker's old store, which does not write OCI archives",
-                where=used.host,
-                then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
-            )
-        bake, name = plan.bake([cell], project.matrix, machine), plan.target_name(cell)
-        bake["target"][name] |= {"no-cache": True, "output": [f"{OUTPUT}{archive}"]}
-        digest = building.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
-    say(f"built {cell.id}: {digest}")
-    return digest
+        making.check_store(used)
+        images, _ = assembling.assemble([cell], project, machine, used, state, anew=Layers(folder))
+    say(f"built {cell.id}: {images[cell.id].manifest.digest}")
+    return images[cell.id]
 
 
 @contextmanager

@@ -11,9 +11,6 @@ from typing import Any
 
 # What other steps say when one has failed: BuildKit stops them, and hangs up on who sends files.
 CONSEQUENCES = ("context canceled", "code = Canceled", "code = Unavailable")
-# What the engine says now and then when it stores an image whose layers it is just clearing away
-# (moby/buildkit 6521, containerd 10835): the same build, all of it cached, succeeds a moment later.
-PASSING = "failed to prepare extraction snapshot"
 # "[target stage 2/5] RUN …", or without the target where bake builds one alone.
 NAME = re.compile(r"^\[(?P<inside>[^\]]*)\] (?P<instruction>.*)$", re.DOTALL)
 
@@ -68,12 +65,6 @@ class Solve:
     def failed(self) -> list[Step]:
         """The steps that ended with an error of their own (not because another one did)."""
         return [step for step in self.steps.values() if step.error and not step.is_stopped]
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether it failed by a fault of the engine's that the next try does not meet."""
-        failed = self.failed()
-        return bool(failed) and all(PASSING in step.error for step in failed)
 
     def read(self, line: str) -> Iterator[Event]:
         """Take in one line of `--progress=rawjson`; a line that is no part of it is kept in `said`.

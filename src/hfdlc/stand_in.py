@@ -170,7 +170,7 @@ def _build(text: str, context: Path, tag: str, below: str, engine: Engine) -> No
         "context": str(context),
         "args": {"base": below, "SOURCE_DATE_EPOCH": base.EPOCH},
         "tags": [tag],
-        "output": [plan.UNCOMPRESSED if engine.containerd_store else plan.Machine.output],
+        "output": [plan.ADDED if engine.containerd_store else plan.Machine.output],
     }
     (context / "Dockerfile").write_text(text)
     file = context / "bake.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import lock, plan, project, render
+from hfdlc import graph, lock, plan, project, render
 from hfdlc.cells import Cell
 
 ROOT = Path(__file__).parents[2]
@@ -98,5 +98,7 @@ def test_the_plan_of_all_cells(refresh: bool) -> None:
         contexts={"wheels": "/access/wheels"},
         brought=frozenset([PROJECT.default.id]),
     )
-    bake = plan.bake(PROJECT.cells, PROJECT.matrix, machine)
+    laid = {cell.id: graph.parts(cell, ROOT, machine) for cell in PROJECT.cells}
+    folders = Path("/state/layers"), Path("/state/tmp")
+    bake = plan.parts(PROJECT.cells, laid, graph.distinct(laid), PROJECT.matrix, machine, *folders)
     compare(Path(__file__).with_name("plan.json"), json.dumps(bake, indent=2) + "\n", refresh)

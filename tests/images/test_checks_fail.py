@@ -88,7 +88,18 @@ WRONG = [
     Wrong("layers", " THEN ".join(f"touch /{number}" for number in range(20)), "layers, 24 allowed"),
     Wrong("what_is_left_out", "mkdir {site}/torch/include", "torch/include"),
     Wrong("what_is_left_out", "rm {site}/tqdm/std.py", "lists tqdm/std.py"),
-    Wrong("byte_code", "rm {site}/tqdm/__pycache__/std.*", "tqdm/std.py"),
+    Wrong("byte_code", "rm {site}/tqdm/__pycache__/std.*", "tqdm/std.py has no byte code"),
+    Wrong(
+        "byte_code", "python -m py_compile {site}/networkx/convert.py", "networkx/convert.py has byte code"
+    ),
+    # A library of a header and a table of symbols.
+    Wrong(
+        "symbols",
+        "python -c \"import struct; open('{site}/numpy/a.so', 'wb').write(struct.pack('<4sBB10xHHIQQQIHHHHHH',"
+        " b'\\x7fELF', 2, 1, 3, 62, 1, 0, 0, 64, 0, 64, 56, 0, 64, 1, 0)"
+        " + struct.pack('<IIQQQQIIQQ', 0, 2, 0, 0, 128, 0, 0, 0, 0, 0))\"",
+        "numpy/a.so",
+    ),
     Wrong("one_torch", "echo > /usr/lib/libtorch_cpu.so", "libtorch_cpu"),
     Wrong("a_product_is_right", "echo 'raise ImportError(\"broken\")' > {site}/torch/__init__.py", "broken"),
     Wrong("no_cuda_libraries", "touch /usr/lib/libcudart.so.13", "libcudart.so.13"),
@@ -162,7 +173,7 @@ def images(subject: Subject) -> Iterator[Mapping[Wrong, str]]:
 
 def _build(dockerfiles: Mapping[str, str], subject: Subject) -> None:
     """Build Dockerfiles that need no files, each under its tag."""
-    output = plan.UNCOMPRESSED if subject.engine.containerd_store else plan.Machine.output
+    output = plan.ADDED if subject.engine.containerd_store else plan.Machine.output
     with TemporaryDirectory() as folder:
         targets = {
             f"wrong-{index}": {

@@ -1,16 +1,19 @@
 """Two builds that differ are told apart, file by file; builds of the real engine, of a small image."""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hfdlc import base, plan, reproduce
+from hfdlc import assembling, base, plan, reproduce
 from hfdlc import build as building
+from hfdlc.assembling import Image
 from hfdlc.cells import Cell
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
+from hfdlc.packed import ZSTD, Layers
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -23,16 +26,17 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
     assert bootstrap
     text = f"FROM {base.ensure(cell.base_image(), bootstrap, used, state, {})} AS system\n{dockerfile}"
 
-    def build(project: Project, cell: Cell, environ: Any, archive: Path, stand_ins: bool) -> str:
+    def build(project: Project, cell: Cell, environ: Any, folder: Path, stand_ins: bool) -> Image:
         target = {
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},
             "no-cache": True,
-            "output": [f"{reproduce.OUTPUT}{archive}"],
+            "output": [f"{plan.AS_IT_IS},dest={folder}"],
         }
         name = plan.target_name(cell)
         bake = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
-        return building.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
+        made = building.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
+        return assembling._image(made, [], Layers(folder), ZSTD, project.root)
 
     monkeypatch.setattr(reproduce, "_build", build)
 
@@ -43,7 +47,10 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
         (f"mkdir /one; date +%N > /one/moment; {CLAMPED}", "/moment: content, from byte 0"),
         ("mkdir /one; echo 1 > /one/file; touch --date=@$(date +%s%N | cut -c8-16) /one/*", "/file: mtime "),
         (f"mkdir /one; echo > /one/$(date +%N); {CLAMPED}", "only the second has it"),
-        (f"mkdir /one; echo > /one/a; chmod $((600 + $(date +%-N) % 8)) /one/a; {CLAMPED}", "/a: mode "),
+        (
+            f"mkdir /one; echo > /one/a; chmod 60$(($(od -An -N1 -tu1 /dev/urandom) % 8)) /one/a; {CLAMPED}",
+            "/a: mode ",
+        ),
     ],
 )
 def test_what_differs_is_named(
@@ -67,12 +74,13 @@ def test_what_differs_is_named(
 def _until_another(build: Any) -> Any:
     seen: list[str] = []
 
-    def again(*arguments: Any) -> str:
-        digest = str(build(*arguments))
-        while digest in seen:
-            digest = str(build(*arguments))
-        seen.append(digest)
-        return digest
+    def again(project: Any, cell: Any, environ: Any, folder: Path, stand_ins: Any) -> Image:
+        for number in itertools.count():
+            image: Image = build(project, cell, environ, folder / str(number), stand_ins)
+            if image.manifest.digest not in seen:
+                seen.append(image.manifest.digest)
+                return image
+        raise AssertionError
 
     return again
 

@@ -1,6 +1,5 @@
 """Every byte of an image's layers, also what a later layer hides."""
 
-import gzip
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -9,15 +8,15 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, cast
+from typing import IO
 
 import docker
-from backports import zstd
 from docker.models.images import Image
+
+from hfdlc.packed import plain
 
 PIECE = 1 << 22
 HEADER = 257  # where a file's header in an archive has the word `ustar`
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def search(
     with _blobs(client, image, folder) as blobs:
         for name, blob in blobs:
             with blob:
-                found += [Found(needles[needle], file, name) for needle, file in _in(_plain(blob), needles)]
+                found += [Found(needles[needle], file, name) for needle, file in _in(plain(blob), needles)]
     return found
 
 
@@ -61,15 +60,6 @@ def _file(text: bytes) -> str:
     """The name in the last header of a piece of an archive."""
     start = text.rfind(b"ustar") - HEADER
     return text[start : start + 100].rstrip(b"\0").decode(errors="replace") if start >= 0 else ""
-
-
-def _plain(blob: IO[bytes]) -> IO[bytes]:
-    """A layer, uncompressed."""
-    start = blob.read(4)
-    blob.seek(0)
-    if start == ZSTD:
-        return cast("IO[bytes]", zstd.open(blob))
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=blob)) if start[:2] == GZIP else blob
 
 
 @contextmanager

@@ -39,22 +39,47 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
         found += ["%s lists %s" % (record, row) for row in rows if not (site / row).exists()]
 print(json.dumps(found[:20]))
 """
-# Modules without byte code that holds for them, though they compile: each start would compile them again.
-WITHOUT_BYTE_CODE = """
+# Modules that have no byte code though they compile, where each start would compile them again; and those that
+# have it though `patterns` say that they have none.
+BYTE_CODE = """
 import glob, importlib.util, json, os
+from pathlib import Path
 found = []
-for site in glob.glob("/opt/venv/lib/python*/site-packages"):
-    for folder, _, files in os.walk(site):
-        for file in files:
-            path = os.path.join(folder, file)
-            if not file.endswith(".py") or os.path.isfile(importlib.util.cache_from_source(path)):
-                continue
+for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
+    raw = {file for pattern in patterns for file in site.glob(pattern)}
+    for path in site.rglob("*.py"):
+        there = os.path.isfile(importlib.util.cache_from_source(str(path)))
+        if path in raw:
+            found += ["%s has byte code" % path] * there
+        elif not there:
             try:
-                with open(path, "rb") as source:
-                    compile(source.read(), path, "exec")
+                compile(path.read_bytes(), str(path), "exec")
             except (SyntaxError, ValueError):
                 continue
-            found.append(path)
+            found.append("%s has no byte code" % path)
+print(json.dumps(found[:20]))
+"""
+# Libraries with a table of symbols behind all that is loaded (segments of type 1, sections of type 2).
+SYMBOLS = """
+import glob, json, struct
+from pathlib import Path
+found = []
+for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
+    for path in {file for pattern in patterns for file in site.glob(pattern) if file.is_file()}:
+        with path.open("rb") as file:
+            head = file.read(64).ljust(64)
+            if not head.startswith(b"\\x7fELF\\2\\1"):
+                continue
+            starts = struct.unpack_from("<QQ", head, 32)
+            sizes = struct.unpack_from("<4H", head, 54)
+            tables = []
+            for start, size, number in zip(starts, sizes[::2], sizes[1::2]):
+                file.seek(start)
+                tables.append([file.read(size) for _ in range(number)])
+        segments = [struct.unpack_from("<IIQQQQ", row) for row in tables[0]]
+        end = max([row[2] + row[5] for row in segments if row[0] == 1] or [0])
+        sections = [struct.unpack_from("<IIQQQQ", row) for row in tables[1]]
+        found += [str(path) for row in sections if row[1] == 2 and row[4] >= end]
 print(json.dumps(found[:20]))
 """
 CACHES = ("/root/.cache", "/var/cache/apt/archives", "/var/lib/apt/lists", "/tmp")  # noqa: S108 - inside the image
@@ -170,8 +195,15 @@ def test_what_is_left_out(subject: Subject) -> None:
 
 
 def test_byte_code(subject: Subject) -> None:
-    """Every module of the packages is compiled, so that no start does it."""
-    assert json.loads(subject.python(WITHOUT_BYTE_CODE)) == []
+    """Every module of the packages is compiled, so that no start does it, but for those that `slim` names."""
+    assert (
+        json.loads(subject.python(f"patterns = {list(subject.cell.without_byte_code)!r}\n{BYTE_CODE}")) == []
+    )
+
+
+def test_symbols(subject: Subject) -> None:
+    """No library has symbols that `slim` takes and that can be cut off."""
+    assert json.loads(subject.python(f"patterns = {list(subject.cell.without_symbols)!r}\n{SYMBOLS}")) == []
 
 
 def test_no_build_tools(subject: Subject) -> None:

@@ -12,14 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any, cast
-
-from backports.zstd import ZstdFile
+from typing import IO, Any
 
 from hfdlc import engine as engines
 from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
+from hfdlc.packed import plain
 from hfdlc.publish.gate import Candidate
 from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_MANIFEST, Manifest, digest_of
 from hfdlc.state import State, write_whole
@@ -142,7 +141,7 @@ class Packer:
         part = self._blobs / f"{_name(layer)}.part"
         seen = hashlib.sha256()
         with part.open("wb") as raw, gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed:
-            for piece in _pieces(_plain(content)):
+            for piece in _pieces(plain(content)):
                 seen.update(piece)
                 packed.write(piece)
         if f"sha256:{seen.hexdigest()}" != layer:
@@ -162,15 +161,6 @@ def _member(archive: tarfile.TarFile, path: str) -> IO[bytes]:
     if not found:
         raise HfdlcError(f"the engine's archive lacks {path}")
     return found
-
-
-def _plain(content: IO[bytes]) -> IO[bytes]:
-    """A layer as a plain archive: an engine may keep it compressed, as `hfdlc push` leaves it behind."""
-    start = content.read(4)
-    content.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=content))
-    return cast("IO[bytes]", ZstdFile(content)) if start == b"(\xb5/\xfd" else content
 
 
 def _pieces(content: IO[bytes]) -> Iterator[bytes]:

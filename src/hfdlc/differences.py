@@ -1,51 +1,41 @@
-"""OCI archives: what differs between the images in two of them, file by file."""
+"""What differs between two images, file by file."""
 
-import json
+import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import zip_longest
-from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
+
+from hfdlc.assembling import Image
+from hfdlc.packed import plain
 
 CHUNK = 1 << 20  # bytes
 # What a file is beside its content, in the words of tarfile.
 ATTRIBUTES = ("type", "mode", "uid", "gid", "uname", "gname", "mtime", "size", "linkname", "pax_headers")
 
 
-def differences(one: Path, other: Path) -> Iterator[str]:
+def between(one: Image, other: Image) -> Iterator[str]:
     """A line for each thing in which the images differ: of the configuration, and of every layer's files."""
-    with ExitStack() as held:
-        archives = [held.enter_context(tarfile.open(path)) for path in (one, other)]
-        manifests = [_manifest(archive) for archive in archives]
-        pairs = zip(archives, manifests, strict=True)
-        configs = [_json(archive, manifest["config"]["digest"]) for archive, manifest in pairs]
-        yield from _of_json("configuration", *configs)
-        layers = [[layer["digest"] for layer in manifest["layers"]] for manifest in manifests]
-        for number, (left, right) in enumerate(zip_longest(*layers)):
-            if left is None or right is None:
-                yield f"layer {number}: only one of them has it"
-            elif left != right:
-                streams = _blob(archives[0], left), _blob(archives[1], right)
-                found = list(_of_layers(*streams))
-                yield from (f"layer {number}: {line}" for line in found or ["the order of its files"])
+    yield from _of_json("configuration", one.settings, other.settings)
+    layers = [[layer["digest"] for layer in image.manifest.parsed["layers"]] for image in (one, other)]
+    for number, (left, right) in enumerate(zip_longest(*layers)):
+        if left is None or right is None:
+            yield f"layer {number}: only one of them has it"
+        elif left != right:
+            with _unpacked(one, left) as first, _unpacked(other, right) as second:
+                found = list(_of_layers(first, second))
+            told = found or ["the order of its files, or how it is packed"]
+            yield from (f"layer {number}: {line}" for line in told)
 
 
-def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
-    index = archive.extractfile("index.json")
-    assert index
-    found: dict[str, Any] = _json(archive, json.load(index)["manifests"][0]["digest"])
-    return found
-
-
-def _blob(archive: tarfile.TarFile, digest: str) -> IO[bytes]:
-    file = archive.extractfile(f"blobs/{digest.replace(':', '/')}")
-    assert file
+def _unpacked(image: Image, digest: str) -> IO[bytes]:
+    """A layer as an archive that can be sought in."""
+    file = TemporaryFile(dir=image.layers.root)
+    with image.open(digest, 0) as content:
+        shutil.copyfileobj(plain(content), file, CHUNK)
+    file.seek(0)
     return file
-
-
-def _json(archive: tarfile.TarFile, digest: str) -> Any:
-    return json.load(_blob(archive, digest))
 
 
 def _of_json(where: str, one: Any, other: Any) -> Iterator[str]:
