@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Makes a layer of what an installer left in a folder: `finish /layer`.
 
-Leaves out what fits the patterns in LEFT_OUT, takes the symbol tables of what fits WITHOUT_SYMBOLS, compiles
-modules but those that fit WITHOUT_BYTE_CODE, and gives everything the time in SOURCE_DATE_EPOCH. What is not at
-`/layer` is packed into `/packed`, beside this program. Runs in the stages that install packages, on every Python
-from 3.6 on.
+Leaves out what fits the patterns in LEFT_OUT, cuts the symbols off what fits WITHOUT_SYMBOLS, compiles
+modules but those that fit WITHOUT_BYTE_CODE, and gives everything the time in SOURCE_DATE_EPOCH. A layer that
+is not `/layer` is packed into `/packed`, by the program beside this one. Runs in the stages that install
+packages, on every Python from 3.6 on.
 """
 
 import base64
@@ -19,6 +19,7 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 SITES = "opt/venv/lib/python*/site-packages"
@@ -36,14 +37,14 @@ def main(layer, environ):
     )
     for site in layer.glob(SITES):
         leave_out(site, unwanted)
-        rewritten = [name for name in files(site) if bare(name) and forget_symbols(site / name)]
+        libraries = [name for name in files(site) if bare(name) and (site / name).is_file()]
+        rewritten = [name for name in libraries if forget_symbols(site / name)]
         for record in site.glob("*.dist-info/RECORD"):
             correct(record, site, set(rewritten))
         modules = [name for name in files(site) if name.endswith(".py") and not raw(name)]
         compile_all(site, Path("/") / site.relative_to(layer), modules, epoch)
-    for folder, folders, names in os.walk(str(layer)):
-        for name in [".", *folders, *names]:
-            os.utime(os.path.join(folder, name), (epoch, epoch), follow_symlinks=False)
+    for path in [layer, *layer.rglob("*")]:
+        os.utime(str(path), (epoch, epoch), follow_symlinks=False)
     if layer != Path("/layer"):
         subprocess.check_call([str(Path(__file__).with_name("pack")), str(layer), "/packed"])
 
@@ -55,31 +56,31 @@ def patterns(text):
     found = []
     for pattern in text.split():
         rest = [re.escape(part) for part in parts.split(pattern)]
-        special = [words.get(part, part.replace("[!", "[^")) for part in parts.findall(pattern)] + [""]
-        found.append("".join(a + b for a, b in zip(rest, special)))
-    return re.compile("|".join("(?:%s)" % one for one in found) or r"(?!)").fullmatch
+        special = [words.get(part, part.replace("[!", "[^")) for part in parts.findall(pattern)]
+        pairs = zip_longest(rest, special, fillvalue="")
+        found.append("(?:" + "".join(part for pair in pairs for part in pair) + ")")
+    return re.compile("|".join(found) or r"(?!)").fullmatch
 
 
 def files(site):
     """The paths of all files below the folder of packages, in order."""
-    found = []
-    for folder, _, names in os.walk(str(site)):
-        inside = os.path.relpath(folder, str(site))
-        found += [name if inside == "." else os.path.join(inside, name) for name in names]
-    return sorted(found)
+    return sorted(
+        str(Path(folder, name).relative_to(site)) for folder, _, names in os.walk(str(site)) for name in names
+    )
 
 
 def leave_out(site, unwanted):
     """Remove the folders and files that fit."""
     for folder, folders, names in os.walk(str(site)):
-        inside = Path(folder).relative_to(site)
-        for name in [name for name in folders + names if unwanted(str(inside / name))]:
-            path = os.path.join(folder, name)
-            if name in folders and not os.path.islink(path):
-                shutil.rmtree(path)
-                folders.remove(name)
+        for name in folders + names:
+            path = Path(folder, name)
+            if not unwanted(str(path.relative_to(site))):
+                continue
+            if name in folders and not path.is_symlink():
+                shutil.rmtree(str(path))
             else:
-                os.unlink(path)
+                path.unlink()
+        folders[:] = [name for name in folders if Path(folder, name).is_dir()]
 
 
 def forget_symbols(path):

@@ -27,6 +27,7 @@ class Counted:
         self.target, self.seen, self.size, self.pieces, self.waiting = target, hashlib.sha256(), 0, [], 0
 
     def write(self, content):
+        """Take in some more."""
         self.pieces.append(bytes(content))
         self.waiting += len(content)
         self.size += len(content)
@@ -34,12 +35,14 @@ class Counted:
             self.flush()
 
     def flush(self):
+        """Hand on what is waiting."""
         piece = b"".join(self.pieces)
         self.pieces, self.waiting = [], 0
         self.seen.update(piece)
         self.target.write(piece)
 
     def tell(self):
+        """How much there was: an archive asks for that."""
         return self.size
 
     def digest(self):

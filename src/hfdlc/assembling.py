@@ -82,9 +82,9 @@ def assemble(
     """The images of cells, by id, and what BuildKit told, if it was asked for something.
 
     `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `anew`: nothing that is known counts,
-    no cache of BuildKit's either, and layers are kept there. `taken` is called with each layer of zstd that is
-    there or made, in a thread, while others are made. Raises BuildFailed where a build fails; the layers that
-    were made before are kept.
+    no cache of BuildKit's either, and layers are kept there. `taken` is called with each layer of zstd that
+    is there or made, in a thread, while others are made. Raises BuildFailed where a build fails; the layers
+    that were made before are kept.
     """
     layers = anew or Layers.of(state)
     images = {} if anew else {cell.id: _known(cell, machine, layers, media_type) for cell in cells}

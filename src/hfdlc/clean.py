@@ -18,6 +18,7 @@ from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.forecast import RECEIPTS
 from hfdlc.matrix import Bootstrap
+from hfdlc.packed import FOLDER
 from hfdlc.pipeline import FACTS_FORM
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -48,12 +49,15 @@ def find(
     older: float,
     now: Callable[[], float] = time.time,
 ) -> list[Unreached]:
-    """What can go: `keep` GB of build cache stay, and so do logs and caches used in the last `older` days.
+    """What can go: `keep` GB of build cache and of packed layers each stay, and so does what was used lately.
 
-    Without an engine that runs, nothing is said of images and of what was read in them.
+    Lately is in the last `older` days. Without an engine that runs, nothing is said of images and of what was
+    read in them.
     """
     state = State.of(environ)
-    found = [*_builds(project, state), *_archives(project, state), *_aged(state, now() - older * DAY)]
+    before = now() - older * DAY
+    found = [*_builds(project, state), *_archives(project, state), *_aged(state, before)]
+    found += _packed(state, keep, before)
     used = engines.find(environ, state)
     if not used:
         say("no engine runs: its images and its cache are left out")
@@ -173,6 +177,17 @@ def _aged(state: State, before: float) -> Iterator[Unreached]:
         folder = state.root / name
         if folder.is_dir() and any(folder.iterdir()) and _touched(folder) < before:
             yield _file("cache", folder, "not used for long")
+
+
+def _packed(state: State, keep: float, before: float) -> Iterator[Unreached]:
+    """Packed layers beyond `keep` GB, the least used first, old ones and damaged ones."""
+    total = 0
+    for file in sorted((state.root / FOLDER / "blobs").glob("*/*"), key=_touched, reverse=True):
+        total += _size(file)
+        if _touched(file) < before or file.suffix:
+            yield _file("layer", file, "damaged" if file.suffix else "not used for long")
+        elif total > keep * 1e9:
+            yield _file("layer", file, f"beyond {keep:g} GB, the least used first")
 
 
 def _build_cache(used: Engine, keep: float) -> Iterator[Unreached]:

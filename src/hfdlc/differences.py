@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -29,13 +30,14 @@ def between(one: Image, other: Image) -> Iterator[str]:
             yield from (f"layer {number}: {line}" for line in told)
 
 
-def _unpacked(image: Image, digest: str) -> IO[bytes]:
+@contextmanager
+def _unpacked(image: Image, digest: str) -> Iterator[IO[bytes]]:
     """A layer as an archive that can be sought in."""
-    file = TemporaryFile(dir=image.layers.root)
-    with image.open(digest, 0) as content:
-        shutil.copyfileobj(plain(content), file, CHUNK)
-    file.seek(0)
-    return file
+    with TemporaryFile(dir=image.layers.root) as file:
+        with image.open(digest, 0) as content:
+            shutil.copyfileobj(plain(content), file, CHUNK)
+        file.seek(0)
+        yield file
 
 
 def _of_json(where: str, one: Any, other: Any) -> Iterator[str]:

@@ -106,7 +106,7 @@ class Layers:
         return self._keep(file, layer, *names)
 
     def take_base(self, archive: Path, root: Path) -> None:
-        """Keep the one layer of a base that this machine made, plain and packed, before an image is made from it."""
+        """Keep the one layer of a base that this machine made, before an image is made from it."""
         if self.known(archive.stem) or not archive.is_file():
             return
         with tempfile.TemporaryDirectory(dir=self.root) as folder:

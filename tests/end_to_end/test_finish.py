@@ -1,11 +1,17 @@
 """A layer that is finished: what is left out is gone with its rows, the rest has byte code and one time."""
 
+import base64
+import hashlib
+import importlib.machinery
+import importlib.util
 import marshal
 import os
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 
 import pytest
 
@@ -33,11 +39,16 @@ def layer(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def finish(layer: Path, patterns: str = "") -> subprocess.CompletedProcess[str]:
-    """The program, as a stage runs it."""
-    environ = {**os.environ, "LEFT_OUT": patterns, "SOURCE_DATE_EPOCH": str(EPOCH)}
-    program = [sys.executable, str(PROGRAM), str(layer)]
-    return subprocess.run(program, env=environ, text=True, capture_output=True, check=False)
+def finish(layer: Path, patterns: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """The program, as a stage runs it; beside it lies one that packs nothing."""
+    program = layer.with_name(f"{layer.name}-programs") / "finish"
+    program.parent.mkdir(exist_ok=True)
+    shutil.copy(PROGRAM, program)
+    program.with_name("pack").write_text("#!/bin/sh\n")
+    program.with_name("pack").chmod(0o755)
+    environ = {**os.environ, "LEFT_OUT": patterns, "SOURCE_DATE_EPOCH": str(EPOCH), **variables}
+    argv = [sys.executable, str(program), str(layer)]
+    return subprocess.run(argv, env=environ, text=True, capture_output=True, check=False)
 
 
 def code(module: Path) -> tuple[bytes, CodeType]:
@@ -111,3 +122,117 @@ def test_everything_has_one_time(layer: Path) -> None:
     (layer / "opt" / "other").touch()
     assert finish(layer).returncode == 0
     assert {path.lstat().st_mtime for path in (layer, *layer.rglob("*"))} == {EPOCH}
+
+
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    """The program, imported."""
+    spec = importlib.util.spec_from_file_location("finish", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "does_not"),
+    [
+        ("**/tests", ["tests", "a/tests", "a/b/tests"], ["a/tests.py", "atests", "tests/a"]),
+        ("a/*.py", ["a/b.py", "a/.py"], ["a/b/c.py", "a/b.pyc", "b/a/b.py"]),
+        ("a/**/*.py", ["a/b.py", "a/b/c/d.py"], ["a.py", "b/a/c.py"]),
+        ("a/[!bc]*/d", ["a/x/d", "a/xb/d"], ["a/b/d", "a/d", "a/x/y/d"]),
+        ("a+?.so", ["a+1.so"], ["aa1.so", "a+12.so"]),
+        ("one two/*", ["one", "two/a"], ["one two/a", "two"]),
+        ("", [], ["", "a"]),
+    ],
+)
+def test_patterns(program: ModuleType, pattern: str, fits: list[str], does_not: list[str]) -> None:
+    """As pathlib's, without a walk for each."""
+    matches = program.patterns(pattern)
+    assert all(map(matches, fits))
+    assert not any(map(matches, does_not))
+
+
+def test_what_has_no_byte_code_stays(layer: Path) -> None:
+    """The module itself is there, and no folder for what is not."""
+    assert finish(layer, WITHOUT_BYTE_CODE="package/deep/**/*.py").returncode == 0
+    package = layer / SITE / "package"
+    assert (package / "deep/tests/b.py").is_file()
+    assert not list(package.glob("deep/**/__pycache__"))
+    assert code(package / "kept.py")
+
+
+def library(*behind: bytes) -> bytes:
+    """An ELF of 64 bits: loaded content, then symbols, their names, and the names of sections."""
+    content, symbols, names = b"loaded" * 100, b"symbols" * 50, b"names" * 50
+    texts = b"\0.text\0.symtab\0.strtab\0.shstrtab\0"
+    parts = [content, symbols, names, *behind, texts]
+    offsets = [64 + sum(map(len, parts[:number])) for number in range(len(parts))]
+    rows = [(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
+    kinds = [(1, 1, 2), (7, 2, 0), (15, 3, 0), *[(1, 1, 2)] * len(behind), (23, 3, 0)]
+    for (name, kind, flags), offset, part in zip(kinds, offsets, parts, strict=True):
+        rows.append((name, kind, flags, 0, offset, len(part), 3 if kind == 2 else 0, 0, 1, 0))
+    where = 64 + sum(map(len, parts))
+    fields = (3, 62, 1, 0, 0, where, 0, 64, 56, 0, 64, len(rows), len(rows) - 1)
+    head = b"\x7fELF\2\1".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", *fields)
+    return head + b"".join(parts) + b"".join(struct.pack("<IIQQQQIIQQ", *row) for row in rows)
+
+
+def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
+    """The record tells the hash and the size that the library has now."""
+    file = layer / SITE / "package/lib/a.so"
+    whole = library()
+    file.write_bytes(whole)
+    assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
+    cut = file.read_bytes()
+    assert b"symbols" not in cut
+    assert b"names" not in cut
+    assert cut[64:664] == whole[64:664] == b"loaded" * 100
+    digest = base64.urlsafe_b64encode(hashlib.sha256(cut).digest()).rstrip(b"=").decode()
+    record = (layer / SITE / "package-1.0.dist-info/RECORD").read_text().splitlines()
+    assert f"package/lib/a.so,sha256={digest},{len(cut)}" in record
+    again = file.stat().st_size
+    assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
+    assert file.stat().st_size == again
+
+
+@pytest.mark.parametrize(
+    "content",
+    [library(b"loaded behind"), b"", b"text", b"\x7fELF\1\1" + bytes(90)],
+    ids=["moved", "", "text", "32"],
+)
+def test_a_library_that_cannot_be_cut_stays(layer: Path, content: bytes) -> None:
+    """Where something is loaded from behind its symbols, or it is no library of 64 bits."""
+    file = layer / SITE / "package/lib/a.so"
+    file.write_bytes(content)
+    assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
+    assert file.read_bytes() == content
+
+
+def test_a_real_library_works_without_its_symbols(program: ModuleType, tmp_path: Path) -> None:
+    """One of Python's own modules, imported after."""
+    import _struct
+
+    file = tmp_path / Path(_struct.__file__).name
+    shutil.copy(_struct.__file__, file)
+    file.chmod(0o644)
+    before = file.stat().st_size
+    if program.forget_symbols(file):
+        assert file.stat().st_size < before
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import _struct; print(_struct.__file__)"
+    told = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
+    assert told.strip() == str(file)
+
+
+def test_what_is_elsewhere_is_packed(layer: Path) -> None:
+    """By the program beside it, which fails the stage where it fails."""
+    assert finish(layer).returncode == 0
+    program = layer.with_name(f"{layer.name}-programs") / "pack"
+    program.unlink()
+    program.mkdir()
+    argv = [sys.executable, str(program.with_name("finish")), str(layer)]
+    ended = subprocess.run(
+        argv, env={**os.environ, "SOURCE_DATE_EPOCH": "1"}, capture_output=True, check=False
+    )
+    assert ended.returncode == 1

@@ -95,7 +95,8 @@ WRONG = [
     # A library of a header and a table of symbols.
     Wrong(
         "symbols",
-        "python -c \"import struct; open('{site}/numpy/a.so', 'wb').write(struct.pack('<4sBB10xHHIQQQIHHHHHH',"
+        "python -c \"import struct; open('{site}/numpy/a.so', 'wb')"
+        ".write(struct.pack('<4sBB10xHHIQQQIHHHHHH',"
         " b'\\x7fELF', 2, 1, 3, 62, 1, 0, 0, 64, 0, 64, 56, 0, 64, 1, 0)"
         " + struct.pack('<IIQQQQIIQQ', 0, 2, 0, 0, 128, 0, 0, 0, 0, 0))\"",
         "numpy/a.so",

@@ -7,6 +7,7 @@ import pytest
 
 from hfdlc import graph, inputs, lock
 from hfdlc.cells import Cell
+from hfdlc.plan import Machine
 from hfdlc.project import Project
 
 IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:2"}
@@ -126,3 +127,50 @@ def test_a_change_of_the_installer_moves_what_it_installs(repository: Project, r
     after = graph.layers(cell, root)
     assert {"framework", "transformers"} <= {stage for stage in before if before[stage] != after[stage]}
     assert before["venv"] == after["venv"]
+
+
+def test_layers_are_made_apart_from_what_they_are_laid_on(repository: Project, root: Path) -> None:
+    """By what their bytes depend on: the installer's image is part of it, the base is not."""
+    cell = repository.default
+    names = {
+        images["base"] + images["installer_base"]: [part.name for part in graph.parts(cell, root, machine)]
+        for images in (
+            IMAGES,
+            IMAGES | {"base": "python:3.11@sha256:3"},
+            IMAGES | {"installer_base": "python:3.11@sha256:4"},
+        )
+        for machine in [Machine(starts={cell.id: images})]
+    }
+    one, of_another_base, of_another_installer = names.values()
+    assert one == of_another_base
+    assert set(one).isdisjoint(of_another_installer)
+    assert len(set(one)) == len(cell.groups) + 1  # of the toolkit two: itself, and what it needs
+
+
+def test_another_way_of_packing_gives_layers_another_name(repository: Project, root: Path) -> None:
+    """All of them."""
+    cell, machine = repository.default, Machine()
+    before = {part.name for part in graph.parts(cell, root, machine)}
+    append(root / inputs.PACK, "# another")
+    assert before.isdisjoint({part.name for part in graph.parts(cell, root, machine)})
+
+
+def test_types_of_a_release_have_the_same_parts(repository: Project) -> None:
+    """So that each is made once for both."""
+    cells = pair(repository, "cpu")
+    laid = {cell.id: graph.parts(cell, repository.root, Machine()) for cell in cells}
+    one, two = ({part.name for part in each} for each in laid.values())
+    assert len(one & two) >= 4
+    assert len(graph.distinct(laid)) == len(one | two)
+
+
+@pytest.mark.parametrize("line", ["RUN true", "COPY there /", "ENV A=1"])
+def test_an_image_whose_last_stage_does_more_is_made_whole(
+    repository: Project, root: Path, line: str
+) -> None:
+    """What comes after the layers may need them."""
+    cell = repository.default
+    append(root / cell.folder / "Dockerfile", line)
+    assert graph.parts(cell, root, Machine()) == []
+    (root / cell.folder / "Dockerfile").unlink()
+    assert graph.parts(cell, root, Machine()) == []

@@ -39,8 +39,8 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
         found += ["%s lists %s" % (record, row) for row in rows if not (site / row).exists()]
 print(json.dumps(found[:20]))
 """
-# Modules that have no byte code though they compile, where each start would compile them again; and those that
-# have it though `patterns` say that they have none.
+# Modules that have no byte code though they compile, so that each start would compile them again; and those
+# that have it though `patterns` say that they have none.
 BYTE_CODE = """
 import glob, importlib.util, json, os
 from pathlib import Path

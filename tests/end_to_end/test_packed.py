@@ -1,0 +1,208 @@
+"""Packed layers: the same bytes each time, kept once, and never taken for what they are not."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from backports import zstd
+
+from hfdlc.errors import HfdlcError
+from hfdlc.packed import GZIP, PLAIN, ZSTD, Layer, Layers, plain
+from hfdlc.publish.registry import digest_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    """`images/pack.py`, imported."""
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "images/pack.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """A folder that will be `/`: files, links of both kinds, a long name, more than a piece of content."""
+    site = tmp_path / "layer" / "opt" / "site"
+    site.mkdir(parents=True)
+    (site / "large").write_bytes(bytes(range(256)) * 20_000)
+    (site / "link").symlink_to("large")
+    (site / "same").hardlink_to(site / "large")
+    (site / ("long" * 40)).mkdir()
+    (site / ("long" * 40) / "é").write_text("text")
+    return tmp_path / "layer"
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Layers:
+    """An empty store."""
+    return Layers(tmp_path / "store")
+
+
+def packed(program: ModuleType, source: Path, layers: Layers, *names: str) -> Layer:
+    """What the program makes of a folder or an archive, taken."""
+    folder = source.with_name("packed")
+    program.main(source, folder)
+    taken = layers.take(folder, *names)
+    assert taken
+    return taken
+
+
+def archive(folder: Path) -> bytes:
+    """What a packed layer holds."""
+    return zstd.decompress((folder / "layer.tar.zst").read_bytes())
+
+
+def test_a_layer_has_its_files_and_nothing_of_the_machine(
+    program: ModuleType, layer: Path, tmp_path: Path
+) -> None:
+    """In the order of their names, owned by root; both digests and sizes are told."""
+    program.main(layer, tmp_path / "out")
+    content, told = archive(tmp_path / "out"), json.loads((tmp_path / "out/layer.json").read_text())
+    assert (told["diff_id"], told["unpacked"]) == (digest_of(content), len(content))
+    blob = (tmp_path / "out/layer.tar.zst").read_bytes()
+    assert (told["digest"], told["size"]) == (digest_of(blob), len(blob))
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        members = tar.getmembers()
+        assert [member.name for member in members] == sorted(
+            str(path.relative_to(layer)) for path in layer.rglob("*")
+        )
+        assert {(member.uid, member.gid, member.uname, member.gname) for member in members} == {
+            (0, 0, "", "")
+        }
+        large, same = tar.extractfile("opt/site/large"), tar.extractfile("opt/site/same")
+        assert large
+        assert same
+        assert large.read() == same.read() == bytes(range(256)) * 20_000
+
+
+def test_the_number_of_cores_changes_no_byte(
+    program: ModuleType, layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines give the same digest."""
+    blobs = set()
+    for cores in (1, 2, 7):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        program.main(layer, tmp_path / str(cores))
+        blobs.add((tmp_path / str(cores) / "layer.tar.zst").read_bytes())
+    assert len(blobs) == 1
+
+
+def test_an_archive_is_packed_as_it_is(program: ModuleType, layer: Path, tmp_path: Path) -> None:
+    """A base's layer keeps its digest."""
+    file = tmp_path / "layer.tar"
+    with tarfile.open(file, "w") as tar:
+        tar.add(layer, "there")
+    program.main(file, tmp_path / "out")
+    assert archive(tmp_path / "out") == file.read_bytes()
+
+
+def test_the_builder_packs_with_the_library_of_the_installer() -> None:
+    """Another release of zstd may pack the same layer to other bytes."""
+    lock, project = (ROOT / "images/installer.lock").read_text(), (ROOT / "pyproject.toml").read_text()
+    (version,) = [line.split()[0].partition("==")[2] for line in lock.splitlines() if "zstd==" in line]
+    assert f'"backports.zstd=={version}"' in project
+
+
+def test_a_layer_is_known_by_its_names_and_by_its_archive(
+    program: ModuleType, layer: Path, layers: Layers
+) -> None:
+    """So that it is compressed once, ever."""
+    taken = packed(program, layer, layers, "one", "two")
+    assert layers.known("one") == layers.known("two") == taken
+    as_archive = Layer(taken.diff_id, taken.diff_id, 1, PLAIN)
+    assert layers.packed(as_archive, ZSTD, Path("nowhere")) == taken
+    assert layers.known("three") is None
+
+
+def test_half_a_layer_is_not_taken(program: ModuleType, layer: Path, layers: Layers, tmp_path: Path) -> None:
+    """BuildKit may still be writing it."""
+    folder = tmp_path / "out"
+    assert layers.take(folder, "one") is None
+    program.main(layer, folder)
+    blob, told = folder / "layer.tar.zst", folder / "layer.json"
+    whole, text = blob.read_bytes(), told.read_text()
+    blob.write_bytes(whole[:-1])
+    assert layers.take(folder, "one") is None
+    blob.write_bytes(whole)
+    told.write_text(text[:-2])
+    assert layers.take(folder, "one") is None
+    told.write_text(text)
+    assert layers.take(folder, "one")
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda blob: blob[:-1], lambda blob: b"x" + blob[1:]], ids=["cut", "changed"]
+)
+def test_a_damaged_layer_is_never_read_as_a_whole_one(
+    program: ModuleType, layer: Path, layers: Layers, spoil: object
+) -> None:
+    """One that was cut is not known; one that was changed is found when it is read, and set aside."""
+    taken = packed(program, layer, layers, "one")
+    file = layers.path(taken.digest)
+    assert callable(spoil)
+    content = spoil(file.read_bytes())
+    file.unlink()  # the same file lies where it was packed
+    file.write_bytes(content)
+    if len(content) != taken.size:
+        assert layers.known("one") is None
+        return
+    with (
+        pytest.raises(HfdlcError, match=r"damaged: set aside(.|\n)*next: run this again"),
+        layers.open(taken.digest) as blob,
+    ):
+        blob.read()
+    assert layers.known("one") is None
+
+
+def test_a_damaged_note_is_told_and_means_nothing(
+    program: ModuleType, layer: Path, layers: Layers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another version, or half written by another program."""
+    packed(program, layer, layers, "one")
+    (note,) = layers.root.glob("known/*/one")
+    for text in ("{", "[]", '{"diff_id": "sha256:1"}'):
+        note.write_text(text)
+        assert layers.known("one") is None
+        assert "is damaged: its layer is made again" in capsys.readouterr().err
+
+
+def test_a_damaged_archive_is_not_packed(layers: Layers, layer: Path) -> None:
+    """What BuildKit wrote of a base is held against its name, too."""
+    digest = digest_of(b"an archive")
+    file = layers.path(digest)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"another")
+    with pytest.raises(HfdlcError, match="damaged"):
+        layers.packed(Layer(digest, digest, 7, PLAIN), ZSTD, ROOT)
+    assert not file.exists()
+
+
+def test_gzip_is_made_of_zstd_and_what_came_compressed_stays(
+    program: ModuleType, layer: Path, layers: Layers
+) -> None:
+    """The same bytes each time: no time and no name stand in its head."""
+    taken = packed(program, layer, layers)
+    made = layers.packed(taken, GZIP, ROOT)
+    assert layers.path(made.digest).read_bytes()[4:10] == b"\0\0\0\0\0\xff"
+    with layers.open(made.digest) as blob:
+        assert digest_of(plain(blob).read()) == taken.diff_id == made.diff_id
+    assert layers.packed(made, ZSTD, ROOT) == made
+    assert layers.packed(made, GZIP, ROOT) == made
+
+
+def test_the_program_runs_as_a_stage_runs_it(layer: Path, tmp_path: Path) -> None:
+    """With two arguments."""
+    argv = [sys.executable, str(ROOT / "images/pack.py"), str(layer), str(tmp_path / "out")]
+    subprocess.run(argv, check=True)
+    assert (tmp_path / "out" / "layer.json").is_file()
