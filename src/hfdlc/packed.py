@@ -13,6 +13,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -147,9 +148,12 @@ class Layers:
             return self._keep(file, Layer(layer.diff_id, digest, file.stat().st_size, media_type))
 
     def _keep(self, file: Path, layer: Layer, *names: str) -> Layer:
-        self.path(layer.digest).parent.mkdir(parents=True, exist_ok=True)
-        if not self.path(layer.digest).exists():
-            self.path(layer.digest).hardlink_to(file)  # whoever wrote it may still hold it
+        blob = self.path(layer.digest)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        if blob.exists() and blob.stat().st_size != layer.size:
+            blob.unlink()
+        with suppress(FileExistsError):
+            blob.hardlink_to(file)  # whoever wrote it may still hold it
         for name in (*names, _name(layer.diff_id, layer.media_type)):
             write_whole(self._known / name, json.dumps(asdict(layer)))
         return layer
