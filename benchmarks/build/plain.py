@@ -10,7 +10,7 @@ from pathlib import Path
 from rig import rig
 
 from hfdlc import build as building
-from hfdlc import facts, lock, making, plan, render
+from hfdlc import facts, lock, plan, preparing, render
 from hfdlc.cells import Cell
 from hfdlc.plan import Machine
 from hfdlc.project import Project
@@ -27,7 +27,11 @@ class Cost:
 
 def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
     """Build and push the cells by one bake, on a new engine and to an empty registry."""
-    with rig(below) as here, making.prepared(project, cells, here.environ) as (used, state, machine):
+    with (
+        rig(below) as here,
+        preparing.prepared(project, cells, here.environ) as (used, state, machine),
+        preparing.with_packages(machine, cells, project, state, here.environ) as machine,
+    ):
         names = [f"{here.host}/{cell.id}" for cell in cells]
         targets = {
             plan.target_name(cell): _target(project, cell, machine, name)

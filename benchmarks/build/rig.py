@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from hfdlc import apt, making
+from hfdlc import apt, preparing
 from hfdlc import engine as engines
 from hfdlc.cells import Cell
 from hfdlc.project import Project
@@ -49,7 +49,7 @@ class Rig:
 
     def prepare(self, project: Project, cells: Sequence[Cell]) -> None:
         """Start the engine, with the cells' bases in it: they are no part of what is measured."""
-        with making.prepared(project, cells, self.environ):
+        with preparing.prepared(project, cells, self.environ):
             os.sync()
 
 

@@ -23,7 +23,7 @@ from docker.errors import DockerException
 
 from hfdlc import build as building
 from hfdlc import engine as engines
-from hfdlc import graph, inputs, plan, render
+from hfdlc import graph, inputs, plan, preparing, render
 from hfdlc.build import Done
 from hfdlc.cells import Cell
 from hfdlc.engine import Engine
@@ -74,6 +74,7 @@ def assemble(
     machine: Machine,
     used: Engine,
     state: State,
+    environ: Mapping[str, str],
     *,
     media_type: str = ZSTD,
     anew: Layers | None = None,
@@ -93,7 +94,10 @@ def assemble(
     missing = [part for part in graph.distinct(laid) if anew or not layers.known(part.name)]
     done = None
     if todo:
-        with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder,
+            preparing.with_packages(machine, todo, project, state, environ) as machine,
+        ):
             bake = plan.parts(todo, laid, missing, project.matrix, machine, layers.root, Path(folder))
             for target in bake["target"].values() if anew else ():
                 target["no-cache"] = True

@@ -2,16 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from docker.errors import ImageNotFound
 
-from hfdlc import assembling, base, forecast, graph, inputs, lock, plan, records, render, stand_in
+from hfdlc import assembling, forecast, graph, inputs, lock, plan, preparing, records, render
 from hfdlc import build as building
 from hfdlc import engine as engines
 from hfdlc import facts as reading
@@ -21,15 +19,12 @@ from hfdlc.console import say
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.inputs import Inputs
-from hfdlc.machine import package_sources
-from hfdlc.packed import Layers
 from hfdlc.plan import Machine
+from hfdlc.preparing import Failures
 from hfdlc.project import Project
 from hfdlc.receipt import Receipt, text
 from hfdlc.records import Record
 from hfdlc.state import State, write_whole
-
-Failures = dict[str, HfdlcError]  # cell -> why
 
 
 class CellsFailed(HfdlcError):
@@ -83,16 +78,6 @@ def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> N
         )
 
 
-def check_store(used: Engine) -> None:
-    """Raise HfdlcError where the engine's BuildKit gives out no layers."""
-    if not used.containerd_store:
-        raise HfdlcError(
-            "keeps images in Docker's old store, whose BuildKit gives out no layers",
-            where=used.host,
-            then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
-        )
-
-
 def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: bool) -> bool:
     try:
         check_current(cell, project, stand_ins=stand_ins)
@@ -100,27 +85,6 @@ def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: boo
         failures[cell.id] = problem
         return False
     return True
-
-
-@contextmanager
-def prepared(
-    project: Project,
-    cells: Sequence[Cell],
-    environ: Mapping[str, str],
-    *,
-    stand_ins: bool = False,
-    failures: Failures | None = None,
-) -> Iterator[tuple[Engine, State, Machine]]:
-    """The engine, with the cells' bases in it, while no other run builds the same cells; see `with_bases`."""
-    state = State.of(environ)
-    used = engines.ensure(environ, state)
-    with ExitStack() as held:
-        for cell in sorted(cells, key=lambda cell: cell.id):
-            _hold(held, f"build-{plan.target_name(cell)}", state)
-        access = building.package_access(package_sources(environ), cells, project.root, state)
-        machine = held.enter_context(access)
-        machine = replace(machine, cache=environ.get("HFDLC_CACHE") or None, room=_room(cells, used))
-        yield used, state, with_bases(machine, project, cells, used, state, environ, stand_ins, failures)
 
 
 def _make(
@@ -131,14 +95,14 @@ def _make(
     failures: Failures,
     stand_ins: bool,
 ) -> None:
-    with prepared(project, cells, environ, stand_ins=stand_ins, failures=failures) as ready:
+    with preparing.prepared(project, cells, environ, stand_ins=stand_ins, failures=failures) as ready:
         used, state, machine = ready
         cells = [cell for cell in cells if cell.id not in failures]
         todo = [cell for cell in cells if not is_up_to_date(cell, machine.inputs[cell.id], used)]
         if not stand_ins:  # a budget counts CUDA, which a stand-in lacks
             forecast.refuse_what_cannot_fit(todo, project, used, state)
         before = _layers_there(used) if todo else set()
-        _rounds(todo, machine, project, used, state, receipt, failures)
+        _rounds(todo, machine, project, used, state, environ, receipt, failures)
         fine = [cell for cell in cells if cell.id not in failures]
         receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
         if todo:
@@ -155,13 +119,14 @@ def _rounds(
     project: Project,
     used: Engine,
     state: State,
+    environ: Mapping[str, str],
     receipt: Receipt,
     failures: Failures,
 ) -> None:
     """One bake of all the cells; where one fails, another of those that it took along."""
     while todo:
         try:
-            done = _built(todo, machine, project, used, state)
+            done = _built(todo, machine, project, used, state, environ)
         except BuildFailed as problem:
             receipt.time(problem.solve)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
@@ -174,23 +139,21 @@ def _rounds(
 
 
 def _built(
-    cells: Sequence[Cell], machine: Machine, project: Project, used: Engine, state: State
+    cells: Sequence[Cell],
+    machine: Machine,
+    project: Project,
+    used: Engine,
+    state: State,
+    environ: Mapping[str, str],
 ) -> Done | None:
     """The cells' images, in the engine; what BuildKit told, if it was asked for something."""
-    if not used.containerd_store:  # it takes no image that another program put together
-        bake = plan.bake(cells, project.matrix, machine)
-        return building.build(bake, cells, used, project.root, state, sys.stderr)
-    images, done = assembling.assemble(cells, project, machine, used, state)
+    if not used.containerd_store:  # its BuildKit gives out no layers
+        with preparing.with_packages(machine, cells, project, state, environ) as machine:
+            bake = plan.bake(cells, project.matrix, machine)
+            return building.build(bake, cells, used, project.root, state, sys.stderr)
+    images, done = assembling.assemble(cells, project, machine, used, state, environ)
     assembling.load(images, used)
     return done
-
-
-def _hold(held: ExitStack, name: str, state: State) -> None:
-    try:
-        held.enter_context(state.lock(name, wait=False))
-    except HfdlcError as busy:
-        say(f"waiting: {busy.what}")
-        held.enter_context(state.lock(name))
 
 
 def is_up_to_date(cell: Cell, made_from: Inputs, used: Engine) -> bool:
@@ -206,59 +169,6 @@ def label(image: str, used: Engine) -> str | None:
         except ImageNotFound:
             return None
     return found
-
-
-def with_bases(
-    machine: Machine,
-    project: Project,
-    cells: Sequence[Cell],
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
-    stand_ins: bool = False,
-    failures: Failures | None = None,
-) -> Machine:
-    """The machine's part of a plan: what takes the place of public images, what cells are made from.
-
-    Raises HfdlcError where a base cannot be had, or adds that to `failures`.
-    """
-    installer = project.matrix.file.installer
-    ensure = partial(base.ensure, engine=used, state=state, environ=environ)
-    images: dict[str, dict[str, str]] = {}
-    made_from, dockerfiles, started = {}, {}, {}
-    for cell in cells:
-        bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
-        bootstraps["compiler_base"] = installer.bootstrap_compiler
-        public = render.images(cell, project.matrix)
-        try:
-            for name, image in public.items():
-                here = images.setdefault(name, {})
-                if stand_ins and name in stand_in.REPLACED and not bootstraps.get(name):
-                    here[cell.id] = stand_in.ensure(name, image, cell, used, state, environ)
-                else:
-                    here[image] = here.get(image) or ensure(image, bootstraps.get(name))
-            if bootstraps["base"]:
-                Layers.of(state).take_base(base.archive(bootstraps["base"], state), project.root)
-        except HfdlcError as problem:
-            if failures is None:
-                raise
-            failures[cell.id] = problem
-            continue
-        chosen = plan.chosen(public, images, cell)
-        starts = {name: base.identity(image, used) for name, image in chosen.items()}
-        started[cell.id] = dict(starts)
-        if stand_ins and lock.stood_in(cell, project.root):
-            dockerfiles[cell.id] = stand_in.dockerfile(cell, project.root)
-            starts["stand-in.lock"] = lock.packages(project.root / lock.stand_in_file(cell))
-        made_from[cell.id] = inputs.of(cell, project.root, starts)
-    return replace(machine, images=images, dockerfiles=dockerfiles, inputs=made_from, starts=started)
-
-
-def _room(cells: Sequence[Cell], used: Engine) -> dict[str, str]:
-    """Where layers are made before they are packed: in memory if it has room for all of them twice."""
-    with closing(engines.client(used)) as client:
-        memory = int(client.info()["MemTotal"])
-    return {"room": "/memory" if 2 * sum(cell.size for cell in cells) < memory else "/opt"}
 
 
 def _layers_there(used: Engine) -> set[str]:

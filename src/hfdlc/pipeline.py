@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hfdlc import check_run, engine, inputs, making, reports
+from hfdlc import engine, inputs, making, preparing, reports
 from hfdlc import facts as reading
 from hfdlc.cells import Cell
 from hfdlc.console import say
@@ -37,7 +37,7 @@ def build(
 
 def inputs_of(project: Project, cells: Sequence[Cell], environ: Environ) -> dict[str, Inputs]:
     """What the cells' images are made from, by cell; bases that are not here yet are fetched or made."""
-    machine = making.with_bases(Machine(), project, cells, _engine(environ), State.of(environ), environ)
+    machine = preparing.with_bases(Machine(), project, cells, _engine(environ), State.of(environ), environ)
     return dict(machine.inputs)
 
 
@@ -56,6 +56,8 @@ def check(
     What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
     what was not run without one. Raises HfdlcError where one fails.
     """
+    from hfdlc import check_run  # pytest, which nothing else here needs
+
     state, sources = State.of(environ), package_sources(environ)
     used = engine.ensure(environ, state)
     shown = []

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from hfdlc import assembling, making
+from hfdlc import assembling, making, preparing
 from hfdlc.build import BuildFailed
 from hfdlc.cells import Cell
 from hfdlc.console import say
@@ -30,8 +30,8 @@ def push(
         making.check_current(cell, project)
     place, media_type = places.plain(registry), GZIP if docker_media_types else ZSTD
     again = f"hfdlc push --registry {registry}"
-    with making.prepared(project, cells, environ) as (used, state, machine):
-        making.check_store(used)
+    with preparing.prepared(project, cells, environ) as (used, state, machine):
+        preparing.check_store(used)
 
         def early(layer: Layer, cell: Cell) -> None:
             """Send a layer while others are made; the registry holds it against its digest."""
@@ -41,7 +41,7 @@ def push(
 
         try:
             images, _ = assembling.assemble(
-                cells, project, machine, used, state, media_type=media_type, taken=early
+                cells, project, machine, used, state, environ, media_type=media_type, taken=early
             )
         except BuildFailed as problem:
             then = problem.then.replace("hfdlc build", again, 1)

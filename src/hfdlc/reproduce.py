@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfdlc import assembling, making
+from hfdlc import assembling, making, preparing
 from hfdlc import engine as engines
 from hfdlc.assembling import Image
 from hfdlc.cells import Cell
@@ -55,9 +55,9 @@ def reproduce(
 def _build(project: Project, cell: Cell, environ: Environ, folder: Path, stand_ins: bool) -> Image:
     """The cell's image, made without a cache, and beside those of the engine; its layers are in a folder."""
     own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
-    with making.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
-        making.check_store(used)
-        images, _ = assembling.assemble([cell], project, machine, used, state, anew=Layers(folder))
+    with preparing.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
+        preparing.check_store(used)
+        images, _ = assembling.assemble([cell], project, machine, used, state, own, anew=Layers(folder))
     say(f"built {cell.id}: {images[cell.id].manifest.digest}")
     return images[cell.id]
 
