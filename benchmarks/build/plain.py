@@ -30,7 +30,7 @@ def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
     with (
         rig(below) as here,
         preparing.prepared(project, cells, here.environ) as (used, state, machine),
-        preparing.with_packages(machine, cells, project, state, here.environ) as machine,
+        preparing.with_packages(machine, cells, project, used, state, here.environ) as machine,
     ):
         names = [f"{here.host}/{cell.id}" for cell in cells]
         targets = {
@@ -55,7 +55,7 @@ def _target(project: Project, cell: Cell, machine: Machine, name: str) -> dict[s
         "--mount=type=secret,id=pip.conf,target=/etc/pip.conf",
         "--mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt",
     ]
-    page = "/wheels" if cell.id in machine.brought else cell.source.page
+    page = machine.wheels if cell.id in machine.brought else cell.source.page
     links = f"--find-links {page} " if page else ""
     pip = "python3 -m pip install --no-cache-dir --break-system-packages --root-user-action ignore"
     locks = " ".join(f"-r /locks/{n}.lock" for n in range(len(files)))

@@ -96,7 +96,7 @@ def assemble(
     if todo:
         with (
             tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder,
-            preparing.with_packages(machine, todo, project, state, environ) as machine,
+            preparing.with_packages(machine, todo, project, used, state, environ) as machine,
         ):
             bake = plan.parts(todo, laid, missing, project.matrix, machine, layers.root, Path(folder))
             for target in bake["target"].values() if anew else ():

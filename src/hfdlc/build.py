@@ -6,13 +6,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from hfdlc import lock, plan
+from hfdlc import plan, wheels
 from hfdlc.cells import Cell
 from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
@@ -48,19 +48,23 @@ class BuildFailed(HfdlcError):
 
 @contextmanager
 def package_access(
-    sources: PackageSources, cells: Sequence[Cell], root: Path, state: State
+    sources: PackageSources, cells: Sequence[Cell], root: Path, state: State, *, near: bool = False
 ) -> Iterator[Machine]:
-    """The machine's way to package indexes, as secrets and a folder of wheels, while a build lasts."""
-    with tempfile.TemporaryDirectory(prefix="access-", dir=state.folder("tmp")) as name:
-        folder = Path(name)
-        secrets = _secrets(sources, folder)
-        wheels, brought = _wheels(sources, cells, root, folder / "wheels")
-        yield Machine(
-            secrets=secrets,
-            contexts={"wheels": str(wheels)} if brought else {},
-            brought=brought,
-            proxies=dict(sources.proxies or {}),
+    """The machine's way to package indexes, as secrets and a folder of wheels, while a build lasts.
+
+    `near`: builds share this machine's network, so that they can fetch the wheels from loopback.
+    """
+    with ExitStack() as held:
+        folder = Path(
+            held.enter_context(tempfile.TemporaryDirectory(prefix="access-", dir=state.folder("tmp")))
         )
+        machine = Machine(secrets=_secrets(sources, folder), proxies=dict(sources.proxies or {}))
+        gathered, brought = wheels.gather(sources, cells, root, folder / "wheels")
+        if brought and near and not sources.proxies:
+            machine = replace(machine, brought=brought, wheels=held.enter_context(wheels.served(gathered)))
+        elif brought:
+            machine = replace(machine, brought=brought, contexts={"wheels": str(gathered)})
+        yield machine
 
 
 def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
@@ -83,36 +87,6 @@ def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
         path.write_text("\n".join(lines) + "\n")
         secrets[file] = str(path)
     return secrets
-
-
-def _wheels(
-    sources: PackageSources, cells: Sequence[Cell], root: Path, folder: Path
-) -> tuple[Path, frozenset[str]]:
-    """Gather the machine's wheels that the cells' framework locks name; say which cells have theirs."""
-    folder.mkdir()
-    brought = set()
-    for cell in cells:
-        if not cell.source.page:  # of the package index: a folder's build could be another one
-            continue
-        wanted = lock.entries((root / lock.group_file(cell, "framework")).read_text())
-        name = lock.name_of(cell.framework_requirements()[0])
-        framework = next((entry for entry in wanted if entry.name == name), None)
-        if not framework:  # out of reach when it was locked
-            continue
-        for source in sources.wheel_folders:
-            for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):
-                _link(wheel, folder / wheel.name)
-                brought.add(cell.id)
-    return folder, frozenset(brought)
-
-
-def _link(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system
-        target.write_bytes(source.read_bytes())
 
 
 def build(

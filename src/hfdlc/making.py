@@ -148,7 +148,7 @@ def _built(
 ) -> Done | None:
     """The cells' images, in the engine; what BuildKit told, if it was asked for something."""
     if not used.containerd_store:  # its BuildKit gives out no layers
-        with preparing.with_packages(machine, cells, project, state, environ) as machine:
+        with preparing.with_packages(machine, cells, project, used, state, environ) as machine:
             bake = plan.bake(cells, project.matrix, machine)
             return building.build(bake, cells, used, project.root, state, sys.stderr)
     images, done = assembling.assemble(cells, project, machine, used, state, environ)

@@ -26,7 +26,8 @@ class Machine:
     secrets: Mapping[str, str] = field(default_factory=dict)  # id -> file
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
     proxies: Mapping[str, str] = field(default_factory=dict)
-    brought: frozenset[str] = frozenset()  # the cells whose framework lies in the context `wheels`
+    brought: frozenset[str] = frozenset()  # the cells whose framework this machine has
+    wheels: str = "/wheels"  # where that is: in the context `wheels`, or at an address
     dockerfiles: Mapping[str, str] = field(default_factory=dict)  # by cell: in place of the repository's
     inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
     starts: Mapping[str, Mapping[str, str]] = field(
@@ -102,7 +103,7 @@ def _target(cell: Cell, matrix: Matrix, machine: Machine) -> dict[str, Any]:
         **machine.proxies,
     }
     if cell.id in machine.brought:
-        args["framework_wheels"] = "/wheels"
+        args["framework_wheels"] = machine.wheels
     other = machine.dockerfiles.get(cell.id)
     return {
         "context": ".",

@@ -18,6 +18,8 @@ from hfdlc.plan import Machine
 from hfdlc.project import Project
 from hfdlc.state import State
 
+# What is known of a machine before it is asked for its way to packages.
+KNOWN = ("images", "dockerfiles", "inputs", "starts", "room", "output", "cache")
 Failures = dict[str, HfdlcError]  # cell -> why
 
 
@@ -45,13 +47,17 @@ def prepared(
 
 @contextmanager
 def with_packages(
-    machine: Machine, cells: Sequence[Cell], project: Project, state: State, environ: Mapping[str, str]
+    machine: Machine,
+    cells: Sequence[Cell],
+    project: Project,
+    used: Engine,
+    state: State,
+    environ: Mapping[str, str],
 ) -> Iterator[Machine]:
     """The machine with its way to package indexes, while a build lasts: asking pip for it takes a while."""
-    with building.package_access(package_sources(environ), cells, project.root, state) as way:
-        yield replace(
-            machine, secrets=way.secrets, contexts=way.contexts, brought=way.brought, proxies=way.proxies
-        )
+    sources = package_sources(environ)
+    with building.package_access(sources, cells, project.root, state, near=used.private) as way:
+        yield replace(way, **{name: getattr(machine, name) for name in KNOWN})
 
 
 def check_store(used: Engine) -> None:
