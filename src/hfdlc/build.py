@@ -163,7 +163,7 @@ def _follow(
 def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
     failed = solve.failed()
     own = list(dict.fromkeys(ids[step.target] for step in failed if step.target))
-    cells = own or list(ids.values())
+    cells = own or list(dict.fromkeys(ids.values()))
     if failed:
         told = _told(failed[0])
     else:

@@ -1,0 +1,38 @@
+"""What a failed build says: each cell once, however many targets it has."""
+
+from pathlib import Path
+
+from hfdlc import build, graph, plan
+from hfdlc.plan import Machine
+from hfdlc.project import Project
+from hfdlc.solve import Solve, Step
+
+
+def test_an_engine_that_goes_away_is_no_fault_of_a_cell() -> None:
+    """All of them are repeated, each named once."""
+    ids = {"image": "one:1", "framework-1": "one:1", "libraries-1": "one:1", "other": "two:2"}
+    solve = Solve(list(ids))
+    solve.said.append("ERROR: failed to receive status: error reading from server: EOF")
+    failed = build._failure(solve, ids, Path("log"))
+    assert not failed.alone
+    assert failed.cells == ("one:1", "two:2")
+    assert failed.then == "hfdlc build one:1 two:2\n  log: log"
+    assert "error reading from server: EOF" in failed.what
+
+
+def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Project) -> None:
+    """Its target has another name than the cell's."""
+    cell, machine = repository.default, Machine()
+    laid = {cell.id: graph.parts(cell, repository.root, machine)}
+    missing = graph.distinct(laid)
+    bake = plan.parts([cell], laid, missing, repository.matrix, machine, Path("layers"), Path("tmp"))
+    owners = build._owners(bake, [cell])
+    assert set(owners.values()) == {cell.id}
+    assert len(owners) == len(missing) + 1
+    name = f"{missing[0].stage}-{missing[0].name}"
+    solve = Solve(list(owners))
+    solve.steps["1"] = Step("[x]", name, "framework", "RUN uv pip install", error="exit code: 1")
+    failed = build._failure(solve, owners, Path("log"))
+    assert failed.alone
+    assert failed.cells == (cell.id,)
+    assert "the stage 'framework' failed at: RUN uv pip install" in failed.what
