@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,7 @@ def assemble(
                 for cell in todo:
                     pool.submit(_offer_base, cell, machine, layers, project.root, taken)
                 done = building.build(bake, todo, used, project.root, state, sys.stderr)
+            done = replace(done, known=len(graph.distinct(laid)) - len(missing))
     for cell in todo:
         assert done
         above = [layer for part in laid[cell.id] if (layer := layers.known(part.name))]

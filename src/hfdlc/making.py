@@ -134,6 +134,7 @@ def _rounds(
         else:
             if done:
                 receipt.time(done.solve)
+                receipt.known += done.known
             say(f"built {', '.join(cell.id for cell in todo)}" + (f"\n  log: {done.log}" if done else ""))
             return
 

@@ -25,6 +25,7 @@ class Receipt:
     stages: dict[str, float] = field(default_factory=dict)  # stage -> seconds of its instructions
     steps: int = 0
     cached: int = 0  # steps that BuildKit had done before
+    known: int = 0  # layers that it was not asked for: they were packed before
 
     def weigh(self, images: Mapping[str, Iterable[Layer]], before: set[str]) -> None:
         """Count the layers of the run's images; `before` are the digests that the engine had."""
@@ -55,7 +56,8 @@ class Receipt:
         table.add_row("alone", _size(self.alone))
         table.add_row("together", _size(self.unique))
         table.add_row("written", _size(self.written))
-        table.add_row("time", f"{self.seconds:.0f} s; {self.cached} of {self.steps} steps were cached")
+        hits = f"{self.cached} of {self.steps} steps were cached, {self.known} layers were packed before"
+        table.add_row("time", f"{self.seconds:.0f} s; {hits}")
         longest = sorted(self.stages.items(), key=lambda item: -item[1])[:8]
         table.add_row("", ", ".join(f"{name} {spent:.0f} s" for name, spent in longest))
         Console(stderr=True).print(table)

@@ -73,5 +73,6 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     found = json.loads(receipt.read_text())
     assert found["cells"] == {built: "built", training: "failed"}
     assert 0 < found["written"] < found["unique"] <= found["alone"]
+    assert found["known"] >= 5  # layers that the change does not touch
     again = hfdlc("build", BOTH)
     assert f"up to date  {built}\n" in again.stderr

@@ -15,6 +15,7 @@ from docker.errors import ImageNotFound
 from hfdlc import base, clean, inputs
 from hfdlc import engine as engines
 from hfdlc.engine import Engine
+from hfdlc.packed import FOLDER
 from hfdlc.pipeline import FACTS_FORM
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -125,3 +126,20 @@ def test_nothing_goes_untold(own: State) -> None:
     assert old.exists()
     assert run("--yes").returncode == 0
     assert sorted(path.name for path in own.root.rglob("*") if path.is_file()) == ["build-2.log"]
+
+
+def test_packed_layers_stay_by_size_and_age(own: State) -> None:
+    """Those that were used last; what was set aside goes in any case."""
+    now, blobs = time.time(), own.folder(f"{FOLDER}/blobs/sha256")
+    for name, days in (("new", 0), ("older", 1), ("oldest", 2), ("forgotten", 30)):
+        (blobs / name).write_bytes(bytes(100))
+        os.utime(blobs / name, (now - days * clean.DAY,) * 2)
+    (blobs / "cut.set-aside").touch()
+    going = list(clean._packed(own, 250e-9, now - 14 * clean.DAY))
+    assert {Path(one.name).name: one.why for one in going} == {
+        "oldest": "beyond 2.5e-07 GB, the least used first",
+        "forgotten": "not used for long",
+        "cut.set-aside": "damaged",
+    }
+    assert sum(one.remove() for one in going) == 200
+    assert sorted(file.name for file in blobs.iterdir()) == ["new", "older"]
