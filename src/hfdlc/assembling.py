@@ -43,7 +43,6 @@ DOCKER = {
     GZIP: "application/vnd.docker.image.rootfs.diff.tar.gzip",
 }
 
-
 Taken = Callable[[Layer, Cell], None]
 
 
@@ -110,7 +109,7 @@ def assemble(
             done = replace(done, known=len(graph.distinct(laid)) - len(missing))
     for cell in todo:
         assert done
-        above = [layer for part in laid[cell.id] if (layer := layers.known(part.name))]
+        above = [_there(part, layers) for part in laid[cell.id]]
         image = _image(done.digests[plan.target_name(cell)], above, layers, media_type, project.root)
         images[cell.id] = image
         if not anew:
@@ -126,10 +125,14 @@ def _taking(
     ended = Event()
 
     def take(part: Part) -> None:
-        while not (layer := layers.take(folder / part.name, part.name)):
-            if ended.is_set():
-                return
-            ended.wait(MOMENT)
+        layer = None
+        while not layer:
+            over = ended.is_set()  # before the look: what was written last is seen
+            layer = layers.take(folder / part.name, part.name)
+            if not layer:
+                if over:
+                    return
+                ended.wait(MOMENT)
         if taken:
             taken(layer, part.cell)
 
@@ -141,6 +144,17 @@ def _taking(
             ended.set()
         for one in waiting:
             one.result()
+
+
+def _there(part: Part, layers: Layers) -> Layer:
+    """A layer that was there or has been made; raises HfdlcError where it is gone: no image goes without."""
+    if layer := layers.known(part.name):
+        return layer
+    raise HfdlcError(
+        f"the layer {part.stage} is not there any more",
+        where=str(layers.root),
+        then=f"run this again: hfdlc build {part.cell.id}",
+    )
 
 
 def _offer_base(cell: Cell, machine: Machine, layers: Layers, root: Path, taken: Taken | None) -> None:

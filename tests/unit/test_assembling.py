@@ -10,8 +10,9 @@ import pytest
 
 from hfdlc import assembling
 from hfdlc.assembling import Image
+from hfdlc.errors import HfdlcError
 from hfdlc.packed import GZIP, ZSTD, Layer, Layers
-from hfdlc.plan import Machine
+from hfdlc.plan import Machine, Part
 from hfdlc.project import Project
 from hfdlc.publish.registry import digest_of
 
@@ -119,3 +120,24 @@ def test_a_blob_can_be_read_from_its_middle(layers: Layers) -> None:
         assert blob.read() == b"se"
     with image.open(digest_of(image.config), 1) as blob:
         assert blob.read() == image.config[1:]
+
+
+def test_no_image_goes_without_one_of_its_layers(layers: Layers, repository: Project) -> None:
+    """As when another program tidies while it is put together."""
+    part = Part("1", "framework", repository.default)
+    with pytest.raises(HfdlcError, match="the layer framework is not there any more"):
+        assembling._there(part, layers)
+
+
+def test_a_layer_that_comes_last_is_taken(layers: Layers, repository: Project, tmp_path: Path) -> None:
+    """Also one that is whole only when BuildKit has ended; one that never comes keeps nobody waiting."""
+    parts = [Part(name, "framework", repository.default) for name in ("late", "never")]
+    told: list[Layer] = []
+    layers.root.mkdir(parents=True)
+    with assembling._taking(parts, tmp_path, layers, lambda layer, _: told.append(layer)):
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late/layer.tar.zst").write_bytes(b"packed")
+        about = {"diff_id": "sha256:1", "digest": digest_of(b"packed"), "size": 6, "unpacked": 9}
+        (tmp_path / "late/layer.json").write_text(json.dumps(about))
+    assert layers.known("late") == told[0]
+    assert layers.known("never") is None
