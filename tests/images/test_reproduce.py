@@ -44,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (f"mkdir /one; date +%N > /one/moment; {CLAMPED}", "/moment: content, from byte 0"),
+        (f"mkdir /one; date +%N > /one/moment; {CLAMPED}", "/moment: content, from byte "),
         ("mkdir /one; echo 1 > /one/file; touch --date=@$(date +%s%N | cut -c8-16) /one/*", "/file: mtime "),
         (f"mkdir /one; echo > /one/$(date +%N); {CLAMPED}", "only the second has it"),
         (
