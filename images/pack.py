@@ -3,8 +3,7 @@
 
 SOURCE is a folder that will be `/`, or an archive of one. FOLDER gets `layer.tar.zst` and `layer.json`:
 the digests of the archive (`diff_id`) and of what it is packed to (`digest`), and the sizes of both. The same
-files give the same bytes, on however many cores. BuildKit's own way (copy, compare, compress) took 24 s for
-what this does in 8.
+files give the same bytes, on however many cores.
 """
 
 import hashlib

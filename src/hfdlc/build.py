@@ -118,13 +118,14 @@ def build(
 
 
 def _owners(bake: dict[str, Any], cells: Sequence[Cell]) -> dict[str, str]:
-    """The cell of each target; of a layer's, one that has it: both have the same Dockerfile and base."""
-    own = {target_name(cell): cell for cell in cells}
-    files = {f"{cell.folder}/Dockerfile": cell.id for cell in cells}
-    return {
-        name: own[name].id if name in own else files.get(target.get("dockerfile", ""), cells[0].id)
-        for name, target in bake["target"].items()
-    }
+    """The cell of each target; of a layer's, the one with the same Dockerfile."""
+    targets = bake["target"]
+    of_files = {_file(targets[target_name(cell)]): cell.id for cell in cells}
+    return {name: of_files[_file(target)] for name, target in targets.items()}
+
+
+def _file(target: dict[str, Any]) -> str:
+    return str(target.get("dockerfile-inline") or target["dockerfile"])
 
 
 def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:

@@ -36,3 +36,15 @@ def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Proje
     assert failed.alone
     assert failed.cells == (cell.id,)
     assert "the stage 'framework' failed at: RUN uv pip install" in failed.what
+
+
+def test_a_layer_of_a_stand_in_belongs_to_its_own_cell(repository: Project) -> None:
+    """Its Dockerfile is another text, and no file."""
+    cells = [repository.default, next(cell for cell in repository.cells if cell.python == "3.6")]
+    text = (repository.root / cells[1].folder / "Dockerfile").read_text()
+    machine = Machine(dockerfiles={cells[1].id: text})
+    laid = {cell.id: graph.parts(cell, repository.root, machine) for cell in cells}
+    missing, folders = graph.distinct(laid), (Path("layers"), Path("tmp"))
+    bake = plan.parts(cells, laid, missing, repository.matrix, machine, *folders)
+    owners = build._owners(bake, cells)
+    assert {f"{part.stage}-{part.name}": part.cell.id for part in missing}.items() <= owners.items()
