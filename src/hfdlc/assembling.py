@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,15 @@ class Image:
         return self.layers.reopen(digest, offset) if offset else self.layers.open(digest)
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """Images by their cells' ids, and what making them took."""
+
+    images: dict[str, Image]
+    done: Done | None  # what BuildKit told, if it was asked for something
+    known: int  # layers that it was not asked for: they were packed before
+
+
 def assemble(
     cells: Sequence[Cell],
     project: Project,
@@ -78,8 +87,8 @@ def assemble(
     media_type: str = ZSTD,
     anew: Layers | None = None,
     taken: Taken | None = None,
-) -> tuple[dict[str, Image], Done | None]:
-    """The images of cells, by id, and what BuildKit told, if it was asked for something.
+) -> Assembled:
+    """The images of cells.
 
     `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `anew`: nothing that is known counts,
     no cache of BuildKit's either, and layers are kept there. `taken` is called with each layer of zstd that
@@ -89,8 +98,9 @@ def assemble(
     layers = anew or Layers.of(state)
     images = {} if anew else {cell.id: _known(cell, machine, layers, media_type) for cell in cells}
     todo = [cell for cell in cells if not images.get(cell.id)]
-    laid = {cell.id: graph.parts(cell, project.root, machine) for cell in todo}
-    missing = [part for part in graph.distinct(laid) if anew or not layers.known(part.name)]
+    laid = {cell.id: graph.parts(cell, project.root, machine) for cell in cells}
+    wanted = graph.distinct({cell.id: laid[cell.id] for cell in todo})
+    missing = [part for part in wanted if anew or not layers.known(part.name)]
     done = None
     if todo:
         with (
@@ -106,7 +116,6 @@ def assemble(
                 for cell in todo:
                     pool.submit(_offer_base, cell, machine, layers, project.root, taken)
                 done = building.build(bake, todo, used, project.root, state, sys.stderr)
-            done = replace(done, known=len(graph.distinct(laid)) - len(missing))
     for cell in todo:
         assert done
         above = [_there(part, layers) for part in laid[cell.id]]
@@ -114,7 +123,8 @@ def assemble(
         images[cell.id] = image
         if not anew:
             _remember(cell, machine, image, media_type)
-    return {name: image for name, image in images.items() if image}, done
+    known = len(graph.distinct(laid)) - len(missing)
+    return Assembled({name: image for name, image in images.items() if image}, done, known)
 
 
 @contextmanager

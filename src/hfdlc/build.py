@@ -34,7 +34,6 @@ class Done:
     log: Path
     solve: Solve
     digests: dict[str, str]
-    known: int = 0  # layers that it was not asked for: they were packed before
 
 
 class BuildFailed(HfdlcError):

@@ -126,7 +126,7 @@ def _rounds(
     """One bake of all the cells; where one fails, another of those that it took along."""
     while todo:
         try:
-            done = _built(todo, machine, project, used, state, environ)
+            done, known = _built(todo, machine, project, used, state, environ)
         except BuildFailed as problem:
             receipt.time(problem.solve)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
@@ -134,7 +134,7 @@ def _rounds(
         else:
             if done:
                 receipt.time(done.solve)
-                receipt.known += done.known
+            receipt.known += known
             say(f"built {', '.join(cell.id for cell in todo)}" + (f"\n  log: {done.log}" if done else ""))
             return
 
@@ -146,15 +146,18 @@ def _built(
     used: Engine,
     state: State,
     environ: Mapping[str, str],
-) -> Done | None:
-    """The cells' images, in the engine; what BuildKit told, if it was asked for something."""
+) -> tuple[Done | None, int]:
+    """What BuildKit told, if it was asked for something, and the layers that it was not asked for.
+
+    The cells' images are in the engine then.
+    """
     if not used.containerd_store:  # its BuildKit gives out no layers
         with preparing.with_packages(machine, cells, project, used, state, environ) as machine:
             bake = plan.bake(cells, project.matrix, machine)
-            return building.build(bake, cells, used, project.root, state, sys.stderr)
-    images, done = assembling.assemble(cells, project, machine, used, state, environ)
-    assembling.load(images, used)
-    return done
+            return building.build(bake, cells, used, project.root, state, sys.stderr), 0
+    made = assembling.assemble(cells, project, machine, used, state, environ)
+    assembling.load(made.images, used)
+    return made.done, made.known
 
 
 def is_up_to_date(cell: Cell, made_from: Inputs, used: Engine) -> bool:

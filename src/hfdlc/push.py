@@ -40,9 +40,9 @@ def push(
                 place.registry.upload(cell.repository, layer.digest, layer.size, opened)
 
         try:
-            images, _ = assembling.assemble(
+            images = assembling.assemble(
                 cells, project, machine, used, state, environ, media_type=media_type, taken=early
-            )
+            ).images
         except BuildFailed as problem:
             then = problem.then.replace("hfdlc build", again, 1)
             raise HfdlcError(problem.what, where=problem.where, then=then) from problem

@@ -57,9 +57,10 @@ def _build(project: Project, cell: Cell, environ: Environ, folder: Path, stand_i
     own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
     with preparing.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
         preparing.check_store(used)
-        images, _ = assembling.assemble([cell], project, machine, used, state, own, anew=Layers(folder))
-    say(f"built {cell.id}: {images[cell.id].manifest.digest}")
-    return images[cell.id]
+        made = assembling.assemble([cell], project, machine, used, state, own, anew=Layers(folder))
+    image = made.images[cell.id]
+    say(f"built {cell.id}: {image.manifest.digest}")
+    return image
 
 
 @contextmanager

@@ -7,10 +7,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 # What other steps say when one has failed: BuildKit stops them, and hangs up on who sends files.
 CONSEQUENCES = ("context canceled", "code = Canceled", "code = Unavailable")
+# A program that ended by itself, not one that was killed (137).
+OWN_EXIT = re.compile(r"did not complete successfully: exit code: (?!137\b)\d+")
 # "[target stage 2/5] RUN …", or without the target where bake builds one alone.
 NAME = re.compile(r"^\[(?P<inside>[^\]]*)\] (?P<instruction>.*)$", re.DOTALL)
 
@@ -27,6 +30,7 @@ class Step:
     ended: bool = False
     cached: bool = False
     error: str = ""
+    failed: datetime | None = None
     seconds: float = 0.0
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     bytes: dict[str, int] = field(default_factory=dict)
@@ -63,8 +67,14 @@ class Solve:
         self.open: list[str] = []  # the lines of an object that has not ended
 
     def failed(self) -> list[Step]:
-        """The steps that ended with an error of their own (not because another one did)."""
-        return [step for step in self.steps.values() if step.error and not step.is_stopped]
+        """The steps that ended with an error of their own, the first to fail first.
+
+        BuildKit stops all others when one fails, and not every one of them says so: beside the first, only
+        a program that ended by itself is a failure.
+        """
+        own = [(step.failed, step) for step in self.steps.values() if step.failed and not step.is_stopped]
+        found = [step for _, step in sorted(own, key=itemgetter(0))]
+        return found[:1] + [step for step in found[1:] if OWN_EXIT.search(step.error)]
 
     def read(self, line: str) -> Iterator[Event]:
         """Take in one line of `--progress=rawjson`; a line that is no part of it is kept in `said`.
@@ -103,7 +113,9 @@ class Solve:
             step.started = True
             yield Event("started", step)
         step.cached = step.cached or bool(vertex.get("cached"))
-        step.error = vertex.get("error", "") or step.error
+        if vertex.get("error") and vertex.get("completed"):
+            step.error = vertex["error"]
+            step.failed = step.failed or datetime.fromisoformat(vertex["completed"])
         if vertex.get("completed") and not step.ended:
             step.ended = True
             step.seconds = _between(vertex.get("started"), vertex["completed"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from hfdlc import plan
 from hfdlc.project import Project
@@ -60,7 +61,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     template = clone / "templates" / "training.Dockerfile.j2"
     template.write_text(template.read_text() + "COPY nothing-there /\n")
     source = clone / "toolkit" / "src" / "hf_inference_toolkit" / "__init__.py"
-    source.write_text(source.read_text() + "\n# another\n")
+    source.write_text(source.read_text() + f"\n# {uuid4()}\n")  # so that there is something to build
     assert hfdlc("render").returncode == 0
     receipt = tmp_path / "receipt.json"
     ended = hfdlc("build", BOTH, "--receipt", str(receipt))

@@ -62,7 +62,7 @@ def test_what_comes_after_the_layers_is_there(
     more = text + "RUN --network=none python -c 'import torch; print(torch.__version__)' > /after\n"
     with preparing.prepared(repository, [cell], os.environ) as (used, state, machine):
         machine = replace(machine, dockerfiles={cell.id: more}, inputs={cell.id: {"Dockerfile": "another"}})
-        images, _ = assembling.assemble([cell], repository, machine, used, state, os.environ)
+        images = assembling.assemble([cell], repository, machine, used, state, os.environ).images
         assembling.load({name: images[cell.id]}, used)
     with containers.idle(name, used_engine) as container:
         assert container.exec_run(["cat", "/after"]).output == b"2.13.0+cpu\n"

@@ -1,11 +1,14 @@
 """What a failed build says: each cell once, however many targets it has."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hfdlc import build, graph, plan
 from hfdlc.plan import Machine
 from hfdlc.project import Project
 from hfdlc.solve import Solve, Step
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 def test_an_engine_that_goes_away_is_no_fault_of_a_cell() -> None:
@@ -31,7 +34,7 @@ def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Proje
     assert len(owners) == len(missing) + 1
     name = f"{missing[0].stage}-{missing[0].name}"
     solve = Solve(list(owners))
-    solve.steps["1"] = Step("[x]", name, "framework", "RUN uv pip install", error="exit code: 1")
+    solve.steps["1"] = Step("[x]", name, "framework", "RUN uv pip install", error="exit code: 1", failed=NOW)
     failed = build._failure(solve, owners, Path("log"))
     assert failed.alone
     assert failed.cells == (cell.id,)
