@@ -7,9 +7,7 @@ is not `/layer` is packed into `/packed`, by the program beside this one. Runs i
 packages, on every Python from 3.6 on.
 """
 
-import base64
 import csv
-import hashlib
 import os
 import py_compile
 import re
@@ -118,24 +116,17 @@ def forget_symbols(path):
 
 
 def correct(record, site, rewritten):
-    """Drop the rows of files that are not there any more, and tell what others hold now."""
+    """Drop the rows of files that are gone, and the hashes of those that hold something else now.
+
+    A row may do without: https://packaging.python.org/en/latest/specifications/recording-installed-packages.
+    """
     with record.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     kept = [row for row in rows if row and os.path.lexists(str(site / row[0]))]
-    told = [told_anew(row, site) if row[0] in rewritten else row for row in kept]
+    told = [[row[0], "", ""] if row[0] in rewritten else row for row in kept]
     if told != rows:
         with record.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(told)
-
-
-def told_anew(row, site):
-    """A file's row with the hash and the size that it has now."""
-    seen, path = hashlib.sha256(), site / row[0]
-    with path.open("rb") as file:
-        for piece in iter(partial(file.read, 1 << 20), b""):
-            seen.update(piece)
-    digest = base64.urlsafe_b64encode(seen.digest()).rstrip(b"=").decode()
-    return [row[0], "sha256=" + digest, str(path.stat().st_size)]
 
 
 def compile_all(site, place, modules, epoch):

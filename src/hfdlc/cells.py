@@ -84,7 +84,8 @@ class Cell:
     def groups(self) -> tuple[str, ...]:
         """The layer groups of its packages, lowest first; CUDA has one where it comes as packages."""
         has_cuda = self.cuda and not self.source.image and self.cuda not in self.base.cuda
-        return ("cuda", *GROUPS) if has_cuda else GROUPS
+        has = {"cuda": bool(has_cuda), "data": self.type == "training"}
+        return tuple(group for group in GROUPS if has.get(group, True))
 
     def framework_requirements(self) -> tuple[str, ...]:
         """What is asked of the framework's source; the framework itself first."""

@@ -71,7 +71,8 @@ def request(cell: Cell, matrix: Matrix) -> Request:
     of_types = (each for kind, it in matrix.file.types.items() for each in (*it.packages, *own.get(kind, [])))
     named = [(name_of(text), "transformers") for text in groups.transformers]
     named += [(name_of(text), "toolkit") for text in groups.toolkit]
-    named += [(pattern, "cuda") for pattern in groups.cuda if "cuda" in cell.groups]
+    patterns = {"cuda": groups.cuda, "arrays": groups.arrays, "data": groups.data}
+    named += [(each, group) for group in cell.groups for each in patterns.get(group, [])]
     return Request(
         requirements=(*cell.requirements(cell.packages), *groups.toolkit),
         python=cell.python,

@@ -26,7 +26,7 @@ from hfdlc.errors import Problems, UserError
 from hfdlc.yaml_text import Document
 
 Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
-GROUPS = ("framework", "libraries", "transformers", "type", "toolkit")
+GROUPS = ("cuda", "framework", "arrays", "libraries", "transformers", "data", "type", "toolkit")
 
 
 def _version(text: str) -> str:
@@ -182,9 +182,14 @@ class Release(Written):
 
 
 class Groups(Written):
-    """Packages that are named for a layer group; `cuda` by patterns, where CUDA comes as packages."""
+    """Packages that are named for a layer group.
+
+    `cuda` by patterns, where CUDA comes as packages; `data` in training images.
+    """
 
     cuda: list[str] = []
+    arrays: list[str]
+    data: list[str]
     transformers: list[str]
     toolkit: list[RequirementText]
 

@@ -13,8 +13,6 @@ from hfdlc.matrix import Matrix
 
 # The time (seconds) that every file of every image carries, so that cells can share their layers.
 EPOCH = 1577836800  # 2020-01-01
-# The stages whose layers an image holds, from the one that changes least.
-LAID = ("cuda", "framework", "libraries", "transformers", "type", "toolkit-needs", "toolkit")
 
 
 def labels(cell: Cell) -> dict[str, str]:
@@ -72,7 +70,8 @@ def values(cell: Cell, matrix: Matrix) -> dict[str, Any]:
         "labels": labels(cell),
         "variables": variables(cell),
         "compiles": compiles(cell),
-        "laid": [stage for stage in LAID if stage != "cuda" or stage in cell.groups],
+        # The stages whose layers it holds: the last group is what the toolkit needs.
+        "laid": (*cell.groups[:-1], "toolkit-needs", "toolkit"),
         "epoch": EPOCH,
     }
 

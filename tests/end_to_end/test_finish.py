@@ -1,7 +1,5 @@
 """A layer that is finished: what is left out is gone with its rows, the rest has byte code and one time."""
 
-import base64
-import hashlib
 import importlib.machinery
 import importlib.util
 import marshal
@@ -180,7 +178,7 @@ def library(*behind: bytes) -> bytes:
 
 
 def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
-    """The record tells the hash and the size that the library has now."""
+    """The record does not tell the hash and the size that the library had."""
     file = layer / SITE / "package/lib/a.so"
     whole = library()
     file.write_bytes(whole)
@@ -189,9 +187,8 @@ def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
     assert b"symbols" not in cut
     assert b"names" not in cut
     assert cut[64:664] == whole[64:664] == b"loaded" * 100
-    digest = base64.urlsafe_b64encode(hashlib.sha256(cut).digest()).rstrip(b"=").decode()
     record = (layer / SITE / "package-1.0.dist-info/RECORD").read_text().splitlines()
-    assert f"package/lib/a.so,sha256={digest},{len(cut)}" in record
+    assert "package/lib/a.so,," in record
     again = file.stat().st_size
     assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
     assert file.stat().st_size == again

@@ -43,6 +43,8 @@ installer:
   compiler: example.org/python:3.11-gcc
   requires: [uv]
 groups:
+  arrays: [numpy]
+  data: [scipy]
   transformers: [transformers, tokenizers]
   toolkit: [starlette, uvicorn]
 slim:

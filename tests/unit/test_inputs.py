@@ -103,7 +103,18 @@ def pair(repository: Project, device: str) -> tuple[Cell, Cell]:
 def test_training_and_inference_share_their_heavy_layers(repository: Project, device: str) -> None:
     """All but what their type alone holds."""
     one, two = (graph.layers(cell, repository.root) for cell in pair(repository, device))
-    assert {stage for stage in one if one[stage] != two.get(stage)} <= {"type", "toolkit-needs"}
+    assert {stage for stage in one if one[stage] != two.get(stage)} == {"data", "type"}
+
+
+def test_frameworks_share_what_is_the_same_beside_each(repository: Project) -> None:
+    """Arrays, what training images hold, the toolkit and its needs."""
+    found = [cell for cell in repository.cells if cell.device == "cpu" and cell.python == "3.11"]
+    laid = {(cell.framework, cell.type): graph.layers(cell, repository.root) for cell in found}
+    assert len(laid) == 4
+    one, two = (laid[framework, "training"].items() for framework in ("pytorch", "tensorflow"))
+    assert {stage for stage, _ in one & two} == {"arrays", "data", "toolkit-needs", "toolkit"}
+    one, two = (laid[framework, "inference"].items() for framework in ("pytorch", "tensorflow"))
+    assert {stage for stage, _ in one & two} == {"arrays", "toolkit-needs", "toolkit"}
 
 
 def test_a_layer_has_another_address_when_its_packages_change(repository: Project, root: Path) -> None:
