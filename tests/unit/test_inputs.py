@@ -112,9 +112,9 @@ def test_frameworks_share_what_is_the_same_beside_each(repository: Project) -> N
     laid = {(cell.framework, cell.type): graph.layers(cell, repository.root) for cell in found}
     assert len(laid) == 4
     one, two = (laid[framework, "training"].items() for framework in ("pytorch", "tensorflow"))
-    assert {stage for stage, _ in one & two} == {"arrays", "data", "toolkit-needs", "toolkit"}
+    assert {stage for stage, _ in one & two} == {"arrays", "data", "toolkit-needs", "toolkit", "venv"}
     one, two = (laid[framework, "inference"].items() for framework in ("pytorch", "tensorflow"))
-    assert {stage for stage, _ in one & two} == {"arrays", "toolkit-needs", "toolkit"}
+    assert {stage for stage, _ in one & two} == {"arrays", "toolkit-needs", "toolkit", "venv"}
 
 
 def test_a_layer_has_another_address_when_its_packages_change(repository: Project, root: Path) -> None:
