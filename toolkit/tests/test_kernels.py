@@ -10,6 +10,7 @@ if tiny.FRAMEWORK != "pt":
 import serving  # noqa: E402
 
 from hf_inference_toolkit import kernels  # noqa: E402
+from hf_inference_toolkit.framework import runtime  # noqa: E402
 from hf_inference_toolkit.loading import load_model  # noqa: E402
 
 
@@ -110,3 +111,13 @@ def test_where_it_is_not_faster_nothing_changes(monkeypatch):
     assert "forward" not in vars(model.middle)
     monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
     assert kernels.quicken(torch.nn.Linear(8, 8)) == []
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda, "enable_cudnn_sdp"), reason="this release has no attention of cuDNN's"
+)
+def test_attention_is_not_cudnns():
+    """It would be planned anew for each shape of a batch; the switch is there without a GPU too."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    runtime("pt")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

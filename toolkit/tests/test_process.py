@@ -26,11 +26,11 @@ def predict_fn(data, model):
 
 
 @contextlib.contextmanager
-def process(folder, load=0, **environment):
+def process(folder, load=0, code=CODE, **environment):
     """`serve` with user code that takes its time; the process and a client for it."""
     if folder is not None:
         (folder / "code").mkdir(exist_ok=True)
-        (folder / "code" / "inference.py").write_text(CODE.format(load=load))
+        (folder / "code" / "inference.py").write_text(code.format(load=load))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

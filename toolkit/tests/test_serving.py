@@ -2,8 +2,10 @@
 
 import json
 import socket
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import serving
@@ -65,6 +67,21 @@ def test_load_that_fails_is_500_for_good(problem):
 
     with serving.serve(load, wait=False) as server:
         until(lambda: server.get("/ping").status == 500)
+        assert server.post({"inputs": 1}).json["error"]["code"] == "unhealthy"
+
+
+def test_gpu_that_computes_no_more_is_told_by_ping(monkeypatch):
+    """The fault is made up here; test_gpu.py has a real one."""
+
+    def broken():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    cuda = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, synchronize=broken)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    with serving.serve(lambda settings: Echo()) as server:
+        assert server.get("/ping").status == 200
+        assert server.post({"inputs": "boom"}).status == 500
+        assert server.get("/ping").status == 500
         assert server.post({"inputs": 1}).json["error"]["code"] == "unhealthy"
 
 

@@ -51,6 +51,18 @@ def _request_is_to_blame(problem: Exception, request: Request) -> bool:
     return isinstance(problem, _REFUSALS) or bool(request.parameters)
 
 
+def accelerator_fault() -> str:
+    """Why this process can compute on its GPU no more, until it ends; nothing where it can, or there is none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as problem:
+        return str(problem).splitlines()[0]
+    return ""
+
+
 def release_memory() -> None:
     """Give back what the failed prediction held, so that the next one has room."""
     gc.collect()

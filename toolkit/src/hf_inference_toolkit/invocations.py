@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from hf_inference_toolkit import media, payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.failures import as_request_error
+from hf_inference_toolkit.failures import accelerator_fault, as_request_error
 from hf_inference_toolkit.health import Health
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.metrics import Metrics
@@ -200,6 +200,11 @@ class Invocations:
         if error.status < 500:
             return error
         event(40, "a prediction failed", problem, request_id=request.scope["request_id"])
+        # User code has no warm-up that would show it.
+        fault = await asyncio.get_event_loop().run_in_executor(None, accelerator_fault)
+        if fault:
+            self._health.fail(fault)
+            return error
         try:
             job = self._scheduler.enter(service, None, self._settings.deadline)
         except RequestError:
