@@ -20,7 +20,6 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-LARGE = 300e6  # bytes of a layer
 SITES = "opt/venv/lib/python*/site-packages"
 # ELF of 64 bits, little-endian: https://refspecs.linuxfoundation.org/elf/elf.pdf, figures 1-3 and 1-9.
 MAGIC = b"\x7fELF\2\1"
@@ -34,8 +33,6 @@ def main(layer, environ):
     unwanted, bare, raw = (
         patterns(environ.get(name, "")) for name in ("LEFT_OUT", "WITHOUT_SYMBOLS", "WITHOUT_BYTE_CODE")
     )
-    if sum(path.lstat().st_size for path in layer.rglob("*")) < LARGE:
-        os.nice(10)  # the largest layers take longest: others make way
     for site in layer.glob(SITES):
         leave_out(site, unwanted)
         libraries = [name for name in files(site) if bare(name) and (site / name).is_file()]

@@ -29,7 +29,7 @@ ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is rem
 PATIENCE = 5  # seconds that a registry has to answer
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
 NAME = "hfdlc.local/base"  # of bootstrapped bases in an engine
-LAYOUT = "3"  # raised when what a bootstrapped base looks like is changed here
+LAYOUT = "4"  # raised when what a bootstrapped base looks like is changed here
 EPOCH = "1577836800"
 # Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
 CLEAN = (
@@ -195,6 +195,8 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
         apt.install(["perl"])
     argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
     argv += [f"--include={package}" for package in bootstrap.packages]
+    # Merges /usr before anything is unpacked. Else Debian 12 installs what does it afterwards, and all of perl with it.
+    argv += [f"--hook-dir={program.parents[1] / 'share/mmdebstrap/hooks/maybe-merged-usr'}"]
     argv += [f"--aptopt={line}" for line in apt.network_settings()]
     argv += [f"--customize-hook={line}" for line in CLEAN]
     # What CLEAN removes would be made again, owned by whoever apt could become in the state folder.
