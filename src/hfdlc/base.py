@@ -195,7 +195,7 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
         apt.install(["perl"])
     argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
     argv += [f"--include={package}" for package in bootstrap.packages]
-    # Merges /usr before anything is unpacked. Else Debian 12 installs what does it afterwards, and all of perl with it.
+    # Merges /usr before anything is unpacked: else Debian 12 installs what does it then, and perl with that.
     argv += [f"--hook-dir={program.parents[1] / 'share/mmdebstrap/hooks/maybe-merged-usr'}"]
     argv += [f"--aptopt={line}" for line in apt.network_settings()]
     argv += [f"--customize-hook={line}" for line in CLEAN]
