@@ -171,7 +171,7 @@ def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
         told = "the build did not succeed\n" + "\n".join(f"    {line}" for line in list(solve.said)[-15:])
     again = "hfdlc build " + " ".join(cells)
     # A full disk, or an engine that is gone, is no fault of a cell's.
-    alone = bool(own) and FULL not in told
+    alone = bool(own) and FULL not in told.lower()
     return BuildFailed(
         told, solve=solve, cells=cells, alone=alone, where=cells[0], then=_advice(told, again, log)
     )
@@ -185,6 +185,6 @@ def _told(step: Step) -> str:
 
 
 def _advice(told: str, again: str, log: Path) -> str:
-    if FULL in told:
+    if FULL in told.lower():
         again = f"make room (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
     return f"{again}\n  log: {log}"

@@ -52,6 +52,7 @@ class Engine:
             **self.address.environment,
             "BUILDX_CONFIG": self.buildx_config,
             "BUILDX_BUILDER": "default",
+            "BUILDX_GIT_INFO": "false",  # no image tells it
         }
 
 

@@ -11,7 +11,7 @@ from hfdlc.plan import Machine, Part
 
 STAGE = re.compile(r"^FROM (?P<parent>\S+)(?: AS (?P<name>\S+))?$", re.MULTILINE)
 LAID = re.compile(r"^COPY --link --from=(\S+) /layer/ /$", re.MULTILINE)
-USED = re.compile(r"\bfrom=([\w-]+)")
+USED = re.compile(r"\bfrom=([^\s,]+)")
 LOCK = re.compile(r"source=([^,\s]+\.lock)")
 
 
@@ -68,7 +68,7 @@ def _address(
     known: dict[str, str],
     starts: Mapping[str, str],
 ) -> str:
-    """Changes with the stage's instructions, its lock's packages, the toolkit, and the stages that it uses."""
+    """Changes with the stage's instructions, its lock's packages, the toolkit, and the stages it uses."""
     if name in known:
         return known[name]
     parent, text = stages[name]
@@ -80,8 +80,9 @@ def _address(
         said += inputs.train(root)
     if f" {inputs.FINISH} " in said:
         said += inputs.finish(root)
-    for used in USED.findall(text):
-        said += _address(used, stages, root, known, starts)
+    for used in USED.findall(said):
+        if used in stages:  # an image is named in what was said already
+            said += _address(used, stages, root, known, starts)
     if parent in stages:
         said += _address(parent, stages, root, known, starts)
     else:

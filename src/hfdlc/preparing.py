@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from hfdlc import base, inputs, lock, plan, render, stand_in
 from hfdlc import build as building
@@ -94,6 +94,7 @@ def with_bases(
     """
     installer = project.matrix.file.installer
     ensure = partial(base.ensure, engine=used, state=state, environ=environ)
+    identity = cache(partial(base.identity, engine=used))
     images: dict[str, dict[str, str]] = {}
     made_from, dockerfiles, started = {}, {}, {}
     for cell in cells:
@@ -115,7 +116,7 @@ def with_bases(
             failures[cell.id] = problem
             continue
         chosen = plan.chosen(public, images, cell)
-        starts = {name: base.identity(image, used) for name, image in chosen.items()}
+        starts = {name: identity(image) for name, image in chosen.items()}
         started[cell.id] = dict(starts)
         if stand_ins and lock.stood_in(cell, project.root):
             dockerfiles[cell.id] = stand_in.dockerfile(cell, project.root)

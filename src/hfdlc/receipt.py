@@ -25,7 +25,7 @@ class Receipt:
     stages: dict[str, float] = field(default_factory=dict)  # stage -> seconds of its instructions
     steps: int = 0
     cached: int = 0  # steps that BuildKit had done before
-    known: int = 0  # layers that it was not asked for: they were packed before
+    known: int = 0  # layers that its last bake was not asked for: they were packed before
 
     def weigh(self, images: Mapping[str, Iterable[Layer]], before: set[str]) -> None:
         """Count the layers of the run's images; `before` are the digests that the engine had."""

@@ -30,7 +30,7 @@ class Step:
     ended: bool = False
     cached: bool = False
     error: str = ""
-    failed: datetime | None = None
+    failed_at: datetime | None = None
     seconds: float = 0.0
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     bytes: dict[str, int] = field(default_factory=dict)
@@ -72,7 +72,9 @@ class Solve:
         BuildKit stops all others when one fails, and not every one of them says so: beside the first, only
         a program that ended by itself is a failure.
         """
-        own = [(step.failed, step) for step in self.steps.values() if step.failed and not step.is_stopped]
+        own = [
+            (step.failed_at, step) for step in self.steps.values() if step.failed_at and not step.is_stopped
+        ]
         found = [step for _, step in sorted(own, key=itemgetter(0))]
         return found[:1] + [step for step in found[1:] if OWN_EXIT.search(step.error)]
 
@@ -115,7 +117,7 @@ class Solve:
         step.cached = step.cached or bool(vertex.get("cached"))
         if vertex.get("error") and vertex.get("completed"):
             step.error = vertex["error"]
-            step.failed = step.failed or datetime.fromisoformat(vertex["completed"])
+            step.failed_at = step.failed_at or datetime.fromisoformat(vertex["completed"])
         if vertex.get("completed") and not step.ended:
             step.ended = True
             step.seconds = _between(vertex.get("started"), vertex["completed"])

@@ -80,7 +80,7 @@ def ensure(
         return base.ensure(image, None, engine, state, environ)
     compiles = name == "pip_base"
     python = _python(cell.python, environ)
-    tag = f"{NAME}:{LAYOUT}-python{python.name}{'-compiler' if compiles else ''}"
+    tag = f"{NAME}:{LAYOUT}-python{python.name}-{base.digest(system(compiles))}"
     with closing(engines.client(engine)) as client, state.lock("bases"):
         try:
             client.images.get(tag)

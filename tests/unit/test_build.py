@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from hfdlc import build, graph, plan
 from hfdlc.plan import Machine
 from hfdlc.project import Project
@@ -23,6 +25,18 @@ def test_an_engine_that_goes_away_is_no_fault_of_a_cell() -> None:
     assert "error reading from server: EOF" in failed.what
 
 
+@pytest.mark.parametrize("words", ["No space left on device (os error 28)", "no space left on device"])
+def test_a_full_disk_is_no_fault_of_a_cell(words: str) -> None:
+    """In whoever's words."""
+    solve = Solve(["one"])
+    solve.steps["1"] = Step(
+        "[x]", "one", "framework", "RUN uv", error=f"exit code: 2: {words}", failed_at=NOW
+    )
+    failed = build._failure(solve, {"one": "one:1", "two": "two:2"}, Path("log"))
+    assert not failed.alone
+    assert failed.then.startswith("make room")
+
+
 def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Project) -> None:
     """Its target has another name than the cell's."""
     cell, machine = repository.default, Machine()
@@ -34,7 +48,9 @@ def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Proje
     assert len(owners) == len(missing) + 1
     name = f"{missing[0].stage}-{missing[0].name}"
     solve = Solve(list(owners))
-    solve.steps["1"] = Step("[x]", name, "framework", "RUN uv pip install", error="exit code: 1", failed=NOW)
+    solve.steps["1"] = Step(
+        "[x]", name, "framework", "RUN uv pip install", error="exit code: 1", failed_at=NOW
+    )
     failed = build._failure(solve, owners, Path("log"))
     assert failed.alone
     assert failed.cells == (cell.id,)

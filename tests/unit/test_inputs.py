@@ -9,6 +9,7 @@ from hfdlc import graph, inputs, lock
 from hfdlc.cells import Cell
 from hfdlc.plan import Machine
 from hfdlc.project import Project
+from hfdlc.select import Filter, select
 
 IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:2"}
 
@@ -128,6 +129,24 @@ def test_a_layer_has_another_address_when_its_packages_change(repository: Projec
     append(root / "toolkit/README.md", "new")
     last = graph.layers(cell, root)
     assert [stage for stage in after if after[stage] != last[stage]] == ["toolkit"]
+
+
+@pytest.mark.parametrize("name", ["*-inference:2.4.1-*-cpu-*", "*-inference:2.13.0-*-cpu-*"])
+def test_what_a_stage_looks_into_moves_its_layer(repository: Project, root: Path, name: str) -> None:
+    """The toolkit's wheel, what finishes layers; an image that no stage makes is a name."""
+    (cell,) = select(repository.cells, Filter((name,)))
+    file = root / cell.folder / "Dockerfile"
+    file.write_text(
+        file.read_text().replace("AS arrays\n", "AS arrays\nCOPY --from=example.org/uv:1 /uv /bin/\n")
+    )
+    before = graph.layers(cell, root)
+    inputs.toolkit.cache_clear()
+    append(root / "toolkit/README.md", "new")
+    after = graph.layers(cell, root)
+    assert [stage for stage in before if before[stage] != after[stage]] == ["toolkit"]
+    append(root / inputs.FINISH, "# new")
+    last = graph.layers(cell, root)
+    assert {stage for stage in after if after[stage] == last[stage]} == {"venv"}
 
 
 def test_a_change_of_the_installer_moves_what_it_installs(repository: Project, root: Path) -> None:

@@ -70,19 +70,49 @@ def test_load_that_fails_is_500_for_good(problem):
         assert server.post({"inputs": 1}).json["error"]["code"] == "unhealthy"
 
 
+def gpu(synchronize):
+    """What is asked of `torch.cuda`, for one GPU that is in use, and one that is not."""
+    return SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        device_count=lambda: 2,
+        memory_reserved=lambda device: 1 - device,
+        synchronize=synchronize,
+    )
+
+
 def test_gpu_that_computes_no_more_is_told_by_ping(monkeypatch):
     """The fault is made up here; test_gpu.py has a real one."""
 
-    def broken():
+    def broken(device):
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    cuda = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, synchronize=broken)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=gpu(broken)))
     with serving.serve(lambda settings: Echo()) as server:
         assert server.get("/ping").status == 200
         assert server.post({"inputs": "boom"}).status == 500
         assert server.get("/ping").status == 500
         assert server.post({"inputs": 1}).json["error"]["code"] == "unhealthy"
+
+
+@pytest.mark.parametrize("seconds", [0, 30])
+def test_gpu_that_recovers_or_does_not_answer_is_not_called_broken(monkeypatch, seconds):
+    """What fails once is no end of it; and the client need not wait for work that does not end."""
+    ended, seen = threading.Event(), []
+
+    def once(device):
+        seen.append(device)
+        ended.wait(seconds)
+        if len(seen) == 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=gpu(once)))
+    with serving.serve(lambda settings: Echo(), deadline=1.0) as server:
+        assert server.post({"inputs": "boom"}).status == 500
+        assert server.get("/ping").status == 200
+        assert server.post({"inputs": 1}).json == 1
+        ended.set()
+    assert set(seen) == {0}
 
 
 def test_queue_is_bounded_and_says_when_to_come_back(echo):

@@ -201,7 +201,11 @@ class Invocations:
             return error
         event(40, "a prediction failed", problem, request_id=request.scope["request_id"])
         # User code has no warm-up that would show it.
-        fault = await asyncio.get_event_loop().run_in_executor(None, accelerator_fault)
+        looked = asyncio.get_event_loop().run_in_executor(None, accelerator_fault)
+        try:
+            fault = await asyncio.wait_for(looked, self._settings.deadline)
+        except asyncio.TimeoutError:
+            return error  # behind work that does not end: that is found elsewhere
         if fault:
             self._health.fail(fault)
             return error
