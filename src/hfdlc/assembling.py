@@ -20,6 +20,7 @@ from threading import Event
 from typing import IO, Any
 
 from docker.errors import DockerException
+from tenacity import Retrying, retry_if_exception_message, stop_after_attempt, wait_fixed
 
 from hfdlc import build as building
 from hfdlc import engine as engines
@@ -35,6 +36,8 @@ from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Man
 from hfdlc.state import State, write_whole
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
+# What containerd says where it unpacks onto a layer that it is just removing with an older image.
+LOST = "parent snapshot .* does not exist"
 MOMENT = 0.2  # seconds between two looks for a layer
 # The same in Docker's words, for registries and services that take nothing newer.
 DOCKER = {
@@ -230,7 +233,12 @@ def load(images: Mapping[str, Image], used: Engine) -> None:
     """
     with closing(engines.client(used)) as client:
         try:
-            client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
+            again = retry_if_exception_message(match=f"(?s).*{LOST}")
+            for attempt in Retrying(
+                retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True
+            ):
+                with attempt:
+                    client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
         except (DockerException, OSError) as error:
             raise HfdlcError(
                 f"the engine could not load {', '.join(images)}: {error}",

@@ -121,11 +121,11 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
     """In the middle of an installation: exit code 130, no container, and a second run that succeeds."""
     client = engines.client(used_engine)
     before = {container.id for container in client.containers.list(all=True)}
-    # One more instruction, long enough to be met, makes the installation of the libraries run again.
+    # One more instruction, long enough to be met, makes the installation of the toolkit's needs run again.
     change(
         clone / "templates" / "partials" / "uv.Dockerfile.j2",
-        "FROM installer AS libraries\n",
-        f"FROM installer AS libraries\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
+        "FROM place AS toolkit-needs\n",
+        f"FROM place AS toolkit-needs\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
     )
     assert hfdlc("render").returncode == 0
     process = subprocess.Popen(

@@ -3,13 +3,17 @@
 import io
 import json
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from docker.errors import ImageLoadError
 
 from hfdlc import assembling
 from hfdlc.assembling import Image
+from hfdlc.engine import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.packed import GZIP, ZSTD, Layer, Layers
 from hfdlc.plan import Machine, Part
@@ -47,6 +51,34 @@ def shell(layers: Layers, below: Layer) -> str:
     described = {"mediaType": below.media_type, "digest": below.digest, "size": below.size}
     manifest = {"config": {"digest": put(layers, text)}, "layers": [described]}
     return put(layers, json.dumps(manifest).encode())
+
+
+UNPACKING = "failed to unpack loaded image: parent snapshot sha256:a does not exist: not found"
+
+
+@pytest.mark.parametrize(
+    ("words", "failures", "asked"),
+    [(UNPACKING, 2, 3), (UNPACKING, 3, 3), ("no space left on device", 1, 1)],
+    ids=["passes", "stays", "another"],
+)
+def test_a_layer_that_the_engine_is_just_removing_is_given_again(
+    monkeypatch: pytest.MonkeyPatch, words: str, failures: int, asked: int
+) -> None:
+    """Three times in all; whatever else it says is final. The fault is a race inside containerd."""
+    given = []
+
+    def load(_: object) -> None:
+        given.append(1)
+        if len(given) <= failures:
+            raise ImageLoadError(words)
+
+    client = SimpleNamespace(images=SimpleNamespace(load=load), close=lambda: None)
+    monkeypatch.setattr("hfdlc.engine.client", lambda _: client)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    engine = cast("Engine", SimpleNamespace(host="here"))
+    with nullcontext() if failures < asked else pytest.raises(HfdlcError, match=words):
+        assembling.load({}, engine)
+    assert len(given) == asked
 
 
 @pytest.mark.parametrize("media_type", [ZSTD, GZIP])
