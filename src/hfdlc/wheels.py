@@ -54,7 +54,8 @@ def served(folder: Path) -> Iterator[str]:
     As a named context it would be sent to BuildKit whole, and read twice: 190 MB took 7 s of processors.
     """
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
+        # It looks that often whether it is to end: by default twice a second, which a build would wait for.
+        thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/"
