@@ -69,7 +69,7 @@ def _fault(torch: Any, device: int) -> str:
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as problem:
-        return str(problem).splitlines()[0]
+        return (str(problem) or repr(problem)).splitlines()[0]
     return ""
 
 
