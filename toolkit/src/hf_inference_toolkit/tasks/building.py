@@ -175,6 +175,13 @@ def _pipeline(
         raise StartError(
             "transformers {}: {}".format(transformers.__version__, names.not_known(task.asked, known))
         )
+    if not passthrough.is_served(task.name):
+        raise StartError(
+            "HF_TASK={}: its pipeline takes inputs that are not checked here; serve it by code/inference.py. "
+            "Tasks: {}".format(
+                task.asked, ", ".join(sorted([*names.AUTO_CLASSES, *passthrough.known_tasks()]))
+            )
+        )
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(
@@ -193,8 +200,9 @@ def _pipeline(
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
-    kind = TableQuestionAnswering if task.name == "table-question-answering" else passthrough.PipelineTask
-    return kind(task.asked, pipeline, facts)
+    if task.name == "table-question-answering":
+        return TableQuestionAnswering(task.asked, pipeline, facts)
+    return passthrough.PipelineTask(task.asked, pipeline, facts)
 
 
 def _trust(settings: Settings) -> Dict[str, Any]:

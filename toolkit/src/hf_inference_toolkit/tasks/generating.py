@@ -8,7 +8,15 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.framework import Row, Runtime
 from hf_inference_toolkit.payload import Request, kind_of
 from hf_inference_toolkit.service import Check, Token
-from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, TOKEN_IDS
+from hf_inference_toolkit.tasks.generation_parameters import (
+    DOCUMENTED,
+    GENERATION,
+    OWN,
+    check_amount,
+    check_token_ids,
+    token_ids,
+    unavailable,
+)
 from hf_inference_toolkit.tasks.names import Task
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
 from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
@@ -90,20 +98,14 @@ class Generation(TextTask):
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters; token ids must be ids of this model."""
         options = super().read_options(given)
-        size = getattr(self.config, "vocab_size", None)
-        for name in TOKEN_IDS:
-            for number in flattened(options.get(name, [])):
-                if size and not 0 <= number < size:
-                    raise RequestError(
-                        "unsupported_value",
-                        "parameter '{}' must hold token ids from 0 to {}".format(name, size - 1),
-                    )
+        check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
 
     def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
         """A prompt; those of equal arguments are written together."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
+        check_amount(length, arguments, NEW_TOKENS)
         key = [(name, repr(value)) for name, value in sorted(arguments.items()) if name != "tokenizer"]
         if not self.may_pad(arguments):
             key.append(("length", str(length)))
@@ -175,7 +177,7 @@ class Generation(TextTask):
 
     def _ends(self, arguments: Dict[str, Any]) -> FrozenSet[int]:
         """The tokens after which nothing more is written."""
-        return frozenset(flattened(self._value(arguments, "eos_token_id") or []))
+        return frozenset(token_ids(self._value(arguments, "eos_token_id") or []))
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
         """What `generate` is called with for a prompt of `length` tokens."""
@@ -373,8 +375,8 @@ def known_options(model: Any) -> Any:
     """The names that `generate` of the installed transformers takes."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        return frozenset(vars(config)) | frozenset(("max_new_tokens",))
-    return frozenset(inspect.signature(model.generate).parameters)
+        return (frozenset(vars(config)) | frozenset(("max_new_tokens",))) - unavailable()
+    return frozenset(inspect.signature(model.generate).parameters) - unavailable()
 
 
 class Growing:
@@ -424,13 +426,6 @@ def until_end(numbers: List[int], begun: int, ends: FrozenSet[int]) -> List[int]
         if numbers[place] in ends:
             return numbers[: place + 1]
     return numbers
-
-
-def flattened(value: Any) -> List[int]:
-    """The numbers of a token id, a list of them, or a list of lists."""
-    if isinstance(value, list):
-        return [number for inner in value for number in flattened(inner)]
-    return [value]
 
 
 def stop_texts(options: Dict[str, Any]) -> Tuple[str, ...]:

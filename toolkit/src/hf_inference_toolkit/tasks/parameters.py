@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.payload import kind_of, unknown
 
@@ -16,6 +17,9 @@ class Parameter(NamedTuple):
     high: Optional[float] = None
     choices: Sequence[str] = ()
     is_nullable: bool = False
+    # The most characters of a string, and the most entries of a list.
+    longest: int = limits.SHORT_TEXT
+    most: int = limits.TOKEN_IDS
 
 
 TRUNCATION = Parameter(
@@ -35,6 +39,7 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
     "integer": {"type": "integer"},
     "number": {"type": "number"},
     "string": {"type": "string"},
+    "boolean or string": {"oneOf": [{"type": "boolean"}, {"type": "string"}]},
     "strings": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
     "ids": {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "minItems": 1}]},
     "id lists": {
@@ -63,7 +68,7 @@ def _check_one(parameter: Parameter, value: Any) -> None:
             "unsupported_value",
             "parameter '{}' must be {}, not {}".format(parameter.name, _words(parameter), kind_of(value)),
         )
-    if parameter.choices and value not in parameter.choices:
+    if parameter.choices and not isinstance(value, bool) and value not in parameter.choices:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
@@ -71,6 +76,28 @@ def _check_one(parameter: Parameter, value: Any) -> None:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
+    _check_size(parameter, value)
+
+
+def _check_size(parameter: Parameter, value: Any) -> None:
+    """Refuse strings that are too long, and lists with too many entries."""
+    if isinstance(value, str) and len(value) > parameter.longest:
+        raise RequestError(
+            "unsupported_value",
+            "parameter '{}' has {} characters; at most {} are allowed".format(
+                parameter.name, len(value), parameter.longest
+            ),
+        )
+    if isinstance(value, list):
+        if len(value) > parameter.most:
+            raise RequestError(
+                "unsupported_value",
+                "parameter '{}' has {} entries; at most {} are allowed".format(
+                    parameter.name, len(value), parameter.most
+                ),
+            )
+        for inner in value:
+            _check_size(parameter, inner)
 
 
 def _within(value: float, parameter: Parameter) -> bool:
@@ -89,6 +116,8 @@ def _is(value: Any, kind: str) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "string":
         return isinstance(value, str)
+    if kind == "boolean or string":
+        return isinstance(value, (bool, str))
     if kind == "strings":
         return isinstance(value, str) or _is_list_of(value, "string")
     if kind == "ids":
@@ -102,12 +131,14 @@ def _is_list_of(value: Any, kind: str) -> bool:
 
 def _words(parameter: Parameter) -> str:
     if parameter.choices:
-        return "one of " + ", ".join(parameter.choices)
+        start = "true, false or " if parameter.kind == "boolean or string" else ""
+        return start + "one of " + ", ".join(parameter.choices)
     names = {
         "boolean": "true or false",
         "integer": "a whole number",
         "number": "a number",
         "string": "a string",
+        "boolean or string": "true, false or a string",
         "strings": "a string or a list of strings",
         "ids": "a token id or a list of them",
         "id lists": "a list of lists of token ids",
@@ -134,7 +165,8 @@ def _schema_of(parameter: Parameter) -> Dict[str, Any]:
     bounds = [("minimum", parameter.low), ("maximum", parameter.high)]
     out.update({word: bound for word, bound in bounds if bound is not None})
     if parameter.choices:
-        out["enum"] = list(parameter.choices)
+        booleans = [True, False] if parameter.kind == "boolean or string" else []
+        out["enum"] = [*booleans, *parameter.choices]
     if parameter.is_nullable:
         out["nullable"] = True
     return out

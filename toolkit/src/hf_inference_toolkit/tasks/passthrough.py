@@ -11,9 +11,7 @@ from hf_inference_toolkit import media
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.payload import Request
 from hf_inference_toolkit.service import Check, Prediction, Service
-
-# These would let a request choose the server's resources, or its files.
-REFUSED = frozenset(("num_workers", "batch_size", "device", "framework", "model", "tokenizer", "timeout"))
+from hf_inference_toolkit.tasks import pipeline_parameters
 
 
 class PipelineTask(Service):
@@ -22,15 +20,13 @@ class PipelineTask(Service):
     def __init__(self, task: str, pipeline: Any, facts: Dict[str, str]) -> None:
         super().__init__(task, facts)
         self._pipeline = pipeline
+        self._name = pipeline_parameters.ALIASES.get(task, task)
+        self._allowed = pipeline_parameters.allowed(self._name, pipeline)
 
     def read(self, body: bytes, content_type: media.MediaType, accept: str) -> Request:
         """A request; the bytes of an image or a sound as what the pipeline takes."""
         request = super().read(body, content_type, accept)
-        for name in request.parameters:
-            if name in REFUSED:
-                raise RequestError(
-                    "unsupported_value", "parameter '{}' is not the client's to set".format(name)
-                )
+        pipeline_parameters.check(request.parameters, self._allowed, self.task)
         if isinstance(request.inputs, bytes):
             return request._replace(inputs=self._opened(request.inputs, content_type.name))
         if self._takes_media():
@@ -87,11 +83,21 @@ class PipelineTask(Service):
         """See Service."""
         check()
         inputs = request.inputs
+        options = pipeline_parameters.check(request.parameters, self._allowed, self.task)
         if isinstance(inputs, dict) and self._takes_keywords(inputs):
-            value = self._pipeline(**dict(inputs, **request.parameters))
+            value = self._pipeline(**dict(inputs, **options))
         else:
-            value = self._pipeline(inputs, **request.parameters)
+            value = self._pipeline(inputs, **options)
         return Prediction(_plain(value), items=len(inputs) if isinstance(inputs, list) else 1)
+
+    def schema(self) -> Dict[str, Any]:
+        """See Service."""
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {"inputs": {}, "parameters": self._allowed.schema()},
+        }
 
     def _takes_keywords(self, inputs: Dict[str, Any]) -> bool:
         names = inspect.signature(type(self._pipeline).__call__).parameters
@@ -142,6 +148,13 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return value
+
+
+def is_served(task: str) -> bool:
+    """Whether the parameters of a pipeline's task are known here: what is not known cannot be checked."""
+    return task == "table-question-answering" or (
+        pipeline_parameters.ALIASES.get(task, task) in pipeline_parameters.TABLE
+    )
 
 
 def known_tasks() -> List[str]:
