@@ -337,7 +337,7 @@ def open_detector(folder):
         "eos_token_id": 2,
     }
     model = t.OwlViTForObjectDetection(
-        t.OwlViTConfig(text_config=text, vision_config=VISION, projection_dim=16)
+        t.OwlViTConfig(text_config=text, vision_config=VISION, projection_dim=32)
     )
     tokenizer.save_pretrained(str(folder))
     processor = image_processor("OwlViTImageProcessor", size=SQUARE["size"], do_center_crop=False)
@@ -368,7 +368,7 @@ def speaker(folder):
         duration_predictor_num_flows=1,
         depth_separable_num_layers=1,
     )
-    words = ["k", "<pad>", "<unk>", " "] + [letter for letter in "abcdefghijlmnopqrstuvwxyz"]
+    words = ["k", "<pad>", "<unk>", " ", *"abcdefghijlmnopqrstuvwxyz"]
     return save(
         folder,
         t.VitsModel(config),

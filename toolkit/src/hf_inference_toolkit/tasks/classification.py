@@ -6,6 +6,12 @@ import numpy
 
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.payload import kind_of
+from hf_inference_toolkit.tasks.candidate_labels import (
+    CANDIDATE_LABELS,
+    HYPOTHESIS_TEMPLATE,
+    check_template,
+    split_labels,
+)
 from hf_inference_toolkit.tasks.parameters import FUNCTION, TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
 
@@ -106,8 +112,8 @@ class ZeroShotClassification(TextTask):
     """Labels that the request brings, scored by a model that was made to judge whether one text follows another."""
 
     parameters = (
-        Parameter("candidate_labels", "strings", "the labels: a list, or one string with commas"),
-        Parameter("hypothesis_template", "string", "a sentence with {} where the label goes"),
+        CANDIDATE_LABELS,
+        HYPOTHESIS_TEMPLATE,
         Parameter("multi_label", "boolean", "whether several labels may be true at once"),
         Parameter("multi_class", "boolean", "the older name of multi_label"),
         TRUNCATION,
@@ -132,21 +138,8 @@ class ZeroShotClassification(TextTask):
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters with the labels taken apart; they must be there."""
         options = super().read_options(given)
-        labels = options.get("candidate_labels")
-        if labels is None:
-            raise RequestError(
-                "unsupported_value", "zero-shot-classification needs parameters.candidate_labels"
-            )
-        if isinstance(labels, str):
-            labels = labels.split(",")
-        options["candidate_labels"] = [label.strip() for label in labels if label.strip()]
-        if not options["candidate_labels"]:
-            raise RequestError("unsupported_value", "candidate_labels holds no label")
-        template = options.setdefault("hypothesis_template", "This example is {}.")
-        if template.count("{}") != 1 or template.replace("{}", "").strip("{}") != template.replace("{}", ""):
-            raise RequestError(
-                "unsupported_value", "hypothesis_template must hold {} once, where the label goes"
-            )
+        options["candidate_labels"] = split_labels(options.get("candidate_labels"), self.task)
+        check_template(options.setdefault("hypothesis_template", "This example is {}."))
         return options
 
     def check_item(self, item: Any) -> None:
