@@ -177,11 +177,13 @@ def _pipeline(
         )
     if not passthrough.is_served(task.name):
         raise StartError(
-            "HF_TASK={}: its pipeline takes inputs that are not checked here; serve it by code/inference.py. "
-            "Tasks: {}".format(
-                task.asked, ", ".join(sorted([*names.AUTO_CLASSES, *passthrough.known_tasks()]))
+            "HF_TASK={}: the inputs of its pipeline cannot be checked, so requests could name files and addresses. "
+            "Serve it by code/inference.py, or set HF_TASK to one of {}".format(
+                task.asked, ", ".join(sorted([*names.AUTO_CLASSES, *passthrough.served_tasks()]))
             )
         )
+    if loading.read_config(folder).get("model_type") == "idefics":
+        raise StartError("models of type idefics fetch addresses that a text holds: use idefics2 or idefics3")
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(

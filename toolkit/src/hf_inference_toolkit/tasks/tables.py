@@ -39,18 +39,22 @@ class TableQuestionAnswering(Service):
         """A request whose tables are rectangles of text; numbers in cells become text, as the model needs it."""
         request = super().read(body, content_type, accept)
         parameters.check(request.parameters, PARAMETERS)
-        inputs = request.inputs
-        if isinstance(inputs, list):
-            if not inputs:
-                raise RequestError("unsupported_value", '"inputs" is an empty list')
-            return request._replace(inputs=[checked(one) for one in inputs])
-        return request._replace(inputs=checked(inputs))
+        return request._replace(inputs=self._checked(request.inputs))
+
+    def _checked(self, inputs: Any) -> Any:
+        if not isinstance(inputs, list):
+            return checked(inputs)
+        if not inputs:
+            raise RequestError("unsupported_value", '"inputs" is an empty list')
+        return [checked(one) for one in inputs]
 
     def predict(self, request: Request, check: Check) -> Prediction:
         """See Service."""
         check()
-        items = request.inputs if isinstance(request.inputs, list) else [request.inputs]
-        options = dict(request.parameters)
+        # User code may call it with what a client sent.
+        inputs = self._checked(request.inputs)
+        items = inputs if isinstance(inputs, list) else [inputs]
+        options = parameters.check(request.parameters, PARAMETERS)
         may_cut = options.pop("truncation", True)
         options["truncation"] = "drop_rows_to_fit" if may_cut else "do_not_truncate"
         # The pipeline puts a data frame into what it gets.
