@@ -202,9 +202,12 @@ def _pipeline(
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
-    if task.name == "table-question-answering":
-        return TableQuestionAnswering(task.asked, pipeline, facts)
-    return passthrough.PipelineTask(task.asked, pipeline, facts)
+    for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
+        if model is not None:
+            runtime.watch(model)
+    kind = TableQuestionAnswering if task.name == "table-question-answering" else passthrough.PipelineTask
+    service: Service = kind(task.asked, pipeline, runtime, facts)
+    return service
 
 
 def _trust(settings: Settings) -> Dict[str, Any]:

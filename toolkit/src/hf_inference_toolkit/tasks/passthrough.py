@@ -10,6 +10,7 @@ from typing import Any, Dict, List
 
 from hf_inference_toolkit import limits, media
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.framework import Runtime
 from hf_inference_toolkit.payload import Request
 from hf_inference_toolkit.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks import pipeline_inputs, pipeline_parameters
@@ -23,9 +24,10 @@ SPOKEN_CHARACTERS = 2000
 class PipelineTask(Service):
     """A pipeline; the inputs of a list are run one after the other."""
 
-    def __init__(self, task: str, pipeline: Any, facts: Dict[str, str]) -> None:
+    def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
         super().__init__(task, facts)
         self._pipeline = pipeline
+        self._runtime = runtime
         self._name = pipeline_parameters.ALIASES.get(task, task)
         self._allowed = pipeline_parameters.allowed(self._name, pipeline)
         self._kind = pipeline_inputs.KINDS[self._name]
@@ -75,6 +77,7 @@ class PipelineTask(Service):
                 calls.append(self._kind.read(item, reader))
             except RequestError as error:
                 raise of_item(error, place, is_list) from None
+        self._runtime.during(check)
         results = []
         for args, named in calls:
             check()

@@ -3,6 +3,7 @@
 from typing import Any, Dict, List
 
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.framework import Runtime
 from hf_inference_toolkit.payload import Request
 from hf_inference_toolkit.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks import parameters
@@ -31,9 +32,10 @@ SAMPLE: Dict[str, Any] = {
 class TableQuestionAnswering(Service):
     """The cells of a table that answer a question, and what to do with them (SUM, COUNT, AVERAGE)."""
 
-    def __init__(self, task: str, pipeline: Any, facts: Dict[str, str]) -> None:
+    def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
         super().__init__(task, facts)
         self._pipeline = pipeline
+        self._runtime = runtime
 
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
         """A request whose tables are rectangles of text; numbers in cells become text, as the model needs it."""
@@ -57,8 +59,12 @@ class TableQuestionAnswering(Service):
         options = parameters.check(request.parameters, PARAMETERS)
         may_cut = options.pop("truncation", True)
         options["truncation"] = "drop_rows_to_fit" if may_cut else "do_not_truncate"
-        # The pipeline puts a data frame into what it gets.
-        answers = [self._pipeline(dict(item), **options) for item in items]
+        self._runtime.during(check)
+        answers = []
+        for item in items:
+            check()
+            # The pipeline puts a data frame into what it gets.
+            answers.append(self._pipeline(dict(item), **options))
         dropped = any(self._was_cut(item) for item in items) if may_cut else False
         return Prediction(answers if isinstance(request.inputs, list) else answers[0], dropped, len(items))
 

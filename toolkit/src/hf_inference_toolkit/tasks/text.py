@@ -109,13 +109,13 @@ class TextTask(Service):
         """See Service: the rows of all items are the pieces."""
         items, is_list = self.items(request.inputs)
         options = self.read_options(request.parameters)
-        encoded = self.encode_all(items, is_list, options)
+        encoded = self.encode_all(items, is_list, options, check)
         rows = [row for one in encoded for row in one.rows]
         outputs = iter((yield [self.piece(row, options)._replace(reader=reader) for row in rows]))
-        results = [
-            self.decode(item, one, [next(outputs) for _ in one.rows], options)
-            for item, one in zip(items, encoded)
-        ]
+        results = []
+        for item, one in zip(items, encoded):
+            check()
+            results.append(self.decode(item, one, [next(outputs) for _ in one.rows], options))
         return Prediction(
             self.shape(results, is_list, options),
             any(one.is_truncated for one in encoded),
@@ -123,10 +123,13 @@ class TextTask(Service):
             sum(len(row["input_ids"]) for row in rows),
         )
 
-    def encode_all(self, items: List[Any], is_list: bool, options: Dict[str, Any]) -> List[Encoded]:
+    def encode_all(
+        self, items: List[Any], is_list: bool, options: Dict[str, Any], check: Check
+    ) -> List[Encoded]:
         """Every item's rows; an error says which item of a list it is about."""
         encoded = []
         for place, item in enumerate(items):
+            check()
             try:
                 encoded.append(self.encode(item, options))
             except RequestError as error:
