@@ -4,10 +4,13 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
 
+# Questions of more characters a token are cut before they are tokenized.
+LONG_QUESTION = 16
 # A logit that softmax makes nothing of.
 NEVER = -10000.0
 
@@ -83,6 +86,7 @@ class QuestionAnswering(TextTask):
                 "a question of this length leaves {} tokens of max_seq_len for the "
                 "context, and doc_stride is {}".format(max(0, room), stride),
             )
+        self._check_windows(item["context"], room - stride)
         right = self.tokenizer.padding_side == "right"
         pair = (question, item["context"]) if right else (item["context"], question)
         encoding = self.tokenizer(
@@ -93,16 +97,36 @@ class QuestionAnswering(TextTask):
             return_overflowing_tokens=True,
         )
         parts = encoding.encodings
-        if len(parts) > 4096:
-            raise RequestError("unprocessable", "the context is too long: it has {} parts".format(len(parts)))
         rows = [
             row({key: encoding[key][part] for key in list(encoding) if key != "overflow_to_sample_mapping"})
             for part in range(len(parts))
         ]
         return Encoded(rows, was_cut, parts)
 
+    def _check_windows(self, context: str, step: int) -> None:
+        """Refuse a context of too many windows before they are made: each is held in memory."""
+        if len(context) > limits.TEXT_CHARACTERS:
+            raise RequestError(
+                "unprocessable",
+                "the context has {} characters; at most {} are read".format(
+                    len(context), limits.TEXT_CHARACTERS
+                ),
+            )
+        # A character is at most one token of most tokenizers, and at most four of those that read bytes.
+        if 4 * len(context) > limits.CONTEXT_WINDOWS * step:
+            count = len(self.tokenizer(context, add_special_tokens=False, verbose=False)["input_ids"])
+            if count > limits.CONTEXT_WINDOWS * step:
+                raise RequestError(
+                    "unprocessable",
+                    "the context has {} tokens, which are more than {} windows of {} new tokens".format(
+                        count, limits.CONTEXT_WINDOWS, step
+                    ),
+                )
+
     def _question(self, question: str, options: Dict[str, Any]) -> Tuple[str, bool]:
         most = options.get("max_question_len", 64)
+        if len(question) > most * LONG_QUESTION:
+            question = self.shortened(question, most, True)
         offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)[
             "offset_mapping"
         ]

@@ -154,6 +154,8 @@ class ZeroShotClassification(TextTask):
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row for each label."""
         rows, was_cut = [], False
+        side = getattr(self.tokenizer, "truncation_side", "right")
+        item = self.shortened(item, self.limit, options.get("truncation", True), side)
         for label in options["candidate_labels"]:
             sentence = options["hypothesis_template"].replace("{}", label)
             encoding, cut = self.tokens(item, sentence, options, truncation="only_first")

@@ -2,6 +2,8 @@
 
 from typing import Any, Dict, List
 
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.parameters import TRUNCATION
 from hf_inference_toolkit.tasks.text import Encoded, TextTask, row
 
@@ -15,6 +17,16 @@ class FeatureExtraction(TextTask):
         """One row."""
         encoding, was_cut = self.tokens(item, None, options)
         return Encoded([row(encoding)], was_cut)
+
+    def check_amount(self, tokens: int) -> None:
+        """See TextTask; each token is answered with as many numbers as the model is wide."""
+        super().check_amount(tokens)
+        width = getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", None) or 1
+        if tokens * width > limits.FEATURES:
+            raise RequestError(
+                "unprocessable",
+                "the answer has more than {} numbers; send fewer inputs at once".format(limits.FEATURES),
+            )
 
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]

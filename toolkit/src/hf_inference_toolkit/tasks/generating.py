@@ -300,16 +300,18 @@ class TextGeneration(Generation):
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row, cut at its start when it leaves no room to write."""
+        room = self._room(options)
+        may_cut = options.get("truncation", True)
         if isinstance(item, str):
-            one = row(self.tokenizer(self.prefix + item))
+            one = row(self.tokenizer(self.shortened(self.prefix + item, room, may_cut, "left")))
         else:
             text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
+            text = self.shortened(text, room, may_cut, "left")
             one = row(self.tokenizer(text, add_special_tokens=False))
         one.pop("token_type_ids", None)
         length = len(one["input_ids"])
         if not length:
             raise RequestError("unprocessable", "an input has no tokens")
-        room = self._room(options)
         if not room or length <= room:
             return Encoded([one])
         if not options.get("truncation", True):

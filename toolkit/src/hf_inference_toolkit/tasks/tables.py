@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.framework import Runtime
 from hf_inference_toolkit.payload import Request
@@ -117,6 +118,8 @@ def checked(item: Any) -> Dict[str, Any]:
     query, table = item["query"], item["table"]
     if not isinstance(query, str) or not query.strip():
         raise RequestError("unsupported_value", '"query" must be a string that is not empty')
+    if isinstance(table, list) and table and isinstance(table[0], dict):
+        _check_size(len(table[0]), len(table))
     if isinstance(table, list) and table and all(isinstance(line, dict) for line in table):
         table = {name: [line.get(name, "") for line in table] for name in table[0]}
     if (
@@ -133,10 +136,30 @@ def checked(item: Any) -> Dict[str, Any]:
                 " and ".join(map(str, lengths))
             ),
         )
-    return {
-        "query": query,
-        "table": {name: [cell(value) for value in column] for name, column in table.items()},
-    }
+    _check_size(len(table), lengths[0])
+    cells = {name: [cell(value) for value in column] for name, column in table.items()}
+    characters = len(query) + sum(len(text) for column in cells.values() for text in column)
+    characters += sum(map(len, cells))
+    if characters > limits.TABLE_CHARACTERS:
+        raise RequestError(
+            "unsupported_value",
+            "the table and the query have {} characters; at most {} are allowed".format(
+                characters, limits.TABLE_CHARACTERS
+            ),
+        )
+    return {"query": query, "table": cells}
+
+
+def _check_size(columns: int, rows: int) -> None:
+    for what, count, most in (
+        ("columns", columns, limits.TABLE_COLUMNS),
+        ("rows", rows, limits.TABLE_ROWS),
+        ("cells", columns * rows, limits.TABLE_CELLS),
+    ):
+        if count > most:
+            raise RequestError(
+                "unsupported_value", "the table has {} {}; at most {} are allowed".format(count, what, most)
+            )
 
 
 def cell(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.batching import Piece
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.framework import KEYS, Row, Runtime
@@ -30,6 +31,12 @@ OFFSET_POSITIONS = (
 RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
 
 
+# Texts shorter than this many characters a token are tokenized whole.
+LONG_TEXT = 16
+# Tokens beyond the limit that a shortened text has at least: the cut changes tokens next to it only.
+MARGIN = 64
+
+
 class Encoded(NamedTuple):
     """An item as rows for the model; `extra` is what the task needs to read the answer."""
 
@@ -51,7 +58,8 @@ class TextTask(Service):
         self.runtime = runtime
         self.tokenizer = tokenizer
         self.config = runtime.model.config
-        self.limit = longest_input(tokenizer, self.config)
+        # Where neither the model nor its tokenizer says one, memory does.
+        self.limit = longest_input(tokenizer, self.config) or limits.UNLIMITED_TOKENS
         self._encoder = encoder(tokenizer, self.limit)
         pad = tokenizer.pad_token_id
         self.pad = pad if pad is not None else 0
@@ -128,13 +136,25 @@ class TextTask(Service):
     ) -> List[Encoded]:
         """Every item's rows; an error says which item of a list it is about."""
         encoded = []
+        count = 0
         for place, item in enumerate(items):
             check()
             try:
-                encoded.append(self.encode(item, options))
+                one = self.encode(item, options)
             except RequestError as error:
                 raise of_item(error, place, is_list) from None
+            count += sum(len(row["input_ids"]) for row in one.rows)
+            self.check_amount(count)
+            encoded.append(one)
         return encoded
+
+    def check_amount(self, tokens: int) -> None:
+        """RequestError where all inputs of a request have too many tokens."""
+        if tokens > limits.REQUEST_TOKENS:
+            raise RequestError(
+                "unprocessable",
+                "the inputs have more than {} tokens; send fewer at once".format(limits.REQUEST_TOKENS),
+            )
 
     def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
         """A row as a pass takes it: whatever the parameters, the model does the same with it."""
@@ -152,6 +172,13 @@ class TextTask(Service):
     def tokens(self, text: str, pair: Any, options: Dict[str, Any], **how: Any) -> Tuple[Any, bool]:
         """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut."""
         may_cut = options.get("truncation", True)
+        side = getattr(self.tokenizer, "truncation_side", "right")
+        # Offsets count from the start of the text.
+        may_shorten = may_cut and not (side == "left" and "return_offsets_mapping" in how)
+        text = self.shortened(text, self.limit, may_shorten, side)
+        if pair is not None:
+            may_shorten = may_shorten and how.get("truncation") != "only_first"
+            pair = self.shortened(pair, self.limit, may_shorten, side)
         if self._encoder is not None and set(how) <= {"truncation"}:
             strategy = str(how.get("truncation", "longest_first"))
             encoding, was_cut = self._encoder(text, pair, strategy if may_cut else None)
@@ -165,6 +192,26 @@ class TextTask(Service):
         return encoding, bool(
             may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair)
         )
+
+    def shortened(self, text: str, tokens: int, may_cut: bool, side: str = "right") -> str:
+        """A text, without what truncation to `tokens` would drop: tokenizing a text of megabytes takes gigabytes.
+
+        The rest is cut between words, and is known to have more tokens than are kept. 422 where a text is too long
+        and must not be cut, or where a cut text of any allowed length has too few tokens.
+        """
+        size = max(tokens, 64) * LONG_TEXT
+        while may_cut and tokens and size < min(len(text), limits.TEXT_CHARACTERS):
+            part = _end_of(text, size) if side == "left" else _start_of(text, size)
+            encoding = self.tokenizer(part, add_special_tokens=False, verbose=False)
+            if len(encoding["input_ids"]) >= tokens + MARGIN:
+                return part
+            size *= 4
+        if len(text) > limits.TEXT_CHARACTERS:
+            raise RequestError(
+                "unprocessable",
+                "a text has {} characters; at most {} are read".format(len(text), limits.TEXT_CHARACTERS),
+            )
+        return text
 
     def _check_length(self, count: int) -> None:
         if not count:
@@ -215,6 +262,19 @@ class TextTask(Service):
     def examples(self) -> List[Dict[str, Any]]:
         """See Service; the reference document's own where it has one."""
         return [self.documented or self.sample]
+
+
+def _start_of(text: str, size: int) -> str:
+    """The first `size` characters, up to the last space in their second half."""
+    place = max(text.rfind(space, size // 2, size) for space in " \n")
+    return text[: place if place > 0 else size]
+
+
+def _end_of(text: str, size: int) -> str:
+    """The last `size` characters, from the first space in their first half."""
+    start = len(text) - size
+    places = [text.find(space, start, start + size // 2) for space in " \n"]
+    return text[min((place for place in places if place >= 0), default=start) :]
 
 
 def row(encoding: Any) -> Row:
