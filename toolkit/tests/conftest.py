@@ -46,7 +46,7 @@ def pipeline_service(pipeline_folder):
     import tiny_pipelines
 
     from hf_inference_toolkit.errors import StartError
-    from hf_inference_toolkit.loading import load_model
+    from hf_inference_toolkit.loading.loader import load_model
     from hf_inference_toolkit.settings import Settings
 
     loaded = {}

@@ -11,7 +11,8 @@ import numpy
 import pytest
 import tiny_pipelines
 
-from hf_inference_toolkit import limits, media, payload
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.media import Decoder
 
@@ -24,7 +25,7 @@ def npy(header, data=b""):
 
 def refusal(body, kind):
     with pytest.raises(RequestError) as refused:
-        media.read(body, media.MediaType(kind, {}))
+        codecs.read(body, codecs.MediaType(kind, {}))
     assert refused.value.status == 400
     return refused.value.message
 
@@ -50,14 +51,14 @@ HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"
 )
 def test_npy_headers_that_promise_more_than_the_body_are_refused(descr, shape, data):
     """Before memory is taken for them."""
-    refusal(npy(HEADER.format(descr, shape), data), media.NPY)
+    refusal(npy(HEADER.format(descr, shape), data), codecs.NPY)
 
 
 def test_npy_headers_have_a_limit():
     """numpy evaluates them as Python literals."""
     text = b" " * 20000
     assert "bytes of .npy header" in refusal(
-        b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text)) + text, media.NPY
+        b"\x93NUMPY\x02\x00" + struct.pack("<I", len(text)) + text, codecs.NPY
     )
 
 
@@ -66,21 +67,21 @@ def test_npy_arrays_of_numbers_and_text_are_read(array):
     """What numpy.save writes."""
     out = io.BytesIO()
     numpy.save(out, numpy.array(array))
-    assert media.read(out.getvalue(), media.MediaType(media.NPY, {})).inputs == array
+    assert codecs.read(out.getvalue(), codecs.MediaType(codecs.NPY, {})).inputs == array
 
 
 def test_tables_and_lines_have_limits():
     """Each row and each line becomes an object of its own."""
     many = limits.ITEMS + 2
-    assert "rows" in refusal(b"a,b\n" * many, media.CSV)
-    assert "columns" in refusal(b"," * (limits.CSV_COLUMNS + 1), media.CSV)
-    assert "lines" in refusal(b"1\n" * many, media.JSON_LINES)
+    assert "rows" in refusal(b"a,b\n" * many, codecs.CSV)
+    assert "columns" in refusal(b"," * (limits.CSV_COLUMNS + 1), codecs.CSV)
+    assert "lines" in refusal(b"1\n" * many, codecs.JSON_LINES)
 
 
 def test_lists_and_objects_of_json_have_a_limit(monkeypatch):
     """An empty list takes three bytes in a body and 64 in memory."""
     monkeypatch.setattr(limits, "CONTAINERS", 100)
-    assert "lists and objects" in refusal(b"[" + b"[]," * 200 + b"[]]", media.JSON)
+    assert "lists and objects" in refusal(b"[" + b"[]," * 200 + b"[]]", codecs.JSON)
     assert payload.read_json(b"[" + b"[]," * 50 + b"[]]") == [[]] * 51
 
 

@@ -7,9 +7,9 @@ import pytest
 import tiny
 import tiny_pipelines
 
-from hf_inference_toolkit import media
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 pytest.importorskip("transformers", minversion="4.46")
@@ -44,7 +44,7 @@ def zero_shot(request, model_folder, pipeline_service):
 
     def ask(**parameters):
         body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
-        read = service.read(body, media.MediaType(media.JSON, {}), media.JSON)
+        read = service.read(body, codecs.MediaType(codecs.JSON, {}), codecs.JSON)
         value = service.predict(read, lambda: None).value
         return sorted(value["labels"] if isinstance(value, dict) else {one["label"] for one in value})
 

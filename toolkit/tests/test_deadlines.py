@@ -9,9 +9,9 @@ import tiny
 from test_locations import RIGHT, service_of
 from test_serving import until
 
-from hf_inference_toolkit import media
-from hf_inference_toolkit.loading import load_model
-from hf_inference_toolkit.scheduler import Cancelled
+from hf_inference_toolkit.content import codecs
+from hf_inference_toolkit.loading.loader import load_model
+from hf_inference_toolkit.scheduling.scheduler import Cancelled
 
 pytest.importorskip("transformers", minversion="4.46")
 if tiny.FRAMEWORK != "pt":
@@ -31,7 +31,7 @@ class Check:
 
 
 def ask(service, body, check):
-    request = service.read(json.dumps(body).encode(), media.MediaType(media.JSON, {}), media.JSON)
+    request = service.read(json.dumps(body).encode(), codecs.MediaType(codecs.JSON, {}), codecs.JSON)
     return service.predict(request, check)
 
 

@@ -17,11 +17,11 @@ import pytest
 import tiny
 import tiny_pipelines
 
-from hf_inference_toolkit import media
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.failures import as_request_error
-from hf_inference_toolkit.hooks import DefaultModel
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.hooks import DefaultModel
+from hf_inference_toolkit.loading.loader import load_model
+from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.settings import Settings
 
 pytest.importorskip("transformers", minversion="4.46")
@@ -199,20 +199,20 @@ def written(body, form):
         body = dict(body, instances=[body["inputs"]])
         del body["inputs"]
     if form == "lines":
-        return "\n".join([json.dumps(body)] * 2).encode(), media.JSON_LINES
+        return "\n".join([json.dumps(body)] * 2).encode(), codecs.JSON_LINES
     row = body.get("inputs")
     if form == "csv" and isinstance(row, dict):
         out = io.StringIO()
         csv.writer(out).writerows([list(row), [json.dumps(value) for value in row.values()]])
-        return out.getvalue().encode(), media.CSV
-    return json.dumps(body).encode(), media.JSON
+        return out.getvalue().encode(), codecs.CSV
+    return json.dumps(body).encode(), codecs.JSON
 
 
 def answer(service, body, kind):
     """The answer's status; what is no refusal is a fault of the server."""
     request = None
     try:
-        request = service.read(body, media.MediaType(kind, {}), media.JSON)
+        request = service.read(body, codecs.MediaType(kind, {}), codecs.JSON)
         service.predict(request, lambda: None)
     except RequestError as error:
         return error.status
@@ -226,7 +226,7 @@ def answer(service, body, kind):
 
 def attack(watch, service, right, examples):
     for body in right:
-        assert answer(service, json.dumps(body).encode(), media.JSON) == 200
+        assert answer(service, json.dumps(body).encode(), codecs.JSON) == 200
     harmless = DefaultModel(service)
 
     @hypothesis.settings(
@@ -293,7 +293,7 @@ def test_messages_take_media_as_base64_and_data_urls_only(pipeline_service):
 
     def status(part):
         body = {"inputs": [{"role": "user", "content": [part]}], "parameters": SHORT}
-        return answer(service, json.dumps(body).encode(), media.JSON)
+        return answer(service, json.dumps(body).encode(), codecs.JSON)
 
     for value in (IMAGE, data):
         assert status({"type": "image", "image": value}) == 200
@@ -314,14 +314,14 @@ def test_answers_repeat_images_as_they_were_sent(pipeline_service):
     """The conversation in an answer has the client's own text, not an image that is encoded again."""
     service = pipeline_service("image-text-to-text")
     body = json.dumps({"inputs": CHAT, "parameters": SHORT}).encode()
-    request = service.read(body, media.MediaType(media.JSON, {}), media.JSON)
+    request = service.read(body, codecs.MediaType(codecs.JSON, {}), codecs.JSON)
     assert IMAGE in json.dumps(service.predict(request, lambda: None).value)
 
 
 def test_tasks_whose_inputs_are_not_known_do_not_start(pipeline_folder):
     """Their pipelines read paths and addresses only, or kinds of inputs that came later."""
     from hf_inference_toolkit.errors import StartError
-    from hf_inference_toolkit.tasks.passthrough import known_tasks
+    from hf_inference_toolkit.tasks.pipeline_task import known_tasks
 
     if "video-classification" not in known_tasks():
         pytest.skip("the installed transformers has no such task")

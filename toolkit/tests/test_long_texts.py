@@ -6,9 +6,10 @@ import random
 import pytest
 import tiny
 
-from hf_inference_toolkit import limits, media
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import text as text_tasks
 
@@ -41,7 +42,7 @@ def long_text(request, model_folder):
     def ask(text, **more):
         body = BODIES[task](text)
         body["parameters"] = dict(body.get("parameters", {}), **more)
-        request = service.read(json.dumps(body).encode(), media.MediaType(media.JSON, {}), media.JSON)
+        request = service.read(json.dumps(body).encode(), codecs.MediaType(codecs.JSON, {}), codecs.JSON)
         return service.predict(request, lambda: None)
 
     return ask, service
@@ -124,7 +125,7 @@ def answerer(model_folder):
 
     def ask(question, context, **parameters):
         body = {"inputs": {"question": question, "context": context}, "parameters": parameters}
-        request = service.read(json.dumps(body).encode(), media.MediaType(media.JSON, {}), media.JSON)
+        request = service.read(json.dumps(body).encode(), codecs.MediaType(codecs.JSON, {}), codecs.JSON)
         encoded = service.encode(request.inputs, service.read_options(request.parameters))
         return len(encoded.rows)
 
@@ -152,7 +153,7 @@ def test_inputs_of_a_request_have_a_limit_together(model_folder, monkeypatch):
 
     def ask(count):
         body = json.dumps({"inputs": ["i like you"] * count}).encode()
-        request = service.read(body, media.MediaType(media.JSON, {}), media.JSON)
+        request = service.read(body, codecs.MediaType(codecs.JSON, {}), codecs.JSON)
         return len(service.predict(request, lambda: None).value)
 
     for name, most in (("REQUEST_TOKENS", 12), ("FEATURES", 12 * 32)):
@@ -168,7 +169,7 @@ def test_fill_mask_answers_have_a_limit(model_folder):
     task = "fill-mask"
     service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
     body = {"inputs": "[MASK] " * 60, "parameters": {"top_k": 1000}}
-    request = service.read(json.dumps(body).encode(), media.MediaType(media.JSON, {}), media.JSON)
+    request = service.read(json.dumps(body).encode(), codecs.MediaType(codecs.JSON, {}), codecs.JSON)
     with pytest.raises(RequestError, match="at most 20000 words"):
         service.predict(request, lambda: None)
 
@@ -186,7 +187,7 @@ def test_fill_mask_answers_have_a_limit(model_folder):
 )
 def test_tables_have_limits(table):
     """Columns, rows, cells and characters, in both forms of a table."""
-    from hf_inference_toolkit.tasks.tables import checked
+    from hf_inference_toolkit.tasks.table_question_answering import checked
 
     with pytest.raises(RequestError, match="at most"):
         checked({"query": "how many", "table": table})

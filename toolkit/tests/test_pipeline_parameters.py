@@ -8,7 +8,7 @@ import small_hub
 import tiny
 import tiny_pipelines
 
-from hf_inference_toolkit import media
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError
 
 pytest.importorskip("transformers", minversion="4.46")
@@ -35,7 +35,7 @@ INPUTS = {
 def ask(service, inputs, parameters):
     """What a request is answered with; RequestError where it is refused."""
     body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
-    request = service.read(body, media.MediaType(media.JSON, {}), media.JSON)
+    request = service.read(body, codecs.MediaType(codecs.JSON, {}), codecs.JSON)
     return service.predict(request, lambda: None).value
 
 
@@ -171,7 +171,7 @@ def test_parameters_that_are_listed_are_accepted(pipeline_service):
 
 def test_ways_of_generating_that_moved_to_the_hub_are_not_offered(model_folder):
     """transformers answers them with code from the hub, or refuses them."""
-    from hf_inference_toolkit.loading import load_model
+    from hf_inference_toolkit.loading.loader import load_model
     from hf_inference_toolkit.settings import Settings
     from hf_inference_toolkit.tasks.generation_parameters import unavailable
 

@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Optional
 import numpy
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.payload import kind_of
 
 # Pillow also reads formats that start other programs (EPS runs Ghostscript) or that few people use.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

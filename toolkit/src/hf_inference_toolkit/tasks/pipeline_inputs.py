@@ -7,8 +7,8 @@ an input is read here into objects, by its description, and what the description
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.payload import kind_of
 from hf_inference_toolkit.tasks.media import Decoder
 
 Call = Tuple[Tuple[Any, ...], Dict[str, Any]]

@@ -9,8 +9,8 @@ import inspect
 from typing import Any, Dict, NamedTuple, Sequence, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.payload import kind_of
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.candidate_labels import (
     CANDIDATE_LABELS,

@@ -1,0 +1,35 @@
+"""feature-extraction."""
+
+from typing import Any, Dict, List
+
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.parameters import TRUNCATION
+from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+
+class FeatureExtraction(TextTask):
+    """The last layer's numbers: for each text a list of one list of tokens, each a list of numbers."""
+
+    parameters = (TRUNCATION,)
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row."""
+        encoding, was_cut = self.tokens(item, None, options)
+        return Encoded([row(encoding)], was_cut)
+
+    def check_amount(self, tokens: int) -> None:
+        """See TextTask; each token is answered with as many numbers as the model is wide."""
+        super().check_amount(tokens)
+        width = getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", None) or 1
+        if tokens * width > limits.FEATURES:
+            raise RequestError(
+                "unprocessable",
+                "the answer has more than {} numbers; send fewer inputs at once".format(limits.FEATURES),
+            )
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """One text's numbers: [1, tokens, width]."""
+        return [outputs[0]["last_hidden_state"].tolist()]
