@@ -107,7 +107,7 @@ def passes(folder: Path, requests: str, toolkit: str = "") -> dict[str, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     if toolkit:
         sys.path.insert(0, toolkit)
-        from hf_inference_toolkit.kernels import quicken
+        from hf_inference_toolkit.runtimes.kernels import quicken
 
         quicken(model)
     tokenizer = AutoTokenizer.from_pretrained(folder)

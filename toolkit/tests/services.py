@@ -2,9 +2,9 @@
 
 import threading
 
-from hf_inference_toolkit.batching import Piece
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.service import Prediction, Service
+from hf_inference_toolkit.scheduling.batching import Piece
+from hf_inference_toolkit.tasks.service import Prediction, Service
 
 
 class Echo(Service):

@@ -9,7 +9,7 @@ import time
 
 import uvicorn
 
-from hf_inference_toolkit.app import create_app
+from hf_inference_toolkit.http.app import create_app
 from hf_inference_toolkit.settings import Settings
 
 

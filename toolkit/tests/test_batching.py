@@ -8,14 +8,14 @@ import tiny
 from services import Rows
 from test_tasks import PIPELINES, assert_close
 
-from hf_inference_toolkit import batching
-from hf_inference_toolkit.batching import AllAtOnce, Cost, Piece
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.loading import load_model
-from hf_inference_toolkit.payload import Request
-from hf_inference_toolkit.scheduler import Scheduler
-from hf_inference_toolkit.service import alone
+from hf_inference_toolkit.loading.loader import load_model
+from hf_inference_toolkit.scheduling import batching
+from hf_inference_toolkit.scheduling.batching import AllAtOnce, Cost, Piece
+from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks.service import alone
 
 
 def together(service, requests, size=1000):

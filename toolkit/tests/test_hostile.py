@@ -15,7 +15,7 @@ import pytest
 import serving
 from test_serving import until
 
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies

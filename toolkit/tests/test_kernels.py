@@ -9,9 +9,9 @@ if tiny.FRAMEWORK != "pt":
 
 import serving  # noqa: E402
 
-from hf_inference_toolkit import kernels  # noqa: E402
-from hf_inference_toolkit.framework import runtime  # noqa: E402
-from hf_inference_toolkit.loading import load_model  # noqa: E402
+from hf_inference_toolkit.loading.loader import load_model  # noqa: E402
+from hf_inference_toolkit.runtimes import kernels  # noqa: E402
+from hf_inference_toolkit.runtimes.frameworks import runtime  # noqa: E402
 
 
 class Tied(torch.nn.Module):

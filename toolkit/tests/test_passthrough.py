@@ -10,8 +10,8 @@ import pytest
 import serving
 import tiny
 
-from hf_inference_toolkit.loading import load_model
-from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.content.payload import Request
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 pytest.importorskip("transformers", minversion="4.30")

@@ -393,7 +393,7 @@ def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
 
 def test_prediction_that_never_ends_does_not_stop_the_server(monkeypatch):
     """Its thread is given up and replaced; too many of them, and /ping is 500."""
-    from hf_inference_toolkit import app
+    from hf_inference_toolkit.http import app
 
     monkeypatch.setattr(app, "WATCH_SECONDS", 0.05)
     monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.1)

@@ -3,9 +3,9 @@
 import pytest
 
 from hf_inference_toolkit import settings
+from hf_inference_toolkit.content.codecs import accepted
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.media import accepted
-from hf_inference_toolkit.tasks import names
+from hf_inference_toolkit.tasks import registry
 
 
 def test_defaults_are_the_contract():
@@ -74,7 +74,7 @@ def test_default_accept_decides_where_the_client_does_not():
 )
 def test_task_names(asked, name, source, target):
     """Aliases, and languages in the name."""
-    assert names.parse(asked) == names.Task(asked, name, source, target)
+    assert registry.parse(asked) == registry.Task(asked, name, source, target)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_task_names(asked, name, source, target):
 )
 def test_architectures_speak_for_tasks(architecture, task):
     """By the ending of their name, whichever framework wrote them."""
-    assert names.infer({"architectures": [architecture]}) == task
+    assert registry.infer({"architectures": [architecture]}) == task

@@ -9,7 +9,7 @@ import serving
 import tiny
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 # The reference document's requests, byte for byte; the second name is the file's.

@@ -8,7 +8,7 @@ import pytest
 import serving
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 

@@ -6,8 +6,9 @@ import sys
 import textwrap
 from typing import Any, List, Optional
 
-from hf_inference_toolkit import __version__, cores, logs, memory, settings
+from hf_inference_toolkit import __version__, logs, settings
 from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.runtimes import memory, threads
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -41,20 +42,20 @@ def _leave(*_: Any) -> None:
 
 
 def _serve(values: settings.Settings) -> int:
-    cores.limit_threads(os.environ)
+    threads.limit_threads(os.environ)
     memory.limit(os.environ)
     secrets = [value for value in map(os.environ.get, settings.secret_names()) if value]
     logs.configure(values.log_level, secrets)
-    from hf_inference_toolkit import server
-    from hf_inference_toolkit.loading import load_model
+    from hf_inference_toolkit.http import process
+    from hf_inference_toolkit.loading.loader import load_model
 
-    server.raise_file_limit()
+    process.raise_file_limit()
     try:
-        code = server.Process(values, load_model).run()
+        code = process.Process(values, load_model).run()
     except StartError as problem:
         logs.event(40, "cannot start: {}".format(problem))
         code = 2
-    server.leave(code)
+    process.leave(code)
     return code
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.payload import kind_of, unknown
 
 
 class Parameter(NamedTuple):

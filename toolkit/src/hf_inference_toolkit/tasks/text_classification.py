@@ -1,0 +1,186 @@
+"""text-classification (and sentiment-analysis) and zero-shot-classification."""
+
+from typing import Any, Dict, List
+
+import numpy
+
+from hf_inference_toolkit.content.payload import kind_of
+from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.tasks.parameters import FUNCTION, TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+
+def softmax(logits: Any) -> Any:
+    """Scores that add up to one along the last axis."""
+    shifted = numpy.exp(logits - numpy.max(logits, axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: Any) -> Any:
+    """A score from zero to one for each number by itself."""
+    return 1.0 / (1.0 + numpy.exp(-logits))
+
+
+class TextClassification(TextTask):
+    """A label with its score for each text, or for each pair `{"text", "text_pair"}`."""
+
+    parameters = (
+        Parameter("top_k", "integer", "how many labels; null for all", 1, is_nullable=True),
+        Parameter("return_all_scores", "boolean", "the older name of top_k null"),
+        FUNCTION,
+        TRUNCATION,
+    )
+
+    documented = {
+        "inputs": "This sound track was beautiful! It paints the senery in your mind so well I would recomend it\n"
+        "  even to people who hate vid. game music!"
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._labels = [self.config.id2label[index] for index in range(self.config.num_labels)]
+        kind = getattr(self.config, "problem_type", None)
+        if kind == "regression":
+            self._function = "none"
+        elif kind == "multi_label_classification" or self.config.num_labels == 1:
+            self._function = "sigmoid"
+        else:
+            self._function = "softmax"
+
+    def check_item(self, item: Any) -> None:
+        """A text, or an object with a text and its pair."""
+        if isinstance(item, dict):
+            right = set(item) <= {"text", "text_pair"} and "text" in item
+            if right and all(isinstance(value, str) for value in item.values()):
+                return
+            raise RequestError(
+                "unsupported_value", 'an input object must be {"text": "...", "text_pair": "..."}'
+            )
+        super().check_item(item)
+
+    def item_schema(self) -> Dict[str, Any]:
+        """See TextTask."""
+        text = {"type": "string"}
+        pair = {
+            "type": "object",
+            "required": ["text"],
+            "additionalProperties": False,
+            "properties": {"text": text, "text_pair": text},
+        }
+        return {"oneOf": [text, pair]}
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row."""
+        text, pair = (item["text"], item.get("text_pair")) if isinstance(item, dict) else (item, None)
+        encoding, was_cut = self.tokens(text, pair, options)
+        return Encoded([row(encoding)], was_cut)
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """Labels and scores, best first."""
+        scores = self._scores(outputs[0]["logits"].astype(numpy.float64), options.get("function_to_apply"))
+        labels = [{"label": label, "score": float(score)} for label, score in zip(self._labels, scores)]
+        if options.get("return_all_scores"):
+            return labels
+        labels.sort(key=lambda label: -label["score"])
+        return labels[: options.get("top_k", 1)]
+
+    def _scores(self, logits: Any, function: Any) -> Any:
+        if function in (None, "default"):
+            function = self._function
+        if function == "none":
+            return logits
+        return softmax(logits) if function == "softmax" else sigmoid(logits)
+
+    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+        """As the pipeline: one label a text in a flat list, unless more labels were asked for."""
+        if options.get("return_all_scores"):
+            return results
+        if "top_k" in options:
+            return results if is_list else results[0]
+        return [labels[0] for labels in results]
+
+
+class ZeroShotClassification(TextTask):
+    """Labels that the request brings, scored by a model that was made to judge whether one text follows another."""
+
+    parameters = (
+        Parameter("candidate_labels", "strings", "the labels: a list, or one string with commas"),
+        Parameter("hypothesis_template", "string", "a sentence with {} where the label goes"),
+        Parameter("multi_label", "boolean", "whether several labels may be true at once"),
+        Parameter("multi_class", "boolean", "the older name of multi_label"),
+        TRUNCATION,
+    )
+    sample = {
+        "inputs": "Hi, I recently bought a device from your company but it is not working as advertised and I would "
+        "like to get reimbursed!",
+        "parameters": {"candidate_labels": ["refund", "legal", "faq"]},
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.config.num_labels < 2:
+            raise StartError(
+                "zero-shot-classification needs a model with labels for entailment and contradiction; "
+                "this one has {} label".format(self.config.num_labels)
+            )
+        places = [i for label, i in self.config.label2id.items() if label.lower().startswith("entail")]
+        self._entailment = places[0] if places else -1
+        self._contradiction = -1 if self._entailment == 0 else 0
+
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """Parameters with the labels taken apart; they must be there."""
+        options = super().read_options(given)
+        labels = options.get("candidate_labels")
+        if labels is None:
+            raise RequestError(
+                "unsupported_value", "zero-shot-classification needs parameters.candidate_labels"
+            )
+        if isinstance(labels, str):
+            labels = labels.split(",")
+        options["candidate_labels"] = [label.strip() for label in labels if label.strip()]
+        if not options["candidate_labels"]:
+            raise RequestError("unsupported_value", "candidate_labels holds no label")
+        template = options.setdefault("hypothesis_template", "This example is {}.")
+        if template.count("{}") != 1 or template.replace("{}", "").strip("{}") != template.replace("{}", ""):
+            raise RequestError(
+                "unsupported_value", "hypothesis_template must hold {} once, where the label goes"
+            )
+        return options
+
+    def check_item(self, item: Any) -> None:
+        """A text with something in it."""
+        super().check_item(item)
+        if not item:
+            raise RequestError(
+                "unsupported_value",
+                "{} takes a text that is not empty, not {}".format(self.task, kind_of(item)),
+            )
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row for each label."""
+        rows, was_cut = [], False
+        for label in options["candidate_labels"]:
+            sentence = options["hypothesis_template"].replace("{}", label)
+            encoding, cut = self.tokens(item, sentence, options, truncation="only_first")
+            rows.append(row(encoding))
+            was_cut = was_cut or cut
+        return Encoded(rows, was_cut)
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """Labels in the order of their scores."""
+        logits = numpy.stack([output["logits"] for output in outputs]).astype(numpy.float64)
+        labels = options["candidate_labels"]
+        if options.get("multi_label", options.get("multi_class")) or len(labels) == 1:
+            scores = softmax(logits[:, [self._contradiction, self._entailment]])[:, 1]
+        else:
+            scores = softmax(logits[:, self._entailment])
+        order = list(reversed(scores.argsort()))
+        return {
+            "sequence": item,
+            "labels": [labels[index] for index in order],
+            "scores": [float(scores[index]) for index in order],
+        }

@@ -1,0 +1,245 @@
+"""What all tasks on text share: items in a list or alone, tokens, truncation, and passes over rows of like length."""
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from hf_inference_toolkit.content.payload import Request, kind_of
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.frameworks import KEYS, Row, Runtime
+from hf_inference_toolkit.scheduling.batching import Piece
+from hf_inference_toolkit.tasks import parameters
+from hf_inference_toolkit.tasks.encoder import encoder
+from hf_inference_toolkit.tasks.parameters import Parameter
+from hf_inference_toolkit.tasks.registry import Task
+from hf_inference_toolkit.tasks.service import Check, Prediction, Reader, Service, Steps, alone
+
+# A tokenizer that knows no limit says a very large number.
+NO_LIMIT = 1000000
+# These begin to count positions after the padding token's.
+OFFSET_POSITIONS = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "ibert",
+    "luke",
+    "data2vec-text",
+)
+# These have no table of positions that could end: their config's number is only what they were trained on.
+RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
+
+
+class Encoded(NamedTuple):
+    """An item as rows for the model; `extra` is what the task needs to read the answer."""
+
+    rows: List[Row]
+    is_truncated: bool = False
+    extra: Any = None
+
+
+class TextTask(Service):
+    """A task of ours. Subclasses say how an item becomes rows, and how rows' outputs become an answer."""
+
+    parameters: Sequence[Parameter] = ()
+    # What the warm-up asks, and the reference document's request where it is another one.
+    sample: Dict[str, Any] = {"inputs": "I like you."}
+    documented: Optional[Dict[str, Any]] = None
+
+    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task.asked, facts)
+        self.runtime = runtime
+        self.tokenizer = tokenizer
+        self.config = runtime.model.config
+        self.limit = longest_input(tokenizer, self.config)
+        self._encoder = encoder(tokenizer, self.limit)
+        pad = tokenizer.pad_token_id
+        self.pad = pad if pad is not None else 0
+
+    def check_item(self, item: Any) -> None:
+        """RequestError when an input is not of the task's kind."""
+        if not isinstance(item, str):
+            raise RequestError(
+                "unsupported_value", "{} takes a string, not {}".format(self.task, kind_of(item))
+            )
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """An item's rows."""
+        raise NotImplementedError
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """An item's answer from the outputs of its rows, in their order and without padding."""
+        raise NotImplementedError
+
+    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+        """The whole answer from the answers of the items."""
+        return results if is_list else results[0]
+
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """The request's parameters, checked."""
+        return parameters.check(given, self.parameters)
+
+    def items(self, inputs: Any) -> Tuple[List[Any], bool]:
+        """The inputs as a list, and whether they were one."""
+        is_list = isinstance(inputs, list)
+        items = inputs if is_list else [inputs]
+        if not items:
+            raise RequestError("unsupported_value", '"inputs" is an empty list')
+        for place, item in enumerate(items):
+            try:
+                self.check_item(item)
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
+        return items, is_list
+
+    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
+        """A request whose inputs and parameters are this task's."""
+        request = super().read(body, content_type, accept)
+        self.items(request.inputs)
+        self.read_options(request.parameters)
+        return request
+
+    def predict(self, request: Request, check: Check) -> Prediction:
+        """See Service."""
+        return alone(self, request, check)
+
+    def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
+        """See Service: the rows of all items are the pieces."""
+        items, is_list = self.items(request.inputs)
+        options = self.read_options(request.parameters)
+        encoded = self.encode_all(items, is_list, options)
+        rows = [row for one in encoded for row in one.rows]
+        outputs = iter((yield [self.piece(row, options)._replace(reader=reader) for row in rows]))
+        results = [
+            self.decode(item, one, [next(outputs) for _ in one.rows], options)
+            for item, one in zip(items, encoded)
+        ]
+        return Prediction(
+            self.shape(results, is_list, options),
+            any(one.is_truncated for one in encoded),
+            len(items),
+            sum(len(row["input_ids"]) for row in rows),
+        )
+
+    def encode_all(self, items: List[Any], is_list: bool, options: Dict[str, Any]) -> List[Encoded]:
+        """Every item's rows; an error says which item of a list it is about."""
+        encoded = []
+        for place, item in enumerate(items):
+            try:
+                encoded.append(self.encode(item, options))
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
+        return encoded
+
+    def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
+        """A row as a pass takes it: whatever the parameters, the model does the same with it."""
+        return Piece(row, len(row["input_ids"]))
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """See Service: each row's outputs without padding."""
+        self.runtime.during(check)
+        arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
+        return [
+            {name: _row(name, array[place], piece.length) for name, array in arrays.items()}
+            for place, piece in enumerate(pieces)
+        ]
+
+    def tokens(self, text: str, pair: Any, options: Dict[str, Any], **how: Any) -> Tuple[Any, bool]:
+        """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut."""
+        may_cut = options.get("truncation", True)
+        if self._encoder is not None and set(how) <= {"truncation"}:
+            strategy = str(how.get("truncation", "longest_first"))
+            encoding, was_cut = self._encoder(text, pair, strategy if may_cut else None)
+            self._check_length(len(encoding["input_ids"]))
+            return encoding, was_cut
+        if may_cut and self.limit:
+            how = dict(truncation=how.pop("truncation", True), max_length=self.limit, **how)
+        encoding = self.tokenizer(text, pair, **how) if pair is not None else self.tokenizer(text, **how)
+        count = len(encoding["input_ids"])
+        self._check_length(count)
+        return encoding, bool(
+            may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair)
+        )
+
+    def _check_length(self, count: int) -> None:
+        if not count:
+            raise RequestError("unprocessable", "an input has no tokens")
+        if self.limit and count > self.limit:
+            raise RequestError(
+                "unprocessable", "an input has {} tokens, and the model takes {}".format(count, self.limit)
+            )
+
+    def _was_cut(self, encoding: Any, text: str, pair: Any) -> bool:
+        if encoding.encodings:
+            return bool(encoding.encodings[0].overflowing)
+        whole = self.tokenizer(text, pair) if pair is not None else self.tokenizer(text)
+        return len(whole["input_ids"]) > self.limit
+
+    def warm_up(self, check: Check) -> None:
+        """The task's sample must be answered, and the answer must be one that can be written."""
+        try:
+            self._try(check)
+        except Exception:
+            # The model may look into weights that were rearranged; whatever else is wrong is wrong without that, too.
+            if not self.runtime.slow_down():
+                raise
+            self._try(check)
+        self.facts["kernels"] = self.runtime.kernels
+
+    def _try(self, check: Check) -> None:
+        request = Request(self.sample["inputs"], self.sample.get("parameters", {}), [])
+        self.write(self.predict(request, check).value, "application/json")
+
+    def schema(self) -> Dict[str, Any]:
+        """See Service."""
+        item = self.item_schema()
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {
+                "inputs": {"oneOf": [item, {"type": "array", "items": item, "minItems": 1}]},
+                "parameters": parameters.schema(self.parameters),
+            },
+        }
+
+    def item_schema(self) -> Dict[str, Any]:
+        """JSON Schema of one input."""
+        return {"type": "string"}
+
+    def examples(self) -> List[Dict[str, Any]]:
+        """See Service; the reference document's own where it has one."""
+        return [self.documented or self.sample]
+
+
+def row(encoding: Any) -> Row:
+    """What of an encoding goes into the model."""
+    return {key: list(encoding[key]) for key in KEYS if key in encoding}
+
+
+def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
+    """An error about one item, with its place where the request has several."""
+    if not is_list:
+        return error
+    return RequestError(error.kind, "inputs[{}]: {}".format(place, error.message), error.headers)
+
+
+def _row(name: str, output: Any, length: int) -> Any:
+    """One row's output without its padding; a classifier's has a number a label, and no length to cut."""
+    return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
+
+
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """How many tokens the model takes; 0 when there is no end."""
+    limits = []
+    told = getattr(tokenizer, "model_max_length", None)
+    if told and told < NO_LIMIT:
+        limits.append(int(told))
+    kind = getattr(config, "model_type", "")
+    places = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if isinstance(places, int) and places > 0 and kind not in RELATIVE_POSITIONS:
+        offset = (config.pad_token_id or 0) + 1 if kind in OFFSET_POSITIONS else 0
+        limits.append(places - offset)
+    return min(limits) if limits else 0
