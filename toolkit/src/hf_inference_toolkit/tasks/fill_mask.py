@@ -6,9 +6,8 @@ import numpy
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError, StartError
-from hf_inference_toolkit.scheduling.batching import Piece
 from hf_inference_toolkit.tasks.parameters import TRUNCATION, Parameter
-from hf_inference_toolkit.tasks.service import Check
+from hf_inference_toolkit.tasks.service import Check, Piece
 from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 

@@ -12,7 +12,7 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import Runtime
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks import pipeline_inputs, pipeline_parameters
 from hf_inference_toolkit.tasks.media import Decoder
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
@@ -78,7 +78,7 @@ class PipelineTask(Service):
                 calls.append(self._kind.read(item, reader))
             except RequestError as error:
                 raise of_item(error, place, is_list) from None
-        self._runtime.during(check)
+        self._runtime.set_check(check)
         results = []
         for args, named in calls:
             check()

@@ -5,7 +5,7 @@ from typing import Any, Dict, List
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import Runtime
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
@@ -60,7 +60,7 @@ class TableQuestionAnswering(Service):
         options = parameters.check(request.parameters, PARAMETERS)
         may_cut = options.pop("truncation", True)
         options["truncation"] = "drop_rows_to_fit" if may_cut else "do_not_truncate"
-        self._runtime.during(check)
+        self._runtime.set_check(check)
         answers = []
         for item in items:
             check()
