@@ -11,7 +11,11 @@ from pathlib import Path
 
 from results import Row, report
 
-from hfdlc import drift, engine, lock, plan, project
+from hfdlc import project
+from hfdlc.build import bake as plan
+from hfdlc.engine import detect
+from hfdlc.generated import drift
+from hfdlc.locks import lockfile
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[1]
@@ -42,13 +46,13 @@ def large(folder: Path) -> project.Project:
     (folder / "matrix.yaml").write_text(f"{head}releases:\n{releases}\n# {rest}")
     shutil.copytree(ROOT / "templates", folder / "templates")
     here = project.find(folder)
-    known = lock.read(project.find(ROOT).default, ROOT)
+    known = lockfile.read(project.find(ROOT).default, ROOT)
     for cell in here.cells:
-        asked = lock.request(cell, here.matrix)
-        files = {lock.group_file(cell, group): lock.text(entries) for group, entries in known.items()}
-        lock.write(files, asked, folder)
-    asked = lock.installer_request(here.matrix)
-    lock.write({lock.INSTALLER_FILE: lock.text(())}, asked, folder)
+        asked = lockfile.request(cell, here.matrix)
+        files = {lockfile.group_file(cell, group): lockfile.text(entries) for group, entries in known.items()}
+        lockfile.write(files, asked, folder)
+    asked = lockfile.installer_request(here.matrix)
+    lockfile.write({lockfile.INSTALLER_FILE: lockfile.text(())}, asked, folder)
     for path, content in {**drift.dockerfiles(here, here.cells), **drift.pages(here)}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)
@@ -67,7 +71,7 @@ def seconds(folder: Path, *argv: str) -> float:
 
 def main() -> int:
     """Make the matrix, time the commands."""
-    used = engine.ensure(os.environ, State.of(os.environ))
+    used = detect.ensure(os.environ, State.of(os.environ))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         here = large(folder)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from rig import rig
 
-from hfdlc import build as building
-from hfdlc import facts, lock, plan, preparing, render
-from hfdlc.cells import Cell
-from hfdlc.plan import Machine
+from hfdlc.build import bake as plan
+from hfdlc.build import buildkit, session
+from hfdlc.build.bake import Machine
+from hfdlc.dockerfile import render
+from hfdlc.engine import images
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
 
 
@@ -29,8 +32,8 @@ def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
     """Build and push the cells by one bake, on a new engine and to an empty registry."""
     with (
         rig(below) as here,
-        preparing.prepared(project, cells, here.environ) as (used, state, machine),
-        preparing.with_packages(machine, cells, project, used, state, here.environ) as machine,
+        session.prepared(project, cells, here.environ) as (used, state, machine),
+        session.with_packages(machine, cells, project, used, state, here.environ) as machine,
     ):
         names = [f"{here.host}/{cell.id}" for cell in cells]
         targets = {
@@ -40,15 +43,15 @@ def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
         bake = {"group": {"default": {"targets": list(targets)}}, "target": targets}
         os.sync()
         began = time.monotonic()
-        building.build(bake, cells, used, project.root, state, sys.stderr)
+        buildkit.build(bake, cells, used, project.root, state, sys.stderr)
         seconds = time.monotonic() - began
-        images = [facts.layers(facts.image_of(name, used)) for name in names]
-        return Cost(seconds, here.stored(), sum(layer.size for image in images for layer in image))
+        built = [images.layers(images.image_of(name, used)) for name in names]
+        return Cost(seconds, here.stored(), sum(layer.size for image in built for layer in image))
 
 
 def _target(project: Project, cell: Cell, machine: Machine, name: str) -> dict[str, object]:
     """All locks and the toolkit, installed by pip in one stage."""
-    files = [lock.group_file(cell, group) for group in cell.groups]
+    files = [lockfile.group_file(cell, group) for group in cell.groups]
     mounts = [f"--mount=type=bind,source={file},target=/locks/{n}.lock" for n, file in enumerate(files)]
     mounts += ["--mount=type=bind,from=wheels,target=/wheels"] if machine.contexts else []
     secrets = [

@@ -13,16 +13,16 @@ import pytest
 from backports import zstd
 
 from hfdlc.errors import HfdlcError
-from hfdlc.packed import GZIP, PLAIN, ZSTD, Layer, Layers, plain
-from hfdlc.publish.registry import digest_of
+from hfdlc.oci.image import digest_of
+from hfdlc.oci.store import GZIP, PLAIN, ZSTD, Layer, Layers, plain
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
-    """`images/pack.py`, imported."""
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "images/pack.py")
+    """`image/pack.py`, imported."""
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "image/pack.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -205,6 +205,6 @@ def test_gzip_is_made_of_zstd_and_what_came_compressed_stays(
 
 def test_the_program_runs_as_a_stage_runs_it(layer: Path, tmp_path: Path) -> None:
     """With two arguments."""
-    argv = [sys.executable, str(ROOT / "images/pack.py"), str(layer), str(tmp_path / "out")]
+    argv = [sys.executable, str(ROOT / "image/pack.py"), str(layer), str(tmp_path / "out")]
     subprocess.run(argv, check=True)
     assert (tmp_path / "out" / "layer.json").is_file()

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc import assembling, containers, plan, preparing, render
-from hfdlc import build as building
-from hfdlc import engine as engines
-from hfdlc.engine import Engine
+from hfdlc.build import assemble, buildkit, session
+from hfdlc.build import bake as plan
+from hfdlc.dockerfile import render
+from hfdlc.engine import containers, detect
+from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
 
 NAME = f"whole-of-a-test:{os.getpid()}"
@@ -26,7 +27,7 @@ def name(used_engine: Engine) -> Iterator[str]:
     """An image's name, while a test lasts."""
     yield NAME
     with suppress(ImageNotFound):
-        engines.client(used_engine).images.remove(NAME, force=True)
+        detect.client(used_engine).images.remove(NAME, force=True)
 
 
 def listing(image: str, used: Engine) -> str:
@@ -44,12 +45,12 @@ def test_docker_build_makes_the_same_files(
     """As images that are put together from packed layers have."""
     cell = repository.default
     with (
-        preparing.prepared(repository, [cell], os.environ) as (used, state, machine),
-        preparing.with_packages(machine, [cell], repository, used, state, os.environ) as machine,
+        session.prepared(repository, [cell], os.environ) as (used, state, machine),
+        session.with_packages(machine, [cell], repository, used, state, os.environ) as machine,
     ):
         bake = plan.bake([cell], repository.matrix, replace(machine, output=plan.ADDED))
         bake["target"][plan.target_name(cell)]["tags"] = [name]
-        building.build(bake, [cell], used, repository.root, state, sys.stderr)
+        buildkit.build(bake, [cell], used, repository.root, state, sys.stderr)
     assert listing(name, used_engine) == listing(built, used_engine)
 
 
@@ -60,9 +61,9 @@ def test_what_comes_after_the_layers_is_there(
     cell = repository.default
     text = render.dockerfile(cell, repository.matrix, repository.templates)
     more = text + "RUN --network=none python -c 'import torch; print(torch.__version__)' > /after\n"
-    with preparing.prepared(repository, [cell], os.environ) as (used, state, machine):
+    with session.prepared(repository, [cell], os.environ) as (used, state, machine):
         machine = replace(machine, dockerfiles={cell.id: more}, inputs={cell.id: {"Dockerfile": "another"}})
-        images = assembling.assemble([cell], repository, machine, used, state, os.environ).images
-        assembling.load({name: images[cell.id]}, used)
+        images = assemble.assemble([cell], repository, machine, used, state, os.environ).images
+        assemble.load({name: images[cell.id]}, used)
     with containers.idle(name, used_engine) as container:
         assert container.exec_run(["cat", "/after"]).output == b"2.13.0+cpu\n"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from hfdlc import cells, matrix
-from hfdlc.cells import Cell
+from hfdlc.matrix import cells, schema
+from hfdlc.matrix.cells import Cell
 
 TEXT = """\
 default: huggingface-pytorch-inference:2.13.0-transformers5.23.0-cpu-py311-debian12
@@ -69,4 +69,4 @@ def write(folder: Path, *changes: tuple[str, str]) -> Path:
 
 def some_cells(folder: Path) -> tuple[Cell, ...]:
     """The three cells of the matrix."""
-    return cells.cells(matrix.read(write(folder)))
+    return cells.cells(schema.read(write(folder)))

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import cells, matrix, render
+from hfdlc.dockerfile import render
 from hfdlc.errors import UserError
+from hfdlc.matrix import cells, schema
 from matrices import write
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def printed(folder: Path, templates: Path = TEMPLATES) -> str:
-    read = matrix.read(write(folder))
+    read = schema.read(write(folder))
     return render.dockerfile(cells.cells(read)[0], read, templates)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import plan, stand_in
+from hfdlc.build import bake, stand_in
 from hfdlc.errors import HfdlcError
 from hfdlc.project import Project
 
@@ -44,8 +44,8 @@ def test_a_cell_on_a_stand_in_has_the_other_framework_and_nothing_else_changed(r
     own = (repository.root / cell.folder / "Dockerfile").read_text()
     (line,) = set(text.splitlines()) - set(own.splitlines())
     assert f"source={cell.folder}/stand-in.lock," in line
-    machine = plan.Machine(dockerfiles={cell.id: text}, images={"base": {cell.id: "stand-in:1"}})
-    (target,) = plan.bake([cell], repository.matrix, machine)["target"].values()
+    machine = bake.Machine(dockerfiles={cell.id: text}, images={"base": {cell.id: "stand-in:1"}})
+    (target,) = bake.bake([cell], repository.matrix, machine)["target"].values()
     assert target["args"]["base"] == "stand-in:1"
     assert "FROM $${base}" in target["dockerfile-inline"]
     assert "dockerfile" not in target

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from hfdlc import engine as engines
-from hfdlc import facts, proofs, render
-from hfdlc.checks import layers, secrets, sizes
+from hfdlc.build.estimate import LAYERS
+from hfdlc.checks import layers, proofs, secrets, sizes
 from hfdlc.checks.subject import Subject
-from hfdlc.forecast import LAYERS
+from hfdlc.dockerfile import render
+from hfdlc.engine import detect, images
 
 # Programs that make programs, and what installs packages while an image is built.
 BUILD_TOOLS = (
@@ -184,7 +184,7 @@ def _why_so_large(subject: Subject) -> str:
 def test_layers(subject: Subject) -> None:
     """The image has no more layers than a cell may have, from the first on that its Dockerfile lays."""
     layers = subject.facts.layers
-    above = layers[layers.index(facts.laid(subject.built)[0]) :]
+    above = layers[layers.index(images.laid(subject.built)[0]) :]
     assert len(above) <= LAYERS, f"{len(above)} layers, {LAYERS} allowed"
 
 
@@ -245,6 +245,6 @@ def test_no_secrets_in_layers(subject: Subject) -> None:
     needles = subject.machine.needles()
     if not needles:
         pytest.skip("this machine is configured with nothing that could be left in an image")
-    client, folder = engines.client(subject.engine), subject.state.folder("tmp")
+    client, folder = detect.client(subject.engine), subject.state.folder("tmp")
     found = layers.search(client, subject.built, needles, folder)
     assert not found, "\n".join(map(str, found))

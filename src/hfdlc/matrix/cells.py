@@ -1,0 +1,229 @@
+"""Cells: the supported combinations, each one image. An image's id is composed and parsed here alone."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+from hfdlc.errors import Problems, UserError
+from hfdlc.matrix.schema import GROUPS, Base, Bootstrap, Framework, Matrix, Release, Source
+
+ID = (
+    r"huggingface-(?P<framework>pytorch|tensorflow)-(?P<type>training|inference)"
+    r":(?P<framework_version>[0-9][\w.]*)-transformers(?P<transformers_version>[0-9][\w.]*)"
+    r"-(?P<device>cpu|gpu)-py(?P<python>\d{2,3})(-(?P<cuda>cu\d{3}))?-(?P<os>[a-z]+[0-9][0-9.]*)"
+)
+SHAPE = "huggingface-FRAMEWORK-TYPE:VERSION-transformersVERSION-cpu|gpu-pyXY[-cuXYZ]-OS"
+
+
+def compose_tag(
+    *, framework_version: str, transformers_version: str, python: str, cuda: str | None, os: str
+) -> str:
+    """The tag of an image: every axis of the matrix that the repository's name does not have."""
+    parts = [framework_version, f"transformers{transformers_version}", "gpu" if cuda else "cpu"]
+    parts += ["py" + python.replace(".", ""), *([cuda] if cuda else []), os]
+    return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One supported combination = one image."""
+
+    framework: str
+    framework_version: str
+    transformers_version: str
+    datasets_version: str
+    type: str
+    cuda: str | None  # as in the tag: cu130
+    python: str  # 3.11
+    os: str
+    cutoff: date
+    module: str  # what `import` says: torch
+    source: Source
+    base: Base
+    packages: tuple[str, ...]  # what this type of image holds beside framework and transformers
+    left_out: tuple[str, ...]  # patterns of files that packages have, and the image has not
+    without_symbols: tuple[str, ...]  # of those that stay
+    without_byte_code: tuple[str, ...]
+    size: int  # bytes that the image may have
+    driver: str | None  # the oldest driver of the GPU that runs it
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `gpu`."""
+        return "gpu" if self.cuda else "cpu"
+
+    @property
+    def repository(self) -> str:
+        """The image's name without its tag."""
+        return f"huggingface-{self.framework}-{self.type}"
+
+    @property
+    def tag(self) -> str:
+        """The image's tag."""
+        return compose_tag(
+            framework_version=self.framework_version,
+            transformers_version=self.transformers_version,
+            python=self.python,
+            cuda=self.cuda,
+            os=self.os,
+        )
+
+    @property
+    def id(self) -> str:
+        """The name by which Docker, the folders, the logs and the tests call it."""
+        return f"{self.repository}:{self.tag}"
+
+    @property
+    def folder(self) -> str:
+        """Where its Dockerfile and locks are, below the repository's root."""
+        return f"images/{self.repository}/{self.tag}"
+
+    def base_image(self) -> str:
+        """The public image that it starts from."""
+        image = self.source.image or self.base.cuda.get(self.cuda or "") or self.base.image
+        return image.format(python=self.python)
+
+    @property
+    def bootstrap(self) -> Bootstrap | None:
+        """How the base is made where no registry is in reach; one that brings CUDA cannot be."""
+        return None if self.source.image or (self.cuda or "") in self.base.cuda else self.base.bootstrap
+
+    @property
+    def apt(self) -> tuple[str, ...]:
+        """Packages of the distribution that its base lacks."""
+        return () if self.source.image else tuple(name.format(python=self.python) for name in self.base.apt)
+
+    @property
+    def pip_image(self) -> str | None:
+        """The image whose pip installs its packages, where uv does not."""
+        return self.base.pip.format(python=self.python) if self.base.pip else None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The layer groups of its packages, lowest first; CUDA has one where it comes as packages."""
+        has_cuda = self.cuda and not self.source.image and self.cuda not in self.base.cuda
+        has = {"cuda": bool(has_cuda), "data": self.type == "training"}
+        return tuple(group for group in GROUPS if has.get(group, True))
+
+    def framework_requirements(self) -> tuple[str, ...]:
+        """What is asked of the framework's source; the framework itself first."""
+        return tuple(package.format(version=self.framework_version) for package in self.source.packages)
+
+    def requirements(self, packages: Sequence[str] = ()) -> tuple[str, ...]:
+        """What is asked of the package index for it, without the toolkit's part.
+
+        `packages` are those of the cell's type, or of several types that are to agree.
+        """
+        versions = {"datasets": self.datasets_version}
+        own = (package.format(**versions) for package in packages)
+        return (*self.framework_requirements(), f"transformers=={self.transformers_version}", *own)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The parts of an image's id, whether or not the matrix has such a cell.
+
+    Raises UserError where the text is no id.
+    """
+    match = re.fullmatch(ID, text)
+    if not match:
+        raise UserError("this is not the id of a Hugging Face container", where=text, allowed=SHAPE)
+    parts = match.groupdict()
+    if (parts["device"] == "gpu") != (parts["cuda"] is not None):
+        raise UserError("a gpu image names its CUDA, a cpu image has none", where=text, allowed=SHAPE)
+    return {**parts, "python": f"{parts['python'][0]}.{parts['python'][1:]}"}
+
+
+def axes(image: str) -> dict[str, str]:
+    """An image's id by the axes that rules use, whether or not the matrix has such a cell."""
+    parts = {name: part or "" for name, part in parse(image).items()}
+    return {
+        "framework": parts["framework"],
+        "framework_version": parts["framework_version"],
+        "transformers": parts["transformers_version"],
+        "type": parts["type"],
+        "device": parts["cuda"] or parts["device"],
+        "python": parts["python"],
+        "os": parts["os"],
+    }
+
+
+def source(framework: Framework, version: str, device: str) -> Source | None:
+    """The first source of a framework that has a version for a device."""
+    return next(
+        (
+            each
+            for each in framework.sources
+            if each.device == device and SpecifierSet(each.versions, prereleases=True).contains(version)
+        ),
+        None,
+    )
+
+
+def cells(matrix: Matrix) -> tuple[Cell, ...]:
+    """All cells, in the order of the file.
+
+    Raises Problems where two releases give the same cell, or the default is no cell.
+    """
+    found: dict[str, Cell] = {}
+    problems = []
+    for index, release in enumerate(matrix.file.releases):
+        for kind, devices in release.cells.items():
+            for device in devices:
+                where = matrix.document.where(("releases", index, "cells", kind))
+                cell = _cell(matrix, release, kind, device)
+                if not cell:
+                    what = f"no source has {' '.join(release.framework)} for {device}"
+                    problems.append(UserError(what, where=where, then="add one below frameworks"))
+                    continue
+                if cell.id in found:
+                    problems.append(
+                        UserError(f"{cell.id} is there already", where=where, then="remove one of them")
+                    )
+                found[cell.id] = cell
+    if matrix.file.default not in found:
+        where = matrix.document.where(("default",))
+        problems.append(
+            UserError(f"{matrix.file.default} is no cell", where=where, then="`hfdlc list` shows all cells")
+        )
+    if problems:
+        raise Problems(problems)
+    return tuple(found.values())
+
+
+def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | None:
+    name, version = release.framework
+    framework = matrix.file.frameworks[name]  # type: ignore[index]
+    image_type = matrix.file.types[kind]  # type: ignore[index]
+    cuda = None if device == "cpu" else device
+    its_source = source(framework, version, device)
+    if not its_source:
+        return None
+    return Cell(
+        framework=name,
+        framework_version=version,
+        transformers_version=release.transformers,
+        datasets_version=release.datasets,
+        type=kind,
+        cuda=cuda,
+        python=release.python,
+        os=release.os,
+        cutoff=release.cutoff,
+        module=framework.import_,
+        source=its_source,
+        base=matrix.file.bases[release.os],
+        packages=(*image_type.packages, *framework.packages.get(kind, [])),  # type: ignore[call-overload]
+        left_out=_slim(matrix, "all"),
+        without_symbols=_slim(matrix, "symbols"),
+        without_byte_code=_slim(matrix, "byte code"),
+        size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
+        driver=matrix.file.drivers.get(cuda) if cuda else None,
+    )
+
+
+def _slim(matrix: Matrix, part: str) -> tuple[str, ...]:
+    """The patterns of what loses this part."""
+    return tuple(pattern for each in matrix.file.slim if each.part == part for pattern in each.files)
