@@ -123,8 +123,8 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
     # One more instruction, long enough to be met, makes the installation of the toolkit's needs run again.
     change(
         clone / "templates" / "partials" / "uv.Dockerfile.j2",
-        "FROM place AS toolkit-needs\n",
-        f"FROM place AS toolkit-needs\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
+        "FROM install-env AS toolkit\n",
+        f"FROM install-env AS toolkit\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
     )
     assert hfdlc("render").returncode == 0
     process = subprocess.Popen(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hfdlc import project
-from hfdlc.build import bake as plan
-from hfdlc.dockerfile import layers, render
+from hfdlc.build import bake
+from hfdlc.dockerfile import render
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 
@@ -64,7 +64,7 @@ def test_a_large_layer_has_no_small_packages(cell: Cell) -> None:
 def test_the_committed_locks_belong_to_the_matrix(cell: Cell) -> None:
     """Nobody edited them, and nobody forgot `hfdlc lock`; what is missing is known by name."""
     known = out_of_reach(cell)
-    assert lockfile.state(cell, PROJECT.matrix, ROOT) == ("incomplete" if known else "locked")
+    assert lockfile.state(cell, ROOT) == ("incomplete" if known else "locked")
     assert (lockfile.missing(cell, ROOT) or "").startswith(known or "")
 
 
@@ -96,20 +96,20 @@ def test_types_of_a_release_share_layers() -> None:
         assert shared.setdefault(release, groups) == groups, cell.id
 
 
-def test_the_plan_of_all_cells(refresh: bool) -> None:
-    """The bake file on a machine with a private engine and wheels of its own."""
-    machine = plan.Machine(
-        images={"base": {PROJECT.default.base_image(): "hfdlc.local/base:1"}},
+def test_the_bake_file_of_a_cell(refresh: bool) -> None:
+    """On a machine with a base, wheels and an index of its own."""
+    cell = PROJECT.default
+    context = bake.BuildContext(
+        images={"base": {cell.base_image(): "hfdlc.local/base:1"}},
         secrets={"uv.toml": "/access/uv.toml"},
         contexts={"wheels": "/access/wheels"},
-        brought=frozenset([PROJECT.default.id]),
+        has_local_wheels=frozenset([cell.id]),
     )
-    laid, names = {}, dict[str, str]()  # a layer's name is a digest of much that a plan does not show
-    for cell in PROJECT.cells:
-        parts = plan.layers_of(cell, ROOT, machine)
-        laid[cell.id] = [
-            replace(part, name=names.setdefault(part.name, f"{len(names):02}")) for part in parts
-        ]
+    # A cache key is a digest of much that a bake file does not show.
+    layers = [
+        replace(layer, cache_key=f"key{number}")
+        for number, layer in enumerate(bake.layers_of(cell, PROJECT, context))
+    ]
     folders = Path("/state/layers"), Path("/state/tmp")
-    bake = plan.parts(PROJECT.cells, laid, layers.distinct(laid), PROJECT.matrix, machine, *folders)
-    compare(Path(__file__).with_name("plan.json"), json.dumps(bake, indent=2) + "\n", refresh)
+    file = bake.of_layers([cell], layers, PROJECT.matrix, context, *folders)
+    compare(Path(__file__).with_name("bake.json"), json.dumps(file, indent=2) + "\n", refresh)

@@ -186,7 +186,7 @@ def images(subject: Subject) -> Iterator[Mapping[Wrong, str]]:
 
 def _build(dockerfiles: Mapping[str, str], subject: Subject) -> None:
     """Build Dockerfiles that need no files, each under its tag."""
-    output = bake.ADDED if subject.engine.containerd_store else bake.Machine.output
+    output = bake.LOADED if subject.engine.containerd_store else bake.BuildContext.output
     with TemporaryDirectory() as folder:
         targets = {
             f"wrong-{index}": {

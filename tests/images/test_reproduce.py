@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from hfdlc.build import bake as plan
-from hfdlc.build import bases, buildkit, reproduce
+from hfdlc.build import bake, bases, buildkit, reproduce
 from hfdlc.dockerfile import render
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, compose
-from hfdlc.oci.store import ZSTD, Layers
+from hfdlc.oci.store import ZSTD, LayerStore
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -32,12 +31,12 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},
             "no-cache": True,
-            "output": [f"{plan.AS_IT_IS},dest={folder}"],
+            "output": [f"{bake.LAYOUT},dest={folder}"],
         }
-        name = plan.target_name(cell)
-        bake = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
-        made = buildkit.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
-        return compose(made, [], Layers(folder), ZSTD, project.root, created=render.EPOCH)
+        name = bake.target_name(cell)
+        file = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
+        made = buildkit.build(file, [cell], used, project.root, state, sys.stderr).digests[name]
+        return compose(made, [], LayerStore(folder), ZSTD, project.root, created=render.EPOCH)
 
     monkeypatch.setattr(reproduce, "_build", build)
 

@@ -1,4 +1,4 @@
-"""A plain `docker build` of a cell's Dockerfile, and one whose last stage does more than lay layers."""
+"""A plain `docker build` of a cell's Dockerfile."""
 
 import os
 import sys
@@ -9,9 +9,7 @@ from dataclasses import replace
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc.build import assemble, buildkit, session
-from hfdlc.build import bake as plan
-from hfdlc.dockerfile import render
+from hfdlc.build import bake, buildkit, session
 from hfdlc.engine import containers, detect
 from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
@@ -19,7 +17,7 @@ from hfdlc.project import Project
 NAME = f"whole-of-a-test:{os.getpid()}"
 FILES = "cd / && find opt -type f -exec sha256sum {} + | sort -k 2; find opt -printf '%p %M %T@ %l\\n' | sort"
 
-pytestmark = pytest.mark.rows  # each installs all packages again
+pytestmark = pytest.mark.rows  # it installs all packages again
 
 
 @pytest.fixture
@@ -45,25 +43,10 @@ def test_docker_build_makes_the_same_files(
     """As images that are put together from packed layers have."""
     cell = repository.default
     with (
-        session.prepared(repository, [cell], os.environ) as (used, state, machine),
-        session.with_packages(machine, [cell], repository, used, state, os.environ) as machine,
+        session.prepared(repository, [cell], os.environ) as (used, state, context),
+        session.with_packages(context, [cell], repository, used, state, os.environ) as context,
     ):
-        bake = plan.bake([cell], repository.matrix, replace(machine, output=plan.ADDED))
-        bake["target"][plan.target_name(cell)]["tags"] = [name]
-        buildkit.build(bake, [cell], used, repository.root, state, sys.stderr)
+        file = bake.of_images([cell], repository.matrix, replace(context, output=bake.LOADED))
+        file["target"][bake.target_name(cell)]["tags"] = [name]
+        buildkit.build(file, [cell], used, repository.root, state, sys.stderr)
     assert listing(name, used_engine) == listing(built, used_engine)
-
-
-def test_what_comes_after_the_layers_is_there(
-    built: str, name: str, repository: Project, used_engine: Engine
-) -> None:
-    """Such an image is made whole, and packed afterwards."""
-    cell = repository.default
-    text = render.dockerfile(cell, repository.matrix, repository.templates)
-    more = text + "RUN --network=none python -c 'import torch; print(torch.__version__)' > /after\n"
-    with session.prepared(repository, [cell], os.environ) as (used, state, machine):
-        machine = replace(machine, dockerfiles={cell.id: more}, inputs={cell.id: {"Dockerfile": "another"}})
-        images = assemble.assemble([cell], repository, machine, used, state, os.environ).images
-        assemble.load({name: images[cell.id]}, used)
-    with containers.idle(name, used_engine) as container:
-        assert container.exec_run(["cat", "/after"]).output == b"2.13.0+cpu\n"

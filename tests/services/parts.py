@@ -255,7 +255,7 @@ def write_project(root: Path, releases: int = 0) -> Project:
     )
     found = project.find(root)
     for cell in found.cells:
-        asked = lockfile.request(cell, found.matrix)
+        asked = lockfile.request(cell)
         held = {"framework": lockfile.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00")}
         files = {
             lockfile.group_file(cell, group): lockfile.text(held.get(group, ())) for group in cell.groups

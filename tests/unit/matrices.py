@@ -43,10 +43,13 @@ installer:
   compiler: example.org/python:3.11-gcc
   requires: [uv]
 groups:
-  arrays: [numpy]
-  data: [scipy]
-  transformers: [transformers, tokenizers]
-  toolkit: [starlette, uvicorn]
+  cuda: {packages: ["nvidia-*"], when: {device: cu130}}
+  framework: {rest: framework}
+  arrays: {packages: [numpy]}
+  libraries: {rest: libraries}
+  transformers: {packages: [transformers, tokenizers]}
+  type: {rest: type}
+  toolkit: {rest: toolkit, requires: [starlette, uvicorn]}
 slim:
   - {files: [torch/include], reason: headers}
 types:

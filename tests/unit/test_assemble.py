@@ -12,15 +12,15 @@ import pytest
 from docker.errors import ImageLoadError
 
 from hfdlc.build import assemble
-from hfdlc.build.bake import Machine
-from hfdlc.dockerfile.layers import Part
+from hfdlc.build.bake import BuildContext
+from hfdlc.dockerfile.layers import Layer
 from hfdlc.errors import HfdlcError
 from hfdlc.oci.image import Image, archive, compose, digest_of
-from hfdlc.oci.store import GZIP, ZSTD, Layer, Layers
+from hfdlc.oci.store import GZIP, ZSTD, LayerStore, StoredLayer
 from hfdlc.project import Project
 
 
-def put(layers: Layers, content: bytes) -> str:
+def put(layers: LayerStore, content: bytes) -> str:
     """A blob in the store; its digest."""
     file = layers.path(digest_of(content))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,18 +28,18 @@ def put(layers: Layers, content: bytes) -> str:
     return digest_of(content)
 
 
-def layer(layers: Layers, content: bytes, media_type: str) -> Layer:
+def layer(layers: LayerStore, content: bytes, media_type: str) -> StoredLayer:
     """A layer in the store, as it would be packed."""
-    return Layer(digest_of(b"archive of " + content), put(layers, content), len(content), media_type)
+    return StoredLayer(digest_of(b"archive of " + content), put(layers, content), len(content), media_type)
 
 
 @pytest.fixture
-def layers(tmp_path: Path) -> Layers:
+def layers(tmp_path: Path) -> LayerStore:
     """An empty store."""
-    return Layers(tmp_path / "store")
+    return LayerStore(tmp_path / "store")
 
 
-def shell(layers: Layers, below: Layer) -> str:
+def shell(layers: LayerStore, below: StoredLayer) -> str:
     """What BuildKit writes of an image that has one layer so far; its digest."""
     config = {
         "config": {"Entrypoint": ["/usr/bin/env"], "Labels": {"a": "b"}},
@@ -81,7 +81,7 @@ def test_a_layer_that_the_engine_is_just_removing_is_given_again(
 
 
 @pytest.mark.parametrize("media_type", [ZSTD, GZIP])
-def test_layers_are_laid_on_what_is_below(layers: Layers, media_type: str) -> None:
+def test_layers_are_laid_on_what_is_below(layers: LayerStore, media_type: str) -> None:
     """In their order, each with a step of the history; all that the image says of itself stays."""
     below, above = layer(layers, b"base", media_type), layer(layers, b"packages", media_type)
     image = compose(shell(layers, below), [above], layers, media_type, Path("nowhere"), created=0)
@@ -94,7 +94,7 @@ def test_layers_are_laid_on_what_is_below(layers: Layers, media_type: str) -> No
     assert ("vnd.docker" in words, "vnd.oci" in words) == (media_type == GZIP, media_type == ZSTD)
 
 
-def test_an_archive_has_every_layer_once(layers: Layers) -> None:
+def test_an_archive_has_every_layer_once(layers: LayerStore) -> None:
     """Two images share their base, and both have their name."""
     below = layer(layers, b"base", ZSTD)
     made = {
@@ -122,20 +122,20 @@ def test_an_archive_has_every_layer_once(layers: Layers) -> None:
     assert named == ["docker.io/library/one:1", "docker.io/library/two:2"]
 
 
-def remembered(layers: Layers, repository: Project, inputs: dict[str, str]) -> Image | None:
+def remembered(layers: LayerStore, repository: Project, inputs: dict[str, str]) -> Image | None:
     """The image of the default cell's inputs."""
     cell = repository.default
-    return assemble._known(cell, Machine(inputs={cell.id: inputs}), layers, ZSTD)
+    return assemble._known(cell, BuildContext(inputs={cell.id: inputs}), layers, ZSTD)
 
 
-def test_an_image_of_the_same_inputs_is_known(layers: Layers, repository: Project) -> None:
+def test_an_image_of_the_same_inputs_is_known(layers: LayerStore, repository: Project) -> None:
     """Until one of its layers is gone or what is told of it is damaged; other inputs are another image."""
     cell, inputs = repository.default, {"Dockerfile": "1"}
     above = layer(layers, b"packages", ZSTD)
     image = compose(
         shell(layers, layer(layers, b"base", ZSTD)), [above], layers, ZSTD, Path("nowhere"), created=0
     )
-    assemble._remember(cell, Machine(inputs={cell.id: inputs}), image, ZSTD)
+    assemble._remember(cell, BuildContext(inputs={cell.id: inputs}), image, ZSTD)
     assert remembered(layers, repository, inputs) == image
     assert remembered(layers, repository, {"Dockerfile": "2"}) is None
     (note,) = (layers.root / "images").iterdir()
@@ -148,7 +148,7 @@ def test_an_image_of_the_same_inputs_is_known(layers: Layers, repository: Projec
     assert remembered(layers, repository, inputs) is None
 
 
-def test_a_blob_can_be_read_from_its_middle(layers: Layers) -> None:
+def test_a_blob_can_be_read_from_its_middle(layers: LayerStore) -> None:
     """Where an upload goes on."""
     image = compose(shell(layers, layer(layers, b"base", ZSTD)), [], layers, ZSTD, Path("nowhere"), created=0)
     digest = image.manifest.parsed["layers"][0]["digest"]
@@ -158,22 +158,24 @@ def test_a_blob_can_be_read_from_its_middle(layers: Layers) -> None:
         assert blob.read() == image.config[1:]
 
 
-def test_no_image_goes_without_one_of_its_layers(layers: Layers, repository: Project) -> None:
+def test_no_image_goes_without_one_of_its_layers(layers: LayerStore, repository: Project) -> None:
     """As when another program tidies while it is put together."""
-    part = Part("1", "framework", repository.default)
-    with pytest.raises(HfdlcError, match="the layer framework is not there any more"):
-        assemble._there(part, layers)
+    missing = Layer(repository.default, "framework", "framework.lock", cache_key="1")
+    with pytest.raises(HfdlcError, match="the layer framework is not in the layer store"):
+        assemble._stored(missing, layers)
 
 
-def test_a_layer_that_comes_last_is_taken(layers: Layers, repository: Project, tmp_path: Path) -> None:
+def test_a_layer_that_comes_last_is_taken(layers: LayerStore, repository: Project, tmp_path: Path) -> None:
     """Also one that is whole only when BuildKit has ended; one that never comes keeps nobody waiting."""
-    parts = [Part(name, "framework", repository.default) for name in ("late", "never")]
-    told: list[Layer] = []
+    missing = [
+        Layer(repository.default, "framework", "framework.lock", cache_key=key) for key in ("late", "never")
+    ]
+    told: list[StoredLayer] = []
     layers.root.mkdir(parents=True)
-    with assemble._taking(parts, tmp_path, layers, lambda layer, _: told.append(layer)):
+    with assemble._adding(missing, tmp_path, layers, lambda layer, _: told.append(layer)):
         (tmp_path / "late").mkdir()
         (tmp_path / "late/layer.tar.zst").write_bytes(b"packed")
         about = {"diff_id": "sha256:1", "digest": digest_of(b"packed"), "size": 6, "unpacked": 9}
         (tmp_path / "late/layer.json").write_text(json.dumps(about))
-    assert layers.known("late") == told[0]
-    assert layers.known("never") is None
+    assert layers.get("late") == told[0]
+    assert layers.get("never") is None

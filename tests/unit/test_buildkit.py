@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc.build import bake as plan
-from hfdlc.build import buildkit
-from hfdlc.build.bake import Machine
+from hfdlc.build import bake, buildkit
+from hfdlc.build.bake import BuildContext
 from hfdlc.build.log import Solve, Step
-from hfdlc.dockerfile import layers
+from hfdlc.dockerfile.cache_keys import distinct
 from hfdlc.project import Project
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -41,14 +40,14 @@ def test_a_full_disk_is_no_fault_of_a_cell(words: str) -> None:
 
 def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Project) -> None:
     """Its target has another name than the cell's."""
-    cell, machine = repository.default, Machine()
-    laid = {cell.id: plan.layers_of(cell, repository.root, machine)}
-    missing = layers.distinct(laid)
-    bake = plan.parts([cell], laid, missing, repository.matrix, machine, Path("layers"), Path("tmp"))
-    owners = buildkit._owners(bake, [cell])
+    cell, context = repository.default, BuildContext()
+    layers = {cell.id: bake.layers_of(cell, repository, context)}
+    missing = distinct(layers)
+    file = bake.of_layers([cell], missing, repository.matrix, context, Path("layers"), Path("tmp"))
+    owners = buildkit._owners(file, [cell])
     assert set(owners.values()) == {cell.id}
     assert len(owners) == len(missing) + 1
-    name = f"{missing[0].stage}-{missing[0].name}"
+    name = bake.layer_target(missing[0])
     solve = Solve(list(owners))
     solve.steps["1"] = Step(
         "[x]", name, "framework", "RUN uv pip install", error="exit code: 1", failed_at=NOW
@@ -63,9 +62,9 @@ def test_a_layer_of_a_stand_in_belongs_to_its_own_cell(repository: Project) -> N
     """Its Dockerfile is another text, and no file."""
     cells = [repository.default, next(cell for cell in repository.cells if cell.python == "3.6")]
     text = (repository.root / cells[1].folder / "Dockerfile").read_text()
-    machine = Machine(dockerfiles={cells[1].id: text})
-    laid = {cell.id: plan.layers_of(cell, repository.root, machine) for cell in cells}
-    missing, folders = layers.distinct(laid), (Path("layers"), Path("tmp"))
-    bake = plan.parts(cells, laid, missing, repository.matrix, machine, *folders)
-    owners = buildkit._owners(bake, cells)
-    assert {f"{part.stage}-{part.name}": part.cell.id for part in missing}.items() <= owners.items()
+    context = BuildContext(dockerfiles={cells[1].id: text})
+    layers = {cell.id: bake.layers_of(cell, repository, context) for cell in cells}
+    missing, folders = distinct(layers), (Path("layers"), Path("tmp"))
+    file = bake.of_layers(cells, missing, repository.matrix, context, *folders)
+    owners = buildkit._owners(file, cells)
+    assert {bake.layer_target(layer): layer.cell.id for layer in missing}.items() <= owners.items()

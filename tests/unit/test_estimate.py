@@ -11,8 +11,7 @@ import pytest
 from hfdlc.build import estimate, records
 from hfdlc.build.receipt import Receipt
 from hfdlc.build.records import Record
-from hfdlc.dockerfile import inputs
-from hfdlc.dockerfile import layers as graph
+from hfdlc.dockerfile import cache_keys, inputs, layers
 from hfdlc.engine.images import Layer
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
@@ -34,13 +33,14 @@ def folder(tmp_path: Path) -> State:
 
 def built(cell: Cell, repository: Project, state: State, size: int = 1000) -> Record:
     """Leave what a build of the cell leaves; every layer has the same size."""
-    addresses = graph.layers(cell, repository.root).values()
+    made_from = inputs.of(cell, repository.root, {"base": "python@sha256:1"})
+    keys = [layer.cache_key for layer in cache_keys.keyed_layers(cell, repository, made_from)]
     record = Record(
         cell=cell.id,
         image="sha256:1",
         date="2026-11-23",
-        inputs=inputs.of(cell, repository.root, {"base": "python@sha256:1"}),
-        layers=dict.fromkeys(addresses, size),
+        inputs=made_from,
+        layers=dict.fromkeys(keys, size),
         below=500,
     )
     records.keep(cell, record, state)
@@ -55,7 +55,7 @@ def test_without_any_build_all_is_new_and_a_guess(repository: Project, folder: S
     assert told.rate_from == 0
     assert told.write == pytest.approx(cell.size - estimate.BASE, rel=0.01)
     assert told.disk == int(told.write * estimate.ON_DISK)
-    assert told.layers == len(graph.layers(cell, repository.root))
+    assert told.layers == len(layers.layers(cell))
 
 
 def test_what_was_built_is_up_to_date_and_costs_nothing(repository: Project, folder: State) -> None:
@@ -71,9 +71,9 @@ def test_a_change_is_named_and_only_its_layer_is_new(repository: Project, folder
     """The layers that stay the same are not written again."""
     cell = repository.default
     record = built(cell, repository, folder)
-    toolkit = graph.layers(cell, repository.root)["toolkit"]
-    layers = {"other" if address == toolkit else address: 1000 for address in record.layers}
-    changed = record.model_copy(update={"layers": layers, "inputs": {**record.inputs, "toolkit": "other"}})
+    toolkit = list(record.layers)[-1]
+    kept = {"other" if key == toolkit else key: 1000 for key in record.layers}
+    changed = record.model_copy(update={"layers": kept, "inputs": {**record.inputs, "toolkit": "other"}})
     records.keep(cell, changed, folder)
     told = estimate.forecast([cell], repository, folder)
     assert told.cells[0].state == "to build"
@@ -117,8 +117,8 @@ def test_limits_are_named(repository: Project, folder: State, monkeypatch: pytes
     monkeypatch.setattr(estimate, "LAYERS", 3)
     cell = replace(repository.default, size=11_000_000_000)
     told = estimate.forecast([cell], repository, folder)
-    layers, size = told.cells[0].breaks
-    assert "layers, of 3" in layers
+    too_many, size = told.cells[0].breaks
+    assert "layers, of 3" in too_many
     assert "SageMaker Serverless" in size
 
 

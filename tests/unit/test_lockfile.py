@@ -31,7 +31,7 @@ def test_entries_keep_their_hashes() -> None:
 
 @pytest.fixture
 def asked(tmp_path: Path) -> lockfile.Request:
-    return lockfile.request(some_cells(tmp_path)[0], schema.read(write(tmp_path)))
+    return lockfile.request(some_cells(tmp_path)[0])
 
 
 def locked(folder: Path, asked: lockfile.Request) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 import requests
 
 from hfdlc.build import packages
+from hfdlc.build.bake import BuildContext
 from hfdlc.locks.indexes import PackageSources
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -43,11 +44,13 @@ def test_a_build_elsewhere_or_behind_a_proxy_gets_them_sent(repository: Project,
     state, cells = State(tmp_path / "state"), [repository.default]
     for number, (near, proxies) in enumerate([(True, {}), (False, {}), (True, {"HTTP_PROXY": "http://p"})]):
         here = sources(tmp_path / str(number), proxies=proxies)
-        with packages.package_access(here, cells, repository.root, state, near=near) as machine:
-            assert machine.brought == {repository.default.id}
+        with packages.with_access(
+            BuildContext(), here, cells, repository.root, state, shares_host_network=near
+        ) as context:
+            assert context.has_local_wheels == {repository.default.id}
             if near and not proxies:
-                assert machine.wheels.startswith("http://127.0.0.1:")
-                assert not machine.contexts
+                assert context.wheels.startswith("http://127.0.0.1:")
+                assert not context.contexts
             else:
-                assert machine.wheels == "/wheels"
-                assert Path(machine.contexts["wheels"], NAME).is_file()
+                assert context.wheels == "/wheels"
+                assert Path(context.contexts["wheels"], NAME).is_file()

@@ -1,6 +1,6 @@
-"""Images put together from layers: BuildKit makes what is missing, each layer packed as registries keep it.
+"""Images are assembled from stored layers; BuildKit builds the missing ones, packed as registries keep them.
 
-BuildKit's own exporter would copy every layer, compare it with what is below, and compress it with a program
+BuildKit's own exporter would copy every layer, compare it with the ones below, and compress it with a program
 that takes several times as long: half of a cold build.
 """
 
@@ -17,27 +17,25 @@ from threading import Event
 from docker.errors import DockerException
 from tenacity import Retrying, retry_if_exception_message, stop_after_attempt, wait_fixed
 
-from hfdlc.build import bake as plan
-from hfdlc.build import buildkit, session
-from hfdlc.build.bake import Machine
+from hfdlc.build import bake, buildkit, session
+from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import Done
 from hfdlc.dockerfile import inputs, render
-from hfdlc.dockerfile import layers as graph
-from hfdlc.dockerfile.layers import Part
+from hfdlc.dockerfile.cache_keys import distinct
+from hfdlc.dockerfile.layers import Layer
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci import image as oci_image
-from hfdlc.oci.image import Image, Manifest, archive, digest_of
-from hfdlc.oci.store import ZSTD, Layer, Layers
+from hfdlc.oci.image import Image, Manifest, archive, compose, digest_of
+from hfdlc.oci.store import ZSTD, LayerStore, StoredLayer
 from hfdlc.project import Project
 from hfdlc.state import State, write_whole
 
 # What containerd says where it unpacks onto a layer that it is just removing with an older image.
 LOST = "parent snapshot .* does not exist"
-MOMENT = 0.2  # seconds between two looks for a layer
-Taken = Callable[[Layer, Cell], None]
+INTERVAL = 0.2  # seconds between two looks for a layer
+OnLayer = Callable[[StoredLayer, Cell], None]
 
 
 @dataclass(frozen=True)
@@ -45,89 +43,88 @@ class Assembled:
     """Images by their cells' ids, and what making them took."""
 
     images: dict[str, Image]
-    done: Done | None  # what BuildKit told, if it was asked for something
-    known: int  # layers that it was not asked for: they were packed before
+    done: Done | None  # the result of BuildKit, where it was needed
+    known: int  # layers that were in the layer store already
 
 
 def assemble(
     cells: Sequence[Cell],
     project: Project,
-    machine: Machine,
+    context: BuildContext,
     used: Engine,
     state: State,
     environ: Mapping[str, str],
     *,
     media_type: str = ZSTD,
-    anew: Layers | None = None,
-    taken: Taken | None = None,
+    no_cache: LayerStore | None = None,
+    on_layer: OnLayer | None = None,
 ) -> Assembled:
-    """The images of cells.
+    """The images of cells, from stored layers; BuildKit builds those that are missing.
 
-    `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `anew`: nothing that is known counts,
-    no cache of BuildKit's either, and layers are kept there. `taken` is called with each layer of zstd that
-    is there or made, in a thread, while others are made. Raises BuildFailed where a build fails; the layers
-    that were made before are kept.
+    `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `no_cache`: neither stored layers nor
+    BuildKit's cache are used, and layers are kept in that store. `on_layer` is called with each zstd layer
+    that is stored, in a thread, while others are built. Raises BuildFailed where a build fails; the layers
+    that were built before are kept.
     """
-    layers = anew or Layers.of(state)
-    images = {} if anew else {cell.id: _known(cell, machine, layers, media_type) for cell in cells}
+    store = no_cache or LayerStore.of(state)
+    images = {} if no_cache else {cell.id: _known(cell, context, store, media_type) for cell in cells}
     todo = [cell for cell in cells if not images.get(cell.id)]
-    laid = {cell.id: plan.layers_of(cell, project.root, machine) for cell in cells}
-    wanted = graph.distinct({cell.id: laid[cell.id] for cell in todo})
-    missing = [part for part in wanted if anew or not layers.known(part.name)]
+    layers = {cell.id: bake.layers_of(cell, project, context) for cell in cells}
+    wanted = distinct({cell.id: layers[cell.id] for cell in todo})
+    missing = [layer for layer in wanted if no_cache or not store.get(layer.cache_key)]
     done = None
     if todo:
         with (
             tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder,
-            session.with_packages(machine, todo, project, used, state, environ) as machine,
+            session.with_packages(context, todo, project, used, state, environ) as with_packages,
         ):
-            bake = plan.parts(todo, laid, missing, project.matrix, machine, layers.root, Path(folder))
-            for target in bake["target"].values() if anew else ():
+            file = bake.of_layers(todo, missing, project.matrix, with_packages, store.root, Path(folder))
+            for target in file["target"].values() if no_cache else ():
                 target["no-cache"] = True
-            # BuildKit lists there what it writes, for nobody; a damaged list would stop it.
-            (layers.root / "index.json").unlink(missing_ok=True)
-            with _taking(missing, Path(folder), layers, taken) as pool:
+            # BuildKit lists there what it writes, and nothing reads it; a damaged list would stop it.
+            (store.root / "index.json").unlink(missing_ok=True)
+            with _adding(missing, Path(folder), store, on_layer) as pool:
                 for cell in todo:
-                    pool.submit(_offer_base, cell, machine, layers, project.root, taken)
-                done = buildkit.build(bake, todo, used, project.root, state, sys.stderr)
+                    pool.submit(_offer_base, cell, context, store, project.root, on_layer)
+                done = buildkit.build(file, todo, used, project.root, state, sys.stderr)
     for cell in todo:
         assert done
-        above = [_there(part, layers) for part in laid[cell.id]]
-        image = oci_image.compose(
-            done.digests[plan.target_name(cell)],
-            above,
-            layers,
+        image = compose(
+            done.digests[bake.target_name(cell)],
+            [_stored(layer, store) for layer in layers[cell.id]],
+            store,
             media_type,
             project.root,
             created=render.EPOCH,
         )
         images[cell.id] = image
-        if not anew:
-            _remember(cell, machine, image, media_type)
-    known = len(graph.distinct(laid)) - len(missing)
+        if not no_cache:
+            _remember(cell, context, image, media_type)
+    known = len(distinct(layers)) - len(missing)
     return Assembled({name: image for name, image in images.items() if image}, done, known)
 
 
 @contextmanager
-def _taking(
-    missing: Sequence[Part], folder: Path, layers: Layers, taken: Taken | None
+def _adding(
+    missing: Sequence[Layer], folder: Path, store: LayerStore, on_layer: OnLayer | None
 ) -> Iterator[ThreadPoolExecutor]:
-    """Take each layer out of the folder that BuildKit writes them to, as soon as it is there."""
+    """Add each layer to the store as soon as BuildKit has written it to the folder."""
     ended = Event()
 
-    def take(part: Part) -> None:
-        layer = None
-        while not layer:
-            over = ended.is_set()  # before the look: what was written last is seen
-            layer = layers.take(folder / part.name, part.name)
-            if not layer:
+    def add(layer: Layer) -> None:
+        stored = None
+        while not stored:
+            over = ended.is_set()  # before the look, so that the last file is seen
+            stored = store.add(folder / layer.cache_key, layer.cache_key)
+            if not stored:
                 if over:
                     return
-                ended.wait(MOMENT)
-        if taken:
-            taken(layer, part.cell)
+                ended.wait(INTERVAL)
+        if on_layer:
+            on_layer(stored, layer.cell)
 
     with ThreadPoolExecutor(len(missing) + 1) as pool:
-        waiting = [pool.submit(take, part) for part in missing]
+        waiting = [pool.submit(add, layer) for layer in missing]
         try:
             yield pool
         finally:
@@ -136,48 +133,50 @@ def _taking(
             one.result()
 
 
-def _there(part: Part, layers: Layers) -> Layer:
-    """A layer that was there or has been made; raises HfdlcError where it is gone: no image goes without."""
-    if layer := layers.known(part.name):
-        return layer
+def _stored(layer: Layer, store: LayerStore) -> StoredLayer:
+    """A layer in the store; raises HfdlcError where it has been removed: no image is made without it."""
+    if stored := store.get(layer.cache_key):
+        return stored
     raise HfdlcError(
-        f"the layer {part.stage} is not there any more",
-        where=str(layers.root),
-        then=f"run this again: hfdlc build {part.cell.id}",
+        f"the layer {layer.name} is not in the layer store any more",
+        where=str(store.root),
+        then=f"run this again: hfdlc build {layer.cell.id}",
     )
 
 
-def _offer_base(cell: Cell, machine: Machine, layers: Layers, root: Path, taken: Taken | None) -> None:
-    """What is known before anything is made: the layer of a base of this machine."""
-    name = machine.starts[cell.id]["base"].partition("@")[0].rpartition(":")[2]
-    if taken and (base := layers.known(name)):
-        taken(layers.packed(base, ZSTD, root), cell)
+def _offer_base(
+    cell: Cell, context: BuildContext, store: LayerStore, root: Path, on_layer: OnLayer | None
+) -> None:
+    """Report the layer of a base that this machine made: it is known before anything is built."""
+    name = context.base_images[cell.id].partition("@")[0].rpartition(":")[2]
+    if on_layer and (base := store.get(name)):
+        on_layer(store.packed(base, ZSTD, root), cell)
 
 
-def _known(cell: Cell, machine: Machine, layers: Layers, media_type: str) -> Image | None:
-    """The image that was put together from the same inputs, if all its blobs are there."""
+def _known(cell: Cell, context: BuildContext, store: LayerStore, media_type: str) -> Image | None:
+    """The image that was assembled from the same inputs before, if all its blobs are stored."""
     try:
-        told = json.loads(_memory(cell, machine, layers, media_type).read_text())
-        content = told["manifest"].encode()
+        found = json.loads(_memory(cell, context, store, media_type).read_text())
+        content = found["manifest"].encode()
         manifest = Manifest(content, json.loads(content)["mediaType"])
-        config = told["config"].encode()
-        there = [layers.path(each["digest"]).stat().st_size for each in manifest.parsed["layers"]]
+        config = found["config"].encode()
+        sizes = [store.path(each["digest"]).stat().st_size for each in manifest.parsed["layers"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = there == [each["size"] for each in manifest.parsed["layers"]]
+    whole = sizes == [each["size"] for each in manifest.parsed["layers"]]
     right = digest_of(config) == manifest.parsed["config"]["digest"]
-    return Image(manifest, config, layers) if whole and right else None
+    return Image(manifest, config, store) if whole and right else None
 
 
-def _remember(cell: Cell, machine: Machine, image: Image, media_type: str) -> None:
-    told = {"manifest": image.manifest.content.decode(), "config": image.config.decode()}
-    write_whole(_memory(cell, machine, image.layers, media_type), json.dumps(told))
+def _remember(cell: Cell, context: BuildContext, image: Image, media_type: str) -> None:
+    content = {"manifest": image.manifest.content.decode(), "config": image.config.decode()}
+    write_whole(_memory(cell, context, image.layers, media_type), json.dumps(content))
 
 
-def _memory(cell: Cell, machine: Machine, layers: Layers, media_type: str) -> Path:
-    """Where the image of the cell's inputs is told."""
-    address = inputs.digest(machine.inputs[cell.id]).partition(":")[2]
-    return layers.root / "images" / f"{address}-{media_type.rpartition('+')[2]}.json"
+def _memory(cell: Cell, context: BuildContext, store: LayerStore, media_type: str) -> Path:
+    """Where the manifest of the image of the cell's inputs is kept."""
+    address = inputs.digest(context.inputs[cell.id]).partition(":")[2]
+    return store.root / "images" / f"{address}-{media_type.rpartition('+')[2]}.json"
 
 
 def load(images: Mapping[str, Image], used: Engine) -> None:

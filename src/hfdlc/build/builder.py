@@ -9,14 +9,13 @@ from pathlib import Path
 
 from docker.errors import ImageNotFound
 
-from hfdlc.build import assemble, buildkit, estimate, records, session
-from hfdlc.build import bake as plan
-from hfdlc.build.bake import Machine
+from hfdlc.build import assemble, bake, buildkit, estimate, records, session
+from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import BuildFailed, Done
 from hfdlc.build.receipt import Receipt, text
 from hfdlc.build.records import Record
 from hfdlc.build.session import Failures
-from hfdlc.dockerfile import inputs, layers, render
+from hfdlc.dockerfile import inputs, render
 from hfdlc.dockerfile.inputs import Inputs
 from hfdlc.engine import detect, images
 from hfdlc.engine.detect import Engine
@@ -97,13 +96,13 @@ def _make(
     stand_ins: bool,
 ) -> None:
     with session.prepared(project, cells, environ, stand_ins=stand_ins, failures=failures) as ready:
-        used, state, machine = ready
+        used, state, context = ready
         cells = [cell for cell in cells if cell.id not in failures]
-        todo = [cell for cell in cells if not is_up_to_date(cell, machine.inputs[cell.id], used)]
+        todo = [cell for cell in cells if not is_up_to_date(cell, context.inputs[cell.id], used)]
         if not stand_ins:  # a budget counts CUDA, which a stand-in lacks
             estimate.refuse_what_cannot_fit(todo, project, used, state)
         before = _layers_there(used) if todo else set()
-        _rounds(todo, machine, project, used, state, environ, receipt, failures)
+        _rounds(todo, context, project, used, state, environ, receipt, failures)
         fine = [cell for cell in cells if cell.id not in failures]
         receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
         if todo:
@@ -111,12 +110,12 @@ def _make(
             receipt.weigh(built, before)
             for cell in fine:
                 if cell in todo:
-                    _record(cell, machine.inputs[cell.id], project, used, state)
+                    _record(cell, project, context, used, state)
 
 
 def _rounds(
     todo: Sequence[Cell],
-    machine: Machine,
+    context: BuildContext,
     project: Project,
     used: Engine,
     state: State,
@@ -127,7 +126,7 @@ def _rounds(
     """One bake of all the cells; where one fails, another of those that it took along."""
     while todo:
         try:
-            done, known = _built(todo, machine, project, used, state, environ)
+            done, known = _built(todo, context, project, used, state, environ)
         except BuildFailed as problem:
             receipt.time(problem.solve)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
@@ -142,7 +141,7 @@ def _rounds(
 
 def _built(
     cells: Sequence[Cell],
-    machine: Machine,
+    context: BuildContext,
     project: Project,
     used: Engine,
     state: State,
@@ -153,20 +152,20 @@ def _built(
     The cells' images are in the engine then.
     """
     if not used.containerd_store:  # its BuildKit gives out no layers
-        with session.with_packages(machine, cells, project, used, state, environ) as machine:
-            bake = plan.bake(cells, project.matrix, machine)
-            return buildkit.build(bake, cells, used, project.root, state, sys.stderr), 0
-    made = assemble.assemble(cells, project, machine, used, state, environ)
+        with session.with_packages(context, cells, project, used, state, environ) as context:
+            file = bake.of_images(cells, project.matrix, context)
+            return buildkit.build(file, cells, used, project.root, state, sys.stderr), 0
+    made = assemble.assemble(cells, project, context, used, state, environ)
     assemble.load(made.images, used)
     return made.done, made.known
 
 
 def inputs_of(project: Project, cells: Sequence[Cell], environ: Mapping[str, str]) -> dict[str, Inputs]:
     """What the cells' images are made from, by cell; bases that are not here yet are fetched or made."""
-    machine = session.with_bases(
-        Machine(), project, cells, detect.ensure(environ, State.of(environ)), State.of(environ), environ
+    context = session.with_bases(
+        BuildContext(), project, cells, detect.ensure(environ, State.of(environ)), State.of(environ), environ
     )
-    return dict(machine.inputs)
+    return dict(context.inputs)
 
 
 def built_from(cells: Sequence[Cell], environ: Mapping[str, str]) -> dict[str, Inputs | None]:
@@ -199,22 +198,17 @@ def _layers_there(used: Engine) -> set[str]:
         }
 
 
-def _record(
-    cell: Cell,
-    made_from: Inputs,
-    project: Project,
-    used: Engine,
-    state: State,
-) -> None:
+def _record(cell: Cell, project: Project, context: BuildContext, used: Engine, state: State) -> None:
     image = images.image_of(cell.id, used)
-    addresses, laid = layers.layers(cell, project.root).values(), images.laid(image)
+    keys = [layer.cache_key for layer in bake.layers_of(cell, project, context)]
+    sizes = [layer.size for layer in images.laid(image)[1:]]  # the first is the virtual environment
     record = Record(
         cell=cell.id,
         image=str(image.id),
         date=_now(),
-        inputs=dict(made_from),
-        layers={address: layer.size for address, layer in zip(addresses, laid, strict=True)},
-        below=sum(layer.size for layer in images.layers(image)) - sum(layer.size for layer in laid),
+        inputs=dict(context.inputs[cell.id]),
+        layers=dict(zip(keys, sizes, strict=True)),
+        below=sum(layer.size for layer in images.layers(image)) - sum(sizes),
     )
     records.keep(cell, record, state)
 

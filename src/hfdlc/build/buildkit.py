@@ -11,8 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from hfdlc.build import bake as plan
-from hfdlc.build.bake import target_name
+from hfdlc.build.bake import host_network, target_name
 from hfdlc.build.log import Solve, Step
 from hfdlc.build.progress import for_people
 from hfdlc.engine.detect import Engine
@@ -85,7 +84,7 @@ def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:
     """The bake file, and what a private engine needs beside it, as arguments of bake."""
     files = {"bake.json": bake}
     if engine.private:
-        files["network.yaml"] = plan.host_network(bake["target"])
+        files["network.yaml"] = host_network(bake["target"])
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))  # JSON is YAML
     return [word for name in files for word in ("--file", str(folder / name))]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfdlc.build import records
 from hfdlc.build.records import Record
-from hfdlc.dockerfile import inputs
-from hfdlc.dockerfile import layers as graph
+from hfdlc.dockerfile import cache_keys, inputs
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
@@ -58,6 +57,10 @@ class Forecast:
     disk: int = 0  # bytes needed
     free: int | None = None  # bytes free; None where the engine's disk is not this machine's
 
+    def is_buildable(self, cell: Cell) -> bool:
+        """Whether the cell is locked."""
+        return any(one.cell == cell.id and one.layers for one in self.cells)
+
     def json(self) -> dict[str, Any]:
         """The documented keys of `hfdlc plan --json`, beside `bake`."""
         return asdict(self)
@@ -83,10 +86,11 @@ def forecast(cells: Sequence[Cell], project: Project, state: State) -> Forecast:
 
 
 def _outlook(cell: Cell, project: Project, record: Record | None) -> Outlook:
-    state = lockfile.state(cell, project.matrix, project.root)
+    state = lockfile.state(cell, project.root)
     if state != "locked":
         return Outlook(cell.id, state)
-    layers = graph.layers(cell, project.root)
+    keyed = cache_keys.keyed_layers(cell, project, record.inputs if record else {})
+    layers = {layer.name: layer.cache_key for layer in keyed}
     breaks = [f"{len(layers)} layers, of {LAYERS}"] if len(layers) > LAYERS else []
     if cell.type == "inference" and cell.device == "cpu":
         size = record.below + sum(record.layers.values()) if record else cell.size

@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from hfdlc.build.bake import Machine
+from hfdlc.build.bake import BuildContext
 from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import PackageSources
 from hfdlc.matrix.cells import Cell
@@ -20,24 +20,31 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where every distribution 
 
 
 @contextmanager
-def package_access(
-    sources: PackageSources, cells: Sequence[Cell], root: Path, state: State, *, near: bool = False
-) -> Iterator[Machine]:
-    """The machine's way to package indexes, as secrets and a folder of wheels, while a build lasts.
+def with_access(
+    context: BuildContext,
+    sources: PackageSources,
+    cells: Sequence[Cell],
+    root: Path,
+    state: State,
+    *,
+    shares_host_network: bool = False,
+) -> Iterator[BuildContext]:
+    """The context with access to package indexes, as secrets and a folder of wheels, while a build lasts.
 
-    `near`: builds share this machine's network, so that they can fetch the wheels from loopback.
+    `shares_host_network`: builds share this machine's network, so that they can download from loopback.
     """
     with ExitStack() as held:
         folder = Path(
             held.enter_context(tempfile.TemporaryDirectory(prefix="access-", dir=state.folder("tmp")))
         )
-        machine = Machine(secrets=_secrets(sources, folder), proxies=dict(sources.proxies or {}))
-        gathered, brought = gather(sources, cells, root, folder / "wheels")
-        if brought and near and not sources.proxies:
-            machine = replace(machine, brought=brought, wheels=held.enter_context(served(gathered)))
-        elif brought:
-            machine = replace(machine, brought=brought, contexts={"wheels": str(gathered)})
-        yield machine
+        context = replace(context, secrets=_secrets(sources, folder), proxies=dict(sources.proxies or {}))
+        gathered, local = gather(sources, cells, root, folder / "wheels")
+        if local and shares_host_network and not sources.proxies:
+            url = held.enter_context(served(gathered))
+            context = replace(context, has_local_wheels=local, wheels=url)
+        elif local:
+            context = replace(context, has_local_wheels=local, contexts={"wheels": str(gathered)})
+        yield context
 
 
 def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
@@ -71,7 +78,9 @@ def gather(
     for cell in cells:
         if not cell.source.page:  # of the package index: a folder's build could be another one
             continue
-        wanted = lockfile.entries((root / lockfile.group_file(cell, "framework")).read_text())
+        wanted = lockfile.entries(
+            (root / lockfile.group_file(cell, cell.group_of_rest("framework"))).read_text()
+        )
         name = lockfile.name_of(cell.framework_requirements()[0])
         framework = next((entry for entry in wanted if entry.name == name), None)
         if not framework:  # out of reach when it was locked

@@ -12,7 +12,7 @@ from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image
-from hfdlc.oci.store import Layers
+from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -55,9 +55,9 @@ def reproduce(
 def _build(project: Project, cell: Cell, environ: Environ, folder: Path, stand_ins: bool) -> Image:
     """The cell's image, made without a cache, and beside those of the engine; its layers are in a folder."""
     own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
-    with session.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
+    with session.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, context):
         session.check_store(used)
-        made = assemble.assemble([cell], project, machine, used, state, own, anew=Layers(folder))
+        made = assemble.assemble([cell], project, context, used, state, own, no_cache=LayerStore(folder))
     image = made.images[cell.id]
     say(f"built {cell.id}: {image.manifest.digest}")
     return image

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from hfdlc.build import bake, bases, packages, stand_in
-from hfdlc.build.bake import Machine
+from hfdlc.build.bake import BuildContext
 from hfdlc.dockerfile import inputs, render
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
@@ -14,13 +15,14 @@ from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import package_sources
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import Layers
+from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.state import State
 
-# What is known of a machine before it is asked for its way to packages.
-KNOWN = ("images", "dockerfiles", "inputs", "starts", "room", "output", "cache")
+if TYPE_CHECKING:
+    from hfdlc.dockerfile.inputs import Inputs
+
 Failures = dict[str, HfdlcError]  # cell -> why
 
 
@@ -32,7 +34,7 @@ def prepared(
     *,
     stand_ins: bool = False,
     failures: Failures | None = None,
-) -> Iterator[tuple[Engine, State, Machine]]:
+) -> Iterator[tuple[Engine, State, BuildContext]]:
     """The engine, with the cells' bases in it, while no other run builds the same cells; see `with_bases`.
 
     The machine has no way to packages yet: see `with_packages`.
@@ -42,23 +44,25 @@ def prepared(
     with ExitStack() as held:
         for cell in sorted(cells, key=lambda cell: cell.id):
             _hold(held, f"build-{bake.target_name(cell)}", state)
-        machine = Machine(cache=environ.get("HFDLC_CACHE") or None, room=_room(cells, used))
-        yield used, state, with_bases(machine, project, cells, used, state, environ, stand_ins, failures)
+        context = BuildContext(cache=environ.get("HFDLC_CACHE") or None, scratch=_scratch(cells, used))
+        yield used, state, with_bases(context, project, cells, used, state, environ, stand_ins, failures)
 
 
 @contextmanager
 def with_packages(
-    machine: Machine,
+    context: BuildContext,
     cells: Sequence[Cell],
     project: Project,
     used: Engine,
     state: State,
     environ: Mapping[str, str],
-) -> Iterator[Machine]:
+) -> Iterator[BuildContext]:
     """The machine with its way to package indexes, while a build lasts: asking pip for it takes a while."""
     sources = package_sources(environ)
-    with packages.package_access(sources, cells, project.root, state, near=used.private) as way:
-        yield replace(way, **{name: getattr(machine, name) for name in KNOWN})
+    with packages.with_access(
+        context, sources, cells, project.root, state, shares_host_network=used.private
+    ) as found:
+        yield found
 
 
 def check_store(used: Engine) -> None:
@@ -80,7 +84,7 @@ def _hold(held: ExitStack, name: str, state: State) -> None:
 
 
 def with_bases(
-    machine: Machine,
+    context: BuildContext,
     project: Project,
     cells: Sequence[Cell],
     used: Engine,
@@ -88,7 +92,7 @@ def with_bases(
     environ: Mapping[str, str],
     stand_ins: bool = False,
     failures: Failures | None = None,
-) -> Machine:
+) -> BuildContext:
     """The machine's part of a plan: what takes the place of public images, what cells are made from.
 
     Raises HfdlcError where a base cannot be had, or adds that to `failures`.
@@ -97,7 +101,8 @@ def with_bases(
     ensure = partial(bases.ensure, engine=used, state=state, environ=environ)
     identity = cache(partial(bases.identity, engine=used))
     images: dict[str, dict[str, str]] = {}
-    made_from, dockerfiles, started = {}, {}, {}
+    made_from: dict[str, Inputs] = {}
+    dockerfiles, locks, base_images = {}, {}, {}
     for cell in cells:
         bootstraps = {"base": cell.bootstrap, "installer_base": installer.bootstrap}
         bootstraps["compiler_base"] = installer.bootstrap_compiler
@@ -110,7 +115,7 @@ def with_bases(
                 else:
                     here[image] = here.get(image) or ensure(image, bootstraps.get(name))
             if bootstraps["base"]:
-                Layers.of(state).take_base(bases.archive(bootstraps["base"], state), project.root)
+                LayerStore.of(state).add_base(bases.archive(bootstraps["base"], state), project.root)
         except HfdlcError as problem:
             if failures is None:
                 raise
@@ -118,16 +123,24 @@ def with_bases(
             continue
         chosen = bake.chosen(public, images, cell)
         starts = {name: identity(image) for name, image in chosen.items()}
-        started[cell.id] = dict(starts)
+        base_images[cell.id] = starts["base"]
         if stand_ins and lockfile.stood_in(cell, project.root):
-            dockerfiles[cell.id] = stand_in.dockerfile(cell, project.root)
+            locks[cell.id] = {cell.group_of_rest("framework"): lockfile.stand_in_file(cell)}
+            dockerfiles[cell.id] = render.dockerfile(cell, project.matrix, project.templates, locks[cell.id])
             starts["stand-in.lock"] = lockfile.packages(project.root / lockfile.stand_in_file(cell))
         made_from[cell.id] = inputs.of(cell, project.root, starts)
-    return replace(machine, images=images, dockerfiles=dockerfiles, inputs=made_from, starts=started)
+    return replace(
+        context,
+        images=images,
+        dockerfiles=dockerfiles,
+        locks=locks,
+        inputs=made_from,
+        base_images=base_images,
+    )
 
 
-def _room(cells: Sequence[Cell], used: Engine) -> dict[str, str]:
+def _scratch(cells: Sequence[Cell], used: Engine) -> str:
     """Where layers are made before they are packed: in memory if it has room for all of them twice."""
     with closing(detect.client(used)) as client:
         memory = int(client.info()["MemTotal"])
-    return {"room": "/memory" if 2 * sum(cell.size for cell in cells) < memory else "/var/tmp"}  # noqa: S108 - of a stage
+    return "/memory" if 2 * sum(cell.size for cell in cells) < memory else "/var/tmp"  # noqa: S108 - of a stage

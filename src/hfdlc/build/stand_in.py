@@ -19,7 +19,6 @@ from hfdlc.build import bake, bases
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Bootstrap
 from hfdlc.process import run, say
@@ -101,14 +100,6 @@ def system(compiles: bool) -> Bootstrap:
     return Bootstrap(suite="bookworm", packages=[*LIBRARIES, *(COMPILER if compiles else ())])
 
 
-def dockerfile(cell: Cell, root: Path) -> str:
-    """The cell's Dockerfile with the framework that `hfdlc lock` found in place of the one out of reach."""
-    text = (root / cell.folder / "Dockerfile").read_text()
-    return text.replace(
-        f"source={lockfile.group_file(cell, 'framework')},", f"source={lockfile.stand_in_file(cell)},"
-    )
-
-
 def of(image: str, engine: Engine) -> str | None:
     """What an image says that it stands for; None where it is on its own base."""
     with closing(detect.client(engine)) as client:
@@ -170,7 +161,7 @@ def _build(text: str, context: Path, tag: str, below: str, engine: Engine) -> No
         "context": str(context),
         "args": {"base": below, "SOURCE_DATE_EPOCH": bases.EPOCH},
         "tags": [tag],
-        "output": [bake.ADDED if engine.containerd_store else bake.Machine.output],
+        "output": [bake.LOADED if engine.containerd_store else bake.BuildContext.output],
     }
     (context / "Dockerfile").write_text(text)
     file = context / "bake.json"

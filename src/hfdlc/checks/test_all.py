@@ -10,6 +10,7 @@ from hfdlc.checks.subject import Subject
 from hfdlc.dockerfile import render
 from hfdlc.engine import detect, images
 
+COMMANDS = {"training": "train", "inference": "serve"}
 # Programs that make programs, and what installs packages while an image is built.
 BUILD_TOOLS = (
     "gcc",
@@ -141,10 +142,10 @@ def test_packages_are_the_locked_ones(subject: Subject) -> None:
 
 def test_entry_point(subject: Subject) -> None:
     """A plain `docker run` serves (or trains), with that program as process 1."""
-    command = render.command(subject.cell)
+    command = COMMANDS[subject.cell.type]
     assert subject.config["Entrypoint"] == ["/usr/bin/env"]
-    assert subject.config["Cmd"] == command
-    assert subject.host.check_output("command -v %s", command[0]) == f"/opt/venv/bin/{command[0]}"
+    assert subject.config["Cmd"] == [command]
+    assert subject.host.check_output("command -v %s", command) == f"/opt/venv/bin/{command}"
 
 
 def test_port(subject: Subject) -> None:

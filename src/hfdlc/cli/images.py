@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 @selecting
 def plan(wanted: "Filter", as_json: AsJson = False) -> None:
     """Show what would be built, what it would cost, and whether it fits; no engine is asked."""
-    from hfdlc.build import bake as planning
-    from hfdlc.build import estimate
-    from hfdlc.dockerfile import layers
+    from hfdlc.build import bake, estimate
+    from hfdlc.dockerfile import cache_keys
     from hfdlc.state import State
 
     project = current_project()
     cells = some(project, wanted)
     told = estimate.forecast(cells, project, State.of(os.environ))
     if as_json:
-        machine = planning.Machine()
-        laid = {cell.id: planning.layers_of(cell, project.root, machine) for cell in cells}
+        context, buildable = bake.BuildContext(), [cell for cell in cells if told.is_buildable(cell)]
+        layers = {cell.id: bake.layers_of(cell, project, context) for cell in buildable}
         folders = Path("layers"), Path("tmp")
-        bake = planning.parts(cells, laid, layers.distinct(laid), project.matrix, machine, *folders)
-        print_json({"bake": bake, "forecast": told.json()})
+        file = bake.of_layers(cells, cache_keys.distinct(layers), project.matrix, context, *folders)
+        print_json({"bake": file, "forecast": told.json()})
         return
     _print(told)
 

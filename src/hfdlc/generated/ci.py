@@ -72,7 +72,7 @@ def graph(project: Project) -> dict[str, Any]:
 
 def built(project: Project) -> list[Cell]:
     """The cells that CI can build: those whose locks lack nothing."""
-    return [cell for cell in project.cells if lockfile.state(cell, project.matrix, project.root) == "locked"]
+    return [cell for cell in project.cells if lockfile.state(cell, project.root) == "locked"]
 
 
 def shared(cells: Sequence[Cell]) -> list[tuple[Cell, list[Cell]]]:

@@ -74,7 +74,7 @@ def differences(project: Project) -> Iterator[str]:
 
 def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
     """A line for each thing that is wrong with a cell's locks."""
-    asked = lockfile.request(cell, project.matrix)
+    asked = lockfile.request(cell)
     faults: dict[str, list[str]] = {}
     files = [lockfile.group_file(cell, group) for group in cell.groups]
     files += [lockfile.stand_in_file(cell)] if lockfile.stood_in(cell, project.root) else []

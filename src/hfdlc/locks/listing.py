@@ -22,7 +22,7 @@ def listed(cell: Cell, project: Project) -> dict[str, Any]:
         "python": cell.python,
         "cuda": cell.cuda,
         "os": cell.os,
-        "state": lockfile.state(cell, project.matrix, project.root),
+        "state": lockfile.state(cell, project.root),
     }
 
 

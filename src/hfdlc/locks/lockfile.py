@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
-from hfdlc.matrix.schema import Matrix
+from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.state import write_whole
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
@@ -53,6 +53,7 @@ class Request:
     toolkit: tuple[str, ...] = ()  # those of the toolkit alone
     beside: tuple[str, ...] = ()  # of the release's other types: what they share has the same version
     named: tuple[tuple[str, str], ...] = ()  # package, or pattern of names -> layer group
+    rest: tuple[tuple[Rest, str], ...] = ()  # what needs a package first -> layer group
     page: str | None = None
     image: str | None = None
     replaces: str | None = None
@@ -63,26 +64,20 @@ class Request:
         return _digest(json.dumps(vars(self), sort_keys=True))
 
 
-def request(cell: Cell, matrix: Matrix) -> Request:
+def request(cell: Cell) -> Request:
     """The question whose answer is the cell's lock."""
-    groups = matrix.file.groups
-    own = matrix.file.frameworks[cell.framework].packages  # type: ignore[index]
     framework = cell.framework_requirements()
-    of_types = (each for kind, it in matrix.file.types.items() for each in (*it.packages, *own.get(kind, [])))
-    named = [(name_of(text), "transformers") for text in groups.transformers]
-    named += [(name_of(text), "toolkit") for text in groups.toolkit]
-    patterns = {"cuda": groups.cuda, "arrays": groups.arrays, "data": groups.data}
-    named += [(each, group) for group in cell.groups for each in patterns.get(group, [])]
     return Request(
-        requirements=(*cell.requirements(cell.packages), *groups.toolkit),
+        requirements=(*cell.requirements(cell.packages), *cell.toolkit_packages),
         python=cell.python,
         platform=cell.base.platform,
         cutoff=cell.cutoff.isoformat(),
         framework=framework,
         libraries=cell.requirements(),
-        toolkit=tuple(groups.toolkit),
-        beside=cell.requirements(tuple(dict.fromkeys(of_types)))[len(framework) + 1 :],
-        named=tuple(named),
+        toolkit=cell.toolkit_packages,
+        beside=cell.requirements(cell.of_all_types)[len(framework) + 1 :],
+        named=tuple((name, group.name) for group in cell.layer_groups for name in group.named),
+        rest=tuple((group.rest, group.name) for group in cell.layer_groups if group.rest),
         page=cell.source.page,
         image=cell.source.image,
         replaces=cell.source.replaces,
@@ -177,9 +172,9 @@ def _read(file: Path, _changed: int, _size: int) -> str:
     return file.read_text()
 
 
-def state(cell: Cell, matrix: Matrix, root: Path) -> str:
+def state(cell: Cell, root: Path) -> str:
     """`locked`, `unlocked`, `stale` where the matrix has moved on, `incomplete` where a part is missing."""
-    asked = request(cell, matrix)
+    asked = request(cell)
     faults = {fault(root / group_file(cell, group), asked) for group in cell.groups}
     if faults == {None}:
         return "incomplete" if missing(cell, root) else "locked"
@@ -198,9 +193,9 @@ def stood_in(cell: Cell, root: Path) -> bool:
 
 def check(cell: Cell, matrix: Matrix, root: Path, *, stand_ins: bool = False) -> None:
     """Raise HfdlcError where a lock of the cell cannot be used, or lacks what nothing stands for."""
-    questions = {group_file(cell, group): request(cell, matrix) for group in cell.groups}
+    questions = {group_file(cell, group): request(cell) for group in cell.groups}
     if stand_ins and stood_in(cell, root):
-        questions[stand_in_file(cell)] = request(cell, matrix)
+        questions[stand_in_file(cell)] = request(cell)
     questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):

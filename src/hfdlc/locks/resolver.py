@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uv
 
-from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.errors import CommandFailed, HfdlcError, UserError
 from hfdlc.locks.indexes import PackageSources
 from hfdlc.locks.lockfile import (
     INSTALLER_FILE,
@@ -27,7 +27,7 @@ from hfdlc.locks.lockfile import (
     write,
 )
 from hfdlc.matrix.cells import Cell
-from hfdlc.matrix.schema import Matrix
+from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.process import run
 from hfdlc.state import State
 
@@ -127,16 +127,22 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
     Where the framework's own source is out of reach that is written down, and no hash is invented: the
     framework's needs are then those of the package index's build of the same version.
     """
-    asked = request(cell, matrix)
+    asked = request(cell)
     missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
     chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
+    if empty := [group for group in cell.groups if not chosen[group]]:
+        raise UserError(
+            f"the layer group {empty[0]!r} holds no package of {cell.id}",
+            where=matrix.document.where(("groups", empty[0])),
+            then="limit the group to other cells with `when:`, or remove it",
+        )
     dropped = {name_of(asked.framework[0])} if missing else set()
     files = {
         group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
         for group in cell.groups
     }
     if missing and cell.source.stand_in_cuda:
-        files[stand_in_file(cell)] = text(chosen["framework"])
+        files[stand_in_file(cell)] = text(chosen[cell.group_of_rest("framework")])
     else:
         (root / stand_in_file(cell)).unlink(missing_ok=True)
     write(files, asked, root, missing)
@@ -168,14 +174,15 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
         return {entry.name for entry in resolver.resolve(asked, requirements, held, page=page)}
 
     wanted = needed(asked.requirements)
-    # In the order of the layers: what is in one is not in a later one.
-    layers = {
-        # Its small needs move more often than the framework does: they are libraries.
+    needs: dict[Rest, set[str]] = {
+        # The framework's dependencies change more often than the framework does: they are libraries.
         "framework": {name_of(text) for text in asked.framework},
         "libraries": needed(asked.libraries),
         "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
         "toolkit": wanted,
     }
+    groups = dict(asked.rest)
+    layers = {groups[rest]: names for rest, names in needs.items()}
     found: dict[str, list[Entry]] = defaultdict(list)
     for entry in everything:
         if entry.name in wanted:

@@ -1,15 +1,18 @@
 """Cells: the supported combinations, each one image. An image's id is composed and parsed here alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from hfdlc.errors import Problems, UserError
-from hfdlc.matrix.schema import GROUPS, Base, Bootstrap, Framework, Matrix, Release, Source
+from hfdlc.matrix.axes import meets
+from hfdlc.matrix.schema import Base, Bootstrap, Framework, Group, Matrix, Release, Rest, Source, Type
 
 ID = (
     r"huggingface-(?P<framework>pytorch|tensorflow)-(?P<type>training|inference)"
@@ -29,6 +32,15 @@ def compose_tag(
 
 
 @dataclass(frozen=True)
+class LayerGroup:
+    """The packages of one layer."""
+
+    name: str
+    rest: Rest | None  # it also holds what no group names and this needs first
+    named: tuple[str, ...]  # canonical names of packages, or patterns of them
+
+
+@dataclass(frozen=True)
 class Cell:
     """One supported combination = one image."""
 
@@ -44,7 +56,10 @@ class Cell:
     module: str  # what `import` says: torch
     source: Source
     base: Base
-    packages: tuple[str, ...]  # what this type of image holds beside framework and transformers
+    packages: tuple[str, ...]  # requirements of this type of image, beside framework and transformers
+    of_all_types: tuple[str, ...]  # the same of all types: what they share gets the same version
+    toolkit_packages: tuple[str, ...]  # requirements of the toolkit
+    layer_groups: tuple[LayerGroup, ...]  # from the lowest layer to the highest
     left_out: tuple[str, ...]  # patterns of files that packages have, and the image has not
     without_symbols: tuple[str, ...]  # of those that stay
     without_byte_code: tuple[str, ...]
@@ -103,11 +118,26 @@ class Cell:
         return self.base.pip.format(python=self.python) if self.base.pip else None
 
     @property
+    def axes(self) -> dict[str, str]:
+        """The cell by the axes that rules and layer groups use."""
+        return {
+            "framework": self.framework,
+            "framework_version": self.framework_version,
+            "transformers": self.transformers_version,
+            "type": self.type,
+            "device": self.cuda or self.device,
+            "python": self.python,
+            "os": self.os,
+        }
+
+    @property
     def groups(self) -> tuple[str, ...]:
-        """The layer groups of its packages, lowest first; CUDA has one where it comes as packages."""
-        has_cuda = self.cuda and not self.source.image and self.cuda not in self.base.cuda
-        has = {"cuda": bool(has_cuda), "data": self.type == "training"}
-        return tuple(group for group in GROUPS if has.get(group, True))
+        """The names of its layer groups, from the lowest layer to the highest."""
+        return tuple(group.name for group in self.layer_groups)
+
+    def group_of_rest(self, rest: Rest) -> str:
+        """The name of the group that holds what no group names and `rest` needs first."""
+        return next(group.name for group in self.layer_groups if group.rest == rest)
 
     def framework_requirements(self) -> tuple[str, ...]:
         """What is asked of the framework's source; the framework itself first."""
@@ -202,6 +232,8 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
     its_source = source(framework, version, device)
     if not its_source:
         return None
+    groups = {each: _groups(matrix, release, each, device) for each in matrix.file.types}
+    packages = {each: _packages(matrix, framework, each, groups[each]) for each in matrix.file.types}
     return Cell(
         framework=name,
         framework_version=version,
@@ -215,13 +247,51 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         module=framework.import_,
         source=its_source,
         base=matrix.file.bases[release.os],
-        packages=(*image_type.packages, *framework.packages.get(kind, [])),  # type: ignore[call-overload]
+        packages=packages[kind],  # type: ignore[index]
+        of_all_types=tuple(dict.fromkeys(text for each in packages.values() for text in each)),
+        toolkit_packages=tuple(
+            text
+            for group in groups[kind].values()  # type: ignore[index]
+            if group.rest == "toolkit"
+            for text in group.requires
+        ),
+        layer_groups=tuple(
+            LayerGroup(name, group.rest, (*map(_name_of, group.requires), *group.packages))
+            for name, group in groups[kind].items()  # type: ignore[index]
+        ),
         left_out=_slim(matrix, "all"),
         without_symbols=_slim(matrix, "symbols"),
         without_byte_code=_slim(matrix, "byte code"),
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
     )
+
+
+def _groups(matrix: Matrix, release: Release, kind: str, device: str) -> dict[str, Group]:
+    """The layer groups whose conditions a cell meets, by name."""
+    framework, version = release.framework
+    combination = {
+        "framework": framework,
+        "framework_version": version,
+        "transformers": release.transformers,
+        "type": kind,
+        "device": device,
+        "python": release.python,
+        "os": release.os,
+    }
+    return {name: group for name, group in matrix.file.groups.items() if meets(combination, group.when)}
+
+
+def _packages(
+    matrix: Matrix, framework: Framework, kind: Type, groups: Mapping[str, Group]
+) -> tuple[str, ...]:
+    """The requirements of a type of image, beside framework, transformers and toolkit."""
+    required = [text for group in groups.values() if group.rest != "toolkit" for text in group.requires]
+    return (*matrix.file.types[kind].packages, *framework.packages.get(kind, []), *required)
+
+
+def _name_of(requirement: str) -> str:
+    return canonicalize_name(Requirement(requirement).name)
 
 
 def _slim(matrix: Matrix, part: str) -> tuple[str, ...]:

@@ -2,32 +2,11 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any
-
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from hfdlc.errors import Problems, UserError
+from hfdlc.matrix.axes import AXES, Combination, Conditions, fits
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix, Rule, nearest
-
-AXES = ("framework", "framework_version", "transformers", "type", "device", "python", "os")
-VERSIONS = ("framework_version", "transformers", "python")
-Conditions = Mapping[Any, str]  # axis -> the values that are meant
-Combination = Mapping[str, str]  # axis -> value; an axis that is not there may have any
-
-
-def combination(cell: Cell) -> dict[str, str]:
-    """A cell by its axes."""
-    return {
-        "framework": cell.framework,
-        "framework_version": cell.framework_version,
-        "transformers": cell.transformers_version,
-        "type": cell.type,
-        "device": cell.cuda or cell.device,
-        "python": cell.python,
-        "os": cell.os,
-    }
 
 
 def axis(word: str) -> tuple[str, str]:
@@ -43,18 +22,6 @@ def axis(word: str) -> tuple[str, str]:
     return name, value
 
 
-@cache
-def fits(axis: str, value: str, wanted: str) -> bool:
-    """Whether a value is one that a rule names: a range of versions, or words with commas between."""
-    if axis in VERSIONS:
-        try:
-            return SpecifierSet(wanted, prereleases=True).contains(value)
-        except InvalidSpecifier:
-            return value == wanted
-    words = [word.strip() for word in wanted.split(",")]
-    return value in words or (axis == "device" and value.startswith("cu") and "gpu" in words)
-
-
 def forbids(rule: Rule, asked: Combination) -> bool:
     """Whether a rule excludes what is asked for, by the axes that are given."""
     return all(
@@ -64,8 +31,9 @@ def forbids(rule: Rule, asked: Combination) -> bool:
 
 def check(matrix: Matrix, cells: Sequence[Cell]) -> None:
     """Raise Problems where a cell breaks a rule, a rule excludes nothing, or two contradict each other."""
-    values = {axis: sorted({combination(cell)[axis] for cell in cells}) for axis in AXES}
+    values = {axis: sorted({cell.axes[axis] for cell in cells}) for axis in AXES}
     problems = [*_broken(matrix, cells), *_idle(matrix, values), *_contradictions(matrix, values)]
+    problems += _idle_groups(matrix, cells)
     if problems:
         raise Problems(problems)
 
@@ -78,7 +46,7 @@ def place(matrix: Matrix, rule: Rule) -> str:
 def _broken(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
     for cell in cells:
         for rule in matrix.file.rules:
-            if forbids(rule, combination(cell)):
+            if forbids(rule, cell.axes):
                 told = f"{cell.id} cannot be: {rule.reason}"
                 yield UserError(told, where=place(matrix, rule), then="change the rule or the release")
 
@@ -101,6 +69,14 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
                 needs = ", ".join(f"{axis} {wanted}" for axis, wanted in rule.needs.items())
                 told = f"this rule matches nothing: every combination has {needs}"
                 yield UserError(told, where=place(matrix, rule), then="remove it")
+
+
+def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
+    for name, group in matrix.file.groups.items():
+        if not any(name in cell.groups for cell in cells):
+            wanted = ", ".join(f"{axis} {value}" for axis, value in group.when.items())
+            where = matrix.document.where(("groups", name, "when"))
+            yield UserError(f"no cell has the layer group {name!r}: none has {wanted}", where=where)
 
 
 def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
@@ -141,11 +117,11 @@ def why(matrix: Matrix, cells: Sequence[Cell], asked: Combination) -> str:
     words = " ".join(asked.values())
     closest = max(
         cells,
-        key=lambda cell: difflib.SequenceMatcher(None, words, " ".join(combination(cell).values())).ratio(),
+        key=lambda cell: difflib.SequenceMatcher(None, words, " ".join(cell.axes.values())).ratio(),
     )
     return f"no rule excludes it, but no release has it; the nearest cell is {closest.id}"
 
 
 def _has(cell: Cell, axis: str, value: str) -> bool:
-    own = combination(cell)[axis]
+    own = cell.axes[axis]
     return fits(axis, own, value) or own == value

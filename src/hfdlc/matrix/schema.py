@@ -1,11 +1,12 @@
 """`matrix.yaml` as its author wrote it: read, and checked at the door."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -26,7 +27,12 @@ from hfdlc.matrix import yaml
 from hfdlc.matrix.yaml import Document
 
 Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
-GROUPS = ("cuda", "framework", "arrays", "libraries", "transformers", "data", "type", "toolkit")
+Rest = Literal["framework", "libraries", "type", "toolkit"]
+# Stages of the templates: no layer group can have such a name.
+RESERVED = frozenset(
+    {"compiler", "image", "inference-toolkit", "install-env", "installer", "layer", "layer-archive"}
+    | {"pack", "pip", "system", "toolkit-wheel", "venv", "wheels"}
+)
 
 
 def _version(text: str) -> str:
@@ -76,6 +82,12 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9*?-]+", text):
+        raise ValueError(f"{text!r} is not a canonical package name; write one like scikit-learn or nvidia-*")
+    return text
+
+
 # An editor reads `python: 3.11` as a number; here it stays the text that was written.
 TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
@@ -85,6 +97,8 @@ Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", 
 Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
 Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
 Pattern = Annotated[str, AfterValidator(_pattern)]
+Name = Annotated[str, AfterValidator(_name)]
+GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Type = Literal["training", "inference"]
 
 
@@ -181,17 +195,13 @@ class Release(Written):
     cells: dict[Type, list[Device]]
 
 
-class Groups(Written):
-    """Packages that are named for a layer group.
+class Group(Written):
+    """One layer of packages; see the comment in `matrix.yaml`."""
 
-    `cuda` by patterns, where CUDA comes as packages; `data` in training images.
-    """
-
-    cuda: list[str] = []
-    arrays: list[str]
-    data: list[str]
-    transformers: list[str]
-    toolkit: list[RequirementText]
+    packages: list[Name] = []
+    requires: list[RequirementText] = []
+    rest: Rest | None = None
+    when: dict[Axis, str] = {}
 
 
 class LeftOut(Written):
@@ -210,7 +220,7 @@ class MatrixFile(Written):
     frameworks: dict[Literal["pytorch", "tensorflow"], Framework]
     bases: dict[str, Base]
     installer: Installer
-    groups: Groups
+    groups: dict[GroupName, Group]  # from the lowest layer to the highest
     rules: list[Rule] = []
     drivers: dict[Cuda, str] = {}
     types: dict[Type, ImageType]
@@ -233,7 +243,7 @@ def read(path: Path) -> Matrix:
     except ValidationError as error:
         problems = [_problem(document, detail) for detail in error.errors()]
         raise Problems(sorted(problems, key=_line)) from None
-    if problems := list(_unknown_names(document, file)):
+    if problems := [*_unknown_names(document, file), *_wrong_groups(document, file)]:
         raise Problems(problems)
     return Matrix(file, document)
 
@@ -256,6 +266,22 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
             for device in wanted:
                 if device not in devices:
                     yield _unknown(document, path, f"source of {name}", device, sorted(devices))
+
+
+def _wrong_groups(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    """Every package needs a group: each `rest` is stated once, and no group is without packages."""
+    for name, group in file.groups.items():
+        where = document.where(("groups", name))
+        if name in RESERVED:
+            yield UserError(f"{name!r} cannot name a layer group: a stage has that name", where=where)
+        if not (group.packages or group.requires or group.rest):
+            yield UserError(f"the layer group {name!r} names no packages", where=where)
+    for rest in get_args(Rest):
+        names = [name for name, group in file.groups.items() if group.rest == rest]
+        if len(names) != 1:
+            found = f"{len(names)} have it: {', '.join(names)}" if names else "none has it"
+            where = document.where(("groups",))
+            yield UserError(f"one layer group must have `rest: {rest}`; {found}", where=where)
 
 
 def _line(problem: UserError) -> tuple[int, ...]:

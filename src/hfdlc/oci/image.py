@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from hfdlc.oci.store import GZIP, PIECE, Layer, Layers
+from hfdlc.oci.store import GZIP, PIECE, LayerStore, StoredLayer
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -63,7 +63,7 @@ class Image:
 
     manifest: Manifest
     config: bytes
-    layers: Layers
+    layers: LayerStore
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Image:
 
 
 def compose(
-    shell: str, above: Sequence[Layer], layers: Layers, media_type: str, root: Path, *, created: int
+    shell: str, above: Sequence[StoredLayer], layers: LayerStore, media_type: str, root: Path, *, created: int
 ) -> Image:
     """The image with the manifest digest `shell`, with the layers `above` on top.
 
@@ -88,7 +88,7 @@ def compose(
     made = layers.read(shell)
     config = layers.read(made["config"]["digest"])
     pairs = zip(config["rootfs"]["diff_ids"], made["layers"], strict=True)
-    below = [Layer(diff_id, each["digest"], each["size"], each["mediaType"]) for diff_id, each in pairs]
+    below = [StoredLayer(diff_id, each["digest"], each["size"], each["mediaType"]) for diff_id, each in pairs]
     laid = [layers.packed(layer, media_type, root) for layer in (*below, *above)]
     moment = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
     config["rootfs"]["diff_ids"] = [layer.diff_id for layer in laid]

@@ -1,4 +1,4 @@
-"""Layers as registries keep them: packed once, found again by what made them, or by their digest.
+"""LayerStore as registries keep them: packed once, found again by what made them, or by their digest.
 
 They lie in the state folder as an OCI image layout, into which BuildKit itself writes bases. What is damaged
 is set aside and made again: the digest decides, never that a file is there.
@@ -34,7 +34,7 @@ ZSTD, GZIP = f"{PLAIN}+zstd", f"{PLAIN}+gzip"
 
 
 @dataclass(frozen=True)
-class Layer:
+class StoredLayer:
     """A layer in one of its forms."""
 
     diff_id: str  # the digest of its archive
@@ -43,15 +43,15 @@ class Layer:
     media_type: str
 
 
-class Layers:
-    """The layers that a machine has packed."""
+class LayerStore:
+    """The layer store of a machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known = root / "known" / FORM
 
     @classmethod
-    def of(cls, state: State) -> "Layers":
+    def of(cls, state: State) -> "LayerStore":
         """Those that runs share."""
         return cls(state.folder(FOLDER))
 
@@ -75,11 +75,11 @@ class Layers:
             found: dict[str, Any] = json.loads(file.read())
         return found
 
-    def known(self, name: str) -> Layer | None:
+    def get(self, name: str) -> StoredLayer | None:
         """What is kept under a name, if its blob is there in its size."""
         file = self._known / name
         try:
-            layer = Layer(**json.loads(file.read_text()))
+            layer = StoredLayer(**json.loads(file.read_text()))
             if self.path(layer.digest).stat().st_size != layer.size:
                 raise ValueError
             os.utime(self.path(layer.digest))  # `hfdlc clean` keeps what was used last
@@ -90,7 +90,7 @@ class Layers:
             say(f"{file}: is damaged: its layer is made again")
             return None
 
-    def take(self, folder: Path, *names: str) -> Layer | None:
+    def add(self, folder: Path, *names: str) -> StoredLayer | None:
         """Keep what `image/pack.py` wrote into a folder, under names and by the archive's digest.
 
         None while it is not there whole.
@@ -102,12 +102,12 @@ class Layers:
                 return None
         except (FileNotFoundError, ValueError):
             return None
-        layer = Layer(told["diff_id"], told["digest"], told["size"], ZSTD)
+        layer = StoredLayer(told["diff_id"], told["digest"], told["size"], ZSTD)
         return self._keep(file, layer, *names)
 
-    def take_base(self, archive: Path, root: Path) -> None:
+    def add_base(self, archive: Path, root: Path) -> None:
         """Keep the one layer of a base that this machine made, before an image is made from it."""
-        if self.known(archive.stem) or not archive.is_file():
+        if self.get(archive.stem) or not archive.is_file():
             return
         with tempfile.TemporaryDirectory(dir=self.root) as folder:
             file = Path(folder, "layer.tar")
@@ -116,22 +116,22 @@ class Layers:
                 shutil.copyfileobj(cast("IO[bytes]", outer.extractfile(inner)), target, PIECE)
             with file.open("rb") as made:
                 digest = "sha256:" + hashlib.file_digest(made, "sha256").hexdigest()
-            layer = self._keep(file, Layer(digest, digest, file.stat().st_size, PLAIN), archive.stem)
+            layer = self._keep(file, StoredLayer(digest, digest, file.stat().st_size, PLAIN), archive.stem)
         self.packed(layer, ZSTD, root)
 
-    def packed(self, layer: Layer, media_type: str, root: Path) -> Layer:
+    def packed(self, layer: StoredLayer, media_type: str, root: Path) -> StoredLayer:
         """The same layer in another form; `root` is the repository's folder.
 
         What a registry gave compressed is left as it is where zstd is asked for.
         """
         if media_type in (layer.media_type, ZSTD) and layer.media_type != PLAIN:
             return layer
-        if known := self.known(_name(layer.diff_id, media_type)):
+        if known := self.get(_name(layer.diff_id, media_type)):
             return known
         with tempfile.TemporaryDirectory(dir=self.root) as folder:
             if media_type == ZSTD:
                 run([sys.executable, str(root / "image/pack.py"), str(self.path(layer.digest)), folder])
-                made = self.take(Path(folder))
+                made = self.add(Path(folder))
                 if not made or made.diff_id != layer.diff_id:
                     raise _damaged(self.path(layer.digest))
                 return made
@@ -144,9 +144,9 @@ class Layers:
                 shutil.copyfileobj(plain(content), target, PIECE)
             with file.open("rb") as packed:
                 digest = "sha256:" + hashlib.file_digest(packed, "sha256").hexdigest()
-            return self._keep(file, Layer(layer.diff_id, digest, file.stat().st_size, media_type))
+            return self._keep(file, StoredLayer(layer.diff_id, digest, file.stat().st_size, media_type))
 
-    def _keep(self, file: Path, layer: Layer, *names: str) -> Layer:
+    def _keep(self, file: Path, layer: StoredLayer, *names: str) -> StoredLayer:
         blob = self.path(layer.digest)
         blob.parent.mkdir(parents=True, exist_ok=True)
         if blob.exists() and blob.stat().st_size != layer.size:

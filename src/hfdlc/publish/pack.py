@@ -126,7 +126,7 @@ class Packer:
                 told = self._blob(_member(archive, path), layer)
             write_whole(self._memory / "layers" / _name(layer), json.dumps(told))
 
-        pairs = dict(zip(candidate.layers, about["Layers"], strict=True))
+        pairs = dict(zip(candidate.layers, about["LayerStore"], strict=True))
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, pairs.items()))
         write_whole(self._memory / "configs" / _name(candidate.image), config.decode())

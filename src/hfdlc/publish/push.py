@@ -7,7 +7,7 @@ from hfdlc.build import assemble, builder, session
 from hfdlc.build.buildkit import BuildFailed
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import GZIP, ZSTD, Layer, Layers
+from hfdlc.oci.store import GZIP, ZSTD, LayerStore, StoredLayer
 from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.publish import targets
@@ -30,18 +30,18 @@ def push(
         builder.check_current(cell, project)
     place, media_type = targets.plain(registry), GZIP if docker_media_types else ZSTD
     again = f"hfdlc push --registry {registry}"
-    with session.prepared(project, cells, environ) as (used, state, machine):
+    with session.prepared(project, cells, environ) as (used, state, context):
         session.check_store(used)
 
-        def early(layer: Layer, cell: Cell) -> None:
+        def early(layer: StoredLayer, cell: Cell) -> None:
             """Send a layer while others are made; the registry holds it against its digest."""
             if media_type == ZSTD and not place.registry.has(cell.repository, layer.digest):
-                opened = partial(Layers.of(state).reopen, layer.digest)
+                opened = partial(LayerStore.of(state).reopen, layer.digest)
                 place.registry.upload(cell.repository, layer.digest, layer.size, opened)
 
         try:
             images = assemble.assemble(
-                cells, project, machine, used, state, environ, media_type=media_type, taken=early
+                cells, project, context, used, state, environ, media_type=media_type, on_layer=early
             ).images
         except BuildFailed as problem:
             then = problem.then.replace("hfdlc build", again, 1)
