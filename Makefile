@@ -37,9 +37,10 @@ test-all: test  ## the same, then TensorFlow and every cell that this machine ca
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
 	@cd toolkit && PYTHONPATH=src ../$(VENV)/bin/lint-imports --no-logo --no-cache pyproject.toml
-	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src training examples images/finish.py
+	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src image/finish.py image/train.py examples
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 
 demo: $(READY)  ## train the example with the training image, serve it with the inference image
