@@ -100,7 +100,7 @@ def chosen(public: Mapping[str, str], images: Mapping[str, Mapping[str, str]], c
 
 
 def base_labels(base: str) -> dict[str, str]:
-    """Labels that name the base image of a build: `NAME@DIGEST`, or a bootstrapped base, which has a name only."""
+    """Labels that name the base image of a build. A bootstrapped base has no digest of a registry."""
     name, _, digest = base.partition("@")
     return {
         "io.hfdlc.base": base,
