@@ -1,0 +1,258 @@
+"""CSV and NumPy's .npy format, read and written."""
+
+import ast
+import csv
+import io
+import re
+import sys
+from typing import Any, Dict, List, Optional, Tuple
+
+from hf_inference_toolkit.content.payload import check_value, write_json
+from hf_inference_toolkit.errors import RequestError
+
+# A first row with one of these is a header. They are the names of inputs, and of the parts of an input.
+COLUMNS = (
+    "inputs",
+    "text",
+    "text_pair",
+    "question",
+    "context",
+    "query",
+    "table",
+    "sequence",
+    "source_sentence",
+)
+# Excel separates by semicolons where the decimal separator is a comma, and exports tabs as "Text".
+DELIMITERS = ",;\t"
+_NAME = re.compile(r"[A-Za-z_]\w*\Z")
+# The default is 128 KB a cell; the size of a body is limited elsewhere.
+csv.field_size_limit(2**31 - 1)
+
+
+def read_csv(text: str) -> List[Any]:
+    """A list of inputs.
+
+    With a header, each row is the value of the column `inputs` (or of the only column), or else an object. Without
+    one, each row is a text, or a list of numbers. A first column without a name is an index and is left out.
+    """
+    delimiter, header = _header(text)
+    rows = _rows(text, delimiter)
+    if not rows:
+        raise RequestError("malformed", "the body has no rows")
+    if header is None and _is_header(rows):
+        header = [cell.strip() for cell in rows[0]]
+    if header is None:
+        return _without_header(rows, text)
+    rows = rows[1:]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise RequestError(
+                "malformed",
+                "row {} has {} cells; the first row was read as the header, and has {}: {}".format(
+                    number, len(row), len(header), ", ".join(header)[:200]
+                ),
+            )
+    if header[0] == "" and len(header) > 1:
+        header, rows = header[1:], [row[1:] for row in rows]
+    if len(header) == 1:
+        return [row[0] for row in rows]
+    if "inputs" in header:
+        raise RequestError(
+            "unsupported_value",
+            "the first row was read as the header: {}; beside 'inputs' there must be no other column".format(
+                ", ".join(header)[:200]
+            ),
+        )
+    return [dict(zip(header, row)) for row in rows]
+
+
+def _rows(text: str, delimiter: str = ",") -> List[List[str]]:
+    try:
+        return [
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row
+        ]
+    except csv.Error as problem:
+        raise RequestError("malformed", "the body is not CSV: {}".format(problem)) from None
+
+
+def _header(text: str) -> Tuple[str, Optional[List[str]]]:
+    """The delimiter, and the first row where it has the name of a known column."""
+    first = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    for delimiter in DELIMITERS:
+        try:
+            cells = next(iter(_rows(first, delimiter)), [])
+        except RequestError:
+            continue
+        names = [cell.strip() for cell in cells]
+        names = [name.lower() if name.lower() in COLUMNS else name for name in names]
+        if set(names) & set(COLUMNS):
+            return delimiter, names
+    return ",", None
+
+
+def _is_header(rows: List[List[str]]) -> bool:
+    """Whether the first row can only be the names of columns that user code knows."""
+    names = [cell.strip() for cell in rows[0]]
+    if names[:1] == [""]:
+        names = names[1:]
+    return (
+        len(rows) > 1
+        and len(names) > 1
+        and len(set(names)) == len(names)
+        and all(_NAME.match(name) for name in names)
+        and {len(row) for row in rows} == {len(rows[0])}
+    )
+
+
+def _without_header(rows: List[List[str]], text: str) -> List[Any]:
+    if all(len(row) == 1 for row in rows):
+        return [row[0] for row in rows]
+    numbers = _numbers(rows)
+    if numbers is not None:
+        return numbers
+    if '"' not in text:
+        # Lines of prose: their commas separate no cells.
+        return [line for line in re.split("\r\n|\r|\n", text) if line]
+    first = next(row for row in rows if len(row) > 1)
+    raise RequestError(
+        "unsupported_value",
+        "the CSV has no header with a known column ({}), and a row has {} cells: {}. Begin with a header, or put "
+        "texts that hold commas in quotes".format(", ".join(COLUMNS), len(first), " | ".join(first)[:200]),
+    )
+
+
+def _numbers(rows: List[List[str]]) -> Optional[List[Any]]:
+    try:
+        numbers = [[float(cell) for cell in row] for row in rows]
+    except ValueError:
+        return None
+    check_value(numbers)
+    return numbers
+
+
+def write_csv(value: Any) -> bytes:
+    """A row for each object, list or value; the keys of objects are the header. Nested values are JSON."""
+    rows = value if isinstance(value, list) else [value]
+    while rows and isinstance(rows[0], list) and isinstance(rows[0][0] if rows[0] else None, (dict, list)):
+        rows = [inner for row in rows for inner in row]
+    out = io.StringIO(newline="")
+    table = csv.writer(out, lineterminator="\n")
+    if rows and all(isinstance(row, dict) for row in rows):
+        names: List[Any] = []
+        for row in rows:
+            names.extend(name for name in row if name not in names)
+        _write_row(out, table, names)
+        for row in rows:
+            _write_row(out, table, [row.get(name) for name in names])
+    else:
+        for row in rows:
+            _write_row(out, table, row if isinstance(row, list) else [row])
+    return out.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _write_row(out: io.StringIO, table: Any, row: List[Any]) -> None:
+    cells = [_cell(cell) for cell in row]
+    if cells == [""] or any(isinstance(cell, str) and "\r" in cell for cell in cells):
+        # csv quotes neither lone carriage returns (before Python 3.10) nor a row that would be an empty line.
+        out.write(",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in cells) + "\n")
+    else:
+        table.writerow(cells)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, (dict, list, tuple)):
+        return write_json(value).decode("utf-8")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return ""
+    return value
+
+
+# A longer header is no array of numbers or texts, and its brackets could exhaust the parser.
+MOST_HEADER = 4096
+KINDS = "biufU"
+
+
+def read_npy(body: bytes) -> Any:
+    """The array as lists of numbers or texts. Never a pickle: reading one runs code."""
+    dtype, shape, in_fortran_order, start = _npy_header(body)
+    import numpy
+
+    count = 1
+    for length in shape:
+        count *= length
+    if count * dtype.itemsize != len(body) - start:
+        raise _no_npy(
+            "its header announces {} bytes and {} follow".format(count * dtype.itemsize, len(body) - start)
+        )
+    if not count and _empty_lists(shape) > 1024:
+        raise _no_npy("it holds too many empty rows")
+    array = numpy.frombuffer(body, dtype, count, start) if count else numpy.zeros(0, dtype)
+    if dtype.kind == "U" and count and array.view(dtype.str[0] + "u4").max() > sys.maxunicode:
+        raise _no_npy("its texts hold what is no character")
+    value = array.reshape(shape, order="F" if in_fortran_order else "C").tolist()
+    check_value(value)
+    return value
+
+
+def _npy_header(body: bytes) -> Tuple[Any, Tuple[int, ...], bool, int]:
+    """The array's type, shape and order, and where its data begin: numpy.lib.format, versions 1.0 to 3.0."""
+    import numpy
+
+    if body[:6] != b"\x93NUMPY" or len(body) < 12 or body[6] not in (1, 2, 3):
+        raise _no_npy("it does not begin with the header of one")
+    size, begin = (
+        (int.from_bytes(body[8:10], "little"), 10)
+        if body[6] == 1
+        else (
+            int.from_bytes(body[8:12], "little"),
+            12,
+        )
+    )
+    end = begin + size
+    if size > MOST_HEADER or end > len(body):
+        raise _no_npy("its header is longer than {} bytes or not complete".format(MOST_HEADER))
+    try:
+        header: Dict[str, Any] = ast.literal_eval(body[begin:end].decode("latin-1").strip())
+        description, shape, in_fortran_order = header["descr"], header["shape"], header["fortran_order"]
+        dtype = numpy.dtype(description) if isinstance(description, str) else None
+    except Exception:  # a hostile header raises many kinds: RecursionError, MemoryError, SyntaxError, ...
+        raise _no_npy("its header cannot be read") from None
+    if (
+        dtype is None
+        or dtype.kind not in KINDS
+        or not dtype.itemsize
+        or (dtype.kind != "U" and dtype.itemsize > 8)
+    ):
+        raise _no_npy("its values are neither numbers nor texts")
+    is_shape = isinstance(shape, tuple) and all(type(length) is int and length >= 0 for length in shape)
+    if not is_shape or len(shape) > 32 or not isinstance(in_fortran_order, bool):
+        raise _no_npy("its header cannot be read")
+    return dtype, shape, in_fortran_order, end
+
+
+def _empty_lists(shape: Tuple[int, ...]) -> int:
+    count = 1
+    for length in shape[: shape.index(0)]:
+        count *= length
+    return count
+
+
+def _no_npy(reason: str) -> RequestError:
+    return RequestError("malformed", "the body is not an .npy array: {}".format(reason))
+
+
+def write_npy(value: Any) -> Optional[bytes]:
+    """An array of numbers; None where the value is no such array."""
+    import numpy
+
+    try:
+        array = numpy.asarray(value)
+    except ValueError:
+        return None
+    if array.dtype.kind not in "biuf":
+        return None
+    out = io.BytesIO()
+    numpy.save(out, array, allow_pickle=False)
+    return out.getvalue()
