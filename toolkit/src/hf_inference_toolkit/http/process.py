@@ -18,9 +18,6 @@ from hf_inference_toolkit.http.app import App, LoadModel, create_app
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
 
-# SageMaker sends SIGKILL 30 s after SIGTERM: what is not answered by then is lost anyway.
-DRAIN_SECONDS = 25.0
-
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
     """uvicorn without its own signal handling, which ends the process by the signal and loses what is in work."""
@@ -64,9 +61,18 @@ class Process:
             self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
     async def _drain(self) -> None:
-        ends = time.monotonic() + DRAIN_SECONDS
+        ends = time.monotonic() + self._settings.drain_seconds
         while self._app.in_flight and time.monotonic() < ends:
             await asyncio.sleep(0.02)
+        for request_id, seconds in self._app.unanswered():
+            event(
+                30,
+                "not answered within the drain time of {:g} s (HF_DRAIN_SECONDS)".format(
+                    self._settings.drain_seconds
+                ),
+                request_id=request_id,
+                seconds=round(seconds, 4),
+            )
         self._server.should_exit = True
         while time.monotonic() < ends + 2:
             await asyncio.sleep(0.05)
