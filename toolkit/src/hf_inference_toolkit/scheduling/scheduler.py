@@ -219,16 +219,13 @@ class Scheduler:
     ) -> Job:
         """A job for a request (for the warm-up where there is none); whoever enters it must `leave` it.
 
-        Its future has the prediction within `seconds`. RequestError 503 when the queue is full, 413 when no queue
-        of this size could hold the request.
+        Its future has the prediction within `seconds`. RequestError 503 when the queue is full.
         """
         job = Job(service, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
-                raise RequestError(
-                    "payload_too_large",
-                    "{} inputs in one request, and {} may wait (HF_QUEUE_SIZE)".format(job.items, self._size),
-                )
+                # A list that no queue could hold takes half of the places that are free, and leaves some to others.
+                job.items = max(1, (self._size - self.waiting + 1) // 2)
             # One more than may wait: the worker may not have taken the first one yet.
             running = self._turn.items if self._turn else 1
             if self._held and self._held - running + job.items > self._size:
