@@ -1,5 +1,6 @@
 """Every way a request can fail: one table, one JSON shape."""
 
+import re
 from typing import Any, Dict, NamedTuple, Optional
 
 
@@ -30,6 +31,16 @@ TABLE = {
 }
 
 
+_OBJECT = re.compile(r"<(?:[\w.]*\.)?(\w+)\b[^<>]* at 0x[0-9a-fA-F]+>|<class '(?:[\w.]*\.)?(\w+)'>")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+
+
+def without_objects(text: str) -> str:
+    """Messages of libraries with Python's objects as the names of their types, and without addresses in memory."""
+    text = _OBJECT.sub(lambda found: found.group(1) or found.group(2), text)
+    return _ADDRESS.sub("...", text)
+
+
 class RequestError(Exception):
     """A request that gets an error for an answer; `kind` is a row of TABLE."""
 
@@ -38,7 +49,7 @@ class RequestError(Exception):
         self.kind = kind
         self.code = kind
         self.status = TABLE[kind].status
-        self.message = message
+        self.message = without_objects(message)
         self.headers = dict(headers or {})
 
 
@@ -51,6 +62,7 @@ class InferenceError(RequestError):
         super().__init__("internal", str(message))
         self.code = code
         self.status = status
+        self.message = str(message)
 
 
 class StartError(Exception):

@@ -19,7 +19,7 @@ from hf_inference_toolkit.http import openapi
 from hf_inference_toolkit.http.invocations import Invocations
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.model import Health
+from hf_inference_toolkit.models.model import DRAINING, Health
 from hf_inference_toolkit.runtimes import memory
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
@@ -72,7 +72,8 @@ class App:
             load_seconds=lambda: self.health.load_seconds,
         )
         self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
-        self.in_flight = 0
+        # Requests that are being answered: the id and the start of each.
+        self._answering: Dict[object, Tuple[str, float]] = {}
         self._watches: List[asyncio.Future[None]] = []
         self._routes = _routes(self)
 
@@ -125,13 +126,18 @@ class App:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+                if self.health.state == DRAINING:
+                    # The client's next request needs another server.
+                    message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        self.in_flight += 1
+        mark = object()
+        self._answering[mark] = (request_id, began)
         try:
             await self._handle(scope, receive, send_with_id, request_id)
         finally:
-            self.in_flight -= 1
+            del self._answering[mark]
             self._count(scope, sent[0] if sent else 499, time.monotonic() - began, request_id)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -173,6 +179,16 @@ class App:
             status=status,
             seconds=round(seconds, 4),
         )
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self._answering)
+
+    def unanswered(self) -> List[Tuple[str, float]]:
+        """The id of each request that is being answered, and for how many seconds."""
+        now = time.monotonic()
+        return [(request_id, now - began) for request_id, began in self._answering.values()]
 
     @property
     def health_routes(self) -> List[str]:
