@@ -40,7 +40,7 @@ class Route(NamedTuple):
     endpoint: Endpoint
 
 
-ID_HEADERS = ("x-request-id", "x-amzn-sagemaker-inference-id")
+ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 # How often the worker is looked after, and how long it may be late before it counts as stuck.
 WATCH_SECONDS = 1.0
@@ -118,16 +118,24 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
-        request_id = _request_id(scope)
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        request_id = _request_id(headers)
         scope["request_id"] = request_id
         sent: List[int] = []
+        # A client that waits for 100 Continue may send its body after the answer, or not: nobody can know.
+        is_last = headers.get(b"expect", b"").lower() == b"100-continue"
+
+        async def receive_body() -> Message:
+            nonlocal is_last
+            is_last = False
+            return await receive()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
-                if self.health.state == DRAINING:
-                    # The client's next request needs another server.
+                # While it drains, the client's next request needs another server.
+                if is_last or self.health.state == DRAINING:
                     message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -135,7 +143,7 @@ class App:
         mark = object()
         self._answering[mark] = (request_id, began)
         try:
-            await self._handle(scope, receive, send_with_id, request_id)
+            await self._handle(scope, receive_body, send_with_id, request_id)
         finally:
             del self._answering[mark]
             self._count(scope, sent[0] if sent else 499, time.monotonic() - began, request_id)
@@ -234,11 +242,10 @@ def _respond(value: Any, status: int, headers: Dict[str, str]) -> Response:
     return Response(payload.write_json(value), status, dict(headers, **{"Content-Type": "application/json"}))
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(headers: Dict[bytes, bytes]) -> str:
     """The client's own id when it is one that may stand in a log line, else a new one."""
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     for name in ID_HEADERS:
-        given = str(headers.get(name, ""))
+        given = headers.get(name, b"").decode("latin-1")
         if _GOOD_ID.match(given):
             return given
     return os.urandom(16).hex()
