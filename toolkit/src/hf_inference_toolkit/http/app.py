@@ -205,7 +205,8 @@ class App:
 
     async def ping(self, request: Request) -> Response:
         """200 when a prediction would be answered, 503 while loading or ending, 500 when it never will be again."""
-        return Response(status_code=self.health.status)
+        # starlette before 0.20 gives an empty answer no length.
+        return Response(status_code=self.health.status, headers={"Content-Length": "0"})
 
     async def show_metrics(self, request: Request) -> Response:
         """The counters, for Prometheus."""

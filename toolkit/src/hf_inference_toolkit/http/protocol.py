@@ -245,6 +245,7 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """See asyncio.Protocol."""
         self.parser = Parser(self.parser, self)
+        self._target = b""
         self._head_size = 0
         self._hosts = 0
         super().connection_made(transport)
@@ -256,12 +257,18 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
         getattr(super(), "on_message_begin", int)()
 
     def on_url(self, url: bytes) -> None:
-        """See httptools."""
+        """See httptools. The target may come in pieces, which uvicorn before 0.15 does not expect."""
         self._grow(len(url))
-        super().on_url(url)
+        self._target += url
+
+    def _give_target(self) -> None:
+        if self._target:
+            super().on_url(self._target)
+            self._target = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools."""
+        self._give_target()
         self._grow(len(name) + len(value) + 4)
         lower = name.lower()
         if lower == b"host":
@@ -272,6 +279,7 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         """See httptools."""
+        self._give_target()
         hosts, self._hosts, self._head_size = self._hosts, 0, 0
         _check_version(self.parser.get_http_version())
         if self.parser.get_method() == b"CONNECT":
