@@ -437,26 +437,6 @@ def test_misspelled_parameters_of_the_document_are_read_with_a_warning(echo):
     assert echo.post({"inputs": "a", "paramters": {}, "parameters": {}}).status == 400
 
 
-def test_metrics_count_what_happened(echo):
-    """Requests by status, time, queue, batch, tokens and load time, in Prometheus' format."""
-    echo.post({"inputs": 1})
-    echo.post(b"{")
-    text = echo.get("/metrics").body.decode()
-    assert 'hf_requests_total{route="/invocations",status="200"} 1' in text
-    assert 'hf_requests_total{route="/invocations",status="400"} 1' in text
-    for name in (
-        "hf_request_seconds_bucket",
-        "hf_queue_waiting",
-        "hf_batch_items_sum",
-        "hf_tokens_total",
-        "hf_model_load_seconds",
-        "hf_model_ready 1",
-    ):
-        assert name in text
-    for line in text.splitlines():
-        assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2
-
-
 def test_openapi_describes_errors_and_routes(echo):
     """Every status of the table is there, and every route that predicts."""
     document = echo.get("/openapi.json").json

@@ -74,7 +74,7 @@ def test_task_answers_its_documented_request(served):
 def test_zero_shot_answers_the_hub_client_with_a_list(served):
     """At POST / alone; /invocations keeps the documented object."""
     _, server = served
-    request = {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"], "multi_label": None}}
+    request = {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}
     documented = server.post(request).json
     pairs = [{"label": a, "score": b} for a, b in zip(documented["labels"], documented["scores"])]
     assert server.post(request, path="/").json == pairs

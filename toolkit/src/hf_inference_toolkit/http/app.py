@@ -65,12 +65,12 @@ class App:
     ) -> None:
         self.settings = settings
         self.health = Health(lambda: load_model(settings), on_failure)
-        self.scheduler = Scheduler(settings.queue_size)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
             is_ready=lambda: float(self.health.status == 200),
             load_seconds=lambda: self.health.load_seconds,
         )
+        self.scheduler = Scheduler(settings.queue_size, self.metrics)
         self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
         # Requests that are being answered: the id and the start of each.
         self._answering: Dict[object, Tuple[str, float]] = {}
@@ -174,9 +174,9 @@ class App:
 
     def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = scope["path"] if scope["path"] in self._routes else "other"
-        self.metrics.requests.add(route=route, status=str(status))
+        self.metrics.answered(route, status)
         if scope["path"] in self.invocations.routes:
-            self.metrics.seconds.observe(seconds)
+            self.metrics.predicted(seconds)
         quiet = status < 400 and scope["path"] not in self.invocations.routes
         event(
             10 if quiet or route in self.health_routes else 20,

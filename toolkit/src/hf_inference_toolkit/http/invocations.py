@@ -160,7 +160,7 @@ class Invocations:
             raise await self._explain(problem, service, prompt, request) from None
         finally:
             self._scheduler.leave(job)
-        self._count(prediction, time.monotonic() - began)
+        self._metrics.used(prediction.tokens_in, prediction.tokens_out)
         return prediction
 
     async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
@@ -175,7 +175,8 @@ class Invocations:
             first.cancel()
             self._scheduler.leave(job)
             if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
-                self._count(job.future.result(), time.monotonic() - began)
+                prediction = job.future.result()
+                self._metrics.used(prediction.tokens_in, prediction.tokens_out)
 
         async def explain(problem: Exception) -> RequestError:
             if isinstance(problem, RequestError):
@@ -190,12 +191,6 @@ class Invocations:
             finish()
             raise await explain(problem) from None
         return EventStream(job, token, readings, explain, finish)
-
-    def _count(self, prediction: Prediction, seconds: float) -> None:
-        self._metrics.prediction.observe(seconds)
-        self._metrics.batch.observe(prediction.items)
-        self._metrics.tokens.add(prediction.tokens_in, direction="in")
-        self._metrics.tokens.add(prediction.tokens_out, direction="out")
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
         """The result of a future in time; it is not waited for when the client hangs up first."""

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from typing import Any, Deque, List, NamedTuple, Optional
+from typing import Any, Deque, List, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
@@ -24,6 +24,16 @@ MOST_STUCK = 3
 
 class Cancelled(BaseException):
     """Raised inside a prediction that nobody waits for any more; a BaseException so that no model swallows it."""
+
+
+class Observer:
+    """Hears what the scheduler does, in the model's thread; this one does nothing with it."""
+
+    def queued(self, seconds: float) -> None:
+        """A request waited this long until its first pass."""
+
+    def passed(self, seconds: float, lengths: Sequence[int]) -> None:
+        """A pass took this long, over rows of these lengths in tokens (0 where the task has no rows of tokens)."""
 
 
 class Job:
@@ -41,6 +51,9 @@ class Job:
         self.request = request
         self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
+        self.submitted = time.monotonic()
+        # Whether a pass of its own has begun.
+        self.has_run = False
         self.reader = self._tell if reader else None
         self._reader = reader
         # Whether its client has a part of the answer already.
@@ -87,7 +100,8 @@ class Outcome(NamedTuple):
 class Turn:
     """What the thread does in one go, without the lock: start a job, or make a pass for the jobs of several pieces."""
 
-    def __init__(self, jobs: List[Job], pieces: List[Waiting]) -> None:
+    def __init__(self, jobs: List[Job], pieces: List[Waiting], observer: Observer) -> None:
+        self._observer = observer
         self.jobs = jobs
         self.pieces = pieces
         self.outcomes: List[Outcome] = []
@@ -129,13 +143,22 @@ class Turn:
         except BaseException as problem:
             self._failed(pieces, problem)
             return
-        service.cost.saw(len(pieces) * max(one.piece.length for one in pieces), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        service.cost.saw(len(pieces) * max(one.piece.length for one in pieces), seconds)
+        self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
         for one, output in zip(pieces, outputs):
             one.job.outputs[one.place] = output
             one.job.missing -= 1
         for job in _jobs(pieces):
             if not job.missing:
                 self._advance(job)
+
+    def _observe(self, jobs: List[Job], began: float, seconds: float, lengths: Sequence[int]) -> None:
+        self._observer.passed(seconds, lengths)
+        for job in jobs:
+            if not job.has_run:
+                job.has_run = True
+                self._observer.queued(began - job.submitted)
 
     def _failed(self, pieces: List[Waiting], problem: BaseException) -> None:
         """Whose fault it was is found by running the pieces of each job alone; who reads along has read too much."""
@@ -151,6 +174,7 @@ class Turn:
 
     def _advance(self, job: Job) -> None:
         """Take a job to its next pieces, or to its end."""
+        began, is_alone = time.monotonic(), job.steps is None and job.request is not None
         try:
             job.check()
             if job.steps is None:
@@ -158,6 +182,8 @@ class Turn:
             pieces = job.steps.send(job.outputs or None)  # type: ignore[arg-type]
         except StopIteration as end:
             self.outcomes.append(Outcome(job, end.value, None))
+            if is_alone:  # its task shares no passes
+                self._observe([job], began, time.monotonic() - began, [0])
         except BaseException as problem:
             self.outcomes.append(Outcome(job, None, problem))
         else:
@@ -185,8 +211,9 @@ def _jobs(pieces: List[Waiting]) -> List[Job]:
 class Scheduler:
     """A queue of at most `size` waiting items, worked off in a thread of its own."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, observer: Optional[Observer] = None) -> None:
         self._size = size
+        self._observer = observer or Observer()
         self._jobs: Deque[Job] = deque()
         self._pieces: List[Waiting] = []
         self._held = 0
@@ -297,11 +324,11 @@ class Scheduler:
     def _next(self) -> Turn:
         """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
         if self._jobs:
-            return Turn([self._jobs.popleft()], [])
+            return Turn([self._jobs.popleft()], [], self._observer)
         chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.service.cost))
         pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
-        return Turn(_jobs(pieces), pieces)
+        return Turn(_jobs(pieces), pieces, self._observer)
 
 
 def _settle(outcomes: List[Outcome]) -> None:

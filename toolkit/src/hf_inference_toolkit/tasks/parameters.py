@@ -46,23 +46,18 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
 
 
 def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
-    """The parameters that are given, once each is known and has a value of its kind and range; else a 400.
-
-    null is the same as not given, but for the parameters where it is a value.
-    """
+    """The parameters as given, once each is known and has a value of its kind and range; else a 400."""
     by_name = {parameter.name: parameter for parameter in known}
-    checked = {}
     for name, value in given.items():
         if name not in by_name:
             raise RequestError("unsupported_value", unknown("parameter", name, by_name))
-        if value is not None:
-            _check_one(by_name[name], value)
-        if value is not None or by_name[name].is_nullable:
-            checked[name] = value
-    return checked
+        _check_one(by_name[name], value)
+    return dict(given)
 
 
 def _check_one(parameter: Parameter, value: Any) -> None:
+    if value is None and parameter.is_nullable:
+        return
     if not _is(value, parameter.kind):
         raise RequestError(
             "unsupported_value",

@@ -111,9 +111,10 @@ class TextTask(Service):
         options = self.read_options(request.parameters)
         encoded = self.encode_all(items, is_list, options)
         rows = [row for one in encoded for row in one.rows]
-        outputs = iter((yield [self.piece(row, options)._replace(reader=reader) for row in rows]))
+        outputs = yield [self.piece(row, options)._replace(reader=reader) for row in rows]
+        rest = iter(outputs)
         results = [
-            self.decode(item, one, [next(outputs) for _ in one.rows], options)
+            self.decode(item, one, [next(rest) for _ in one.rows], options)
             for item, one in zip(items, encoded)
         ]
         return Prediction(
@@ -121,7 +122,12 @@ class TextTask(Service):
             any(one.is_truncated for one in encoded),
             len(items),
             sum(len(row["input_ids"]) for row in rows),
+            sum(self.count_generated(row, output) for row, output in zip(rows, outputs)),
         )
+
+    def count_generated(self, row: Row, output: Any) -> int:
+        """How many tokens were generated for a row."""
+        return 0
 
     def encode_all(self, items: List[Any], is_list: bool, options: Dict[str, Any]) -> List[Encoded]:
         """Every item's rows; an error says which item of a list it is about."""
