@@ -245,51 +245,39 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """See asyncio.Protocol."""
         self.parser = Parser(self.parser, self)
-        self._target = b""
-        self._head_size = 0
-        self._hosts = 0
         super().connection_made(transport)
 
     def on_message_begin(self) -> None:
         """See httptools."""
         self.is_between_requests = False
-        # uvicorn before 0.15 does without it.
-        getattr(super(), "on_message_begin", int)()
-
-    def on_url(self, url: bytes) -> None:
-        """See httptools. The target may come in pieces, which uvicorn before 0.15 does not expect."""
-        self._grow(len(url))
-        self._target += url
-
-    def _give_target(self) -> None:
-        if self._target:
-            super().on_url(self._target)
-            self._target = b""
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools."""
-        self._give_target()
-        self._grow(len(name) + len(value) + 4)
-        lower = name.lower()
-        if lower == b"host":
-            self._hosts += 1
-        elif lower == b"transfer-encoding":
-            _check_transfer_coding(value)
-        super().on_header(name, value)
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """See httptools."""
-        self._give_target()
-        hosts, self._hosts, self._head_size = self._hosts, 0, 0
-        _check_version(self.parser.get_http_version())
-        if self.parser.get_method() == b"CONNECT":
-            raise RefusedError("malformed", "CONNECT is for proxies, and this server is none")
+        self._check_head()
         if self.parser.offers_upgrade():
             return
-        if hosts != 1 and not (hosts == 0 and self.parser.get_http_version() == "1.0"):
-            raise RefusedError("malformed", "the request must have one Host header, and has {}".format(hosts))
         self.head_ends()
         super().on_headers_complete()
+
+    def _check_head(self) -> None:
+        """RefusedError for what the parser accepts and we do not."""
+        version = self.parser.get_http_version()
+        _check_version(version)
+        if self.parser.get_method() == b"CONNECT":
+            raise RefusedError("malformed", "CONNECT is for proxies, and this server is none")
+        size = len(self.url)
+        hosts = 0
+        for name, value in self.headers:
+            size += len(name) + len(value) + 4
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                _check_transfer_coding(value)
+        if size > MOST_HEAD:
+            raise RefusedError("head_too_large", _too_large())
+        if hosts != 1 and not (hosts == 0 and version == "1.0"):
+            raise RefusedError("malformed", "the request must have one Host header, and has {}".format(hosts))
 
     def on_message_complete(self) -> None:
         """See httptools."""
@@ -306,10 +294,33 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
                 lines.append(b": ".join(_without_upgrade(name, value)))
         return b"\r\n".join([*lines, b"", b""])
 
-    def _grow(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > MOST_HEAD:
-            raise RefusedError("head_too_large", _too_large())
+
+class OldHttpTools(HttpTools):
+    """The same for uvicorn before 0.15, which expects the target in one piece."""
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        self.is_between_requests = False
+        self._target = b""
+
+    def on_url(self, url: bytes) -> None:
+        """See httptools."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        self._give_target()
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._give_target()
+        super().on_headers_complete()
+
+    def _give_target(self) -> None:
+        if self._target:
+            super().on_url(self._target)
+            self._target = b""
 
 
 class Connection(h11.Connection):  # type: ignore[misc]
@@ -400,5 +411,7 @@ def _too_large() -> str:
 
 def choose(head_seconds: float, name: str = "auto") -> Any:
     """A protocol class for uvicorn: on httptools where it is installed, or on the one that is named."""
-    base: Any = H11 if name == "h11" or httptools is None else HttpTools
+    base: Any = HttpTools if hasattr(HttpToolsProtocol, "on_message_begin") else OldHttpTools
+    if name == "h11" or httptools is None:
+        base = H11
     return type(base.__name__, (base,), {"head_seconds": head_seconds})
