@@ -12,6 +12,7 @@ from test_serving import until
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.scheduling.scheduler import Cancelled
+from hf_inference_toolkit.tasks import pipeline_task
 
 pytest.importorskip("transformers", minversion="4.46")
 if tiny.FRAMEWORK != "pt":
