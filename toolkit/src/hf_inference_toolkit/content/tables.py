@@ -185,13 +185,14 @@ def read_npy(body: bytes) -> Any:
 
     try:
         _check_npy_header(body)
-        array = numpy.load(io.BytesIO(body), allow_pickle=False)
-        if (
-            array.dtype.kind == "U"
-            and array.size
-            and array.view(array.dtype.str[0] + "u4").max() > sys.maxunicode
-        ):
-            raise RequestError("malformed", "the .npy array holds numbers that are no characters")
+        stream = io.BytesIO(body)
+        array = numpy.load(stream, allow_pickle=False)
+        if stream.read(1):
+            raise RequestError("malformed", "the body is longer than the array in its .npy header")
+        if array.dtype.kind == "U" and array.size:
+            codes = array.reshape(-1).view(array.dtype.str[0] + "u4")
+            if codes.max() > sys.maxunicode:
+                raise RequestError("malformed", "the .npy array holds numbers that are no characters")
         value = array.tolist()
     except (MemoryError, RequestError):
         raise
