@@ -13,12 +13,13 @@ from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
+from hf_inference_toolkit.http.parts import PartStream
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.failures import accelerator_fault, as_request_error
 from hf_inference_toolkit.models.model import Health
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import Prediction, Service
+from hf_inference_toolkit.tasks.service import Part, Prediction, Service
 
 # Bodies up to this size are read and written on the event loop: a switch of threads would cost more.
 SMALL = 16 * 1024
@@ -64,7 +65,8 @@ class Invocations:
         body = await self._body(request, ends)
         self._health.serving()  # the server may have begun to drain while the body came in
         prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
-        if prompt.is_stream:
+        prompt = service.with_headers(prompt, request.headers, request.scope["request_id"])
+        if prompt.is_stream or service.may_stream:
             return await self._stream(service, prompt, request, ends)
         prediction = await self._predict(service, prompt, request, ends)
         value = {"predictions": prediction.value} if prompt.is_vertex else prediction.value
@@ -161,10 +163,15 @@ class Invocations:
         try:
             token = await self._result(first, request, ends - began)
             if token is None:
-                job.future.result()
+                prediction = job.future.result()
         except Exception as problem:
             finish()
             raise await explain(problem) from None
+        if isinstance(token, Part):
+            return PartStream(job, token, readings, explain, finish)
+        if service.may_stream:
+            finish()
+            return _whole(prediction)
         return EventStream(job, token, readings, explain, finish)
 
     def _count(self, prediction: Prediction, seconds: float) -> None:
@@ -232,6 +239,13 @@ class Invocations:
             headers["X-Warning"] = "; ".join(prompt.warnings)
             event(30, headers["X-Warning"], request_id=request.scope["request_id"])
         return headers
+
+
+def _whole(prediction: Prediction) -> Response:
+    """The response that user code has made; it was not a stream after all."""
+    body, content_type = prediction.value
+    headers = dict(prediction.headers, **{"Content-Type": content_type})
+    return Response(body, prediction.status, headers)
 
 
 def _too_large(most: int) -> RequestError:

@@ -1,11 +1,12 @@
 """From settings to a service: the model's folder, its task, its user code, its weights."""
 
 import json
+import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import hooks, hub, user_code
+from hf_inference_toolkit.loading import compatibility, hooks, hub, user_code
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import frameworks
 from hf_inference_toolkit.settings import Settings
@@ -16,16 +17,38 @@ from hf_inference_toolkit.tasks.service import Service
 def load_model(settings: Settings) -> Service:
     """The service for these settings; StartError that says what to set when there cannot be one."""
     hub.prepare(settings)
+    compatibility.register()
     folder = Path(settings.model_dir)
-    found = user_code.find(settings, folder)
-    if found is not None:
-        return hooks.build(found, str(folder), lambda: load_standard(settings))
-    return load_standard(settings)
+    _check_readable(folder)
+    source = user_code.find(settings, folder)
+    user_code.install_requirements(settings, folder, source)
+    model: Optional[Path] = None
+    if source is None:
+        model = find_model(settings)
+        if model != folder:
+            source = user_code.find_in_repository(model)
+            if source is not None:
+                user_code.install_requirements(settings, model, source)
+    if source is None:
+        return load_standard(settings, model)
+    return hooks.build(
+        user_code.load(source),
+        lambda: model or _folder_for_user_code(settings),
+        lambda: load_standard(settings, model or find_model(settings, for_user_code=True)),
+    )
 
 
-def load_standard(settings: Settings) -> Service:
+def _folder_for_user_code(settings: Settings) -> Path:
+    """What user code of HF_MODEL_DIR gets as its model's folder; it may hold a model of any kind."""
+    folder = Path(settings.model_dir)
+    if _holds_model(folder) or not settings.model_id:
+        return folder
+    return find_model(settings, for_user_code=True)
+
+
+def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     """The service of the model itself, without user code."""
-    folder = find_model(settings)
+    folder = folder or find_model(settings)
     runtime = frameworks.runtime(frameworks.installed(), settings.dtype)
     config = read_config(folder)
     task = choose_task(settings, config)
@@ -44,22 +67,45 @@ def _send_logs_to_ours() -> None:
     logging.enable_propagation()
 
 
-def find_model(settings: Settings) -> Path:
+def find_model(settings: Settings, for_user_code: bool = False) -> Path:
     """The model folder if there is a model in it, else HF_MODEL_ID as a local folder or from the hub."""
     folder = Path(settings.model_dir)
-    if (folder / "config.json").is_file():
+    if _holds_model(folder):
         return folder
     if settings.model_id:
         local = Path(settings.model_id)
         if local.is_absolute() or settings.model_id.startswith("."):
-            if not (local / "config.json").is_file():
+            _check_readable(local)
+            if not _holds_model(local):
                 raise StartError("HF_MODEL_ID is {}, which holds no config.json".format(local))
             return local
-        return hub.download(settings, frameworks.runtime(frameworks.installed()).weights)
-    raise StartError(_no_model(folder))
+        weights = frameworks.runtime(frameworks.installed()).weights
+        return hub.download(settings, weights, for_user_code)
+    raise StartError(_no_model(settings))
 
 
-def _no_model(folder: Path) -> str:
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _check_readable(folder: Path) -> None:
+    """StartError that names the first file of a model that this user may not read."""
+    if not folder.is_dir():
+        return
+    try:
+        entries = [folder, *sorted(folder.iterdir())]
+        unreadable = [path for path in entries if path.exists() and not os.access(str(path), os.R_OK)]
+    except PermissionError:
+        unreadable = [folder]
+    if unreadable:
+        raise StartError(
+            "{} cannot be read by the server's user (id {}): run chmod -R a+rX {}, or start the container as "
+            "the owner of the files (docker run --user)".format(unreadable[0], os.getuid(), folder)
+        )
+
+
+def _no_model(settings: Settings) -> str:
+    folder = Path(settings.model_dir)
     try:
         inside = sorted(entry.name for entry in folder.iterdir())
     except OSError:
@@ -70,9 +116,11 @@ def _no_model(folder: Path) -> str:
             "{0} holds no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
             "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
         )
+    content = "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
+    program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
     return (
-        "no model: {} {}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
-        "hub".format(folder, "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty")
+        "no model: {} {}{}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
+        "hub".format(folder, content, program if settings.program else "")
     )
 
 
