@@ -50,9 +50,7 @@ class PartStream(Response):  # type: ignore[misc]
         writing = asyncio.ensure_future(self._write(send))
         left = self._job.deadline + GRACE_SECONDS - time.monotonic()
         try:
-            await send(
-                {"type": "http.response.start", "status": self.status_code, "headers": self._start}
-            )
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self._start})
             await asyncio.wait([gone, writing], timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if writing.done():
                 writing.result()
@@ -73,7 +71,5 @@ class PartStream(Response):  # type: ignore[misc]
             if not self._first.is_events:
                 return
             body = payload.write_json({"error": error.message, "error_type": error.code})
-            await send(
-                {"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": True}
-            )
+            await send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -103,7 +103,9 @@ class HookService(Service):
         except TypeError:
             outputs = [outputs]
         if len(outputs) != len(inputs):
-            message = "{} has batch = True and must return one result for each input: it got {} and returned {}"
+            message = (
+                "{} has batch = True and must return one result for each input: it got {} and returned {}"
+            )
             return [RequestError("internal", message.format(name, len(inputs), len(outputs)))] * len(inputs)
         return outputs
 

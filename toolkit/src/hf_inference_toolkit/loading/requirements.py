@@ -33,7 +33,7 @@ IGNORED_VARIABLES = ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER", "PYTHON
 def install(listing: Path, settings: Settings) -> None:
     """Install a requirements file and make its packages importable here and in child processes.
 
-    Raises StartError with the last lines of pip's output.
+    Raises StartError with pip's errors; its whole output is in the log.
     """
     if not listing.is_file():
         return
@@ -123,9 +123,11 @@ def _run_pip(environment: Path, listing: Path, secrets: Dict[str, str]) -> None:
         output = result.stdout.decode("utf-8", "replace")
         for secret in secrets.values():
             output = output.replace(secret, "***")
+        event(30, "pip failed", output=output[-8000:])
         lines = [line.strip() for line in output.splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error:")]
         lines = [line for line in lines if not line.startswith(("[notice]", "note:"))]
-        raise StartError("{} cannot be installed: {}".format(listing, " | ".join(lines[-4:])))
+        raise StartError("{} cannot be installed: {}".format(listing, " | ".join((errors or lines)[-4:])))
 
 
 def _activate(environment: Path) -> None:
@@ -153,7 +155,9 @@ def _forget_replaced_modules(environment: Path) -> None:
         if name not in sys.modules:
             continue
         if name in SERVER_PACKAGES:
-            event(30, "the server uses this package already: user code gets the image's version", package=name)
+            event(
+                30, "the server uses this package already: user code gets the image's version", package=name
+            )
             continue
         for loaded in [key for key in sys.modules if key.partition(".")[0] == name]:
             del sys.modules[loaded]
