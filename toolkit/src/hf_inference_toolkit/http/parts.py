@@ -63,6 +63,7 @@ class PartStream(Response):  # type: ignore[misc]
         part: Optional[Any] = self._first
         while part is not None:
             await send({"type": "http.response.body", "body": part.body, "more_body": True})
+            part.sent(len(part.body))
             part = await self._readings.next()
         try:
             await self._job.future

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from typing import Any, List, Optional, Tuple
+import threading
+from typing import Any, Callable, List, Optional, Tuple
 
 from hf_inference_toolkit.content import codecs, payload
 
@@ -54,6 +55,28 @@ def _without_images(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_images(inner) for inner in value]
     return value
+
+
+class Window:
+    """How many bytes of a stream may wait for a slow client; beyond that, user code waits."""
+
+    def __init__(self, size: int = 16 * 1024 * 1024) -> None:
+        self._left = size
+        self._changed = threading.Condition()
+
+    def take(self, size: int, check: Callable[[], None]) -> None:
+        """Wait until there is room; `check` raises if the client leaves or the deadline passes meanwhile."""
+        with self._changed:
+            while self._left <= 0:
+                self._changed.wait(0.1)
+                check()
+            self._left -= size
+
+    def give(self, size: int) -> None:
+        """Called from any thread when a part has been sent."""
+        with self._changed:
+            self._left += size
+            self._changed.notify()
 
 
 class Stream:

@@ -154,6 +154,7 @@ class HookService(Service):
         parts: List[bytes] = []
         stream: Optional[answers.Stream] = None
         items = self._items(value, check)
+        window = answers.Window()
         try:
             for item in items:
                 if stream is None:
@@ -164,7 +165,8 @@ class HookService(Service):
                     parts.append(body)
                 else:
                     head = _prediction_of(None, stream.content_type, processor)
-                    reader(Part(body, head, stream.is_events))
+                    window.take(len(body), check)
+                    reader(Part(body, head, stream.is_events, window.give))
         finally:
             items.close()  # type: ignore[attr-defined]
         kind = stream.content_type if stream else raw.accept

@@ -31,11 +31,15 @@ class Token(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a response's body that user code streams; `head` has the response's status, headers and type."""
+    """A part of a response's body that user code streams; `head` has the response's status, headers and type.
+
+    `sent` is called with the part's size when the client's connection has taken it.
+    """
 
     body: bytes
     head: Prediction
     is_events: bool
+    sent: Callable[[int], None]
 
 
 Reader = Optional[Callable[[Any], None]]
