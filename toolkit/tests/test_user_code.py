@@ -161,7 +161,7 @@ def test_program_that_is_absent_is_a_warning_and_the_model_is_served(model_folde
 
 def test_program_is_named_where_there_is_no_model_either(folder):
     """Nothing can be served: the message has both reasons."""
-    with pytest.raises(StartError, match="no model: .*mine.py, which SAGEMAKER_PROGRAM names"):
+    with pytest.raises(StartError, match=r"no model: .*mine.py, which SAGEMAKER_PROGRAM names"):
         load_model(Settings(model_dir=folder("x = 1"), program="mine.py"))
 
 
