@@ -38,6 +38,7 @@ lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
+	@cd toolkit && PYTHONPATH=src ../$(VENV)/bin/lint-imports --no-logo --no-cache pyproject.toml
 	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src training examples images/finish.py
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 

@@ -14,8 +14,7 @@ from hf_inference_toolkit.loading import answers, media, user_code
 from hf_inference_toolkit.loading.context import Context, RequestProcessor
 from hf_inference_toolkit.loading.default_model import DefaultModel
 from hf_inference_toolkit.loading.user_code import Hooks
-from hf_inference_toolkit.scheduling.batching import AllAtOnce, Piece
-from hf_inference_toolkit.tasks.service import Check, Part, Prediction, Reader, Service, Steps
+from hf_inference_toolkit.tasks.service import Check, Part, Piece, Prediction, Reader, Service, Steps
 
 # How often a coroutine of user code is interrupted to see whether its client still waits.
 CHECK_SECONDS = 0.05
@@ -48,8 +47,8 @@ class HookService(Service):
         self._model = model
         self._context = context
         self._predict = _prediction(hooks, model)
-        if hooks.batch:
-            self.cost = AllAtOnce(hooks.batch)
+        # An input of a batched function is a piece of length 1.
+        self.kept_tokens = hooks.batch or None
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
         """The body as it came."""

@@ -5,12 +5,11 @@ from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, T
 
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import Row, Runtime
-from hf_inference_toolkit.scheduling.batching import AllAtOnce, Piece
+from hf_inference_toolkit.runtimes.base import Runtime, Tokens
 from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, TOKEN_IDS
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
-from hf_inference_toolkit.tasks.registry import Task
-from hf_inference_toolkit.tasks.service import Check, Token
+from hf_inference_toolkit.tasks.service import Check, Piece, Token
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 # New tokens when neither the request nor the model says how many; transformers 5 has the same number.
@@ -37,7 +36,7 @@ COUNT_BY_MASK = ("bloom", "opt")
 class Prompt(NamedTuple):
     """A row and what `generate` is called with for it."""
 
-    row: Row
+    row: Tokens
     arguments: Dict[str, Any]
     # Texts after which nothing more is written.
     stops: Tuple[str, ...] = ()
@@ -48,20 +47,20 @@ class Generation(TextTask):
 
     result = "generated_text"
     is_flat = True
+    kept_tokens = MOST_KEPT
     # Short, so that the start does not wait for a long text.
     sample = {"inputs": "I like you.", "parameters": {"max_new_tokens": 8}}
 
-    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
         super().__init__(task, runtime, tokenizer, facts)
         self._names = task
         self._knows = known_options(runtime.model)
         self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
-        self.cost = AllAtOnce(MOST_KEPT)
         self.streams = runtime.streams()
         supported = [one for one in GENERATION if one.name in self._knows or one.name == "max_new_tokens"]
         self.parameters = (*supported, *OWN, TRUNCATION, *self.extra_parameters())
         specific = getattr(self.config, "task_specific_params", None) or {}
-        told = specific.get(task.asked) or specific.get(task.name) or {}
+        told = specific.get(task.requested) or specific.get(task.name) or {}
         self._defaults = {name: value for name, value in told.items() if name in self._knows}
         self.prefix = told.get("prefix") or getattr(self.config, "prefix", None) or ""
 
@@ -100,7 +99,7 @@ class Generation(TextTask):
                     )
         return options
 
-    def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
         """A prompt; those of equal arguments are written together."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
@@ -133,7 +132,7 @@ class Generation(TextTask):
 
     def run(self, pieces: List[Piece], check: Check) -> List[Any]:
         """See Service: the sequences of each prompt, as they would be had it been alone."""
-        self.runtime.during(check)
+        self.runtime.set_check(check)
         self.runtime.check()
         rows = [piece.row.row for piece in pieces]
         arguments = pieces[0].row.arguments

@@ -4,13 +4,12 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import KEYS, Row, Runtime
-from hf_inference_toolkit.scheduling.batching import Piece
+from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Runtime, Tokens
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.encoder import encoder
 from hf_inference_toolkit.tasks.parameters import Parameter
-from hf_inference_toolkit.tasks.registry import Task
-from hf_inference_toolkit.tasks.service import Check, Prediction, Reader, Service, Steps, alone
+from hf_inference_toolkit.tasks.service import Check, Piece, Prediction, Reader, Service, Steps, alone
+from hf_inference_toolkit.tasks.task_name import TaskName
 
 # A tokenizer that knows no limit says a very large number.
 NO_LIMIT = 1000000
@@ -33,7 +32,7 @@ RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
 class Encoded(NamedTuple):
     """An item as rows for the model; `extra` is what the task needs to read the answer."""
 
-    rows: List[Row]
+    rows: List[Tokens]
     is_truncated: bool = False
     extra: Any = None
 
@@ -46,8 +45,8 @@ class TextTask(Service):
     sample: Dict[str, Any] = {"inputs": "I like you."}
     documented: Optional[Dict[str, Any]] = None
 
-    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
-        super().__init__(task.asked, facts)
+    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task.requested, facts)
         self.runtime = runtime
         self.tokenizer = tokenizer
         self.config = runtime.model.config
@@ -133,13 +132,13 @@ class TextTask(Service):
                 raise of_item(error, place, is_list) from None
         return encoded
 
-    def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
         """A row as a pass takes it: whatever the parameters, the model does the same with it."""
         return Piece(row, len(row["input_ids"]))
 
     def run(self, pieces: List[Piece], check: Check) -> List[Any]:
         """See Service: each row's outputs without padding."""
-        self.runtime.during(check)
+        self.runtime.set_check(check)
         arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
         return [
             {name: _row(name, array[place], piece.length) for name, array in arrays.items()}
@@ -183,7 +182,7 @@ class TextTask(Service):
             self._try(check)
         except Exception:
             # The model may look into weights that were rearranged; whatever else is wrong is wrong without that, too.
-            if not self.runtime.slow_down():
+            if not self.runtime.disable_onednn():
                 raise
             self._try(check)
         self.facts["kernels"] = self.runtime.kernels
@@ -214,9 +213,9 @@ class TextTask(Service):
         return [self.documented or self.sample]
 
 
-def row(encoding: Any) -> Row:
+def row(encoding: Any) -> Tokens:
     """What of an encoding goes into the model."""
-    return {key: list(encoding[key]) for key in KEYS if key in encoding}
+    return {key: list(encoding[key]) for key in MODEL_INPUTS if key in encoding}
 
 
 def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:

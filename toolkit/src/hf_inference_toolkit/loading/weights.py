@@ -1,4 +1,4 @@
-"""From a folder to a service: the head that the task needs, checked to be there, and the task around it."""
+"""Loading of weights, tokenizers and pipelines by transformers, with a check that no weight is missing."""
 
 import contextlib
 import importlib.util
@@ -7,51 +7,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import loader
-from hf_inference_toolkit.runtimes.frameworks import Runtime
+from hf_inference_toolkit.loading import model_folder
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import pipeline_task, registry
-from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
-from hf_inference_toolkit.tasks.fill_mask import FillMask
-from hf_inference_toolkit.tasks.generation import Summarization, TextGeneration, TextToText
-from hf_inference_toolkit.tasks.question_answering import QuestionAnswering
-from hf_inference_toolkit.tasks.service import Service
-from hf_inference_toolkit.tasks.table_question_answering import TableQuestionAnswering
-from hf_inference_toolkit.tasks.text_classification import TextClassification, ZeroShotClassification
-from hf_inference_toolkit.tasks.token_classification import TokenClassification
-from hf_inference_toolkit.tasks.translation import Translation
-
-OWN: Dict[str, Any] = {
-    "text-classification": TextClassification,
-    "zero-shot-classification": ZeroShotClassification,
-    "token-classification": TokenClassification,
-    "feature-extraction": FeatureExtraction,
-    "fill-mask": FillMask,
-    "question-answering": QuestionAnswering,
-    "summarization": Summarization,
-    "translation": Translation,
-    "text2text-generation": TextToText,
-    "text-generation": TextGeneration,
-}
-
-
-def build(task: registry.Task, folder: Path, settings: Settings, runtime: Runtime) -> Service:
-    """The service of a task; StartError when the model or the installed transformers cannot do it."""
-    import transformers
-
-    facts = {
-        "model": settings.model_id or str(folder),
-        "framework": {"pt": "PyTorch", "tf": "TensorFlow"}["tf" if runtime.prefix else "pt"],
-        "transformers": transformers.__version__,
-        "dtype": runtime.dtype,
-        "device": "cpu" if runtime.pipeline_device() < 0 else "gpu",
-    }
-    if task.name not in OWN:
-        return _pipeline(task, folder, settings, runtime, facts)
-    load_head(task, folder, settings, runtime)
-    tokenizer = load_tokenizer(folder, settings)
-    service: Service = OWN[task.name](task, runtime, tokenizer, facts)
-    return service
+from hf_inference_toolkit.tasks.task_name import TaskName
 
 
 def load_tokenizer(folder: Path, settings: Settings) -> Any:
@@ -64,11 +24,11 @@ def load_tokenizer(folder: Path, settings: Settings) -> Any:
         raise StartError("the tokenizer in {} cannot be loaded: {}".format(folder, problem)) from None
 
 
-def load_head(task: registry.Task, folder: Path, settings: Settings, runtime: Runtime) -> None:
+def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> None:
     """Load the task's model class into the runtime; StartError unless every weight of it came from the folder."""
     import transformers
 
-    auto = getattr(transformers, runtime.prefix + registry.AUTO_CLASSES[task.name])
+    auto = getattr(transformers, runtime.prefix + registry.find(task.name).auto_class)
     try:
         model, info = auto.from_pretrained(str(folder), output_loading_info=True, **_trust(settings))
     except ValueError as problem:
@@ -81,12 +41,12 @@ def load_head(task: registry.Task, folder: Path, settings: Settings, runtime: Ru
     runtime.place(model)
 
 
-def _missing(task: registry.Task, info: Dict[str, Any]) -> List[str]:
-    """The weights that were made up because the folder has none; a pooler is not used by feature-extraction."""
+def _missing(task: TaskName, info: Dict[str, Any]) -> List[str]:
+    """The weights that transformers initialised because the folder does not have them."""
     lost = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
     lost = [key for key in lost if not key.endswith("position_ids")]
-    if task.name == "feature-extraction":
-        lost = [key for key in lost if "pooler" not in key]
+    unused = registry.find(task.name).unused_weights
+    lost = [key for key in lost if not any(part in key for part in unused)]
     return sorted(lost)
 
 
@@ -95,15 +55,13 @@ def _listed(keys: List[str]) -> str:
     return ", ".join(keys[:4]) + more
 
 
-def _lacking(task: registry.Task, runtime: Runtime) -> List[str]:
+def _lacking(task: TaskName, runtime: Runtime) -> List[str]:
     """The packages that a task needs beside transformers, and that this image does not have."""
-    if task.name != "table-question-answering":
-        return []
-    needed = {"pandas": "pandas"}
-    if runtime.prefix:
+    needed = dict(registry.find(task.name).packages)
+    if task.name == "table-question-answering" and runtime.prefix:
         needed["tensorflow_probability"] = "tensorflow-probability"
-    # Until 4.20 Tapas could not do without it; it comes as source only.
-    elif _needs_scatter():
+    # TAPAS needs it before transformers 4.20. It is published as source only.
+    elif task.name == "table-question-answering" and _needs_scatter():
         needed["torch_scatter"] = "torch-scatter"
     return [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
 
@@ -114,17 +72,17 @@ def _needs_scatter() -> bool:
     return tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 20)
 
 
-def _misfit(task: registry.Task, folder: Path, reason: str) -> str:
-    config = loader.read_config(folder)
+def _misfit(task: TaskName, folder: Path, reason: str) -> str:
+    config = model_folder.read_config(folder)
     architectures = ", ".join(config.get("architectures") or ["of no known architecture"])
     inferred = registry.infer(config)
     if inferred == task.name:
         return "HF_TASK={} fits this model ({}), but it cannot be loaded. {}".format(
-            task.asked, architectures, reason[:300]
+            task.requested, architectures, reason[:300]
         ).strip()
     hint = "set HF_TASK={}".format(inferred) if inferred and inferred != task.name else "use another model"
     return "HF_TASK={} does not fit this model ({}): {}. {}".format(
-        task.asked, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else ""
+        task.requested, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else ""
     ).strip()
 
 
@@ -165,21 +123,22 @@ def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
     return arguments
 
 
-def _pipeline(
-    task: registry.Task, folder: Path, settings: Settings, runtime: Runtime, facts: Dict[str, str]
-) -> Service:
+def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
+    """The pipeline of a task that the toolkit does not implement itself."""
     import transformers
 
     known = pipeline_task.known_tasks()
     if task.name not in known:
         raise StartError(
-            "transformers {}: {}".format(transformers.__version__, registry.not_known(task.asked, known))
+            "transformers {}: {}".format(
+                transformers.__version__, registry.unknown_task(task.requested, known)
+            )
         )
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(
             "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it".format(
-                task.asked, " and ".join(lacking)
+                task.requested, " and ".join(lacking)
             )
         )
     infos: List[Dict[str, Any]] = []
@@ -193,8 +152,7 @@ def _pipeline(
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
-    kind = TableQuestionAnswering if task.name == "table-question-answering" else pipeline_task.PipelineTask
-    return kind(task.asked, pipeline, facts)
+    return pipeline
 
 
 def _trust(settings: Settings) -> Dict[str, Any]:
