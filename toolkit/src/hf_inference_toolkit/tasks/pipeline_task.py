@@ -11,6 +11,7 @@ from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
+from hf_inference_toolkit.tasks.warm_up import warm_up_pipeline
 
 # These would let a request choose the server's resources, or its files.
 REFUSED = frozenset(("num_workers", "batch_size", "device", "framework", "model", "tokenizer", "timeout"))
@@ -92,6 +93,10 @@ class PipelineTask(Service):
         else:
             value = self._pipeline(inputs, **request.parameters)
         return Prediction(_plain(value), items=len(inputs) if isinstance(inputs, list) else 1)
+
+    def warm_up(self, check: Check) -> None:
+        """See Service; nothing where no input suits all models of the task."""
+        warm_up_pipeline(self, self._pipeline, check)
 
     def _takes_keywords(self, inputs: Dict[str, Any]) -> bool:
         names = inspect.signature(type(self._pipeline).__call__).parameters
