@@ -13,6 +13,7 @@ import pytest
 import serving
 
 from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.http import app
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
@@ -384,3 +385,42 @@ def test_json_that_user_code_returns_has_the_types_of_numpy_and_pandas(code):
             "b": 0.5,
             "c": [1, 2],
         }
+
+
+ENDLESS = """
+import os, time
+def model_fn(model_dir): return os.path.join(model_dir, "end")
+def predict_fn(data, model):
+    while data["inputs"] == "endless" and not os.path.exists(model):
+        time.sleep(0.01)
+    return "ended"
+"""
+
+
+def test_server_recovers_when_predictions_end_long_after_their_deadline(code, tmp_path, monkeypatch):
+    """Unhealthy while too many do not end, and not for good."""
+    monkeypatch.setattr(app, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.05)
+    with serving.serve(load_model, deadline=0.2, **code(ENDLESS)) as server:
+
+        def until(status):
+            ends = time.monotonic() + 20
+            while server.get("/ping").status != status:
+                assert time.monotonic() < ends
+                time.sleep(0.02)
+
+        while server.get("/ping").status == 200:
+            assert server.post({"inputs": "endless"}).status in (503, 504)
+        assert server.get("/ping").status == 500
+        refused = server.post({"inputs": "x"})
+        assert (refused.status, refused.json["error"]["code"]) == (503, "unhealthy")
+        (tmp_path / "end").write_text("")
+        until(200)
+        assert server.post({"inputs": "x"}).json == "ended"
+        # And once more: nothing was left behind.
+        (tmp_path / "end").unlink()
+        while server.get("/ping").status == 200:
+            server.post({"inputs": "endless"})
+        (tmp_path / "end").write_text("")
+        until(200)
+        assert server.post({"inputs": "x"}).json == "ended"

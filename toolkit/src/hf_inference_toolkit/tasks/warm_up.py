@@ -61,7 +61,7 @@ def sample(task: str, pipeline: Any) -> Optional[Request]:
 
 
 def _image(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
-    def make(pipeline: Any) -> Request:
+    def make(_: Any) -> Request:
         return Request(_picture(), dict(parameters), [])
 
     return make
@@ -94,7 +94,7 @@ def _speech(pipeline: Any) -> Optional[Request]:
     return Request("".join(letters[:5] * 2) if letters else "hello", {}, [])
 
 
-def _document(pipeline: Any) -> Request:
+def _document(_: Any) -> Request:
     boxes = [["one", [0, 0, 100, 100]], ["two", [100, 0, 200, 100]]]
     return Request({"question": "one", "word_boxes": boxes, "image": _picture()}, {}, [])
 
