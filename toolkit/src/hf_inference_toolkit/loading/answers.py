@@ -27,7 +27,7 @@ def write(value: Any, accept: str) -> Tuple[bytes, str]:
             if kind in codecs.WRITTEN:
                 break
     chosen = codecs.accepted(accept, codecs.JSON)
-    return codecs.write(_without_images(value), chosen), chosen
+    return codecs.write(without_images(value), chosen), chosen
 
 
 def _by_preference(accept: str) -> List[str]:
@@ -47,13 +47,14 @@ def _image_bytes(image: Any, form: str) -> bytes:
     return out.getvalue()
 
 
-def _without_images(value: Any) -> Any:
+def without_images(value: Any) -> Any:
+    """A value with base64 of a PNG in place of every PIL image."""
     if _is_image(value):
         return base64.b64encode(_image_bytes(value, "PNG")).decode("ascii")
     if isinstance(value, dict):
-        return {key: _without_images(inner) for key, inner in value.items()}
+        return {key: without_images(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_images(inner) for inner in value]
+        return [without_images(inner) for inner in value]
     return value
 
 
@@ -109,5 +110,5 @@ class Stream:
                 return item.encode("utf-8")
             if isinstance(item, (bytes, bytearray)):
                 return bytes(item)
-        body = payload.write_json(_without_images(item))
+        body = payload.write_json(without_images(item))
         return b"data: " + body + b"\n\n" if self.is_events else body + b"\n"

@@ -267,8 +267,9 @@ def _decoded(raw: Raw) -> Any:
 
 
 def _with_status(problem: Exception) -> Exception:
-    """Errors of SageMaker's own toolkits carry a status and a message as ours do."""
-    status, message = getattr(problem, "status_code", None), getattr(problem, "message", None)
+    """Errors of AWS's toolkits carry a status and a message as ours do; multi-model-server's call it error_code."""
+    status = getattr(problem, "status_code", getattr(problem, "error_code", None))
+    message = getattr(problem, "message", None)
     if isinstance(status, int) and 400 <= status <= 599 and isinstance(message, str):
         return InferenceError(status, message)
     return problem
