@@ -21,7 +21,7 @@ pytest.importorskip("pip")
 
 INFERENCE = """
 import importlib, json, multiprocessing, os, subprocess, sys
-import iniconfig, typing_extensions
+import click, iniconfig
 
 def text(*command):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode().strip()
@@ -38,7 +38,7 @@ def predict_fn(data, model):
         spawned = pool.map(in_worker, [0])
     return {
         "import": iniconfig.VERSION,
-        "replaced after the server's import": typing_extensions.VERSION,
+        "replaced after the server's import": click.VERSION,
         "pth": getattr(sys, "pth_has_run", False),
         "script": text("small-tool"),
         "python": text("python3", "-c", "import iniconfig; print(iniconfig.VERSION)"),
@@ -103,7 +103,7 @@ def code(tmp_path):
     lines = [
         "--no-index",
         wheel(folder, "iniconfig", "0.0.1", iniconfig_dot_py="VERSION = '0.0.1'"),
-        wheel(folder, "typing_extensions", "99.0", typing_extensions_dot_py="VERSION = '99.0'"),
+        wheel(folder, "click", "99.0", click_dot_py="VERSION = '99.0'"),
         wheel(folder, "hook", "1", hook_dot_pth="import sys; sys.pth_has_run = True\n"),
         wheel(folder, "tool", "1", tool_dot_py="def main(): print('tool has run')"),
     ]

@@ -245,6 +245,8 @@ class Invocations:
 def _whole(prediction: Prediction) -> Response:
     """The response that user code has made; it was not a stream after all."""
     body, content_type = prediction.value
+    if prediction.status in (204, 304):
+        body = b""  # these have no body
     headers = dict(prediction.headers, **{"Content-Type": content_type})
     return Response(body, prediction.status, headers)
 

@@ -25,8 +25,9 @@ class RequestProcessor:
         return {_written_name(name): value for name, value in self._request.items()}
 
     def add_response_property(self, key: str, value: Any) -> None:
-        """Add a response header. ValueError for line breaks, which would end the header."""
+        """Add a response header. ValueError for what a header cannot hold, such as line breaks."""
         text = str(value)
+        (key + text).encode("latin-1")
         if any(character in key + text for character in "\r\n\0"):
             raise ValueError("a response header cannot hold a line break: {!r}: {!r}".format(key, text))
         self._response[key] = text

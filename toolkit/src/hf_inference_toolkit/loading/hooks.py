@@ -18,6 +18,8 @@ from hf_inference_toolkit.tasks.service import Check, Part, Piece, Prediction, R
 
 # How often a coroutine of user code is interrupted to see whether its client still waits.
 CHECK_SECONDS = 0.05
+# Headers that the server writes itself: wrong ones would break the connection.
+SERVER_HEADERS = ("connection", "content-length", "content-type", "transfer-encoding")
 
 
 class Raw(NamedTuple):
@@ -197,10 +199,9 @@ class HookService(Service):
 
 
 def _prediction_of(body: Any, content_type: str, processor: RequestProcessor) -> Prediction:
-    headers = processor.get_response_headers()
-    names = {name.lower(): name for name in headers}
-    if "content-type" in names:
-        content_type = headers.pop(names["content-type"])
+    content_type = processor.get_response_header("Content-Type") or content_type
+    given = processor.get_response_headers()
+    headers = {name: value for name, value in given.items() if name.lower() not in SERVER_HEADERS}
     return Prediction((body, content_type), status=processor.get_response_status_code(), headers=headers)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import hub
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
+from hf_inference_toolkit.runtimes.select import installed_framework, weight_files
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.task_name import TaskName
@@ -26,8 +26,8 @@ def find_model(settings: Settings, for_user_code: bool = False) -> Path:
             if not _holds_model(local):
                 raise StartError("HF_MODEL_ID is {}, which holds no config.json".format(local))
             return local
-        weights = create_runtime(installed_framework()).weights
-        return hub.download(settings, weights, for_user_code)
+        # The framework is not imported yet: requirements of the repository may bring another version of it.
+        return hub.download(settings, weight_files(installed_framework()), for_user_code)
     raise StartError(_no_model(settings))
 
 

@@ -14,17 +14,16 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import codeartifact
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
 
-# The running server holds objects of these: a second version of their modules must not be mixed in.
+# The running server imports more modules of these later: they must be of the version that it has already.
 SERVER_PACKAGES = frozenset(
-    ("anyio", "click", "h11", "hf_inference_toolkit", "httptools", "orjson", "prometheus_client", "sniffio")
-    + ("starlette", "uvicorn", "uvloop")
+    ("anyio", "h11", "hf_inference_toolkit", "prometheus_client", "sniffio", "starlette", "uvicorn")
 )
 # These would make pip install to another place than the virtual environment.
 IGNORED_VARIABLES = ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "PIP_USER", "PYTHONHOME")
@@ -152,12 +151,18 @@ def _forget_replaced_modules(environment: Path) -> None:
     """Let user code import the new version of what the server has imported already in another one."""
     entries = [entry for folder in _site_folders(environment) for entry in folder.iterdir()]
     for name in sorted({entry.name.split(".")[0] for entry in entries if entry.name != "__pycache__"}):
-        if name not in sys.modules:
+        loaded = [key for key in sys.modules if key.partition(".")[0] == name]
+        if not loaded:
             continue
-        if name in SERVER_PACKAGES:
+        # A process can load most extension modules only once.
+        if name in SERVER_PACKAGES or any(_is_extension(sys.modules[key]) for key in loaded):
             event(
                 30, "the server uses this package already: user code gets the image's version", package=name
             )
             continue
-        for loaded in [key for key in sys.modules if key.partition(".")[0] == name]:
-            del sys.modules[loaded]
+        for key in loaded:
+            del sys.modules[key]
+
+
+def _is_extension(module: Any) -> bool:
+    return str(getattr(module, "__file__", None) or "").endswith(".so")
