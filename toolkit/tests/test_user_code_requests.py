@@ -70,6 +70,9 @@ def predict_fn(data, model, context):
         context.set_response_content_type(0, "text/x-own")
         context.set_response_status(202, "accepted", 0)
         return "created"
+    if data["inputs"] == "text":
+        context.set_response_content_type(0, "text/plain; charset=utf-8")
+        return "as it is"
     if data["inputs"] == "empty":
         context.set_response_status(204)
         context.set_response_header(0, "Content-Length", 1000)
@@ -94,6 +97,8 @@ def test_context_reads_the_request_and_writes_the_response(code):
         plain = server.post({"inputs": "other"})
         assert (plain.status, plain.headers["content-type"]) == (200, "application/json")
         assert "x-amzn-sagemaker-custom-attributes" not in plain.headers
+        text = server.post({"inputs": "text"})
+        assert (text.body, text.headers["content-type"]) == (b"as it is", "text/plain; charset=utf-8")
         empty = server.post({"inputs": "empty"})
         assert (empty.status, empty.body) == (204, b"")
         split = server.post({"inputs": "split"})

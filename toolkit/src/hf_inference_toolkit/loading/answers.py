@@ -17,8 +17,13 @@ def is_stream(value: Any) -> bool:
     return hasattr(value, "__next__") or hasattr(value, "__anext__")
 
 
-def write(value: Any, accept: str) -> Tuple[bytes, str]:
-    """A value in the type that Accept prefers. An image becomes base64 where the type is not an image's."""
+def write(value: Any, chosen: str, accept: str) -> Tuple[bytes, str]:
+    """A value in the type that user code has chosen, or else in the one that Accept prefers.
+
+    An image becomes base64 where the type is not an image's.
+    """
+    if codecs.as_sent(chosen).name in (*codecs.WRITTEN, *IMAGE_FORMATS):
+        accept = codecs.as_sent(chosen).name
     if _is_image(value):
         for kind in _by_preference(accept):
             if kind in IMAGE_FORMATS or kind == "image/*":
@@ -26,8 +31,8 @@ def write(value: Any, accept: str) -> Tuple[bytes, str]:
                 return _image_bytes(value, IMAGE_FORMATS[kind]), kind
             if kind in codecs.WRITTEN:
                 break
-    chosen = codecs.accepted(accept, codecs.JSON)
-    return codecs.write(without_images(value), chosen), chosen
+    written = codecs.accepted(accept, codecs.JSON)
+    return codecs.write(without_images(value), written), written
 
 
 def _by_preference(accept: str) -> List[str]:

@@ -136,7 +136,7 @@ class HookService(Service):
         elif "transform_fn" not in self._hooks.functions:
             if answers.is_stream(value):
                 return value, ""
-            return answers.write(value, raw.accepted)
+            return answers.write(value, context.get_response_content_type(0) or "", raw.accepted)
         written = raw.accept
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str):
             value, written = value
@@ -146,7 +146,7 @@ class HookService(Service):
             return bytes(value), written
         if isinstance(value, str):
             return value.encode("utf-8"), written
-        return answers.write(value, raw.accepted)
+        return answers.write(value, context.get_response_content_type(0) or "", raw.accepted)
 
     def _stream(
         self, value: Any, raw: Raw, processor: RequestProcessor, check: Check, reader: Reader
