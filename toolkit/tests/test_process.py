@@ -26,9 +26,9 @@ def predict_fn(data, model):
 
 
 @contextlib.contextmanager
-def process(folder, load=0, code=CODE, **environment):
-    """`serve` with user code that takes its time; the process and a client for it."""
-    if folder is not None:
+def process(folder, load=0, code=CODE, prefix=(), **environment):
+    """`serve` with user code that takes its time; the process and a client for it. `code`: None leaves the folder."""
+    if folder is not None and code is not None:
         (folder / "code").mkdir(exist_ok=True)
         (folder / "code" / "inference.py").write_text(code.format(load=load))
     with socket.socket() as free:
@@ -43,7 +43,7 @@ def process(folder, load=0, code=CODE, **environment):
     )
     names["PYTHONPATH"] = str(Path(__file__).parent.parent / "src")
     child = subprocess.Popen(
-        [sys.executable, "-m", "hf_inference_toolkit.cli"],
+        [*prefix, sys.executable, "-m", "hf_inference_toolkit.cli"],
         env=names,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -110,8 +110,7 @@ class App:
             await asyncio.sleep(WATCH_SECONDS)
             if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
                 event(40, "a prediction does not end; its thread is given up")
-            if self.scheduler.is_lost:
-                self.health.fail("its predictions do not end")
+            self.health.stuck(self.scheduler.is_lost)
             if self.scheduler.turns != turns and not self.scheduler.is_busy:
                 turns = self.scheduler.turns
                 await asyncio.get_event_loop().run_in_executor(None, memory.trim)

@@ -1,9 +1,9 @@
 """From settings to a service: the model's folder, its task, its user code, its weights."""
 
 from pathlib import Path
-from typing import Dict, Type, Union
+from typing import Dict, Optional, Type, Union
 
-from hf_inference_toolkit.loading import hooks, hub, model_folder, user_code, weights
+from hf_inference_toolkit.loading import compatibility, hooks, hub, model_folder, user_code, weights
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
@@ -18,16 +18,30 @@ from hf_inference_toolkit.tasks.task_name import TaskName
 def load_model(settings: Settings) -> Service:
     """The service for these settings. StartError that says what to set when there cannot be one."""
     hub.prepare(settings)
+    compatibility.register()
     folder = Path(settings.model_dir)
-    found = user_code.find(settings, folder)
-    if found is not None:
-        return hooks.build(found, str(folder), lambda: load_standard(settings))
-    return load_standard(settings)
+    model_folder.check_readable(folder)
+    source = user_code.find(settings, folder)
+    user_code.install_requirements(settings, folder, source)
+    model: Optional[Path] = None
+    if source is None:
+        model = model_folder.find_model(settings)
+        if model != folder:
+            source = user_code.find_in_repository(model)
+            if source is not None:
+                user_code.install_requirements(settings, model, source)
+    if source is None:
+        return load_standard(settings, model)
+    return hooks.build(
+        user_code.load(source),
+        lambda: model or model_folder.for_user_code(settings),
+        lambda: load_standard(settings, model or model_folder.find_model(settings, for_user_code=True)),
+    )
 
 
-def load_standard(settings: Settings) -> Service:
+def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     """The service of the model itself, without user code."""
-    folder = model_folder.find_model(settings)
+    folder = folder or model_folder.find_model(settings)
     runtime = create_runtime(installed_framework(), settings.dtype)
     task = model_folder.choose_task(settings, model_folder.read_config(folder))
     _propagate_logs()

@@ -1,34 +1,66 @@
 """The model folder: where it is, what it says about itself, and which task it is for."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import hub
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
+from hf_inference_toolkit.runtimes.select import installed_framework, weight_files
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.task_name import TaskName
 
 
-def find_model(settings: Settings) -> Path:
+def find_model(settings: Settings, for_user_code: bool = False) -> Path:
     """The model folder if there is a model in it, else HF_MODEL_ID as a local folder or from the hub."""
     folder = Path(settings.model_dir)
-    if (folder / "config.json").is_file():
+    if _holds_model(folder):
         return folder
     if settings.model_id:
         local = Path(settings.model_id)
         if local.is_absolute() or settings.model_id.startswith("."):
-            if not (local / "config.json").is_file():
+            check_readable(local)
+            if not _holds_model(local):
                 raise StartError("HF_MODEL_ID is {}, which holds no config.json".format(local))
             return local
-        return hub.download(settings, create_runtime(installed_framework()).weights)
-    raise StartError(_no_model(folder))
+        # The framework is not imported yet: requirements of the repository may bring another version of it.
+        return hub.download(settings, weight_files(installed_framework()), for_user_code)
+    raise StartError(_no_model(settings))
 
 
-def _no_model(folder: Path) -> str:
+def for_user_code(settings: Settings) -> Path:
+    """What user code in HF_MODEL_DIR gets as its model's folder. It may hold a model of any kind."""
+    folder = Path(settings.model_dir)
+    if _holds_model(folder) or not settings.model_id:
+        return folder
+    return find_model(settings, for_user_code=True)
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def check_readable(folder: Path) -> None:
+    """StartError that names the first file of a model that this user may not read."""
+    if not folder.is_dir():
+        return
+    try:
+        entries = [folder, *sorted(folder.iterdir())]
+        unreadable = [path for path in entries if path.exists() and not os.access(str(path), os.R_OK)]
+    except PermissionError:
+        unreadable = [folder]
+    if unreadable:
+        raise StartError(
+            "{} cannot be read by the server's user (id {}): run chmod -R a+rX {}, or start the container as "
+            "the owner of the files (docker run --user)".format(unreadable[0], os.getuid(), folder)
+        )
+
+
+def _no_model(settings: Settings) -> str:
+    folder = Path(settings.model_dir)
     try:
         inside = sorted(entry.name for entry in folder.iterdir())
     except OSError:
@@ -39,9 +71,11 @@ def _no_model(folder: Path) -> str:
             "{0} holds no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
             "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
         )
+    content = "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
+    program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
     return (
-        "no model: {} {}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
-        "hub".format(folder, "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty")
+        "no model: {} {}{}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
+        "hub".format(folder, content, program if settings.program else "")
     )
 
 

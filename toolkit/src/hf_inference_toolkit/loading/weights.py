@@ -3,11 +3,12 @@
 import contextlib
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import model_folder
+from hf_inference_toolkit.loading import checks, model_folder
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import pipeline_task, registry
@@ -19,15 +20,18 @@ def load_tokenizer(folder: Path, settings: Settings) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), **_trust(settings))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **_trust(settings))
     except Exception as problem:  # a missing file is a TypeError in some releases
         raise StartError("the tokenizer in {} cannot be loaded: {}".format(folder, problem)) from None
+    checks.check_tokenizer(tokenizer, folder)
+    return tokenizer
 
 
 def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> None:
     """Load the task's model class into the runtime; StartError unless every weight of it came from the folder."""
     import transformers
 
+    _check_head(task, folder)
     auto = getattr(transformers, runtime.prefix + registry.find(task.name).auto_class)
     try:
         model, info = auto.from_pretrained(str(folder), output_loading_info=True, **_trust(settings))
@@ -38,7 +42,18 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     missing = _missing(task, info)
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    checks.check_finite(model, folder)
     runtime.place(model)
+
+
+def _check_head(task: TaskName, folder: Path) -> None:
+    """StartError for a classifier of texts that is to classify tokens, or the reverse: the weights fit both."""
+    alike = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
+    inferred = registry.infer(model_folder.read_config(folder))
+    made_for = registry.find(inferred).auto_class if inferred else ""
+    wanted = registry.find(task.name).auto_class
+    if made_for in alike and wanted in alike and made_for != wanted:
+        raise StartError(_misfit(task, folder, ""))
 
 
 def _missing(task: TaskName, info: Dict[str, Any]) -> List[str]:
@@ -123,8 +138,8 @@ def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
     return arguments
 
 
-def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
-    """The pipeline of a task that the toolkit does not implement itself."""
+def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
+    """StartError where no pipeline can serve the task in this image."""
     import transformers
 
     known = pipeline_task.known_tasks()
@@ -150,11 +165,20 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
                 task.requested, " and ".join(lacking)
             )
         )
+
+
+def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
+    """The pipeline of a task that the toolkit does not implement itself."""
+    import transformers
+
+    _check_task(task, folder, runtime)
     infos: List[Dict[str, Any]] = []
     try:
         with _loading_infos(transformers, runtime, infos):
             pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
-    except (ValueError, KeyError, ImportError, OSError, RuntimeError) as problem:
+    except ImportError as problem:
+        raise StartError(_missing_package(task, problem)) from None
+    except (ValueError, KeyError, OSError, RuntimeError) as problem:
         raise StartError(
             "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
         ) from None
@@ -164,7 +188,21 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
     for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
         if model is not None:
             runtime.watch(model)
+    if getattr(pipeline, "tokenizer", None) is not None:
+        checks.check_tokenizer(pipeline.tokenizer, folder)
+    checks.check_finite(pipeline.model, folder)
     return pipeline
+
+
+def _missing_package(task: TaskName, problem: ImportError) -> str:
+    """The package in a message of transformers' `requires_backends`, which is several lines long."""
+    packages = re.findall(r"pip install (?:-U |--upgrade )?([A-Za-z0-9][\w.-]*)", str(problem))
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [repr(problem)]
+    return (
+        "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it ({})".format(
+            task.requested, " and ".join(packages) or "another package", lines[0][:300]
+        )
+    )
 
 
 def _trust(settings: Settings) -> Dict[str, Any]:

@@ -242,7 +242,7 @@ class Scheduler:
 
     @property
     def is_lost(self) -> bool:
-        """Whether so many predictions never came back that the model must be thought dead."""
+        """Whether so many predictions do not end that no thread is started for more; it may pass."""
         return self._stuck > MOST_STUCK
 
     def enter(
@@ -291,12 +291,12 @@ class Scheduler:
                 return False
             self._stuck += 1
             self._turn = None
+            self._generation += 1
             if not self.is_lost:
                 self._start_worker()
             return True
 
     def _start_worker(self) -> None:
-        self._generation += 1
         thread = threading.Thread(
             target=self._work, args=(self._generation,), name="prediction-{}".format(self._generation)
         )
@@ -315,8 +315,11 @@ class Scheduler:
             turn.take()
             with self._changed:
                 if generation != self._generation:
-                    # It came back after all, and another thread has its place.
+                    # It ended after all. Another thread has its place, unless there were too many of them.
+                    was_lost = self.is_lost
                     self._stuck -= 1
+                    if was_lost and not self.is_lost:
+                        self._start_worker()
                     return
                 self._turn = None
                 self.turns += 1

@@ -36,6 +36,12 @@ def content_of(value: Any) -> bytes:
         raise RequestError("unsupported_value", "{}; this is neither".format(BASE64)) from None
 
 
+def decode(body: bytes, content_type: str) -> Any:
+    """The body of a request to user code: a PIL image for image/*, a `Decoder.recording` for audio/*."""
+    decoder = Decoder()
+    return decoder.recording(body) if content_type.startswith("audio/") else decoder.image(body)
+
+
 class Decoder:
     """Decodes the media of one request, all of them within the limits of one request.
 
@@ -102,6 +108,12 @@ class Decoder:
         if not len(samples):
             raise RequestError("unsupported_value", "the sound has no samples")
         return samples if rate == self._rate else resampled(samples, rate, self._rate)
+
+    def recording(self, value: Any) -> Dict[str, Any]:
+        """`{"raw": samples, "sampling_rate": Hz}`: the sound at its own rate, in one channel of float32."""
+        samples, rate = self._read(content_of(value))
+        self._count_samples(len(samples), rate)
+        return {"raw": samples, "sampling_rate": rate}
 
     def _count_samples(self, count: int, rate: int) -> None:
         self._samples += count * self._rate // rate

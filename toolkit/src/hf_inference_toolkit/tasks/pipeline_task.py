@@ -17,6 +17,7 @@ from hf_inference_toolkit.tasks import pipeline_inputs, pipeline_parameters
 from hf_inference_toolkit.tasks.media import Decoder
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks.text_task import longest_input, of_item
+from hf_inference_toolkit.tasks.warm_up import warm_up_pipeline
 
 # A longer text to be spoken is more sound than a model's memory holds.
 SPOKEN_CHARACTERS = 2000
@@ -126,6 +127,10 @@ class PipelineTask(Service):
                 "parameters": self._allowed.schema(),
             },
         }
+
+    def warm_up(self, check: Check) -> None:
+        """See Service; nothing where no input suits all models of the task."""
+        warm_up_pipeline(self, self._pipeline, check)
 
 
 def sampling_rate(pipeline: Any) -> int:

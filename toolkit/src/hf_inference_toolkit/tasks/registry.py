@@ -3,6 +3,7 @@
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
 
 from hf_inference_toolkit.content.payload import unknown
+from hf_inference_toolkit.tasks import architectures
 from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
 from hf_inference_toolkit.tasks.fill_mask import FillMask
 from hf_inference_toolkit.tasks.generation import Summarization, TextGeneration, TextToText
@@ -116,9 +117,15 @@ def find(name: str) -> Task:
 
 
 def infer(config: Dict[str, Any]) -> Optional[str]:
-    """The task that the architecture in a model's config.json was made for: the longest ending that fits."""
+    """The task that the architecture in a model's config.json was made for.
+
+    The tables of the installed transformers say it for images and sound; otherwise the longest ending that fits.
+    """
     for architecture in config.get("architectures") or []:
         plain = architecture[2:] if architecture.startswith("TF") else architecture
+        listed = architectures.task_of(plain)
+        if listed:
+            return listed
         endings = [
             (len(end), task.name) for task in TASKS for end in task.architectures if plain.endswith(end)
         ]

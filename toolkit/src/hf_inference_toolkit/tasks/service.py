@@ -1,6 +1,6 @@
 """What transport knows of a loaded model: three steps, and a request that shows it works."""
 
-from typing import Any, Callable, Dict, Generator, Hashable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Hashable, List, Mapping, NamedTuple, Optional, Tuple
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
@@ -16,6 +16,9 @@ class Prediction(NamedTuple):
     items: int = 1
     tokens_in: int = 0
     tokens_out: int = 0
+    # What user code may choose for its response.
+    status: int = 200
+    headers: Mapping[str, str] = {}
 
 
 class Token(NamedTuple):
@@ -26,7 +29,20 @@ class Token(NamedTuple):
     is_special: bool
 
 
-Reader = Optional[Callable[[Token], None]]
+class Part(NamedTuple):
+    """A part of a response's body that user code streams; `head` has the response's status, headers and type.
+
+    `sent` is called with the part's size when the client's connection has taken it.
+    """
+
+    body: bytes
+    head: Prediction
+    is_events: bool
+    sent: Callable[[int], None]
+
+
+# Called with each Token, or by user code with each Part.
+Reader = Optional[Callable[[Any], None]]
 
 
 class Piece(NamedTuple):
@@ -53,6 +69,8 @@ class Service:
     negotiates = True
     # Whether requests may ask for their text while it is written.
     streams = False
+    # Whether any response may turn out to be a stream; only user code decides that itself.
+    may_stream = False
     # Tokens that a batch may keep in memory, for text generation; None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
 
@@ -67,6 +85,12 @@ class Service:
             raise RequestError(
                 "unsupported_value", '{} does not stream; leave "stream" out'.format(self.task)
             )
+        return request
+
+    def with_headers(
+        self, request: payload.Request, headers: Mapping[str, str], request_id: str
+    ) -> payload.Request:
+        """The request with its HTTP headers, which only user code reads."""
         return request
 
     def count(self, request: payload.Request) -> int:

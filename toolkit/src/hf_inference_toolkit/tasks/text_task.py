@@ -11,6 +11,7 @@ from hf_inference_toolkit.tasks.encoder import encoder
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Piece, Prediction, Reader, Service, Steps, alone
 from hf_inference_toolkit.tasks.task_name import TaskName
+from hf_inference_toolkit.tasks.warm_up import require_finite
 
 # A tokenizer that knows no limit says a very large number.
 NO_LIMIT = 1000000
@@ -245,7 +246,9 @@ class TextTask(Service):
 
     def _try(self, check: Check) -> None:
         request = Request(self.sample["inputs"], self.sample.get("parameters", {}), [])
-        self.write(self.predict(request, check).value, "application/json")
+        value = self.predict(request, check).value
+        require_finite(value)
+        self.write(value, "application/json")
 
     def schema(self) -> Dict[str, Any]:
         """See Service."""
