@@ -5,7 +5,7 @@ from typing import Any, Dict, List
 import numpy
 
 from hf_inference_toolkit.errors import RequestError, StartError
-from hf_inference_toolkit.tasks.parameters import TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
@@ -17,7 +17,9 @@ class FillMask(TextTask):
         Parameter("top_k", "integer", "how many words a mask; 5 by default", 1),
         Parameter("targets", "strings", "score these words only"),
         TRUNCATION,
+        Parameter("tokenizer_kwargs", "object", "options of the tokenizer", members=TOKENIZING),
     )
+    has_input_length = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
