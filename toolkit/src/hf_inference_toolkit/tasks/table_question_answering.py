@@ -12,8 +12,18 @@ PARAMETERS = (
     Parameter(
         "sequential", "boolean", "ask the questions one after the other, each knowing the answers before it"
     ),
-    Parameter("padding", "boolean", "fill up to the longest"),
-    Parameter("truncation", "boolean", "drop rows that do not fit; true by default"),
+    Parameter(
+        "padding",
+        "boolean or string",
+        "fill up to the longest, or to what the model takes",
+        choices=("longest", "max_length", "do_not_pad"),
+    ),
+    Parameter(
+        "truncation",
+        "boolean or string",
+        "drop rows that do not fit; true by default",
+        choices=("drop_rows_to_fit", "do_not_truncate"),
+    ),
 )
 SAMPLE: Dict[str, Any] = {
     "inputs": {
@@ -38,7 +48,7 @@ class TableQuestionAnswering(Service):
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
         """A request whose tables are rectangles of text; numbers in cells become text, as the model needs it."""
         request = super().read(body, content_type, accept)
-        parameters.check(request.parameters, PARAMETERS)
+        request = request._replace(parameters=parameters.check(request.parameters, PARAMETERS))
         inputs = request.inputs
         if isinstance(inputs, list):
             if not inputs:
@@ -51,22 +61,57 @@ class TableQuestionAnswering(Service):
         check()
         items = request.inputs if isinstance(request.inputs, list) else [request.inputs]
         options = dict(request.parameters)
-        may_cut = options.pop("truncation", True)
+        truncation = options.pop("truncation", True)
+        may_cut = truncation not in (False, "do_not_truncate")
         options["truncation"] = "drop_rows_to_fit" if may_cut else "do_not_truncate"
-        # The pipeline puts a data frame into what it gets.
-        answers = [self._pipeline(dict(item), **options) for item in items]
-        dropped = any(self._was_cut(item) for item in items) if may_cut else False
+        fitting = [self._fitting(item, may_cut) for item in items]
+        answers = [self._answer(item, options) for item in fitting]
+        dropped = may_cut and any(self._was_cut(item) for item in items)
         return Prediction(answers if isinstance(request.inputs, list) else answers[0], dropped, len(items))
+
+    def _fitting(self, item: Dict[str, Any], may_cut: bool) -> Dict[str, Any]:
+        """A table with as many rows as the model has numbers for; 422 when that is not possible."""
+        sizes = getattr(self._pipeline.model.config, "type_vocab_sizes", None)
+        if not sizes:
+            return item
+        table = item["table"]
+        # Columns and rows are counted from 1.
+        columns, rows = sizes[1] - 1, sizes[2] - 1
+        if len(table) > columns:
+            raise RequestError(
+                "unprocessable",
+                "the table has {} columns, and the model takes {}".format(len(table), columns),
+            )
+        if self._rows(item) <= rows:
+            return item
+        if not may_cut:
+            raise RequestError(
+                "unprocessable",
+                "the table has {} rows, and the model takes {}".format(self._rows(item), rows),
+            )
+        return dict(item, table={name: column[:rows] for name, column in table.items()})
+
+    def _rows(self, item: Dict[str, Any]) -> int:
+        return len(next(iter(item["table"].values())))
+
+    def _answer(self, item: Dict[str, Any], options: Dict[str, Any]) -> Any:
+        # A copy, because the pipeline puts a data frame into what it gets.
+        answer = self._pipeline(dict(item), **options)
+        # The pipeline takes the answer to the only question out of its list.
+        return [answer] if isinstance(item["query"], list) and len(item["query"]) == 1 else answer
 
     def _was_cut(self, item: Dict[str, Any]) -> bool:
         """Whether rows of a table had to be dropped; small tables are known to fit without being read again."""
+        if self._fitting(item, True) is not item:
+            return True
         cells = sum(len(cell) for column in item["table"].values() for cell in column)
         limit = min(getattr(self._pipeline.tokenizer, "model_max_length", 512), 512)
-        if cells + len(item["query"]) + 3 * len(item["table"]) < limit // 2:
+        query = max([item["query"]] if isinstance(item["query"], str) else item["query"], key=len)
+        if cells + len(query) + 3 * len(item["table"]) < limit // 2:
             return False
         import pandas
 
-        whole = self._pipeline.tokenizer(pandas.DataFrame(item["table"]), item["query"])
+        whole = self._pipeline.tokenizer(pandas.DataFrame(item["table"]), query)
         return len(whole["input_ids"]) > limit
 
     def warm_up(self, check: Check) -> None:
@@ -76,12 +121,13 @@ class TableQuestionAnswering(Service):
     def schema(self) -> Dict[str, Any]:
         """See Service."""
         cells = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        query = {"type": "string", "minLength": 1}
         item: Dict[str, Any] = {
             "type": "object",
             "required": ["query", "table"],
             "additionalProperties": False,
             "properties": {
-                "query": {"type": "string", "minLength": 1},
+                "query": {"oneOf": [query, {"type": "array", "items": query, "minItems": 1}]},
                 "table": {"type": "object", "additionalProperties": cells, "minProperties": 1},
             },
         }
@@ -99,14 +145,17 @@ class TableQuestionAnswering(Service):
 
 
 def checked(item: Any) -> Dict[str, Any]:
-    """A question and a table of columns of equal length, every cell a string."""
+    """A question, or several, and a table of columns of equal length, every cell a string."""
     if not isinstance(item, dict) or set(item) != {"query", "table"}:
         raise RequestError(
             "unsupported_value", 'an input must be {"query": "...", "table": {"column": ["cell"]}}'
         )
     query, table = item["query"], item["table"]
-    if not isinstance(query, str) or not query.strip():
-        raise RequestError("unsupported_value", '"query" must be a string that is not empty')
+    queries = query if isinstance(query, list) and query else [query]
+    if not all(isinstance(one, str) and one.strip() for one in queries):
+        raise RequestError(
+            "unsupported_value", '"query" must be a string that is not empty, or a list of such strings'
+        )
     if isinstance(table, list) and table and all(isinstance(line, dict) for line in table):
         table = {name: [line.get(name, "") for line in table] for name in table[0]}
     if (
