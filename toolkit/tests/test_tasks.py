@@ -363,9 +363,13 @@ def test_answers_are_found_in_contexts_of_any_length(served):
     ).json
     assert len(found) == 5
     assert all(context[one["start"] : one["end"]].lower() == one["answer"].lower() for one in found)
-    wrong = {"max_seq_len": 16, "doc_stride": 15}
-    reply = server.post({"inputs": {"question": "what is the name", "context": context}, "parameters": wrong})
-    assert reply.status == 422
+    # 4 tokens of the question and 3 special ones leave 9 for the context.
+    for doc_stride, status in ((1, 200), (8, 200), (9, 422), (10, 422), (15, 422), (16, 422)):
+        parameters = {"max_seq_len": 16, "doc_stride": doc_stride}
+        reply = server.post(
+            {"inputs": {"question": "what is the name", "context": context[:200]}, "parameters": parameters}
+        )
+        assert reply.status == status, (doc_stride, reply.body)
 
 
 @pytest.mark.parametrize(

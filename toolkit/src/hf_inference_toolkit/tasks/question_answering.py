@@ -75,7 +75,9 @@ class QuestionAnswering(TextTask):
         """A row for each part of the context."""
         question, was_cut = self._question(item["question"], options)
         longest = min(options.get("max_seq_len", self._longest), self.limit or 100000)
-        room = longest - len(self.tokenizer(question, "")["input_ids"])
+        # Not the length of the pair (question, ""), because an empty text is no text of a pair.
+        asked = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        room = longest - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
         stride = options.get("doc_stride", min(longest // 2, 128, max(0, room - 1)))
         if room < 1 or stride >= room:
             raise RequestError(

@@ -137,6 +137,12 @@ class TextTask(Service):
                 encoded.append(self.encode(item, options))
             except RequestError as error:
                 raise of_item(error, place, is_list) from None
+            except BaseException as problem:
+                # What a fast tokenizer raises where its code in Rust fails is not an Exception.
+                if type(problem).__name__ != "PanicException":
+                    raise
+                message = "the tokenizer cannot read an input: {}".format(problem)
+                raise of_item(RequestError("unprocessable", message), place, is_list) from None
         return encoded
 
     def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
