@@ -307,9 +307,9 @@ def test_null_is_a_parameter_that_is_not_given(task, model_folder):
         assert_close(alone(service, request, lambda: None).value, expected)
 
 
-@pytest.mark.parametrize("pad", [None, 0])
+@pytest.mark.parametrize("pad", [None, 0, 4])
 def test_classifier_made_from_a_decoder_takes_lists(pad, tmp_path):
-    """Without a padding token its rows cannot share a pass; with one they can. The answers are those of one by one."""
+    """Without a padding token in its config, or with another one than the tokenizer's: as if they came one by one."""
     sizes = dict(tiny.GPT2, pad_token_id=pad, initializer_range=0.4)
     folder = tiny.save(
         tmp_path / "m", "GPT2Config", "GPT2ForSequenceClassification", sizes, **tiny.labels("a", "b")

@@ -58,6 +58,7 @@ class FillMask(TextTask):
     def _word(self, encoded: Encoded, mask: int, number: int, score: float) -> Dict[str, Any]:
         numbers = list(encoded.rows[0]["input_ids"])
         numbers[mask] = number
+        numbers = [one for one in numbers if one != self.tokenizer.pad_token_id]
         # With several masks the others are part of the sentence, and masks are special tokens.
         sequence = self.tokenizer.decode(numbers, skip_special_tokens=len(encoded.extra) == 1)
         return {

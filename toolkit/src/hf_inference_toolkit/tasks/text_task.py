@@ -276,8 +276,8 @@ def padding_token(tokenizer: Any, config: Any) -> int:
     """The token that fills rows up: that of the model, by which some models find where a row ends."""
     for number in (getattr(config, "pad_token_id", None), tokenizer.pad_token_id):
         # Some configs say -1 where there is none.
-        if number is not None and number >= 0:
-            return int(number)
+        if isinstance(number, int) and number >= 0:
+            return number
     return 0
 
 
