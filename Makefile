@@ -41,8 +41,10 @@ test-differential: $(READY)  ## compare the toolkit with the pipelines that tran
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
-	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src training examples images/finish.py
+	@cd toolkit && PYTHONPATH=src ../$(VENV)/bin/lint-imports --no-logo --no-cache pyproject.toml
+	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src image/finish.py image/train.py examples
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 
 demo: $(READY)  ## train the example with the training image, serve it with the inference image

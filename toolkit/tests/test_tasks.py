@@ -173,6 +173,9 @@ def test_long_text_is_labelled_to_its_end(served):
     refused = server.post({"inputs": text, "parameters": {"stride": 126}})
     assert refused.status == 422
     assert "must be less than 126" in refused.json["error"]["message"]
+    many = server.post({"inputs": "a " * 20000, "parameters": {"stride": 125}})
+    assert many.status == 422
+    assert "windows" in many.json["error"]["message"]
 
 
 def bert_of_words(folder):
@@ -274,7 +277,7 @@ def test_options_of_the_tokenizer_are_honoured(served):
         assert words in refused.json["error"]["message"]
     refused = server.post({"inputs": whole, "parameters": {"truncation": "longest"}})
     assert refused.status == 400
-    assert "true, false, longest_first" in refused.json["error"]["message"]
+    assert "true, false or one of longest_first" in refused.json["error"]["message"]
 
 
 @pytest.mark.parametrize("served", ["feature-extraction"], indirect=True)

@@ -6,6 +6,7 @@ import io
 import json
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 
@@ -130,12 +131,18 @@ def read(body: bytes, media: MediaType) -> payload.Request:
     return payload.Request(inputs, {}, [])
 
 
+def _too_many(what: str, most: int) -> RequestError:
+    return RequestError("malformed", "the body has more than {} {}".format(most, what))
+
+
 def _whole_text(text: str) -> str:
     return text
 
 
 def _read_lines(text: str) -> payload.Request:
     """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
+    if text.count("\n") > limits.ITEMS:
+        raise _too_many("lines", limits.ITEMS)
     inputs: List[Any] = []
     parameters: Dict[str, Any] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -159,7 +166,7 @@ def _read_lines(text: str) -> payload.Request:
 def _read_csv(text: str) -> List[Any]:
     """A list of inputs: the column `inputs`, or whole rows as objects, or the only column there is."""
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        rows = _csv_rows(text)
     except csv.Error as problem:
         raise RequestError("malformed", "the body is not CSV: {}".format(problem)) from None
     if not rows:
@@ -177,19 +184,57 @@ def _read_csv(text: str) -> List[Any]:
     return [dict(zip(header, row)) for row in rows[1:]]
 
 
+def _csv_rows(text: str) -> List[List[str]]:
+    rows: List[List[str]] = []
+    for row in csv.reader(io.StringIO(text), strict=True):
+        if len(row) > limits.CSV_COLUMNS:
+            raise _too_many("columns", limits.CSV_COLUMNS)
+        if row:
+            rows.append(row)
+        if len(rows) > limits.ITEMS:
+            raise _too_many("rows", limits.ITEMS)
+    return rows
+
+
 def _read_npy(body: bytes) -> Any:
     import numpy
 
     try:
+        _check_npy_header(body)
         # A pickle runs code when it is read: never from a request.
         array = numpy.load(io.BytesIO(body), allow_pickle=False)
         value = array.tolist()
-    except MemoryError:
+    except (MemoryError, RequestError):
         raise
     except Exception as problem:  # numpy raises many kinds for a broken header
         raise RequestError("malformed", "the body is not an .npy array: {}".format(problem)) from None
     payload.check_value(value)
     return value
+
+
+def _check_npy_header(body: bytes) -> None:
+    """Refuse an array that is larger than its body, or that is many more lists than numbers."""
+    from numpy.lib import format as npy
+
+    stream = io.BytesIO(body)
+    version = npy.read_magic(stream)
+    width = 2 if version == (1, 0) else 4
+    if int.from_bytes(body[stream.tell() : stream.tell() + width], "little") > limits.NPY_HEADER:
+        raise _too_many("bytes of .npy header", limits.NPY_HEADER)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, kind = read(stream)
+    if kind.kind not in "biufUS" or not kind.itemsize:
+        raise RequestError("malformed", "an .npy array must hold numbers or text, not {}".format(kind))
+    size = lists = 1
+    for length in shape:
+        lists += size
+        size *= max(1, length)
+    if size * kind.itemsize > len(body):
+        raise RequestError(
+            "malformed", "the body is smaller than the shape in its .npy header: {}".format(str(shape)[:100])
+        )
+    if lists > limits.CONTAINERS:
+        raise _too_many("lists", limits.CONTAINERS)
 
 
 def write(value: Any, accept: str) -> bytes:

@@ -14,8 +14,9 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.failures import accelerator_fault, as_request_error
+from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.models.model import Health
+from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Prediction, Service

@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
-from typing import Any, Deque, List, NamedTuple, Optional
+from typing import Any, Deque, List, MutableMapping, NamedTuple, Optional
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.models.failures import is_out_of_memory, release_memory
-from hf_inference_toolkit.scheduling.batching import Piece, choose
-from hf_inference_toolkit.tasks.service import Prediction, Reader, Service, Steps, Token
+from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
+from hf_inference_toolkit.scheduling.batching import Cost, choose, cost_of
+from hf_inference_toolkit.tasks.service import Piece, Prediction, Reader, Service, Steps, Token
 
 # How many threads may be stuck in a prediction that nobody waits for any more, before the model counts as lost.
 MOST_STUCK = 3
@@ -32,12 +33,14 @@ class Job:
     def __init__(
         self,
         service: Service,
+        cost: Cost,
         request: Optional[Request],
         deadline: float,
         loop: asyncio.AbstractEventLoop,
         reader: Reader,
     ) -> None:
         self.service = service
+        self.cost = cost
         self.request = request
         self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
@@ -129,7 +132,9 @@ class Turn:
         except BaseException as problem:
             self._failed(pieces, problem)
             return
-        service.cost.saw(len(pieces) * max(one.piece.length for one in pieces), time.monotonic() - began)
+        pieces[0].job.cost.saw(
+            len(pieces) * max(one.piece.length for one in pieces), time.monotonic() - began
+        )
         for one, output in zip(pieces, outputs):
             one.job.outputs[one.place] = output
             one.job.missing -= 1
@@ -187,6 +192,7 @@ class Scheduler:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._costs: MutableMapping[Service, Cost] = weakref.WeakKeyDictionary()
         self._jobs: Deque[Job] = deque()
         self._pieces: List[Waiting] = []
         self._held = 0
@@ -222,7 +228,8 @@ class Scheduler:
         Its future has the prediction within `seconds`. RequestError 503 when the queue is full, 413 when no queue
         of this size could hold the request.
         """
-        job = Job(service, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
+        cost = self._costs.setdefault(service, cost_of(service))
+        job = Job(service, cost, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
                 raise RequestError(
@@ -301,7 +308,7 @@ class Scheduler:
         """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
         if self._jobs:
             return Turn([self._jobs.popleft()], [])
-        chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.service.cost))
+        chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.cost))
         pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
         return Turn(_jobs(pieces), pieces)

@@ -2,8 +2,9 @@
 
 from typing import Any, Dict, List
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import Row
+from hf_inference_toolkit.runtimes.base import Tokens
 from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
@@ -25,7 +26,7 @@ class FeatureExtraction(TextTask):
             one = self._filled(one, self.most_tokens(False, options))
         return Encoded([one], was_cut)
 
-    def _filled(self, one: Row, length: int) -> Row:
+    def _filled(self, one: Tokens, length: int) -> Tokens:
         """A row with padding, which has numbers in the answer, too."""
         missing = length - len(one["input_ids"])
         if missing <= 0:
@@ -41,6 +42,16 @@ class FeatureExtraction(TextTask):
         if self.tokenizer.padding_side == "left":
             return {key: more[key] + one[key] for key in one}
         return {key: one[key] + more[key] for key in one}
+
+    def check_amount(self, tokens: int) -> None:
+        """See TextTask; each token is answered with as many numbers as the model is wide."""
+        super().check_amount(tokens)
+        width = getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", None) or 1
+        if tokens * width > limits.FEATURES:
+            raise RequestError(
+                "unprocessable",
+                "the answer has more than {} numbers; send fewer inputs at once".format(limits.FEATURES),
+            )
 
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]

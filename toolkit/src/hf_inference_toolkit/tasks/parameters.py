@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 
@@ -21,6 +22,9 @@ class Parameter(NamedTuple):
     is_nullable: bool = False
     # The members of an object.
     members: Sequence[Any] = ()
+    # The most characters of a string, and the most entries of a list.
+    longest: int = limits.SHORT_TEXT
+    most: int = limits.TOKEN_IDS
 
 
 TRUNCATION = Parameter(
@@ -90,7 +94,7 @@ def _check_one(parameter: Parameter, value: Any) -> None:
             "unsupported_value",
             "parameter '{}' must be {}, not {}".format(parameter.name, _words(parameter), kind_of(value)),
         )
-    if parameter.choices and isinstance(value, str) and value not in parameter.choices:
+    if parameter.choices and not isinstance(value, bool) and value not in parameter.choices:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
@@ -98,6 +102,28 @@ def _check_one(parameter: Parameter, value: Any) -> None:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
+    _check_size(parameter, value)
+
+
+def _check_size(parameter: Parameter, value: Any) -> None:
+    """Refuse strings that are too long, and lists with too many entries."""
+    if isinstance(value, str) and len(value) > parameter.longest:
+        raise RequestError(
+            "unsupported_value",
+            "parameter '{}' has {} characters; at most {} are allowed".format(
+                parameter.name, len(value), parameter.longest
+            ),
+        )
+    if isinstance(value, list):
+        if len(value) > parameter.most:
+            raise RequestError(
+                "unsupported_value",
+                "parameter '{}' has {} entries; at most {} are allowed".format(
+                    parameter.name, len(value), parameter.most
+                ),
+            )
+        for inner in value:
+            _check_size(parameter, inner)
 
 
 def _within(value: float, parameter: Parameter) -> bool:
@@ -133,14 +159,15 @@ def _is_list_of(value: Any, kind: str) -> bool:
 
 def _words(parameter: Parameter) -> str:
     if parameter.choices:
-        booleans = ("true", "false") if parameter.kind == "boolean or string" else ()
-        return "one of " + ", ".join([*booleans, *parameter.choices])
+        start = "true, false or " if parameter.kind == "boolean or string" else ""
+        return start + "one of " + ", ".join(parameter.choices)
     names = {
         "object": "an object",
         "boolean": "true or false",
         "integer": "a whole number",
         "number": "a number",
         "string": "a string",
+        "boolean or string": "true, false or a string",
         "strings": "a string or a list of strings",
         "ids": "a token id or a list of them",
         "id lists": "a list of lists of token ids",

@@ -2,8 +2,10 @@
 
 from typing import Any, Dict, List
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
@@ -41,31 +43,38 @@ SAMPLE: Dict[str, Any] = {
 class TableQuestionAnswering(Service):
     """The cells of a table that answer a question, and what to do with them (SUM, COUNT, AVERAGE)."""
 
-    def __init__(self, task: str, pipeline: Any, facts: Dict[str, str]) -> None:
+    def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
         super().__init__(task, facts)
         self._pipeline = pipeline
+        self._runtime = runtime
 
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
         """A request whose tables are rectangles of text; numbers in cells become text, as the model needs it."""
         request = super().read(body, content_type, accept)
         request = request._replace(parameters=parameters.check(request.parameters, PARAMETERS))
-        inputs = request.inputs
-        if isinstance(inputs, list):
-            if not inputs:
-                raise RequestError("unsupported_value", '"inputs" is an empty list')
-            return request._replace(inputs=[checked(one) for one in inputs])
-        return request._replace(inputs=checked(inputs))
+        return request._replace(inputs=self._checked(request.inputs))
+
+    def _checked(self, inputs: Any) -> Any:
+        if not isinstance(inputs, list):
+            return checked(inputs)
+        if not inputs:
+            raise RequestError("unsupported_value", '"inputs" is an empty list')
+        return [checked(one) for one in inputs]
 
     def predict(self, request: Request, check: Check) -> Prediction:
         """See Service."""
         check()
-        items = request.inputs if isinstance(request.inputs, list) else [request.inputs]
-        options = dict(request.parameters)
-        truncation = options.pop("truncation", True)
-        may_cut = truncation not in (False, "do_not_truncate")
+        # User code may call it with what a client sent.
+        inputs = self._checked(request.inputs)
+        items = inputs if isinstance(inputs, list) else [inputs]
+        options = parameters.check(request.parameters, PARAMETERS)
+        may_cut = options.pop("truncation", True) not in (False, "do_not_truncate")
         options["truncation"] = "drop_rows_to_fit" if may_cut else "do_not_truncate"
-        fitting = [self._fitting(item, may_cut) for item in items]
-        answers = [self._answer(item, options) for item in fitting]
+        self._runtime.set_check(check)
+        answers = []
+        for item in items:
+            check()
+            answers.append(self._answer(self._fitting(item, may_cut), options))
         dropped = may_cut and any(self._was_cut(item) for item in items)
         return Prediction(answers if isinstance(request.inputs, list) else answers[0], dropped, len(items))
 
@@ -156,6 +165,8 @@ def checked(item: Any) -> Dict[str, Any]:
         raise RequestError(
             "unsupported_value", '"query" must be a string that is not empty, or a list of such strings'
         )
+    if isinstance(table, list) and table and isinstance(table[0], dict):
+        _check_size(len(table[0]), len(table))
     if isinstance(table, list) and table and all(isinstance(line, dict) for line in table):
         table = {name: [line.get(name, "") for line in table] for name in table[0]}
     if (
@@ -172,10 +183,31 @@ def checked(item: Any) -> Dict[str, Any]:
                 " and ".join(map(str, lengths))
             ),
         )
-    return {
-        "query": query,
-        "table": {name: [cell(value) for value in column] for name, column in table.items()},
-    }
+    _check_size(len(table), lengths[0])
+    cells = {name: [cell(value) for value in column] for name, column in table.items()}
+    # Each query goes through the model with the whole table.
+    characters = sum(len(text) for column in cells.values() for text in column) + sum(map(len, cells))
+    characters = sum(characters + len(one) for one in queries)
+    if characters > limits.TABLE_CHARACTERS:
+        raise RequestError(
+            "unsupported_value",
+            "the table and the query have {} characters; at most {} are allowed".format(
+                characters, limits.TABLE_CHARACTERS
+            ),
+        )
+    return {"query": query, "table": cells}
+
+
+def _check_size(columns: int, rows: int) -> None:
+    for what, count, most in (
+        ("columns", columns, limits.TABLE_COLUMNS),
+        ("rows", rows, limits.TABLE_ROWS),
+        ("cells", columns * rows, limits.TABLE_CELLS),
+    ):
+        if count > most:
+            raise RequestError(
+                "unsupported_value", "the table has {} {}; at most {} are allowed".format(count, what, most)
+            )
 
 
 def cell(value: Any) -> str:

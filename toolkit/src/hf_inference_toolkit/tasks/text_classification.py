@@ -6,9 +6,14 @@ import numpy
 
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError, StartError
-from hf_inference_toolkit.scheduling.batching import Piece
+from hf_inference_toolkit.tasks.candidate_labels import (
+    CANDIDATE_LABELS,
+    HYPOTHESIS_TEMPLATE,
+    check_template,
+    split_labels,
+)
 from hf_inference_toolkit.tasks.parameters import FUNCTION, TOKENIZING, TRUNCATION, Parameter
-from hf_inference_toolkit.tasks.service import Check
+from hf_inference_toolkit.tasks.service import Check, Piece
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
@@ -147,8 +152,8 @@ class ZeroShotClassification(SequenceClassification):
     """Labels that the request brings, scored by a model that was made to judge whether one text follows another."""
 
     parameters = (
-        Parameter("candidate_labels", "strings", "the labels: a list, or one string with commas"),
-        Parameter("hypothesis_template", "string", "a sentence with {} where the label goes"),
+        CANDIDATE_LABELS,
+        HYPOTHESIS_TEMPLATE,
         Parameter("multi_label", "boolean", "whether several labels may be true at once"),
         Parameter("multi_class", "boolean", "the older name of multi_label"),
         TRUNCATION,
@@ -173,23 +178,8 @@ class ZeroShotClassification(SequenceClassification):
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters with the labels taken apart; they must be there."""
         options = super().read_options(given)
-        labels = options.get("candidate_labels")
-        if labels is None:
-            raise RequestError(
-                "unsupported_value", "zero-shot-classification needs parameters.candidate_labels"
-            )
-        if isinstance(labels, str):
-            labels = [label.strip() for label in labels.split(",") if label.strip()]
-        if not labels or not all(label.strip() for label in labels):
-            raise RequestError(
-                "unsupported_value", "candidate_labels must hold at least one label, and no empty ones"
-            )
-        options["candidate_labels"] = labels
-        template = options.setdefault("hypothesis_template", "This example is {}.")
-        if template.count("{}") != 1 or template.replace("{}", "").strip("{}") != template.replace("{}", ""):
-            raise RequestError(
-                "unsupported_value", "hypothesis_template must hold {} once, where the label goes"
-            )
+        options["candidate_labels"] = split_labels(options.get("candidate_labels"), self.task)
+        check_template(options.setdefault("hypothesis_template", "This example is {}."))
         return options
 
     def check_item(self, item: Any) -> None:
@@ -204,6 +194,8 @@ class ZeroShotClassification(SequenceClassification):
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row for each label."""
         rows, was_cut = [], False
+        side = getattr(self.tokenizer, "truncation_side", "right")
+        item = self.shortened(item, self.limit, options.get("truncation", True), side)
         for label in options["candidate_labels"]:
             sentence = options["hypothesis_template"].replace("{}", label)
             encoding, cut = self.tokens(item, sentence, options, "only_first")

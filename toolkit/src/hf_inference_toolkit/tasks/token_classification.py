@@ -10,8 +10,6 @@ from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 Entity = Dict[str, Any]
-# A text of more parts than this is refused.
-MOST_PARTS = 4096
 
 
 class Part(NamedTuple):
@@ -63,6 +61,7 @@ class TokenClassification(TextTask):
         # A tokenizer that does not split texts before it looks for tokens takes a whole text for one word.
         backend = self.tokenizer.backend_tokenizer if self.tokenizer.is_fast else None
         self._has_words = getattr(backend, "pre_tokenizer", None) is not None
+        self._cuts_end = getattr(self.tokenizer, "truncation_side", "right") == "right"
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters with the older names translated."""
@@ -82,21 +81,19 @@ class TokenClassification(TextTask):
             )
             part = Part(encoding["input_ids"], special, None, None, 0, 0, len(special))
             return Encoded([row(encoding)], was_cut, [part])
-        encoding = self._in_parts(item, options)
-        found = encoding.encodings
-        if len(found) > MOST_PARTS:
-            raise RequestError("unprocessable", "the text is too long: it has {} parts".format(len(found)))
-        self._check_length(len(found[0].ids))
         is_cut = options.get("truncation", False) is not False and "stride" not in options
-        was_cut = is_cut and len(found) > 1
-        if is_cut:
-            found = found[:1]
+        encoding = self._in_parts(self.shortened(item, self.limit, is_cut and self._cuts_end), options)
+        found = encoding.encodings
+        self._check_length(len(found[0].ids))
+        # A tokenizer that cuts the start of texts gives their end first.
+        places = range(1) if is_cut else sorted(range(len(found)), key=lambda place: start_of(found[place]))
         keys = [key for key in encoding if key != "overflow_to_sample_mapping"]
-        rows = [row({key: encoding[key][place] for key in keys}) for place in range(len(found))]
-        return Encoded(rows, was_cut, parts_of(found, self._stride(options)))
+        rows = [row({key: encoding[key][place] for key in keys}) for place in places]
+        parts = parts_of([found[place] for place in places], self._stride(options))
+        return Encoded(rows, len(found) > len(parts), parts)
 
     def _in_parts(self, text: str, options: Dict[str, Any]) -> Any:
-        if not self.limit or options.get("truncation") is False:
+        if options.get("truncation") is False:
             return self.tokenizer(text, return_overflowing_tokens=True)
         stride = self._stride(options)
         room = self.limit - self.tokenizer.num_special_tokens_to_add()
@@ -105,6 +102,7 @@ class TokenClassification(TextTask):
                 "unprocessable",
                 "stride is {}, and must be less than {}, the tokens of a part".format(stride, room),
             )
+        self.check_windows(text, room - stride)
         return self.tokenizer(
             text, truncation=True, max_length=self.limit, stride=stride, return_overflowing_tokens=True
         )
@@ -225,6 +223,12 @@ def by_word(tokens: List[Entity]) -> List[List[Entity]]:
         else:
             words.append([token])
     return words
+
+
+def start_of(encoding: Any) -> int:
+    """The place in the text at which an encoding starts."""
+    texts = zip(encoding.offsets, encoding.special_tokens_mask)
+    return next((int(offsets[0]) for offsets, is_special in texts if not is_special), 0)
 
 
 def parts_of(encodings: Sequence[Any], stride: int) -> List[Part]:
