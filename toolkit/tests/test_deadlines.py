@@ -12,6 +12,7 @@ from test_serving import until
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.scheduling.scheduler import Cancelled
+from hf_inference_toolkit.tasks import pipeline_task
 
 pytest.importorskip("transformers", minversion="4.46")
 if tiny.FRAMEWORK != "pt":
@@ -75,3 +76,20 @@ def test_requests_without_end_leave_the_server_healthy(pipeline_folder):
         assert server.get("/ping").status == 200
         after = {thread for thread in threading.enumerate() if thread.name.startswith("prediction")}
         assert after <= before
+
+
+def test_long_speech_is_read_in_parts(pipeline_service, monkeypatch):
+    """A CTC model's attention over minutes of sound would take gigabytes."""
+    monkeypatch.setattr(pipeline_task, "WHOLE_SECONDS", 2)
+    monkeypatch.setattr(pipeline_task, "CHUNK_SECONDS", 1)
+    service = pipeline_service("automatic-speech-recognition")
+    lengths = []
+    hook = service._pipeline.model.register_forward_pre_hook(
+        lambda _, args, given: lengths.append(given["input_values"].shape[-1]), with_kwargs=True
+    )
+    try:
+        ask(service, {"inputs": {"raw": [0.5, -0.5] * 8000 * 3, "sampling_rate": 16000}}, Check(10**9))
+    finally:
+        hook.remove()
+    assert len(lengths) > 2
+    assert max(lengths) == 16000

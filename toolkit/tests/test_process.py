@@ -276,6 +276,49 @@ def test_log_has_the_request_id_and_no_pings(tmp_path):
         assert not [line for line in lines if line.get("path") == "/ping"]
 
 
+def check(port):
+    """The exit code of `serve --check`, and what it writes."""
+    names = dict(
+        os.environ,
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        HF_HOME="/proc/none",
+        TMPDIR="/proc/none",
+        PYTHONPATH=str(Path(__file__).parent.parent / "src"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_inference_toolkit.cli", "--check"], env=names, stderr=subprocess.PIPE
+    )
+    return done.returncode, done.stderr.decode()
+
+
+def test_health_check_command_exits_0_only_when_ready(tmp_path):
+    """1 while nothing listens and while the model loads; it needs no folder that it may write to."""
+    with process(tmp_path, load=2) as (_, server):
+        until_status(server, 503)
+        assert check(server.port) == (1, "serve: /ping answers 503\n")
+        until_status(server, 200)
+        assert check(server.port) == (0, "")
+    code, words = check(server.port)
+    assert code == 1
+    assert "no answer from 127.0.0.1 port {}".format(server.port) in words
+
+
+def test_request_that_is_dropped_at_the_end_of_the_drain_is_logged(tmp_path):
+    """With its id, and the process ends all the same."""
+    with process(tmp_path, HF_DRAIN_SECONDS="0", TS_NUMBER_OF_GPU="1") as (child, server):
+        until_status(server, 200)
+        client = http.client.HTTPConnection("127.0.0.1", server.port)
+        client.request("POST", "/invocations", b'{"inputs": 60}', {"X-Request-Id": "long"})
+        time.sleep(0.2)
+        child.send_signal(signal.SIGTERM)
+        code, lines = ended(child)
+        client.close()
+    assert code == 0
+    (dropped,) = [line for line in lines if "HF_DRAIN_SECONDS" in line["message"]]
+    assert dropped["request_id"] == "long"
+    assert "set, and not used by this server: TS_NUMBER_OF_GPU" in [line["message"] for line in lines]
+
+
 def test_import_is_cheap():
     """Neither framework nor transformers is imported before the port is open."""
     script = (

@@ -80,6 +80,18 @@ def test_task_answers_its_documented_request(served):
         assert len(several.json) == 2
 
 
+@pytest.mark.parametrize("served", ["zero-shot-classification"], indirect=True)
+def test_zero_shot_answers_the_hub_client_with_a_list(served):
+    """At POST / alone; /invocations keeps the documented object."""
+    _, server = served
+    request = {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}
+    documented = server.post(request).json
+    pairs = [{"label": a, "score": b} for a, b in zip(documented["labels"], documented["scores"])]
+    assert server.post(request, path="/").json == pairs
+    several = server.post(dict(request, inputs=["a", "a"]), path="/").json
+    assert [[sorted(pair) for pair in one] for one in several] == [[["label", "score"]] * 2] * 2
+
+
 @pytest.mark.parametrize("served", ["text-classification"], indirect=True)
 def test_classification_gives_as_many_labels_as_asked_for(served):
     """top_k, its null, and the older return_all_scores; pairs of texts."""

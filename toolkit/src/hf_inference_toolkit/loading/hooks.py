@@ -90,9 +90,10 @@ def _as_sent(raw: Raw) -> Any:
 def _decoded(raw: Raw) -> Any:
     """The body as a value; user code sees the same keys as the client sent."""
     codecs.content_type(raw.content_type.name)
-    if raw.content_type.name == codecs.JSON:
-        return payload.read_json(raw.body, raw.content_type.parameters.get("charset"))
-    request = codecs.read(raw.body, raw.content_type)
+    media = codecs.sniff(raw.content_type, raw.body)
+    if media.name == codecs.JSON:
+        return payload.read_json(raw.body, media.parameters.get("charset"))
+    request = codecs.read(raw.body, media)
     return {"inputs": request.inputs, "parameters": request.parameters}
 
 

@@ -224,6 +224,11 @@ class Generation(TextTask):
             how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
         return str(self.tokenizer.decode(numbers, skip_special_tokens=True, **how))
 
+    def count_generated(self, row: Tokens, output: Any) -> int:
+        """See TextTask; a decoder's output begins with its prompt, an encoder's with one token to start from."""
+        begun = 1 if self.config.is_encoder_decoder else len(row["input_ids"])
+        return sum(len(sequence) - begun for sequence in output)
+
     def decode(self, item: Any, encoded: Encoded, outputs: List[Any], options: Dict[str, Any]) -> Any:
         """One object for each returned sequence."""
         return [

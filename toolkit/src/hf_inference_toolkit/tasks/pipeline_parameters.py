@@ -134,7 +134,9 @@ class Allowed(NamedTuple):
 
 def allowed(task: str, pipeline: Any) -> Allowed:
     """The parameters of a task that the pipeline of the installed release takes."""
-    signature = inspect.signature(pipeline._sanitize_parameters).parameters
+    # Releases of early 2021 name the parameters in the call itself.
+    takes = getattr(pipeline, "_sanitize_parameters", None) or type(pipeline).__call__
+    signature = inspect.signature(takes).parameters
     is_open = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.values())
     nests = GENERATE_KWARGS in signature
     # Where a pipeline takes generate_kwargs, names that it does not know go to the processor.

@@ -20,6 +20,9 @@ from hf_inference_toolkit.tasks.text_task import longest_input, of_item
 
 # A longer text to be spoken is more sound than a model's memory holds.
 SPOKEN_CHARACTERS = 2000
+# CTC models read longer sound in overlapping parts.
+WHOLE_SECONDS = 60
+CHUNK_SECONDS = 30
 
 
 class PipelineTask(Service):
@@ -91,6 +94,9 @@ class PipelineTask(Service):
         if self._name == "zero-shot-object-detection":
             labels = options.pop("candidate_labels")
             return self._pipeline({"image": args[0], "candidate_labels": labels}, **options)
+        if getattr(self._pipeline, "type", None) == "ctc" and len(args[0]) > WHOLE_SECONDS * self._rate:
+            # Attention over long sound takes memory that grows with its square.
+            options.setdefault("chunk_length_s", CHUNK_SECONDS)
         if self._name == "document-question-answering":
             options = self._windows(args[0], options)
         return self._pipeline(*args, **named, **options)

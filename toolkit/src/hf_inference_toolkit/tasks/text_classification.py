@@ -219,3 +219,9 @@ class ZeroShotClassification(SequenceClassification):
             "labels": [labels[index] for index in order],
             "scores": [float(scores[index]) for index in order],
         }
+
+    def for_hub_client(self, value: Any) -> Any:
+        """A list of labels with their scores, as huggingface_hub 1.0 and later read it."""
+        if isinstance(value, list):
+            return [self.for_hub_client(one) for one in value]
+        return [{"label": label, "score": score} for label, score in zip(value["labels"], value["scores"])]

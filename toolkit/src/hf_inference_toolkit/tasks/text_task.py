@@ -124,17 +124,23 @@ class TextTask(Service):
         options = self.read_options(request.parameters)
         encoded = self.encode_all(items, is_list, options, check)
         rows = [row for one in encoded for row in one.rows]
-        outputs = iter((yield [self.piece(row, options)._replace(reader=reader) for row in rows]))
+        outputs = yield [self.piece(row, options)._replace(reader=reader) for row in rows]
+        rest = iter(outputs)
         results = []
         for item, one in zip(items, encoded):
             check()
-            results.append(self.decode(item, one, [next(outputs) for _ in one.rows], options))
+            results.append(self.decode(item, one, [next(rest) for _ in one.rows], options))
         return Prediction(
             self.shape(results, is_list, options),
             any(one.is_truncated for one in encoded),
             len(items),
             sum(len(row["input_ids"]) for row in rows),
+            sum(self.count_generated(row, output) for row, output in zip(rows, outputs)),
         )
+
+    def count_generated(self, row: Tokens, output: Any) -> int:
+        """How many tokens were generated for a row."""
+        return 0
 
     def encode_all(
         self, items: List[Any], is_list: bool, options: Dict[str, Any], check: Check
