@@ -1,6 +1,7 @@
 """The process that an image runs: its port, its signals, its end."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
