@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all test-differential lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving ci-list ci-layers ci-cell ci-publish
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -31,8 +31,12 @@ test: $(READY)  ## lint, then run every test
 
 test-all: test  ## the same, then TensorFlow and every cell that this machine can build, one by one; it goes on
 	@$(VENV)/bin/pytest -m rows
+	@$(MAKE) --no-print-directory test-differential
 	@$(HFDLC) prove --stand-in --device cpu
 	@$(HFDLC) prove --stand-in '*:2.4.1-*-gpu-*'
+
+test-differential: $(READY)  ## compare the toolkit with the pipelines that transformers 5 does not have, on 4.57.6
+	@$(VENV)/bin/python toolkit/tests/differential_releases.py
 
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

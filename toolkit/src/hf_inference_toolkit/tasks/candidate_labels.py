@@ -19,13 +19,16 @@ HYPOTHESIS_TEMPLATE = Parameter(
 
 
 def split_labels(value: Any, task: str) -> List[str]:
-    """The labels as a list; a string is split at its commas."""
+    """The labels as a list: a list is used as it is, a string is split at its commas."""
     if value is None:
         raise RequestError("unsupported_value", "{} needs parameters.candidate_labels".format(task))
-    given = value.split(",") if isinstance(value, str) else value
-    labels = [label.strip() for label in given if label.strip()]
-    if not labels:
-        raise RequestError("unsupported_value", "candidate_labels holds no label")
+    labels = value
+    if isinstance(value, str):
+        labels = [label.strip() for label in value.split(",") if label.strip()]
+    if not labels or not all(label.strip() for label in labels):
+        raise RequestError(
+            "unsupported_value", "candidate_labels must hold at least one label, and no empty ones"
+        )
     longest = max(map(len, labels))
     allowed = min(limits.SHORT_TEXT, limits.LABEL_CHARACTERS // len(labels))
     if len(labels) > limits.LABELS or longest > allowed:
@@ -34,7 +37,7 @@ def split_labels(value: Any, task: str) -> List[str]:
             "candidate_labels holds {} labels of up to {} characters; allowed are {} labels, and {} characters in "
             "each of so many".format(len(labels), longest, limits.LABELS, allowed),
         )
-    return labels
+    return list(labels)
 
 
 def check_template(template: str) -> None:

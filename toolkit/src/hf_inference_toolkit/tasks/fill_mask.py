@@ -6,7 +6,7 @@ import numpy
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError, StartError
-from hf_inference_toolkit.tasks.parameters import TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.service import Check, Piece
 from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
@@ -19,7 +19,9 @@ class FillMask(TextTask):
         Parameter("top_k", "integer", "how many words a mask; 5 by default", 1, limits.TOP_K),
         Parameter("targets", "strings", "score these words only"),
         TRUNCATION,
+        Parameter("tokenizer_kwargs", "object", "options of the tokenizer", members=TOKENIZING),
     )
+    has_input_length = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -73,6 +75,7 @@ class FillMask(TextTask):
     def _word(self, encoded: Encoded, mask: int, number: int, score: float) -> Dict[str, Any]:
         numbers = list(encoded.rows[0]["input_ids"])
         numbers[mask] = number
+        numbers = [one for one in numbers if one != self.tokenizer.pad_token_id]
         # With several masks the others are part of the sentence, and masks are special tokens.
         sequence = self.tokenizer.decode(numbers, skip_special_tokens=len(encoded.extra) == 1)
         return {

@@ -4,7 +4,6 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy
 
-from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
@@ -78,7 +77,9 @@ class QuestionAnswering(TextTask):
         """A row for each part of the context."""
         question, was_cut = self._question(item["question"], options)
         longest = min(options.get("max_seq_len", self._longest), self.limit or 100000)
-        room = longest - len(self.tokenizer(question, "")["input_ids"])
+        # Not the length of the pair (question, ""), because an empty text is no text of a pair.
+        asked = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        room = longest - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
         stride = options.get("doc_stride", min(longest // 2, 128, max(0, room - 1)))
         if room < 1 or stride >= room:
             raise RequestError(
@@ -86,7 +87,7 @@ class QuestionAnswering(TextTask):
                 "a question of this length leaves {} tokens of max_seq_len for the "
                 "context, and doc_stride is {}".format(max(0, room), stride),
             )
-        self._check_windows(item["context"], room - stride)
+        self.check_windows(item["context"], room - stride)
         right = self.tokenizer.padding_side == "right"
         pair = (question, item["context"]) if right else (item["context"], question)
         encoding = self.tokenizer(
@@ -102,26 +103,6 @@ class QuestionAnswering(TextTask):
             for part in range(len(parts))
         ]
         return Encoded(rows, was_cut, parts)
-
-    def _check_windows(self, context: str, step: int) -> None:
-        """Refuse a context of too many windows before they are made: each is held in memory."""
-        if len(context) > limits.TEXT_CHARACTERS:
-            raise RequestError(
-                "unprocessable",
-                "the context has {} characters; at most {} are read".format(
-                    len(context), limits.TEXT_CHARACTERS
-                ),
-            )
-        # A character is at most one token of most tokenizers, and at most four of those that read bytes.
-        if 4 * len(context) > limits.CONTEXT_WINDOWS * step:
-            count = len(self.tokenizer(context, add_special_tokens=False, verbose=False)["input_ids"])
-            if count > limits.CONTEXT_WINDOWS * step:
-                raise RequestError(
-                    "unprocessable",
-                    "the context has {} tokens, which are more than {} windows of {} new tokens".format(
-                        count, limits.CONTEXT_WINDOWS, step
-                    ),
-                )
 
     def _question(self, question: str, options: Dict[str, Any]) -> Tuple[str, bool]:
         most = options.get("max_question_len", 64)

@@ -52,6 +52,8 @@ class TextTask(Service):
     # What the warm-up asks, and the reference document's request where it is another one.
     sample: Dict[str, Any] = {"inputs": "I like you."}
     documented: Optional[Dict[str, Any]] = None
+    # Whether max_length limits inputs. In text generation it limits answers.
+    has_input_length = False
 
     def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
         super().__init__(task.requested, facts)
@@ -60,9 +62,8 @@ class TextTask(Service):
         self.config = runtime.model.config
         # Where neither the model nor its tokenizer says one, memory does.
         self.limit = longest_input(tokenizer, self.config) or limits.UNLIMITED_TOKENS
-        self._encoder = encoder(tokenizer, self.limit)
-        pad = tokenizer.pad_token_id
-        self.pad = pad if pad is not None else 0
+        self._encoder = encoder(tokenizer)
+        self.pad = padding_token(tokenizer, self.config)
 
     def check_item(self, item: Any) -> None:
         """RequestError when an input is not of the task's kind."""
@@ -86,8 +87,13 @@ class TextTask(Service):
         return results if is_list else results[0]
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """The request's parameters, checked."""
-        return parameters.check(given, self.parameters)
+        """The request's parameters, checked; the tokenizer's options among the others."""
+        options = parameters.check(given, self.parameters)
+        for name in ("tokenize_kwargs", "tokenizer_kwargs"):
+            options.update(options.pop(name, {}))
+        if options.get("truncation") == "do_not_truncate":
+            options["truncation"] = False
+        return options
 
     def items(self, inputs: Any) -> Tuple[List[Any], bool]:
         """The inputs as a list, and whether they were one."""
@@ -149,6 +155,12 @@ class TextTask(Service):
                 one = self.encode(item, options)
             except RequestError as error:
                 raise of_item(error, place, is_list) from None
+            except BaseException as problem:
+                # What a fast tokenizer raises where its code in Rust fails is not an Exception.
+                if type(problem).__name__ != "PanicException":
+                    raise
+                message = "the tokenizer cannot read an input: {}".format(problem)
+                raise of_item(RequestError("unprocessable", message), place, is_list) from None
             count += sum(len(row["input_ids"]) for row in one.rows)
             self.check_amount(count)
             encoded.append(one)
@@ -175,29 +187,57 @@ class TextTask(Service):
             for place, piece in enumerate(pieces)
         ]
 
-    def tokens(self, text: str, pair: Any, options: Dict[str, Any], **how: Any) -> Tuple[Any, bool]:
-        """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut."""
-        may_cut = options.get("truncation", True)
+    def tokens(
+        self, text: str, pair: Any, options: Dict[str, Any], strategy: str = "longest_first"
+    ) -> Tuple[Any, bool]:
+        """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut.
+
+        `strategy` says which text of a pair is cut, unless the request does.
+        """
+        truncation = options.get("truncation", True)
+        if truncation is True:
+            truncation = strategy
         side = getattr(self.tokenizer, "truncation_side", "right")
-        # Offsets count from the start of the text.
-        may_shorten = may_cut and not (side == "left" and "return_offsets_mapping" in how)
-        text = self.shortened(text, self.limit, may_shorten, side)
+        text = self.shortened(text, self.limit, truncation not in (False, "only_second"), side)
         if pair is not None:
-            may_shorten = may_shorten and how.get("truncation") != "only_first"
-            pair = self.shortened(pair, self.limit, may_shorten, side)
-        if self._encoder is not None and set(how) <= {"truncation"}:
-            strategy = str(how.get("truncation", "longest_first"))
-            encoding, was_cut = self._encoder(text, pair, strategy if may_cut else None)
-            self._check_length(len(encoding["input_ids"]))
-            return encoding, was_cut
-        if may_cut and self.limit:
-            how = dict(truncation=how.pop("truncation", True), max_length=self.limit, **how)
-        encoding = self.tokenizer(text, pair, **how) if pair is not None else self.tokenizer(text, **how)
-        count = len(encoding["input_ids"])
-        self._check_length(count)
-        return encoding, bool(
-            may_cut and self.limit and count == self.limit and self._was_cut(encoding, text, pair)
-        )
+            pair = self.shortened(pair, self.limit, truncation not in (False, "only_first"), side)
+        most = self.most_tokens(pair is not None, options)
+        try:
+            encoding, was_cut = self._encode(text, pair, truncation, most)
+        except Exception as problem:  # tokenizers raises nothing more specific
+            if "truncation" not in str(problem).lower():
+                raise
+            raise RequestError(
+                "unprocessable",
+                "an input cannot be cut to {} tokens with the truncation strategy {}: {}".format(
+                    most, truncation, str(problem)[:200]
+                ),
+            ) from None
+        self._check_length(len(encoding["input_ids"]))
+        return encoding, was_cut
+
+    def most_tokens(self, is_pair: bool, options: Dict[str, Any]) -> int:
+        """How many tokens an input may have: the model's limit, or max_length of the request."""
+        most = options.get("max_length") if self.has_input_length else None
+        if most is None:
+            return self.limit
+        special = self.tokenizer.num_special_tokens_to_add(pair=is_pair)
+        if most < special:
+            raise RequestError(
+                "unprocessable",
+                "max_length is {}, and the special tokens of an input are {}".format(most, special),
+            )
+        return int(min(most, self.limit))
+
+    def _encode(self, text: str, pair: Any, truncation: Any, most: int) -> Tuple[Any, bool]:
+        if self._encoder is not None:
+            return self._encoder(text, pair, truncation or None, most)
+        how = {"truncation": truncation, "max_length": most} if truncation else {}
+        texts = (text,) if pair is None else (text, pair)
+        encoding = self.tokenizer(*texts, **how)
+        if not truncation or len(encoding["input_ids"]) < most:
+            return encoding, False
+        return encoding, len(self.tokenizer(*texts)["input_ids"]) > most
 
     def shortened(self, text: str, tokens: int, may_cut: bool, side: str = "right") -> str:
         """A text, without what truncation to `tokens` would drop: tokenizing a text of megabytes takes gigabytes.
@@ -219,6 +259,24 @@ class TextTask(Service):
             )
         return text
 
+    def check_windows(self, text: str, step: int) -> None:
+        """Refuse a text of too many windows before they are made: each is held in memory."""
+        if len(text) > limits.TEXT_CHARACTERS:
+            raise RequestError(
+                "unprocessable",
+                "the text has {} characters; at most {} are read".format(len(text), limits.TEXT_CHARACTERS),
+            )
+        # A character is at most one token of most tokenizers, and at most four of those that read bytes.
+        if 4 * len(text) > limits.CONTEXT_WINDOWS * step:
+            count = len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            if count > limits.CONTEXT_WINDOWS * step:
+                raise RequestError(
+                    "unprocessable",
+                    "the text has {} tokens, which are more than {} windows of {} new tokens".format(
+                        count, limits.CONTEXT_WINDOWS, step
+                    ),
+                )
+
     def _check_length(self, count: int) -> None:
         if not count:
             raise RequestError("unprocessable", "an input has no tokens")
@@ -226,12 +284,6 @@ class TextTask(Service):
             raise RequestError(
                 "unprocessable", "an input has {} tokens, and the model takes {}".format(count, self.limit)
             )
-
-    def _was_cut(self, encoding: Any, text: str, pair: Any) -> bool:
-        if encoding.encodings:
-            return bool(encoding.encodings[0].overflowing)
-        whole = self.tokenizer(text, pair) if pair is not None else self.tokenizer(text)
-        return len(whole["input_ids"]) > self.limit
 
     def warm_up(self, check: Check) -> None:
         """The task's sample must be answered, and the answer must be one that can be written."""
@@ -252,13 +304,13 @@ class TextTask(Service):
 
     def schema(self) -> Dict[str, Any]:
         """See Service."""
-        item = self.item_schema()
+        several = {"type": "array", "items": self.listed_schema(), "minItems": 1}
         return {
             "type": "object",
             "required": ["inputs"],
             "additionalProperties": False,
             "properties": {
-                "inputs": {"oneOf": [item, {"type": "array", "items": item, "minItems": 1}]},
+                "inputs": {"oneOf": [self.item_schema(), several]},
                 "parameters": parameters.schema(self.parameters),
             },
         }
@@ -266,6 +318,10 @@ class TextTask(Service):
     def item_schema(self) -> Dict[str, Any]:
         """JSON Schema of one input."""
         return {"type": "string"}
+
+    def listed_schema(self) -> Dict[str, Any]:
+        """JSON Schema of an input in a list of inputs."""
+        return self.item_schema()
 
     def examples(self) -> List[Dict[str, Any]]:
         """See Service; the reference document's own where it has one."""
@@ -300,6 +356,15 @@ def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
 def _row(name: str, output: Any, length: int) -> Any:
     """One row's output without its padding; a classifier's has a number a label, and no length to cut."""
     return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
+
+
+def padding_token(tokenizer: Any, config: Any) -> int:
+    """The token that fills rows up: that of the model, by which some models find where a row ends."""
+    for number in (getattr(config, "pad_token_id", None), tokenizer.pad_token_id):
+        # Some configs say -1 where there is none.
+        if isinstance(number, int) and number >= 0:
+            return number
+    return 0
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:
