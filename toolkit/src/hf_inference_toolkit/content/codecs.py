@@ -3,6 +3,7 @@
 import functools
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import payload, tables
 from hf_inference_toolkit.errors import RequestError
 
@@ -189,6 +190,8 @@ def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
 
 def _read_lines(text: str) -> payload.Request:
     """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
+    if text.count("\n") > limits.ITEMS:
+        raise payload.too_many("lines", limits.ITEMS)
     inputs: List[Any] = []
     parameters: Dict[str, Any] = {}
     # Not str.splitlines: JSON strings may hold U+2028, U+0085 and other characters that end lines elsewhere.

@@ -1,10 +1,12 @@
 """JSON bodies: read leniently where documented examples need it, strictly everywhere else."""
 
+import codecs
 import difflib
 import json
 import math
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Type
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
 
 try:
@@ -13,6 +15,10 @@ except ImportError:
     orjson = None  # type: ignore[assignment,unused-ignore]
 
 DEEPEST = 64
+# More digits are more than 64 bits, whatever they are, unless they are leading zeros, which JSON has not.
+MOST_DIGITS = 20
+# Decoding 25 MB of these takes hours.
+SLOW_CHARSETS = ("idna", "punycode")
 KNOWN_KEYS = ("inputs", "parameters", "instances", "stream", "options")
 # Inputs of several parts, which clients also send without "inputs" around them.
 PARTS = (("question", "context"), ("query", "table"), ("text", "text_pair"))
@@ -39,6 +45,8 @@ class Request(NamedTuple):
 
 def read_json(body: bytes, charset: Optional[str] = None) -> Any:
     """The value of a JSON body. Line breaks inside strings are accepted; NaN and lone surrogates are not."""
+    if len(body) > limits.CONTAINERS and body.count(b"[") + body.count(b"{") > limits.CONTAINERS:
+        raise too_many("lists and objects", limits.CONTAINERS)
     value = _fast(body) if charset in (None, "utf-8") else _MISS
     if value is not _MISS:
         try:
@@ -70,7 +78,7 @@ def _fast(body: bytes) -> Any:
 
 def _lenient(text: str) -> Any:
     try:
-        return json.loads(text, strict=False, parse_constant=_refuse_constant)
+        return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_int=_integer)
     except RecursionError:
         raise _too_deep() from None
     except json.JSONDecodeError as problem:
@@ -97,6 +105,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError("{} is not a JSON value".format(name))
 
 
+def _integer(digits: str) -> int:
+    """An integer; the time that Python takes grows with the square of its digits."""
+    return int(digits) if len(digits) <= MOST_DIGITS else 2**64
+
+
+def too_many(what: str, most: int) -> RequestError:
+    """The error for a body that holds more of something than it may."""
+    return RequestError("malformed", "the body has more than {} {}".format(most, what))
+
+
 def _too_deep() -> RequestError:
     return RequestError("malformed", "the body is nested deeper than {} levels".format(DEEPEST))
 
@@ -106,6 +124,8 @@ def decode(body: bytes, charset: Optional[str]) -> str:
     # PowerShell and Excel write UTF-16 with a mark.
     encoding = charset or ("utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
     try:
+        if codecs.lookup(encoding).name in SLOW_CHARSETS:
+            raise LookupError
         return body.decode("utf-8-sig" if encoding.lower().replace("_", "-") == "utf-8" else encoding)
     except LookupError:
         raise RequestError("unsupported_media_type", "charset {!r} is not known".format(encoding)) from None

@@ -7,7 +7,8 @@ import re
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
-from hf_inference_toolkit.content.payload import check_value, write_json
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import check_value, too_many, write_json
 from hf_inference_toolkit.errors import RequestError
 
 # A first row with one of these is a header. They are the names of inputs, and of the parts of an input.
@@ -67,12 +68,18 @@ def read_csv(text: str) -> List[Any]:
 
 
 def _rows(text: str, delimiter: str = ",") -> List[List[str]]:
+    rows: List[List[str]] = []
     try:
-        return [
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row
-        ]
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+            if len(row) > limits.CSV_COLUMNS:
+                raise too_many("columns", limits.CSV_COLUMNS)
+            if row:
+                rows.append(row)
+            if len(rows) > limits.ITEMS:
+                raise too_many("rows", limits.ITEMS)
     except csv.Error as problem:
         raise RequestError("malformed", "the body is not CSV: {}".format(problem)) from None
+    return rows
 
 
 def _header(text: str) -> Tuple[str, Optional[List[str]]]:
@@ -169,8 +176,6 @@ def _cell(value: Any) -> Any:
     return value
 
 
-# A longer header is no array of numbers or texts, and its brackets could exhaust the parser.
-MOST_HEADER = 4096
 KINDS = "biufU"
 
 
@@ -179,15 +184,17 @@ def read_npy(body: bytes) -> Any:
     dtype, shape, in_fortran_order, start = _npy_header(body)
     import numpy
 
-    count = 1
+    count, lists, size = 1, 0, 1
     for length in shape:
         count *= length
+        lists += size
+        size *= max(1, length)
     if count * dtype.itemsize != len(body) - start:
         raise _no_npy(
             "its header announces {} bytes and {} follow".format(count * dtype.itemsize, len(body) - start)
         )
-    if not count and _empty_lists(shape) > 1024:
-        raise _no_npy("it holds too many empty rows")
+    if lists > limits.CONTAINERS:
+        raise too_many("lists", limits.CONTAINERS)
     array = numpy.frombuffer(body, dtype, count, start) if count else numpy.zeros(0, dtype)
     if dtype.kind == "U" and count and array.view(dtype.str[0] + "u4").max() > sys.maxunicode:
         raise _no_npy("its texts hold what is no character")
@@ -211,8 +218,10 @@ def _npy_header(body: bytes) -> Tuple[Any, Tuple[int, ...], bool, int]:
         )
     )
     end = begin + size
-    if size > MOST_HEADER or end > len(body):
-        raise _no_npy("its header is longer than {} bytes or not complete".format(MOST_HEADER))
+    if size > limits.NPY_HEADER:
+        raise _no_npy("it has more than {} bytes of .npy header".format(limits.NPY_HEADER))
+    if end > len(body):
+        raise _no_npy("its header is not complete")
     try:
         header: Dict[str, Any] = ast.literal_eval(body[begin:end].decode("latin-1").strip())
         description, shape, in_fortran_order = header["descr"], header["shape"], header["fortran_order"]
@@ -230,13 +239,6 @@ def _npy_header(body: bytes) -> Tuple[Any, Tuple[int, ...], bool, int]:
     if not is_shape or len(shape) > 32 or not isinstance(in_fortran_order, bool):
         raise _no_npy("its header cannot be read")
     return dtype, shape, in_fortran_order, end
-
-
-def _empty_lists(shape: Tuple[int, ...]) -> int:
-    count = 1
-    for length in shape[: shape.index(0)]:
-        count *= length
-    return count
 
 
 def _no_npy(reason: str) -> RequestError:
