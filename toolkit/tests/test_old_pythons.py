@@ -16,6 +16,8 @@ PACKAGES = {
     "3.6": [
         "starlette==0.14.2",
         "uvicorn==0.14.0",
+        "prometheus-client==0.11.0",
+        "hypothesis<6.32",
         "httptools==0.2.0",
         "uvloop==0.14.0",
         "numpy==1.19.5",
@@ -24,6 +26,8 @@ PACKAGES = {
     "3.7": [
         "starlette==0.15.0",
         "uvicorn==0.14.0",
+        "prometheus-client==0.11.0",
+        "hypothesis<6.32",
         "httptools==0.2.0",
         "uvloop==0.15.2",
         "typing-extensions==3.7.4.3",
@@ -32,7 +36,14 @@ PACKAGES = {
         "importlib-metadata<5",
     ],
 }
-ROOM = ["test_serving.py", "test_settings.py", "test_user_code.py"]
+ROOM = [
+    "test_serving.py",
+    "test_settings.py",
+    "test_user_code.py",
+    "test_http.py",
+    "test_content.py",
+    "test_metrics.py",
+]
 
 
 def interpreter(version):
