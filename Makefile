@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-commits test-clients ci-list ci-layers ci-cell ci-publish
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -33,6 +33,9 @@ test-all: test  ## the same, then TensorFlow and every cell that this machine ca
 	@$(VENV)/bin/pytest -m rows
 	@$(HFDLC) prove --stand-in --device cpu
 	@$(HFDLC) prove --stand-in '*:2.4.1-*-gpu-*'
+
+test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker SDK and Java against the server
+	@cd toolkit && ../$(VENV)/bin/pytest clients
 
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
@@ -61,6 +64,9 @@ bench-build: $(READY)  ## build and push a cell, against one stage, pip and gzip
 
 bench-serving: $(READY)  ## serve against the peer, the bare pipeline and the bare forward pass
 	@$(VENV)/bin/python benchmarks/serving/serving.py
+
+bench-commits: $(READY)  ## serve this checkout and the commit BASE in turns: make bench-commits BASE=v1.0
+	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)
 
 bench-publish: $(READY)  ## publish to registries on loopback, and count what is sent
 	@$(VENV)/bin/python benchmarks/publish/publish.py

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import tiny  # noqa: E402
-import transformers  # noqa: E402
+import tiny
+import transformers
 
 VISION = {
     "hidden_size": 32,
