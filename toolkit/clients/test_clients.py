@@ -5,6 +5,7 @@ A server for each task; each client of the task in its own environment, as a pro
 
 import os
 import subprocess
+import sys
 
 import environments
 import pytest
@@ -76,3 +77,35 @@ def test_client(current, outcomes, tmp_path, task, name):
     failed = [f"{check}: {reason}" for outcome, check, reason in checks if outcome == "failed"]
     if failed:
         pytest.fail("\n".join(failed), pytrace=False)
+
+
+def test_a_check_that_fails_is_reported(tmp_path):
+    """A wrong answer fails; a call that is declared as unsupported fails when it works; another task is left out."""
+    program = tmp_path / "client.py"
+    program.write_text(
+        "from checks import check, main\n"
+        "@check('task', routes=('/', '/invocations'))\n"
+        "def right(url): assert url\n"
+        "@check('task')\n"
+        "def wrong(url): assert 1 == 2, 'not\\tequal'\n"
+        "@check('task', 'the reason')\n"
+        "def unsupported(url): raise OSError\n"
+        "@check('task', 'the reason')\n"
+        "def supported_now(url): pass\n"
+        "@check('other')\n"
+        "def other(url): pass\n"
+        "main()\n"
+    )
+    environ = dict(os.environ, PYTHONPATH=str(environments.FOLDER), CLIENT_SERVER="http://127.0.0.1:1")
+    command = [sys.executable, str(program), "task"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["passed", "right at /"],
+        ["passed", "right at /invocations"],
+        ["failed", "wrong"],
+        ["unsupported", "unsupported"],
+        ["failed", "supported_now"],
+    ]
+    assert "not equal" in lines[2][2]
+    assert "the reason" in lines[4][2]
