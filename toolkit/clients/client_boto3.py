@@ -88,7 +88,11 @@ def many_threads(url):
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == [value(invoke(DOCUMENT))] * 16
+    expected = value(invoke(DOCUMENT))[0]
+    assert len(answers) == 16
+    for answer in answers:
+        assert answer[0]["label"] == expected["label"]
+        assert abs(answer[0]["score"] - expected["score"]) < 1e-4
 
 
 @check("feature-extraction")
@@ -126,8 +130,8 @@ def response_stream(url):
     )
     assert answer["ContentType"].startswith("text/event-stream")
     parts = [event["PayloadPart"]["Bytes"] for event in answer["Body"]]
-    assert len(parts) > 1, "the answer came in one piece"
     events = [line[5:] for line in b"".join(parts).decode().splitlines() if line.startswith("data:")]
+    assert len(events) == 6
     last = json.loads(events[-1])
     assert last["generated_text"] == value(invoke(document))[0]["generated_text"]
 

@@ -29,7 +29,9 @@ class Client(NamedTuple):
 CLIENTS = [
     Client("boto3", "client_boto3.py", ["boto3"]),
     Client(
-        "huggingface_hub 0.36", "client_huggingface_hub.py", ["huggingface_hub==0.36.*", "numpy", "pillow"]
+        "huggingface_hub 0.36",
+        "client_huggingface_hub.py",
+        ["huggingface_hub==0.36.*", "aiohttp", "numpy", "pillow"],
     ),
     Client("huggingface_hub 1.x", "client_huggingface_hub.py", ["huggingface_hub==1.*", "numpy", "pillow"]),
     Client("huggingface_hub 2.x", "client_huggingface_hub.py", ["huggingface_hub==2.*", "numpy", "pillow"]),

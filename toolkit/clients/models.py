@@ -14,8 +14,9 @@ import tiny_pipelines
 
 
 def writer(folder):
-    """As many positions as GPT-2 has: clients request 512 new tokens by default."""
-    return tiny.save(folder, "GPT2Config", "GPT2LMHeadModel", tiny.GPT2, n_positions=1024)
+    """As many positions as GPT-2 has, because clients request 512 new tokens; several words, and no end of its own."""
+    more = {"n_positions": 1024, "eos_token_id": None, "initializer_range": 0.4}
+    return tiny.save(folder, "GPT2Config", "GPT2LMHeadModel", dict(tiny.GPT2, **more))
 
 
 MAKERS = dict(tiny_pipelines.MAKERS, **tiny.MAKERS)
