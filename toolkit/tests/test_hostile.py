@@ -554,10 +554,22 @@ def test_nothing_is_answered_with_500(folder_of, tmp_path, task):
         )
         assert server.get("/ping").status == 200
         assert server.post(examples[-1]).status == 200
+        if memory:
+            print("{}: {} requests, memory grew by {} MB".format(task, len(memory), growth(memory) // 2**20))
         if len(memory) >= MEASURED:
-            third = len(memory) // 3
-            before, after = max(memory[:third]), min(memory[-100:])
-            assert after - before < MOST_GROWTH, "{} MB".format((after - before) // 2**20)
+            assert growth(memory) < MOST_GROWTH
+
+
+def growth(memory):
+    """What the last requests need beyond the first third, in bytes."""
+    return min(memory[-100:]) - max(memory[: len(memory) // 3])
+
+
+def test_growth_shows_a_leak_and_no_peak():
+    leak = [1000 + 10 * step for step in range(9000)]
+    peak = [1000] * 4000 + [500000] * 100 + [1000] * 4900
+    assert growth(leak) > 50000
+    assert growth(peak) == 0
 
 
 def test_broken_connections_leave_nothing_behind(model_folder):
