@@ -374,6 +374,10 @@ CODINGS = some(
 )
 
 
+# 40 MB of spaces, as the first member of a gzip file.
+BOMB = gzip.compress(b" " * 40000000, 6)
+
+
 def compressed(content, coding):
     """The body and the header's value; not every body is what its header says."""
     if coding == "gzip":
@@ -381,7 +385,7 @@ def compressed(content, coding):
     if coding == "deflate":
         return zlib.compress(content), coding
     if coding == "bomb":
-        return gzip.compress(b" " * 40000000 + content, 1), "gzip"
+        return BOMB + gzip.compress(content), "gzip"
     return content, coding
 
 
