@@ -58,7 +58,8 @@ def main() -> int:
         checkout(chosen.base, Path(name)) as base,
     ):
         folder = Path(name)
-        subprocess.run([python, Path(__file__).with_name("inside.py"), "models", folder], check=True)
+        models = [python, Path(__file__).with_name("inside.py"), "models", folder]
+        subprocess.run(models, check=True, capture_output=True)
 
         def rate(code: Path, model: str, clients: int) -> float:
             with ours(python, folder / model, folder, PYTHONPATH=str(code / "toolkit/src")) as server:
