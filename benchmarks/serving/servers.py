@@ -5,12 +5,10 @@ import json
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,21 +147,6 @@ def press(wrk: Sequence[str], server: Running, requests: Path, clients: int, sec
     if load.failed or not load.requests:
         raise RuntimeError(f"{load.failed} of {load.requests} requests failed at {server.url}")
     return load
-
-
-def ping_p99(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> float:
-    """Milliseconds that 99 of 100 GET /ping take at most, one after another, while so many clients press."""
-    address = server.url.rpartition("/")[0] + "/ping"
-    took: list[float] = []
-    with ThreadPoolExecutor(1) as background:
-        load = background.submit(_wrk, wrk, server, requests, clients, seconds)
-        while not load.done():
-            began = time.perf_counter()
-            with urllib.request.urlopen(address, timeout=60):
-                took.append((time.perf_counter() - began) * 1e3)
-            time.sleep(0.02)
-        load.result()
-    return statistics.quantiles(took, n=100)[98]
 
 
 def _wrk(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:

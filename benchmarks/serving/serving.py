@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(Path(__file__).parent)]
 import place  # noqa: E402
 from inside import NEW_TOKENS  # noqa: E402
 from results import Row, report  # noqa: E402
-from servers import Load, ours, peer, ping_p99, press  # noqa: E402
+from servers import Load, ours, peer, press  # noqa: E402
 
 from hfdlc.state import State  # noqa: E402
 
@@ -150,9 +150,6 @@ def main() -> int:
             )
         mine, bare = bench.start()
         rows.append(Row("start to the first 200, by import and load, s", mine, bare, "", 1.25))
-        with ours(bench.python, bench.folder / "base", bench.folder) as server:
-            ping = ping_p99(bench.wrk, server, bench.texts, CLIENTS, SECONDS)
-        rows.append(Row("p99 of /ping with base under 32 clients, ms", ping, None, "", 50.0))
         one, many, rest = bench.memory()
         rows.append(Row("memory above the bare pipeline's after 1 client, MB", one, None, "", 60.0))
         rows.append(Row("memory above the bare pipeline's after 32 clients, MB", many, None, "", 60.0))
