@@ -58,8 +58,8 @@ def main() -> int:
         checkout(chosen.base, Path(name)) as base,
     ):
         folder = Path(name)
-        models = [python, Path(__file__).with_name("inside.py"), "models", folder]
-        subprocess.run(models, check=True, capture_output=True)
+        inside = str(Path(__file__).with_name("inside.py"))
+        subprocess.run([python, inside, "models", folder], check=True, capture_output=True)
 
         def rate(code: Path, model: str, clients: int) -> float:
             with ours(python, folder / model, folder, PYTHONPATH=str(code / "toolkit/src")) as server:
