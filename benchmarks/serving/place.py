@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hfdlc import apt
-from hfdlc.machine import PackageSources, package_sources
+from hfdlc.engine import debian
+from hfdlc.locks.indexes import PackageSources, package_sources
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +82,6 @@ def _pin(name: str) -> str:
 def wrk(state: State) -> list[str]:
     """Debian's wrk, unpacked below the state folder."""
     folder, wanted = state.root / "tools" / "wrk", {"bookworm": ("wrk", "libluajit-5.1-2")}
-    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
+    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
     libraries = root / "usr/lib/x86_64-linux-gnu"
     return ["env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/bin/wrk")]

@@ -151,8 +151,16 @@ def right_value(name, schema):
         return PLAUSIBLE[name]
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
-    kinds = [one.get("type") for one in schema.get("oneOf", schema.get("anyOf", [schema]))]
-    return st.one_of([BY_TYPE.get(kind, VALUES) for kind in kinds])
+    if schema.get("type") == "object" and "properties" in schema:
+        members = {member: right_value(member, inner) for member, inner in schema["properties"].items()}
+        return st.fixed_dictionaries({}, optional=members)
+    kinds = schema.get("oneOf", schema.get("anyOf", [schema]))
+    return st.one_of(
+        [
+            st.sampled_from(one["enum"]) if "enum" in one else BY_TYPE.get(one.get("type"), VALUES)
+            for one in kinds
+        ]
+    )
 
 
 def parameters(task, schemas):
