@@ -178,16 +178,13 @@ def test_left_work_that_still_runs_makes_no_more_room():
 
 
 def test_list_counts_by_its_items():
-    """A list takes as many places as it has items; one that no queue could hold is told so."""
+    """A list takes as many places as it has items."""
     service = Rows()
     service.gate.clear()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     scheduler = Scheduler(4)
     try:
-        with pytest.raises(RequestError, match="5 inputs in one request, and 4 may wait") as refused:
-            scheduler.enter(service, Request(["a"] * 5, {}, []), 60)
-        assert refused.value.status == 413
         first = scheduler.enter(service, Request(["a"] * 4, {}, []), 60)
         second = scheduler.enter(service, Request("b", {}, []), 60)
         with pytest.raises(RequestError) as full:
@@ -198,6 +195,34 @@ def test_list_counts_by_its_items():
         service.gate.set()
         answers = loop.run_until_complete(asyncio.gather(second.future, third.future))
         assert [one.value for one in answers] == [["b"], ["c"] * 3]
+    finally:
+        service.gate.set()
+        loop.close()
+
+
+def test_list_longer_than_the_queue_is_answered_and_leaves_places_to_others():
+    """It takes half of the free places, whatever its length, and gives them back."""
+    service = Rows()
+    service.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(4)
+    try:
+        runs = scheduler.enter(service, Request("a", {}, []), 60)
+        while not service.seen:
+            pass
+        long = scheduler.enter(service, Request(["b"] * 50, {}, []), 60)
+        assert scheduler.waiting == 2
+        others = [scheduler.enter(service, Request("c", {}, []), 60) for _ in range(2)]
+        with pytest.raises(RequestError, match="4 inputs are waiting"):
+            scheduler.enter(service, Request(["d"] * 50, {}, []), 60)
+        service.gate.set()
+        jobs = [runs, long, *others]
+        answers = loop.run_until_complete(asyncio.gather(*(job.future for job in jobs)))
+        assert [len(one.value) for one in answers] == [1, 50, 1, 1]
+        for job in jobs:
+            scheduler.leave(job)
+        assert not scheduler.is_busy
     finally:
         service.gate.set()
         loop.close()

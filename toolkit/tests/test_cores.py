@@ -85,7 +85,7 @@ def test_other_precisions_answer_nearly_the_same(model_folder, dtype):
     except StartError as refused:
         assert "HF_DTYPE={}".format(dtype) in str(refused)
         assert dtype != "auto"
-        return
+        pytest.skip("{} is refused by name here; its answers cannot be compared".format(dtype))
     if select.installed_framework() == "tf" or (dtype == "auto" and not can_bfloat16()):
         assert (near, said) == (exact, "float32")
     else:

@@ -3,11 +3,11 @@
 import json
 import logging
 import shutil
-import sys
 
 import pytest
 import serving
 import tiny
+import tiny_pipelines
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading.loader import load_model
@@ -230,27 +230,26 @@ def test_precision_in_which_a_pipeline_fails_stops_the_start(depth_model):
 
 
 def test_missing_package_of_a_pipeline_is_named(tmp_path, monkeypatch):
-    """video-classification needs PyAV."""
-    config = transformers.VideoMAEConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=32,
-        patch_size=16,
-        num_frames=4,
-        **tiny.labels("run", "sit"),
-    )
-    transformers.VideoMAEForVideoClassification(config).save_pretrained(str(tmp_path))
-    (tmp_path / "preprocessor_config.json").write_text(
-        json.dumps({"image_processor_type": "VideoMAEImageProcessor", "size": {"shortest_edge": 32}})
-    )
+    """As in an image without Pillow: transformers calls these functions before it loads a pipeline for images."""
     from transformers.utils import import_utils
 
-    # The same as an image without the package: transformers asks these functions.
-    _, message = import_utils.BACKENDS_MAPPING["av"]
-    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "av", (lambda: False, message))
-    monkeypatch.setitem(sys.modules, "av", None)
+    folder = tiny_pipelines.make("image-classification", tmp_path / "model")
+    _, message = import_utils.BACKENDS_MAPPING["vision"]
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "vision", (lambda: False, message))
+    refused = refusal(folder, task="image-classification")
+    assert (
+        "HF_TASK=image-classification needs pillow, which this image does not have"
+        in refused.lower().replace("hf_task", "HF_TASK")
+    )
+
+
+def test_video_classification_is_refused_by_name(tmp_path):
+    """PyAV would add 100 MB to every image, so the task is left to user code."""
+    config = transformers.VideoMAEConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_frames=4
+    )
+    config.architectures = ["VideoMAEForVideoClassification"]
+    config.save_pretrained(str(tmp_path))
     refused = refusal(tmp_path)
-    assert "HF_TASK=video-classification needs av, which this image does not have" in refused
-    assert "another model" not in refused
+    assert "HF_TASK=video-classification" in refused
+    assert "code/inference.py" in refused

@@ -1,12 +1,10 @@
 """Content types: which are read, which are written, and the choice that Accept asks for."""
 
-import csv
 import functools
-import io
-import json
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from hf_inference_toolkit.content import payload
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import payload, tables
 from hf_inference_toolkit.errors import RequestError
 
 JSON = "application/json"
@@ -14,7 +12,10 @@ JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 PLAIN = "text/plain"
 NPY = "application/x-npy"
+# A body of a type that its first bytes say.
+BINARY = "application/octet-stream"
 WRITTEN = (JSON, JSON_LINES, CSV, PLAIN, NPY)
+MEDIA = ("image/", "audio/")
 ALIASES = {
     "application/x-json": JSON,
     "text/json": JSON,
@@ -24,14 +25,35 @@ ALIASES = {
     "application/jsonl": JSON_LINES,
     "application/csv": CSV,
 }
+# Clients send these where the type is not known; a form is what `curl -d` names, whatever the body is.
+UNKNOWN = (BINARY, "binary/octet-stream", "application/x-www-form-urlencoded", "application/*", "*/*")
 READ_WORDS = ", ".join((JSON, JSON_LINES, CSV, PLAIN, NPY, "image/*", "audio/*"))
 
 
+# How files of these types begin: the offset, the bytes, the type. RIFF and OggS hold other types too.
+SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF8", "image/gif"),
+    (0, b"BM", "image/bmp"),
+    (0, b"II*\0", "image/tiff"),
+    (0, b"MM\0*", "image/tiff"),
+    (8, b"WEBP", "image/webp"),
+    (8, b"WAVE", "audio/wav"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"ID3", "audio/mpeg"),
+    (4, b"ftypM4A", "audio/mp4"),
+    (0, b"\x93NUMPY", NPY),
+)
+
+
 class MediaType(NamedTuple):
-    """A media type without its parameters, in lower case, and its parameters."""
+    """A media type in lower case, its parameters, and parameters of the task that came beside the body."""
 
     name: str
     parameters: Dict[str, str]
+    task_parameters: Dict[str, Any] = {}
 
 
 def parse(header: str) -> MediaType:
@@ -52,14 +74,13 @@ def as_sent(header: str) -> MediaType:
 
 @functools.lru_cache(maxsize=64)
 def content_type(header: Optional[str]) -> MediaType:
-    """The type of a request's body, JSON when none is named; 415 for what cannot be read."""
+    """The type of a request's body, BINARY when none is named; 415 for what cannot be read."""
     if not header or not header.strip():
-        return MediaType(JSON, {})
+        return MediaType(BINARY, {})
     media = parse(header)
-    # The default of curl -d. Nobody sends a form here; the examples are JSON.
-    if media.name == "application/x-www-form-urlencoded":
-        return MediaType(JSON, {})
-    if media.name in WRITTEN or media.name.startswith(("image/", "audio/")):
+    if media.name in UNKNOWN:
+        return media._replace(name=BINARY)
+    if media.name in WRITTEN or media.name.startswith(MEDIA):
         return media
     raise RequestError(
         "unsupported_media_type",
@@ -112,38 +133,74 @@ def _weight(offered: str, ranges: List[Tuple[str, float]]) -> float:
     return 0.0
 
 
+def sniff(media: MediaType, body: bytes) -> MediaType:
+    """The type by the first bytes, where the client named none; JSON for what begins like no known file."""
+    if media.name not in UNKNOWN:
+        return media._replace(name=ALIASES.get(media.name, media.name))
+    for offset, signature, name in SIGNATURES:
+        if body.startswith(signature, offset):
+            return media._replace(name=name)
+    # A frame of MPEG audio, layer III: eleven bits that are set, two of the version, 01.
+    if len(body) > 1 and body[0] == 0xFF and body[1] & 0xE6 == 0xE2:
+        return media._replace(name="audio/mpeg")
+    return media._replace(name=JSON)
+
+
 def read(body: bytes, media: MediaType) -> payload.Request:
-    """A request from a body of any type but image and audio, whose bytes are the input as they are."""
+    """A request from a body. The bytes of images and sounds are the input as they are."""
+    media = sniff(media, body)
+    request = _read(body, media)
+    if not media.task_parameters:
+        return request
+    for name in media.task_parameters:
+        if name in request.parameters:
+            raise RequestError(
+                "unsupported_value", "parameter '{}' is in the body and beside it".format(name[:100])
+            )
+    return request._replace(parameters=dict(request.parameters, **media.task_parameters))
+
+
+def _read(body: bytes, media: MediaType) -> payload.Request:
     charset = media.parameters.get("charset")
     if media.name == JSON:
-        return payload.request(payload.read_json(body, charset))
-    if media.name.startswith(("image/", "audio/")):
-        inputs: Any = body
-    elif media.name == NPY:
-        inputs = _read_npy(body)
-    else:
+        return _read_json(body, charset)
+    if media.name.startswith(MEDIA):
+        return payload.Request(body, {}, [])
+    if media.name == NPY:
+        return payload.Request(tables.read_npy(body), {}, [])
+    text = payload.decode(body, charset)
+    payload.check_value(text)
+    if media.name == JSON_LINES:
+        return _read_lines(text)
+    return payload.Request(tables.read_csv(text) if media.name == CSV else text, {}, [])
+
+
+def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
+    """One document, or several, a line each: SageMaker's batch transform sends JSON Lines under this type."""
+    try:
+        document = payload.read_json(body, charset)
+    except RequestError:
         text = payload.decode(body, charset)
-        payload.check_value(text)
-        inputs = {JSON_LINES: _read_lines, CSV: _read_csv, PLAIN: _whole_text}[media.name](text)
-    if isinstance(inputs, payload.Request):
-        return inputs
-    return payload.Request(inputs, {}, [])
-
-
-def _whole_text(text: str) -> str:
-    return text
+        first, _, others = text.strip(payload.WHITESPACE).partition("\n")
+        if not others or not payload.is_json(first):
+            raise
+        return _read_lines(text)
+    return payload.request(document)
 
 
 def _read_lines(text: str) -> payload.Request:
     """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
+    if text.count("\n") > limits.ITEMS:
+        raise payload.too_many("lines", limits.ITEMS)
     inputs: List[Any] = []
     parameters: Dict[str, Any] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+    # Not str.splitlines: JSON strings may hold U+2028, U+0085 and other characters that end lines elsewhere.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip(payload.WHITESPACE):
             continue
         try:
             value = payload.read_json(line.encode("utf-8"))
-            if isinstance(value, dict) and "inputs" in value:
+            if isinstance(value, dict) and payload.is_request(value):
                 one = payload.request(value)
                 if inputs and one.parameters != parameters:
                     raise RequestError(
@@ -153,43 +210,9 @@ def _read_lines(text: str) -> payload.Request:
         except RequestError as problem:
             raise RequestError(problem.kind, "line {}: {}".format(number, problem.message)) from None
         inputs.append(value)
+    if not inputs:
+        raise RequestError("malformed", "the body has no lines")
     return payload.Request(inputs, parameters, [])
-
-
-def _read_csv(text: str) -> List[Any]:
-    """A list of inputs: the column `inputs`, or whole rows as objects, or the only column there is."""
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
-    except csv.Error as problem:
-        raise RequestError("malformed", "the body is not CSV: {}".format(problem)) from None
-    if not rows:
-        raise RequestError("malformed", "the body has no rows")
-    header = [cell.strip() for cell in rows[0]]
-    if header == ["inputs"]:
-        return [row[0] for row in rows[1:]]
-    if len(header) == 1:
-        return [row[0] for row in rows]
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise RequestError(
-                "malformed", "row {} has {} cells, the header {}".format(number, len(row), len(header))
-            )
-    return [dict(zip(header, row)) for row in rows[1:]]
-
-
-def _read_npy(body: bytes) -> Any:
-    import numpy
-
-    try:
-        # A pickle runs code when it is read: never from a request.
-        array = numpy.load(io.BytesIO(body), allow_pickle=False)
-        value = array.tolist()
-    except MemoryError:
-        raise
-    except Exception as problem:  # numpy raises many kinds for a broken header
-        raise RequestError("malformed", "the body is not an .npy array: {}".format(problem)) from None
-    payload.check_value(value)
-    return value
 
 
 def write(value: Any, accept: str) -> bytes:
@@ -197,44 +220,13 @@ def write(value: Any, accept: str) -> bytes:
     if accept == JSON:
         return payload.write_json(value)
     if accept == JSON_LINES:
-        return b"".join(payload.write_json(row) + b"\n" for row in _rows(value))
+        lines = value if isinstance(value, list) else [value]
+        return b"".join(payload.write_json(line) + b"\n" for line in lines)
     if accept == PLAIN:
-        return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode("utf-8")
+        return value.encode("utf-8", "replace") if isinstance(value, str) else payload.write_json(value)
     if accept == CSV:
-        return _write_csv(value)
-    return _write_npy(value)
-
-
-def _rows(value: Any) -> List[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _write_csv(value: Any) -> bytes:
-    rows = _rows(value)
-    while rows and isinstance(rows[0], list) and isinstance(rows[0][0] if rows[0] else None, (dict, list)):
-        rows = [inner for row in rows for inner in row]
-    out = io.StringIO()
-    if rows and all(isinstance(row, dict) for row in rows):
-        names = list(rows[0])
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(names)
-        table.writerows([row.get(name) for name in names] for row in rows)
-    else:
-        csv.writer(out, lineterminator="\n").writerows(
-            row if isinstance(row, list) else [row] for row in rows
-        )
-    return out.getvalue().encode("utf-8")
-
-
-def _write_npy(value: Any) -> bytes:
-    import numpy
-
-    try:
-        array = numpy.asarray(value)
-    except ValueError:
-        array = numpy.asarray(None)
-    if array.dtype == object or array.dtype.kind not in "biuf":
+        return tables.write_csv(value)
+    array = tables.write_npy(value)
+    if array is None:
         raise RequestError("not_acceptable", "this answer is no array of numbers; ask for {}".format(JSON))
-    out = io.BytesIO()
-    numpy.save(out, array, allow_pickle=False)
-    return out.getvalue()
+    return array

@@ -19,7 +19,7 @@ from hf_inference_toolkit.http import openapi
 from hf_inference_toolkit.http.invocations import Invocations
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.model import Health
+from hf_inference_toolkit.models.model import DRAINING, Health
 from hf_inference_toolkit.runtimes import memory
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
@@ -40,7 +40,7 @@ class Route(NamedTuple):
     endpoint: Endpoint
 
 
-ID_HEADERS = ("x-request-id", "x-amzn-sagemaker-inference-id")
+ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 # How often the worker is looked after, and how long it may be late before it counts as stuck.
 WATCH_SECONDS = 1.0
@@ -65,14 +65,15 @@ class App:
     ) -> None:
         self.settings = settings
         self.health = Health(lambda: load_model(settings), on_failure)
-        self.scheduler = Scheduler(settings.queue_size)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
             is_ready=lambda: float(self.health.status == 200),
             load_seconds=lambda: self.health.load_seconds,
         )
+        self.scheduler = Scheduler(settings.queue_size, self.metrics)
         self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
-        self.in_flight = 0
+        # Requests that are being answered: the id and the start of each.
+        self._answering: Dict[object, Tuple[str, float]] = {}
         self._watches: List[asyncio.Future[None]] = []
         self._routes = _routes(self)
 
@@ -116,21 +117,34 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
-        request_id = _request_id(scope)
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        request_id = _request_id(headers)
         scope["request_id"] = request_id
         sent: List[int] = []
+        # A client that waits for 100 Continue may send its body after the answer, or not: nobody can know.
+        is_last = headers.get(b"expect", b"").lower() == b"100-continue"
+
+        async def receive_body() -> Message:
+            nonlocal is_last
+            is_last = False
+            return await receive()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+                # While it drains, the client's next request needs another server.
+                if is_last or self.health.state == DRAINING:
+                    message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        self.in_flight += 1
+        mark = object()
+        self._answering[mark] = (request_id, began)
         try:
-            await self._handle(scope, receive, send_with_id, request_id)
+            await self._handle(scope, receive_body, send_with_id, request_id)
         finally:
-            self.in_flight -= 1
+            del self._answering[mark]
             self._count(scope, sent[0] if sent else 499, time.monotonic() - began, request_id)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -159,9 +173,9 @@ class App:
 
     def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = scope["path"] if scope["path"] in self._routes else "other"
-        self.metrics.requests.add(route=route, status=str(status))
+        self.metrics.answered(route, status)
         if scope["path"] in self.invocations.routes:
-            self.metrics.seconds.observe(seconds)
+            self.metrics.predicted(seconds)
         quiet = status < 400 and scope["path"] not in self.invocations.routes
         event(
             10 if quiet or route in self.health_routes else 20,
@@ -174,13 +188,24 @@ class App:
         )
 
     @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self._answering)
+
+    def unanswered(self) -> List[Tuple[str, float]]:
+        """The id of each request that is being answered, and for how many seconds."""
+        now = time.monotonic()
+        return [(request_id, now - began) for request_id, began in self._answering.values()]
+
+    @property
     def health_routes(self) -> List[str]:
         """The paths that say whether the server is well."""
         return [path for path in ("/ping", self.settings.health_route) if path]
 
     async def ping(self, request: Request) -> Response:
         """200 when a prediction would be answered, 503 while loading or ending, 500 when it never will be again."""
-        return Response(status_code=self.health.status)
+        # starlette before 0.20 gives an empty answer no length.
+        return Response(status_code=self.health.status, headers={"Content-Length": "0"})
 
     async def show_metrics(self, request: Request) -> Response:
         """The counters, for Prometheus."""
@@ -217,11 +242,10 @@ def _respond(value: Any, status: int, headers: Dict[str, str]) -> Response:
     return Response(payload.write_json(value), status, dict(headers, **{"Content-Type": "application/json"}))
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(headers: Dict[bytes, bytes]) -> str:
     """The client's own id when it is one that may stand in a log line, else a new one."""
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     for name in ID_HEADERS:
-        given = str(headers.get(name, ""))
+        given = headers.get(name, b"").decode("latin-1")
         if _GOOD_ID.match(given):
             return given
     return os.urandom(16).hex()

@@ -8,9 +8,10 @@ from typing import Any, Callable, Dict, List, Optional, Set
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from hf_inference_toolkit.content import codecs, payload
+from hf_inference_toolkit.content import codecs, compression, payload
 from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http import parameters
 from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.http.parts import PartStream
@@ -27,6 +28,7 @@ SMALL = 16 * 1024
 # How often a body that does not arrive is looked after.
 LOOK_SECONDS = 0.2
 SOON = 0.05
+HUB_ROUTE = "/"
 
 
 class Arrival:
@@ -50,7 +52,8 @@ class Invocations:
     """Reads, checks, predicts and writes; nothing that takes long runs on the event loop."""
 
     def __init__(self, settings: Settings, health: Health, scheduler: Scheduler, metrics: Metrics) -> None:
-        self.routes = [path for path in ("/invocations", settings.predict_route) if path]
+        # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
+        self.routes = list(filter(None, ("/invocations", settings.predict_route, HUB_ROUTE)))
         self._settings = settings
         self._health = health
         self._scheduler = scheduler
@@ -63,14 +66,24 @@ class Invocations:
         ends = time.monotonic() + self._settings.deadline
         service = self._health.serving()
         content_type, accept = self._negotiate(service, request)
+        coding = compression.coding(request.headers.get("content-encoding"))
         body = await self._body(request, ends)
         self._health.serving()  # the server may have begun to drain while the body came in
+        if coding != "identity":
+            body = await self._off_loop(len(body), lambda: self._decompressed(body, coding))
+        if service.negotiates:
+            content_type = codecs.sniff(content_type, body)
+        content_type = content_type._replace(task_parameters=_parameters(service, request, content_type))
         prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
         prompt = service.with_headers(prompt, request.headers, request.scope["request_id"])
         if prompt.is_stream or service.may_stream:
             return await self._stream(service, prompt, request, ends)
         prediction = await self._predict(service, prompt, request, ends)
-        value = {"predictions": prediction.value} if prompt.is_vertex else prediction.value
+        value = prediction.value
+        if request.scope["path"] == HUB_ROUTE and not prompt.is_vertex:
+            value = service.for_hub_client(value)
+        if prompt.is_vertex:
+            value = {"predictions": value}
         size = 0 if payload.is_small(value) else SMALL + 1
         content, written = await self._off_loop(size, lambda: service.write(value, accept))
         headers = dict(self._headers(prediction, prompt, request), **{"Content-Type": written})
@@ -110,6 +123,17 @@ class Invocations:
             self._arriving.discard(arrival)
         return b"".join(chunks)
 
+    def _decompressed(self, body: bytes, coding: str) -> bytes:
+        decoded = compression.decompress(body, coding, self._settings.max_payload)
+        if decoded is None:
+            raise RequestError(
+                "payload_too_large",
+                "the decompressed body is larger than {} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)".format(
+                    self._settings.max_payload
+                ),
+            )
+        return decoded
+
     async def look_after_bodies(self) -> None:
         """Ends what arrives too slowly with 408, and with 503 when the server ends before the body does."""
         while True:
@@ -139,7 +163,7 @@ class Invocations:
             raise await self._explain(problem, service, prompt, request) from None
         finally:
             self._scheduler.leave(job)
-        self._count(prediction, time.monotonic() - began)
+        self._metrics.used(prediction.tokens_in, prediction.tokens_out)
         return prediction
 
     async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
@@ -154,7 +178,8 @@ class Invocations:
             first.cancel()
             self._scheduler.leave(job)
             if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
-                self._count(job.future.result(), time.monotonic() - began)
+                prediction = job.future.result()
+                self._metrics.used(prediction.tokens_in, prediction.tokens_out)
 
         async def explain(problem: Exception) -> RequestError:
             if isinstance(problem, RequestError):
@@ -174,12 +199,6 @@ class Invocations:
             finish()
             return _whole(prediction)
         return EventStream(job, token, readings, explain, finish)
-
-    def _count(self, prediction: Prediction, seconds: float) -> None:
-        self._metrics.prediction.observe(seconds)
-        self._metrics.batch.observe(prediction.items)
-        self._metrics.tokens.add(prediction.tokens_in, direction="in")
-        self._metrics.tokens.add(prediction.tokens_out, direction="out")
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
         """The result of a future in time; it is not waited for when the client hangs up first."""
@@ -240,6 +259,16 @@ class Invocations:
             headers["X-Warning"] = "; ".join(prompt.warnings)
             event(30, headers["X-Warning"], request_id=request.scope["request_id"])
         return headers
+
+
+def _parameters(service: Service, request: Request, content_type: codecs.MediaType) -> Dict[str, Any]:
+    """Parameters from the query string, and from the custom attributes where the body has no place for any."""
+    found = parameters.from_query(request.scope["query_string"].decode("latin-1"))
+    header = request.headers.get(parameters.HEADER)
+    if header and service.negotiates and content_type.name not in (codecs.JSON, codecs.JSON_LINES):
+        schema = service.schema()["properties"].get("parameters", {})
+        found = dict(parameters.from_attributes(header, schema.get("properties")), **found)
+    return found
 
 
 def _whole(prediction: Prediction) -> Response:

@@ -1,129 +1,95 @@
-"""What the server counts, in the text format of Prometheus (its exposition format, version 0.0.4)."""
+"""What the server counts, for Prometheus."""
 
-import threading
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Sequence
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from hf_inference_toolkit.scheduling.scheduler import Observer
+
+# The text is the same in version 1.0.0, which older scrapers do not know.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
-Labels = Tuple[Tuple[str, str], ...]
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 
-class Counter:
-    """A number that only grows, one for each set of labels."""
-
-    kind = "counter"
-
-    def __init__(self, name: str, about: str) -> None:
-        self.name = name
-        self.about = about
-        self._values: Dict[Labels, float] = {}
-        self._lock = threading.Lock()
-
-    def add(self, amount: float = 1.0, **labels: str) -> None:
-        """Grow by `amount`; label names must be the same on every call."""
-        key = tuple(sorted(labels.items()))
-        with self._lock:
-            self._values[key] = self._values.get(key, 0.0) + amount
-
-    def lines(self) -> List[str]:
-        """Its samples, a line each."""
-        with self._lock:
-            return [_sample(self.name, labels, value) for labels, value in sorted(self._values.items())]
-
-
-class Gauge:
-    """A number that is asked for when it is read."""
-
-    kind = "gauge"
-
-    def __init__(self, name: str, about: str, read: Callable[[], float]) -> None:
-        self.name = name
-        self.about = about
-        self._read = read
-
-    def lines(self) -> List[str]:
-        """Its one sample."""
-        return [_sample(self.name, (), self._read())]
-
-
-class Histogram:
-    """How often a value fell below each bound."""
-
-    kind = "histogram"
-
-    def __init__(self, name: str, about: str, bounds: Sequence[float]) -> None:
-        self.name = name
-        self.about = about
-        self._bounds = tuple(bounds)
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-        self._lock = threading.Lock()
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        place = next((i for i, bound in enumerate(self._bounds) if value <= bound), len(self._bounds))
-        with self._lock:
-            self._counts[place] += 1
-            self._sum += value
-
-    def lines(self) -> List[str]:
-        """Its buckets (each counts those below it too), their sum and their number."""
-        with self._lock:
-            counts, total = list(self._counts), self._sum
-        lines, running = [], 0
-        for bound, count in zip([*map(_number, self._bounds), "+Inf"], counts):
-            running += count
-            lines.append(_sample(self.name + "_bucket", (("le", bound),), running))
-        lines.append(_sample(self.name + "_sum", (), total))
-        lines.append(_sample(self.name + "_count", (), running))
-        return lines
-
-
-class Metrics:
-    """The server's own set; nothing here is shared between two apps in one process."""
+class Metrics(Observer):
+    """The metrics of one app, in a registry of its own; it is the scheduler's observer."""
 
     def __init__(
         self, waiting: Callable[[], float], is_ready: Callable[[], float], load_seconds: Callable[[], float]
     ) -> None:
-        self.requests = Counter("hf_requests_total", "Answered requests by route and status.")
-        self.seconds = Histogram("hf_request_seconds", "Time from a request's head to its answer.", SECONDS)
-        self.prediction = Histogram("hf_prediction_seconds", "Time in the model.", SECONDS)
-        self.batch = Histogram("hf_batch_items", "Inputs that went through the model together.", ITEMS)
-        self.tokens = Counter("hf_tokens_total", "Tokens by direction, where the task counts them.")
-        self._all = (
-            self.requests,
-            self.seconds,
-            self.prediction,
-            self.batch,
-            self.tokens,
-            Gauge("hf_queue_waiting", "Requests that wait for the model.", waiting),
-            Gauge("hf_model_ready", "1 when /ping is 200.", is_ready),
-            Gauge(
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "hf_requests_total",
+            "Answered requests by route and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "hf_tokens_total",
+            "Tokens by direction, where the task counts them.",
+            ["direction"],
+            registry=registry,
+        )
+        for direction in ("in", "out"):
+            self._tokens.labels(direction=direction)
+        self._request = _seconds(
+            "hf_request_seconds", "Time from the head of a prediction request to its answer.", registry
+        )
+        self._queue = _seconds(
+            "hf_queue_seconds", "Time of a request from its place in the queue to its first pass.", registry
+        )
+        self._pass = _seconds("hf_pass_seconds", "Time of one pass through the model.", registry)
+        self._rows = Histogram(
+            "hf_pass_rows", "Rows that went through the model together.", buckets=ROWS, registry=registry
+        )
+        self._padding = Histogram(
+            "hf_pass_padding_ratio",
+            "Share of padding in the tokens of a pass.",
+            buckets=SHARES,
+            registry=registry,
+        )
+        for name, about, read in (
+            ("hf_queue_waiting", "Inputs that wait for the model.", waiting),
+            ("hf_model_ready", "1 when /ping is 200.", is_ready),
+            (
                 "hf_model_load_seconds",
-                "Time from the start to the warm-up's end; 0 until then.",
+                "Time from the start to the end of the warm-up; 0 until then.",
                 load_seconds,
             ),
-        )
+        ):
+            Gauge(name, about, registry=registry).set_function(read)
 
-    def text(self) -> str:
+    def answered(self, route: str, status: int) -> None:
+        """A request was answered; `status` is 499 when its client had gone."""
+        self._requests.labels(route=route, status=str(status)).inc()
+
+    def predicted(self, seconds: float) -> None:
+        """A request to a prediction route was answered, whatever its status."""
+        self._request.observe(seconds)
+
+    def used(self, tokens_in: int, tokens_out: int) -> None:
+        """Tokens of one prediction."""
+        self._tokens.labels(direction="in").inc(tokens_in)
+        self._tokens.labels(direction="out").inc(tokens_out)
+
+    def queued(self, seconds: float) -> None:
+        """See Observer."""
+        self._queue.observe(seconds)
+
+    def passed(self, seconds: float, lengths: Sequence[int]) -> None:
+        """See Observer."""
+        self._pass.observe(seconds)
+        self._rows.observe(len(lengths))
+        longest = max(lengths)
+        if longest:
+            self._padding.observe(1 - sum(lengths) / (len(lengths) * longest))
+
+    def text(self) -> bytes:
         """Everything, as a scrape gets it."""
-        out: List[str] = []
-        for metric in self._all:
-            out.append("# HELP {} {}".format(metric.name, metric.about))
-            out.append("# TYPE {} {}".format(metric.name, metric.kind))
-            out.extend(metric.lines())
-        return "\n".join(out) + "\n"
+        return bytes(generate_latest(self.registry))
 
 
-def _number(value: float) -> str:
-    return repr(int(value)) if value == int(value) else repr(float(value))
-
-
-def _sample(name: str, labels: Labels, value: float) -> str:
-    inside = ",".join('{}="{}"'.format(key, _escaped(text)) for key, text in labels)
-    return "{}{} {}".format(name, "{" + inside + "}" if inside else "", _number(value))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _seconds(name: str, about: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, about, buckets=SECONDS, registry=registry)

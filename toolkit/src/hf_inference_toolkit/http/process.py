@@ -14,12 +14,10 @@ from typing import Any, Iterator, List, Optional
 import uvicorn
 
 from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.http import protocol
 from hf_inference_toolkit.http.app import App, LoadModel, create_app
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
-
-# SageMaker sends SIGKILL 30 s after SIGTERM: what is not answered by then is lost anyway.
-DRAIN_SECONDS = 25.0
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
@@ -43,7 +41,7 @@ class Process:
         self._draining: Optional[asyncio.Future[None]] = None
         self._loop = _event_loop()
         self._app = create_app(settings, load_model, self._on_failure)
-        self._server = _Server(_config(self._app))
+        self._server = _Server(config(self._app))
 
     def run(self) -> int:
         """Serve; 0 after a drained SIGTERM, 2 when settings or model are wrong, 1 when loading failed otherwise."""
@@ -64,9 +62,18 @@ class Process:
             self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
     async def _drain(self) -> None:
-        ends = time.monotonic() + DRAIN_SECONDS
+        ends = time.monotonic() + self._settings.drain_seconds
         while self._app.in_flight and time.monotonic() < ends:
             await asyncio.sleep(0.02)
+        for request_id, seconds in self._app.unanswered():
+            event(
+                30,
+                "not answered within the drain time of {:g} s (HF_DRAIN_SECONDS)".format(
+                    self._settings.drain_seconds
+                ),
+                request_id=request_id,
+                seconds=round(seconds, 4),
+            )
         self._server.should_exit = True
         while time.monotonic() < ends + 2:
             await asyncio.sleep(0.05)
@@ -80,19 +87,22 @@ class Process:
         self._server.should_exit = True
 
 
-def _config(app: App) -> Any:
-    # Nothing here asks for the client's address, so no header needs to be believed about it.
+def config(app: App, **more: Any) -> Any:
+    """How uvicorn serves an app."""
     options = {
+        # Nothing here asks for the client's address, so no header needs to be believed about it.
         "proxy_headers": False,
         "log_config": None,
         "access_log": False,
         "lifespan": "on",
+        "http": protocol.choose(app.settings.deadline),
+        "ws": "none",
         "timeout_keep_alive": 75,
     }
     # uvicorn 0.14, the last for Python 3.6, always names itself.
     if "server_header" in inspect.signature(uvicorn.Config).parameters:
         options["server_header"] = False
-    return uvicorn.Config(app, **options)
+    return uvicorn.Config(app, **dict(options, **more))
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

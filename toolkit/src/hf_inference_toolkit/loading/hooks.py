@@ -10,10 +10,11 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import InferenceError, RequestError
-from hf_inference_toolkit.loading import answers, media, user_code
+from hf_inference_toolkit.loading import answers, user_code
 from hf_inference_toolkit.loading.context import Context, RequestProcessor
 from hf_inference_toolkit.loading.default_model import DefaultModel
 from hf_inference_toolkit.loading.user_code import Hooks
+from hf_inference_toolkit.tasks.media import decode
 from hf_inference_toolkit.tasks.service import Check, Part, Piece, Prediction, Reader, Service, Steps
 
 # How often a coroutine of user code is interrupted to see whether its client still waits.
@@ -258,12 +259,13 @@ def _as_sent(raw: Raw) -> Union[str, bytes]:
 
 def _decoded(raw: Raw) -> Any:
     """The body as a value; user code sees the same keys as the client sent."""
-    kind = codecs.content_type(raw.content_type.name)
+    codecs.content_type(raw.content_type.name)
+    kind = codecs.sniff(raw.content_type, raw.body)
     if kind.name == codecs.JSON:
-        return payload.read_json(raw.body, raw.content_type.parameters.get("charset"))
+        return payload.read_json(raw.body, kind.parameters.get("charset"))
     if kind.name.startswith(("image/", "audio/")):
-        return {"inputs": media.decode(raw.body, kind.name), "parameters": {}}
-    request = codecs.read(raw.body, kind._replace(parameters=raw.content_type.parameters))
+        return {"inputs": decode(raw.body, kind.name), "parameters": {}}
+    request = codecs.read(raw.body, kind)
     return {"inputs": request.inputs, "parameters": request.parameters}
 
 

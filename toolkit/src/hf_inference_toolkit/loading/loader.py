@@ -60,7 +60,7 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
     services: Dict[str, Type[Union[PipelineTask, TableQuestionAnswering]]] = {
         "table-question-answering": TableQuestionAnswering
     }
-    return services.get(task.name, PipelineTask)(task.requested, pipeline, facts)
+    return services.get(task.name, PipelineTask)(task.requested, pipeline, runtime, facts)
 
 
 def _facts(folder: Path, settings: Settings, runtime: Runtime) -> Dict[str, str]:

@@ -138,8 +138,8 @@ def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
     return arguments
 
 
-def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
-    """The pipeline of a task that the toolkit does not implement itself."""
+def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
+    """StartError where no pipeline can serve the task in this image."""
     import transformers
 
     known = pipeline_task.known_tasks()
@@ -149,6 +149,15 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
                 transformers.__version__, registry.unknown_task(task.requested, known)
             )
         )
+    if not pipeline_task.is_served(task.name):
+        raise StartError(
+            "HF_TASK={}: the inputs of its pipeline cannot be checked, so requests could name files and addresses. "
+            "Serve it by code/inference.py, or set HF_TASK to one of {}".format(
+                task.requested, ", ".join(sorted([*registry.own_tasks(), *pipeline_task.served_tasks()]))
+            )
+        )
+    if model_folder.read_config(folder).get("model_type") == "idefics":
+        raise StartError("models of type idefics fetch addresses that a text holds: use idefics2 or idefics3")
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(
@@ -156,6 +165,13 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
                 task.requested, " and ".join(lacking)
             )
         )
+
+
+def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
+    """The pipeline of a task that the toolkit does not implement itself."""
+    import transformers
+
+    _check_task(task, folder, runtime)
     infos: List[Dict[str, Any]] = []
     try:
         with _loading_infos(transformers, runtime, infos):
@@ -169,6 +185,9 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
+        if model is not None:
+            runtime.watch(model)
     if getattr(pipeline, "tokenizer", None) is not None:
         checks.check_tokenizer(pipeline.tokenizer, folder)
     checks.check_finite(pipeline.model, folder)

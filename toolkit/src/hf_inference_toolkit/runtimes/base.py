@@ -35,6 +35,9 @@ class Runtime:
         """Move a model that transformers loaded to the device, in evaluation mode and in `dtype`."""
         self.model = model
 
+    def watch(self, model: Any) -> None:
+        """Call `check` before each pass and each layer of a model that a pipeline runs; see `set_check`."""
+
     def disable_onednn(self) -> bool:
         """Restore the framework's own matrix products. Returns whether anything changed."""
         return False

@@ -53,16 +53,24 @@ class Torch(Runtime):
 
     def place(self, model: Any) -> None:
         """See Runtime. A hook before each layer checks the deadline."""
-        import torch
-
         # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
         self.model = model.to(device=self.device, dtype=self.type).eval()
-        for part in self.model.modules():
-            if isinstance(part, torch.nn.ModuleList):
-                for layer in part:
-                    layer.register_forward_pre_hook(lambda *_: self.check())
+        self.watch(self.model)
         self._onednn_layers = kernels.enable_onednn(self.model) if self.device.type == "cpu" else []
         self.kernels = "oneDNN" if self._onednn_layers else "default"
+
+    def watch(self, model: Any) -> None:
+        """See Runtime. Text generation makes one pass for each token, so the check ends generation too."""
+        import torch
+
+        watched = {id(model): model}
+        for part in model.modules():
+            if isinstance(part, torch.nn.ModuleList):
+                watched.update((id(layer), layer) for layer in part)
+            elif hasattr(part, "generate"):
+                watched[id(part)] = part
+        for part in watched.values():
+            part.register_forward_pre_hook(lambda *_: self.check())
 
     def disable_onednn(self) -> bool:
         """See Runtime."""

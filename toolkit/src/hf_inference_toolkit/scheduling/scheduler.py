@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Deque, List, MutableMapping, NamedTuple, Optional
+from typing import Any, Deque, List, MutableMapping, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
@@ -25,6 +25,16 @@ MOST_STUCK = 3
 
 class Cancelled(BaseException):
     """Raised inside a prediction that nobody waits for any more; a BaseException so that no model swallows it."""
+
+
+class Observer:
+    """Hears what the scheduler does, in the model's thread; this one does nothing with it."""
+
+    def queued(self, seconds: float) -> None:
+        """A request waited this long until its first pass."""
+
+    def passed(self, seconds: float, lengths: Sequence[int]) -> None:
+        """A pass took this long, over rows of these lengths in tokens (0 where the task has no rows of tokens)."""
 
 
 class Job:
@@ -44,6 +54,9 @@ class Job:
         self.request = request
         self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
+        self.submitted = time.monotonic()
+        # Whether a pass of its own has begun.
+        self.has_run = False
         self.reader = self._tell if reader else None
         self._reader = reader
         # Whether its client has a part of the answer already.
@@ -90,7 +103,8 @@ class Outcome(NamedTuple):
 class Turn:
     """What the thread does in one go, without the lock: start a job, or make a pass for the jobs of several pieces."""
 
-    def __init__(self, jobs: List[Job], pieces: List[Waiting]) -> None:
+    def __init__(self, jobs: List[Job], pieces: List[Waiting], observer: Observer) -> None:
+        self._observer = observer
         self.jobs = jobs
         self.pieces = pieces
         self.outcomes: List[Outcome] = []
@@ -132,15 +146,22 @@ class Turn:
         except BaseException as problem:
             self._failed(pieces, problem)
             return
-        pieces[0].job.cost.saw(
-            len(pieces) * max(one.piece.length for one in pieces), time.monotonic() - began
-        )
+        seconds = time.monotonic() - began
+        pieces[0].job.cost.saw(len(pieces) * max(one.piece.length for one in pieces), seconds)
+        self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
         for one, output in zip(pieces, outputs):
             one.job.outputs[one.place] = output
             one.job.missing -= 1
         for job in _jobs(pieces):
             if not job.missing:
                 self._advance(job)
+
+    def _observe(self, jobs: List[Job], began: float, seconds: float, lengths: Sequence[int]) -> None:
+        self._observer.passed(seconds, lengths)
+        for job in jobs:
+            if not job.has_run:
+                job.has_run = True
+                self._observer.queued(began - job.submitted)
 
     def _failed(self, pieces: List[Waiting], problem: BaseException) -> None:
         """Whose fault it was is found by running the pieces of each job alone; who reads along has read too much."""
@@ -156,6 +177,7 @@ class Turn:
 
     def _advance(self, job: Job) -> None:
         """Take a job to its next pieces, or to its end."""
+        began, is_alone = time.monotonic(), job.steps is None and job.request is not None
         try:
             job.check()
             if job.steps is None:
@@ -163,6 +185,8 @@ class Turn:
             pieces = job.steps.send(job.outputs or None)  # type: ignore[arg-type]
         except StopIteration as end:
             self.outcomes.append(Outcome(job, end.value, None))
+            if is_alone:  # its task shares no passes
+                self._observe([job], began, time.monotonic() - began, [0])
         except BaseException as problem:
             self.outcomes.append(Outcome(job, None, problem))
         else:
@@ -190,9 +214,10 @@ def _jobs(pieces: List[Waiting]) -> List[Job]:
 class Scheduler:
     """A queue of at most `size` waiting items, worked off in a thread of its own."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, observer: Optional[Observer] = None) -> None:
         self._size = size
         self._costs: MutableMapping[Service, Cost] = weakref.WeakKeyDictionary()
+        self._observer = observer or Observer()
         self._jobs: Deque[Job] = deque()
         self._pieces: List[Waiting] = []
         self._held = 0
@@ -225,17 +250,14 @@ class Scheduler:
     ) -> Job:
         """A job for a request (for the warm-up where there is none); whoever enters it must `leave` it.
 
-        Its future has the prediction within `seconds`. RequestError 503 when the queue is full, 413 when no queue
-        of this size could hold the request.
+        Its future has the prediction within `seconds`. RequestError 503 when the queue is full.
         """
         cost = self._costs.setdefault(service, cost_of(service))
         job = Job(service, cost, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
-                raise RequestError(
-                    "payload_too_large",
-                    "{} inputs in one request, and {} may wait (HF_QUEUE_SIZE)".format(job.items, self._size),
-                )
+                # A list that no queue could hold takes half of the places that are free, and leaves some to others.
+                job.items = max(1, (self._size - self.waiting + 1) // 2)
             # One more than may wait: the worker may not have taken the first one yet.
             running = self._turn.items if self._turn else 1
             if self._held and self._held - running + job.items > self._size:
@@ -310,11 +332,11 @@ class Scheduler:
     def _next(self) -> Turn:
         """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
         if self._jobs:
-            return Turn([self._jobs.popleft()], [])
+            return Turn([self._jobs.popleft()], [], self._observer)
         chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.cost))
         pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
-        return Turn(_jobs(pieces), pieces)
+        return Turn(_jobs(pieces), pieces, self._observer)
 
 
 def _settle(outcomes: List[Outcome]) -> None:

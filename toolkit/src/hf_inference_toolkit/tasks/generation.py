@@ -6,7 +6,15 @@ from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, T
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
-from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, TOKEN_IDS
+from hf_inference_toolkit.tasks.generation_parameters import (
+    DOCUMENTED,
+    GENERATION,
+    OWN,
+    check_amount,
+    check_token_ids,
+    token_ids,
+    unavailable,
+)
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
 from hf_inference_toolkit.tasks.service import Check, Piece, Token
 from hf_inference_toolkit.tasks.task_name import TaskName
@@ -89,20 +97,14 @@ class Generation(TextTask):
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters; token ids must be ids of this model."""
         options = super().read_options(given)
-        size = getattr(self.config, "vocab_size", None)
-        for name in TOKEN_IDS:
-            for number in flattened(options.get(name, [])):
-                if size and not 0 <= number < size:
-                    raise RequestError(
-                        "unsupported_value",
-                        "parameter '{}' must hold token ids from 0 to {}".format(name, size - 1),
-                    )
+        check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
 
     def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
         """A prompt; those of equal arguments are written together."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
+        check_amount(length, arguments, NEW_TOKENS)
         key = [(name, repr(value)) for name, value in sorted(arguments.items()) if name != "tokenizer"]
         if not self.may_pad(arguments):
             key.append(("length", str(length)))
@@ -174,7 +176,7 @@ class Generation(TextTask):
 
     def _ends(self, arguments: Dict[str, Any]) -> FrozenSet[int]:
         """The tokens after which nothing more is written."""
-        return frozenset(flattened(self._value(arguments, "eos_token_id") or []))
+        return frozenset(token_ids(self._value(arguments, "eos_token_id") or []))
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
         """What `generate` is called with for a prompt of `length` tokens."""
@@ -221,6 +223,11 @@ class Generation(TextTask):
         if "clean_up_tokenization_spaces" in options:
             how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
         return str(self.tokenizer.decode(numbers, skip_special_tokens=True, **how))
+
+    def count_generated(self, row: Tokens, output: Any) -> int:
+        """See TextTask; a decoder's output begins with its prompt, an encoder's with one token to start from."""
+        begun = 1 if self.config.is_encoder_decoder else len(row["input_ids"])
+        return sum(len(sequence) - begun for sequence in output)
 
     def decode(self, item: Any, encoded: Encoded, outputs: List[Any], options: Dict[str, Any]) -> Any:
         """One object for each returned sequence."""
@@ -297,16 +304,18 @@ class TextGeneration(Generation):
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row, cut at its start when it leaves no room to write."""
+        room = self._room(options)
+        may_cut = options.get("truncation", True)
         if isinstance(item, str):
-            one = row(self.tokenizer(self.prefix + item))
+            one = row(self.tokenizer(self.shortened(self.prefix + item, room, may_cut, "left")))
         else:
             text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
+            text = self.shortened(text, room, may_cut, "left")
             one = row(self.tokenizer(text, add_special_tokens=False))
         one.pop("token_type_ids", None)
         length = len(one["input_ids"])
         if not length:
             raise RequestError("unprocessable", "an input has no tokens")
-        room = self._room(options)
         if not room or length <= room:
             return Encoded([one])
         if not options.get("truncation", True):
@@ -372,8 +381,8 @@ def known_options(model: Any) -> Any:
     """The names that `generate` of the installed transformers takes."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        return frozenset(vars(config)) | frozenset(("max_new_tokens",))
-    return frozenset(inspect.signature(model.generate).parameters)
+        return (frozenset(vars(config)) | frozenset(("max_new_tokens",))) - unavailable()
+    return frozenset(inspect.signature(model.generate).parameters) - unavailable()
 
 
 class Growing:
@@ -423,13 +432,6 @@ def until_end(numbers: List[int], begun: int, ends: FrozenSet[int]) -> List[int]
         if numbers[place] in ends:
             return numbers[: place + 1]
     return numbers
-
-
-def flattened(value: Any) -> List[int]:
-    """The numbers of a token id, a list of them, or a list of lists."""
-    if isinstance(value, list):
-        return [number for inner in value for number in flattened(inner)]
-    return [value]
 
 
 def stop_texts(options: Dict[str, Any]) -> Tuple[str, ...]:

@@ -117,6 +117,10 @@ class Service:
         """The answer's body and its content type."""
         return codecs.write(value, accept), accept
 
+    def for_hub_client(self, value: Any) -> Any:
+        """The answer in the form that `huggingface_hub.InferenceClient` reads at `POST /`."""
+        return value
+
     def warm_up(self, check: Check) -> None:
         """A prediction that fails when the model cannot serve; nothing when no request is known that must work."""
 

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Union
 from sagemaker_inference import decoder, encoder, errors
 
 from hf_inference_toolkit.content import payload
-from hf_inference_toolkit.loading import answers, media
+from hf_inference_toolkit.loading import answers
+from hf_inference_toolkit.tasks import media
 from sagemaker_huggingface_inference_toolkit import content_types
 
 
