@@ -47,11 +47,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def serve(load_model, wait=True, parser="auto", **settings):
+def serve(load_model, wait=True, parser="auto", head_seconds=None, **settings):
     """Run `create_app` with these settings until the block ends."""
     app = create_app(Settings(**settings), load_model)
     loop = asyncio.new_event_loop()
-    http = protocol.choose(app.settings.deadline, parser)
+    http = protocol.choose(head_seconds or app.settings.deadline, parser)
     server = uvicorn.Server(process.config(app, port=0, http=http))
     server.install_signal_handlers = lambda: None
 

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
 
@@ -212,7 +213,6 @@ def npy(header, data=b"", version=1):
     [
         npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 1000000000)}"),
         npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 1000000000)}", version=2),
-        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 0)}"),
         npy("{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000,)}"),
         npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"cos\nsystem\n"),
         npy("{'descr': '<c16', 'fortran_order': False, 'shape': (1,)}", bytes(16)),
@@ -236,9 +236,31 @@ def npy(header, data=b"", version=1):
 def test_npy_headers_are_checked_before_memory_is_taken(body):
     """Shapes that the body does not hold, types that are no numbers, headers that are none."""
     pytest.importorskip("numpy")
-    with pytest.raises(RequestError, match=r"\.npy") as refused:
+    with pytest.raises(RequestError, match=r"\.npy|lists") as refused:
         read(body, "application/x-npy")
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("body", [b"|u1 (1000000000, 0)", b"|u1 (5000000, 1)"])
+def test_npy_of_many_lists_is_refused(body):
+    """Each list takes 64 bytes in memory, whatever it holds."""
+    pytest.importorskip("numpy")
+    kind, shape = body.decode().split(" ", 1)
+    text = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}".format(kind, shape)
+    with pytest.raises(RequestError, match="more than 4000000 lists"):
+        read(npy(text, b"" if ", 0" in shape else bytes(5000000)), "application/x-npy")
+
+
+def test_csv_and_lines_have_limits():
+    """Each row and each line becomes an object of its own."""
+    many = limits.ITEMS + 2
+    for body, kind, words in (
+        (b"a,b\n" * many, "text/csv", "rows"),
+        (b"," * (limits.CSV_COLUMNS + 1), "text/csv", "columns"),
+        (b"1\n" * many, "application/jsonlines", "lines"),
+    ):
+        with pytest.raises(RequestError, match="the body has more than [0-9]+ " + words):
+            read(body, kind)
 
 
 JSON_VALUES = st.recursive(

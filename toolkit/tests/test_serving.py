@@ -131,6 +131,13 @@ def test_queue_is_bounded_and_says_when_to_come_back(echo):
         assert results == [n]
 
 
+def test_list_longer_than_the_queue_is_answered(echo):
+    """Its length is no reason to refuse it; the size of the body is limited."""
+    lines = b"".join(b'{"inputs": %d}\n' % number for number in range(1025))
+    reply = echo.post(lines, {"Content-Type": "application/jsonlines"})
+    assert reply.json == list(range(1025))
+
+
 def test_request_past_its_deadline_gets_504_and_its_place_is_free():
     """The one in work and the one that waits; the server answers again at once."""
     service = Echo()

@@ -188,14 +188,10 @@ def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
     return payload.request(document)
 
 
-def _too_many(what: str, most: int) -> RequestError:
-    return RequestError("malformed", "the body has more than {} {}".format(most, what))
-
-
 def _read_lines(text: str) -> payload.Request:
     """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
     if text.count("\n") > limits.ITEMS:
-        raise _too_many("lines", limits.ITEMS)
+        raise payload.too_many("lines", limits.ITEMS)
     inputs: List[Any] = []
     parameters: Dict[str, Any] = {}
     # Not str.splitlines: JSON strings may hold U+2028, U+0085 and other characters that end lines elsewhere.

@@ -46,9 +46,7 @@ class Request(NamedTuple):
 def read_json(body: bytes, charset: Optional[str] = None) -> Any:
     """The value of a JSON body. Line breaks inside strings are accepted; NaN and lone surrogates are not."""
     if len(body) > limits.CONTAINERS and body.count(b"[") + body.count(b"{") > limits.CONTAINERS:
-        raise RequestError(
-            "malformed", "the body has more than {} lists and objects".format(limits.CONTAINERS)
-        )
+        raise too_many("lists and objects", limits.CONTAINERS)
     value = _fast(body) if charset in (None, "utf-8") else _MISS
     if value is not _MISS:
         try:
@@ -110,6 +108,11 @@ def _refuse_constant(name: str) -> None:
 def _integer(digits: str) -> int:
     """An integer; the time that Python takes grows with the square of its digits."""
     return int(digits) if len(digits) <= MOST_DIGITS else 2**64
+
+
+def too_many(what: str, most: int) -> RequestError:
+    """The error for a body that holds more of something than it may."""
+    return RequestError("malformed", "the body has more than {} {}".format(most, what))
 
 
 def _too_deep() -> RequestError:

@@ -7,7 +7,7 @@ import sys
 from typing import Any, List, Optional, Tuple
 
 from hf_inference_toolkit import limits
-from hf_inference_toolkit.content.payload import check_value, write_json
+from hf_inference_toolkit.content.payload import check_value, too_many, write_json
 from hf_inference_toolkit.errors import RequestError
 
 # A first row with one of these is a header. They are the names of inputs, and of the parts of an input.
@@ -71,18 +71,14 @@ def _rows(text: str, delimiter: str = ",") -> List[List[str]]:
     try:
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
             if len(row) > limits.CSV_COLUMNS:
-                raise _too_many("columns", limits.CSV_COLUMNS)
+                raise too_many("columns", limits.CSV_COLUMNS)
             if row:
                 rows.append(row)
             if len(rows) > limits.ITEMS:
-                raise _too_many("rows", limits.ITEMS)
+                raise too_many("rows", limits.ITEMS)
     except csv.Error as problem:
         raise RequestError("malformed", "the body is not CSV: {}".format(problem)) from None
     return rows
-
-
-def _too_many(what: str, most: int) -> RequestError:
-    return RequestError("malformed", "the body has more than {} {}".format(most, what))
 
 
 def _header(text: str) -> Tuple[str, Optional[List[str]]]:
@@ -211,7 +207,7 @@ def _check_npy_header(body: bytes) -> None:
     version = npy.read_magic(stream)
     width = 2 if version == (1, 0) else 4
     if int.from_bytes(body[stream.tell() : stream.tell() + width], "little") > limits.NPY_HEADER:
-        raise _too_many("bytes of .npy header", limits.NPY_HEADER)
+        raise too_many("bytes of .npy header", limits.NPY_HEADER)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, kind = read(stream)
     if kind.kind not in "biufUS" or not kind.itemsize:
@@ -220,12 +216,12 @@ def _check_npy_header(body: bytes) -> None:
     for length in shape:
         lists += size
         size *= max(1, length)
+    if lists > limits.CONTAINERS:
+        raise too_many("lists", limits.CONTAINERS)
     if size * kind.itemsize > len(body):
         raise RequestError(
             "malformed", "the body is smaller than the shape in its .npy header: {}".format(str(shape)[:100])
         )
-    if lists > limits.CONTAINERS:
-        raise _too_many("lists", limits.CONTAINERS)
 
 
 def write_npy(value: Any) -> Optional[bytes]:
