@@ -13,11 +13,13 @@ from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import pipeline_task, registry
 from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
 from hf_inference_toolkit.tasks.fill_mask import FillMask
-from hf_inference_toolkit.tasks.generation import Summarization, TextGeneration, TextToText
 from hf_inference_toolkit.tasks.question_answering import QuestionAnswering
 from hf_inference_toolkit.tasks.service import Service
+from hf_inference_toolkit.tasks.summarization import Summarization
 from hf_inference_toolkit.tasks.table_question_answering import TableQuestionAnswering
+from hf_inference_toolkit.tasks.text2text_generation import TextToText
 from hf_inference_toolkit.tasks.text_classification import TextClassification, ZeroShotClassification
+from hf_inference_toolkit.tasks.text_generation import TextGeneration
 from hf_inference_toolkit.tasks.token_classification import TokenClassification
 from hf_inference_toolkit.tasks.translation import Translation
 

@@ -3,8 +3,8 @@
 from typing import Any, Dict, Optional
 
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.tasks.generation import TextToText
 from hf_inference_toolkit.tasks.generation_parameters import LANGUAGES
+from hf_inference_toolkit.tasks.text2text_generation import TextToText
 from hf_inference_toolkit.tasks.text_task import Encoded
 
 

@@ -1,0 +1,118 @@
+"""text-generation."""
+
+from typing import Any, Dict, List, Optional
+
+from hf_inference_toolkit.content.payload import Request, kind_of
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.generation import NEW_TOKENS, Generation
+from hf_inference_toolkit.tasks.parameters import FULL_TEXT
+from hf_inference_toolkit.tasks.text_task import Encoded, row
+
+
+class TextGeneration(Generation):
+    """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
+
+    is_flat = False
+
+    def extra_parameters(self) -> Any:
+        """Whether the prompt is part of the answer."""
+        return (FULL_TEXT,)
+
+    def count(self, request: Request) -> int:
+        """One conversation is one item."""
+        return len(self.items(request.inputs)[0])
+
+    def items(self, inputs: Any) -> Any:
+        """One conversation is a list, too, and yet one item."""
+        if isinstance(inputs, list) and inputs and is_message(inputs[0]):
+            self.check_item(inputs)
+            return [inputs], False
+        return super().items(inputs)
+
+    def check_item(self, item: Any) -> None:
+        """A text or a conversation."""
+        if isinstance(item, list) and item and all(map(is_message, item)):
+            if getattr(self.tokenizer, "chat_template", None) is None:
+                raise RequestError(
+                    "unprocessable", "the model has no chat template, so it takes strings only"
+                )
+            return
+        if not isinstance(item, str):
+            raise RequestError(
+                "unsupported_value",
+                '{} takes a string, or a list of {{"role", "content"}} objects, not {}'.format(
+                    self.task, kind_of(item)
+                ),
+            )
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row, cut at its start when it leaves no room to write."""
+        if isinstance(item, str):
+            one = row(self.tokenizer(self.prefix + item))
+        else:
+            text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
+            one = row(self.tokenizer(text, add_special_tokens=False))
+        one.pop("token_type_ids", None)
+        length = len(one["input_ids"])
+        if not length:
+            raise RequestError("unprocessable", "an input has no tokens")
+        room = self._room(options)
+        if not room or length <= room:
+            return Encoded([one])
+        if not options.get("truncation", True):
+            raise RequestError(
+                "unprocessable",
+                "an input has {} tokens, and with the new ones the model takes {} of {}".format(
+                    length, room, self.limit
+                ),
+            )
+        return Encoded([{key: value[-room:] for key, value in one.items()}], True)
+
+    def _room(self, options: Dict[str, Any]) -> int:
+        """Tokens of a prompt that leave place for what is asked for; 0 when there is no end."""
+        if not self.limit:
+            return 0
+        asked = options.get("max_new_tokens")
+        if asked is not None and asked >= self.limit:
+            raise RequestError(
+                "unprocessable",
+                "max_new_tokens is {}, and the model takes {} tokens in all".format(asked, self.limit),
+            )
+        return max(1, self.limit - (asked if asked is not None else min(NEW_TOKENS, self.limit // 2)))
+
+    def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
+        """Never more than the model has places for."""
+        if "max_length" in options and "max_new_tokens" not in options:
+            most = min(options["max_length"], self.limit or options["max_length"])
+            if most <= length:
+                raise RequestError(
+                    "unprocessable",
+                    "the prompt has {} tokens already, and max_length is {}".format(
+                        length, options["max_length"]
+                    ),
+                )
+            return int(most - length)
+        new = super().new_tokens(options, length)
+        return min(new, self.limit - length) if new is not None and self.limit else new
+
+    def total(self, new: int, length: int) -> int:
+        """The prompt counts."""
+        return new + length
+
+    def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> Any:
+        """The prompt as it came, and what follows it; of a conversation, the conversation with one more message."""
+        prompt = encoded.rows[0]["input_ids"]
+        new = self.text(numbers, options)[len(self.text(prompt, options)) :]
+        is_full = options.get("return_full_text", True)
+        if isinstance(item, str):
+            return item + new if is_full else new
+        return [*item, {"role": "assistant", "content": new}] if is_full else new
+
+
+def is_message(value: Any) -> bool:
+    """Whether a value is one message of a conversation."""
+    return (
+        isinstance(value, dict)
+        and set(value) == {"role", "content"}
+        and all(isinstance(part, str) for part in value.values())
+    )
