@@ -11,7 +11,7 @@ from starlette.responses import Response
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
+from hf_inference_toolkit.http.events import TYPE, EventStream, TokenStream, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.failures import accelerator_fault, as_request_error
@@ -142,10 +142,10 @@ class Invocations:
     async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
         """The answer while it is written. What goes wrong before the first token is an error like any other."""
         began = time.monotonic()
-        readings = Readings()
-        job = self._scheduler.enter(service, prompt, ends - began, readings)
-        job.future.add_done_callback(readings.end)
-        first = asyncio.ensure_future(readings.next())
+        tokens = TokenStream()
+        job = self._scheduler.enter(service, prompt, ends - began, tokens)
+        job.future.add_done_callback(tokens.end)
+        first = asyncio.ensure_future(tokens.next())
 
         def finish() -> None:
             first.cancel()
@@ -165,7 +165,7 @@ class Invocations:
         except Exception as problem:
             finish()
             raise await explain(problem) from None
-        return EventStream(job, token, readings, explain, finish)
+        return EventStream(job, token, tokens, explain, finish)
 
     def _count(self, prediction: Prediction, seconds: float) -> None:
         self._metrics.prediction.observe(seconds)

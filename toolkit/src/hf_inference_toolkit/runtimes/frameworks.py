@@ -2,15 +2,14 @@
 
 import contextlib
 import importlib.util
-import inspect
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.runtimes import kernels, threads
+from hf_inference_toolkit.runtimes import decoding, kernels, threads
+from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
 
 Row = Dict[str, List[int]]
-Written = Optional[Callable[[List[int]], None]]
 # The keys of a row that a model takes.
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
 # Where the outputs that tasks use stand in an encoder-decoder's or encoder's answer.
@@ -62,17 +61,23 @@ class Runtime:
     # Whether `generate` is right for prompts of different lengths, filled up in front.
     generates_padded = False
 
-    def streams(self) -> bool:
-        """Whether `generate` of the installed release tells of each token."""
+    def reports_steps(self) -> bool:
+        """Whether `generate` of the installed release takes `on_step` and `sampling`."""
         return False
 
     def generate(
-        self, rows: Sequence[Row], pad: int, options: Dict[str, Any], written: Written = None
+        self,
+        rows: Sequence[Row],
+        pad: int,
+        options: Dict[str, Any],
+        on_step: Optional[OnStep] = None,
+        sampling: Optional[Sampling] = None,
+        with_logprobs: bool = False,
     ) -> List[List[int]]:
-        """The sequences that `generate` makes of rows, those of a row side by side.
+        """The sequences that `generate` returns, those of one row next to each other.
 
-        Each begins with what the model puts in front: the prompt, padded to the longest, or the decoder's first token.
-        `written` is called after each step with the row's new tokens, one a row.
+        Each begins with the prompt, padded to the longest, or with the decoder's start token. `on_step` is called
+        after each step. `sampling` draws the tokens; without it `generate` follows `options`.
         """
         raise NotImplementedError
 
@@ -186,41 +191,30 @@ class Torch(Runtime):
 
         return {key: torch.from_numpy(array).to(self.device) for key, array in arrays.items()}
 
-    def streams(self) -> bool:
-        """See Runtime; transformers before 4.28 does not."""
-        return "streamer" in inspect.signature(self.model.generate).parameters
+    def reports_steps(self) -> bool:
+        """See Runtime."""
+        return decoding.are_supported(self.model.generate)
 
     def generate(
-        self, rows: Sequence[Row], pad: int, options: Dict[str, Any], written: Written = None
+        self,
+        rows: Sequence[Row],
+        pad: int,
+        options: Dict[str, Any],
+        on_step: Optional[OnStep] = None,
+        sampling: Optional[Sampling] = None,
+        with_logprobs: bool = False,
     ) -> List[List[int]]:
         """See Runtime."""
         import torch
 
-        if written is not None:
-            options = dict(options, streamer=Streamer(written))
+        if on_step is not None:
+            options = dict(options, **decoding.hooks(on_step, sampling, with_logprobs, self.device))
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)
         return [list(map(int, sequence)) for sequence in sequences.cpu().tolist()]
-
-
-class Streamer:
-    """What `generate` calls with the prompts first, and then with one token a row."""
-
-    def __init__(self, written: Callable[[List[int]], None]) -> None:
-        self._written = written
-        self._has_begun = False
-
-    def put(self, value: Any) -> None:
-        """The tokens of a step."""
-        if self._has_begun:
-            self._written(value.reshape(-1).tolist())
-        self._has_begun = True
-
-    def end(self) -> None:
-        """Nothing more comes."""
 
 
 class TensorFlow(Runtime):
@@ -260,7 +254,13 @@ class TensorFlow(Runtime):
         return {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
 
     def generate(
-        self, rows: Sequence[Row], pad: int, options: Dict[str, Any], written: Written = None
+        self,
+        rows: Sequence[Row],
+        pad: int,
+        options: Dict[str, Any],
+        on_step: Optional[OnStep] = None,
+        sampling: Optional[Sampling] = None,
+        with_logprobs: bool = False,
     ) -> List[List[int]]:
         """See Runtime."""
         import tensorflow

@@ -53,6 +53,9 @@ OWN = (
     Parameter("stop_strings", "strings", "another name of stop_sequence"),
     Parameter("clean_up_tokenization_spaces", "boolean", "remove spaces before punctuation"),
 )
+SEED = Parameter(
+    "seed", "integer", "with do_sample: equal seeds give equal texts, whatever else runs", 0, 2**63 - 1
+)
 LANGUAGES = (
     Parameter("src_lang", "string", "the language of the input, in the model's own code"),
     Parameter("tgt_lang", "string", "the language of the answer, in the model's own code"),

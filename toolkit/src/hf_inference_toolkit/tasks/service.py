@@ -20,11 +20,13 @@ class Prediction(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token that was written; `text` is what the text grew by, and may be empty."""
+    """A generated token; `text` is what it adds to the text, and may be empty."""
 
     number: int
     text: str
     is_special: bool
+    # None unless the request asks for details.
+    logprob: Optional[float] = None
 
 
 Reader = Optional[Callable[[Token], None]]

@@ -99,14 +99,17 @@ class TextGeneration(Generation):
         """The prompt counts."""
         return new + length
 
-    def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> Any:
-        """The prompt as it came, and what follows it; of a conversation, the conversation with one more message."""
+    def new_text(self, encoded: Encoded, tokens: List[int], options: Dict[str, Any]) -> str:
+        """Decoded behind the prompt, as the space before the first new word depends on it."""
         prompt = encoded.rows[0]["input_ids"]
-        new = self.text(numbers, options)[len(self.text(prompt, options)) :]
+        return self.text(prompt + tokens, options)[len(self.text(prompt, options)) :]
+
+    def answer(self, item: Any, text: str, options: Dict[str, Any]) -> Any:
+        """The prompt and what follows it; of a conversation, the conversation with one more message."""
         is_full = options.get("return_full_text", True)
         if isinstance(item, str):
-            return item + new if is_full else new
-        return [*item, {"role": "assistant", "content": new}] if is_full else new
+            return item + text if is_full else text
+        return [*item, {"role": "assistant", "content": text}] if is_full else text
 
 
 def is_message(value: Any) -> bool:

@@ -19,7 +19,7 @@ class Translation(TextToText):
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row in the source language's form."""
-        source = options.get("src_lang", self._names.source)
+        source = options.get("src_lang", self.task_name.source)
         if source and hasattr(self.tokenizer, "src_lang"):
             self.tokenizer.src_lang = source
         return super().encode(item, options)
@@ -27,7 +27,7 @@ class Translation(TextToText):
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
         """The target language as the first token, for models that want it so."""
         arguments = super().arguments(options, length)
-        target = options.get("tgt_lang", self._names.target)
+        target = options.get("tgt_lang", self.task_name.target)
         number = self._language_id(target) if target else None
         if number is not None:
             arguments.setdefault("forced_bos_token_id", number)
