@@ -110,3 +110,156 @@ def test_sampling_parameters_limit_the_choice(gpt2):
     ):
         assert new_text(gpt2, do_sample=True, seed=3, **parameters) == greedy
     assert new_text(gpt2, do_sample=True, seed=3, temperature=2.0, top_k=0) != greedy
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        {"stop": [], "watermark": False, "return_full_text": False},
+        {"stop_sequences": [], "seed": None, "truncate": None, "top_k": None, "repetition_penalty": None},
+        {
+            "best_of": 1,
+            "top_n_tokens": 0,
+            "decoder_input_details": False,
+            "grammar": None,
+            "adapter_id": None,
+        },
+        {
+            "max_length": None,
+            "do_sample": None,
+            "temperature": None,
+            "details": None,
+            "frequency_penalty": 0.0,
+        },
+        {"return_text": True, "return_tensors": False, "handle_long_generation": "hole"},
+        {"generate_parameters": {"num_beams": 1, "watermark": None}},
+    ],
+)
+def test_parameters_that_ask_for_nothing_are_accepted(gpt2, idle):
+    """Clients of text-generation-inference always send some of them."""
+    reply = generate(gpt2, **dict({"return_full_text": False}, **idle))
+    assert reply.status == 200, reply.body
+    assert reply.json[0]["generated_text"] == new_text(gpt2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("watermark", True),
+        ("best_of", 2),
+        ("best_of", True),
+        ("top_n_tokens", 3),
+        ("decoder_input_details", True),
+        ("frequency_penalty", 0.5),
+        ("grammar", {"type": "regex", "value": "a"}),
+        ("adapter_id", "someone/adapter"),
+        ("return_tensors", True),
+        ("penalty_alpha", "0.6"),
+        ("stop", [""]),
+        ("stop", ""),
+        ("stop", [1]),
+        ("truncate", 0),
+        ("seed", -1),
+        ("seed", 0.5),
+        ("details", "yes"),
+        ("no_such", None),
+        ("generate_parameters", {"no_such": 1}),
+        ("generate_parameters", 3),
+    ],
+)
+def test_parameters_that_are_not_supported_are_refused_by_name(gpt2, name, value):
+    """With 400, and what is allowed instead."""
+    reply = generate(gpt2, **{name: value})
+    assert reply.status == 400
+    assert (
+        "'{}'".format(name if not isinstance(value, dict) or name == "grammar" else "no_such")
+        in (reply.json["error"]["message"])
+    )
+
+
+def test_details_have_tokens_with_log_probabilities(gpt2):
+    """In the form that huggingface_hub reads; the texts of the tokens are the generated text."""
+    reply = generate(gpt2, details=True, return_full_text=False, max_new_tokens=5).json[0]
+    details = reply["details"]
+    assert details["finish_reason"] == "length"
+    assert details["generated_tokens"] == len(details["tokens"]) == 5
+    assert details["seed"] is None
+    assert "".join(token["text"] for token in details["tokens"]) == reply["generated_text"]
+    assert all(token["logprob"] <= 0 for token in details["tokens"])
+    assert all(set(token) == {"id", "text", "logprob", "special"} for token in details["tokens"])
+    several = generate(gpt2, details=True, do_sample=True, num_return_sequences=2, seed=7).json
+    assert [one["details"]["seed"] for one in several] == [7, 7]
+    beams = generate(gpt2, details=True, num_beams=2).json[0]["details"]
+    assert beams["generated_tokens"] == len(beams["tokens"])
+
+
+def test_log_probabilities_are_those_of_the_model(gpt2):
+    """Compared with one pass of the model over prompt and text."""
+    import torch
+
+    details = generate(gpt2, details=True, max_new_tokens=6, do_sample=True, temperature=2.0).json[0][
+        "details"
+    ]
+    service = gpt2.app.health.service
+    prompt = service.tokenizer(PROMPT)["input_ids"]
+    new = [token["id"] for token in details["tokens"]]
+    with torch.no_grad():
+        logits = service.runtime.model(torch.tensor([prompt + new])).logits[0, len(prompt) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(new)[:, None]).squeeze(1).tolist()
+    assert [token["logprob"] for token in details["tokens"]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_finish_reason_names_the_end(gpt2):
+    """The stop sequence, the end-of-sequence token, or the length."""
+    whole = generate(gpt2, details=True, return_full_text=False).json[0]
+    stopped = generate(gpt2, details=True, stop=[whole["generated_text"][2:4]]).json[0]["details"]
+    assert stopped["finish_reason"] == "stop_sequence"
+    second = whole["details"]["tokens"][1]["id"]
+    ended = generate(gpt2, details=True, eos_token_id=second).json[0]["details"]
+    assert ended["finish_reason"] == "eos_token"
+    assert ended["generated_tokens"] <= 2
+
+
+def test_last_event_of_a_stream_has_details(gpt2):
+    """Log probabilities only where details are requested."""
+    length = len(gpt2.app.health.service.tokenizer(PROMPT)["input_ids"])
+    *_, last = events(generate(gpt2, stream=True, max_new_tokens=3))
+    assert last["details"] == {
+        "finish_reason": "length",
+        "generated_tokens": 3,
+        "input_length": length,
+        "seed": None,
+    }
+    assert last["token"]["logprob"] is None
+    *_, last = events(generate(gpt2, stream=True, max_new_tokens=3, details=True))
+    assert last["token"]["logprob"] < 0
+
+
+def test_truncate_keeps_the_end_of_the_prompt(gpt2):
+    """As text-generation-inference does; the answer says that the prompt was cut."""
+    service = gpt2.app.health.service
+    end = service.tokenizer.decode(service.tokenizer(PROMPT)["input_ids"][-5:])
+    reply = generate(gpt2, truncate=5, details=True, return_full_text=False)
+    assert reply.headers["x-inputs-truncated"] == "true"
+    assert reply.json[0]["details"]["input_length"] == 5
+    assert reply.json[0]["generated_text"] == new_text(gpt2, end)
+    assert "x-inputs-truncated" not in generate(gpt2, truncate=5000).headers
+
+
+def test_openapi_lists_what_is_accepted(gpt2):
+    """Parameters that are not supported have the values that ask for nothing."""
+    parameters = gpt2.app.health.service.schema()["properties"]["parameters"]["properties"]
+    assert parameters["watermark"]["enum"] == [False, None]
+    assert parameters["stop"]["nullable"]
+
+
+def test_hub_client_reads_details(gpt2):
+    """`huggingface_hub.InferenceClient`, streamed and not."""
+    hub = pytest.importorskip("huggingface_hub")
+    client = hub.InferenceClient(model="http://127.0.0.1:{}/invocations".format(gpt2.port))
+    answer = client.text_generation(PROMPT, max_new_tokens=4, details=True, stop=["#"], seed=1, truncate=50)
+    assert answer.details.generated_tokens == 4
+    assert answer.details.tokens[0].logprob < 0
+    *_, last = client.text_generation(PROMPT, max_new_tokens=4, details=True, stream=True)
+    assert last.details.finish_reason == "length"
+    assert last.generated_text == answer.generated_text

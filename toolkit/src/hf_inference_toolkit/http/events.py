@@ -90,18 +90,15 @@ class EventStream(Response):  # type: ignore[misc]
         except Exception as problem:
             error = await self._explain(problem)
             return {"error": error.message, "error_type": error.code}
-        # `[{"generated_text": ...}]`, or `summary_text` and so on.
-        return {"generated_text": next(iter(prediction.value[0].values()))}
+        # `[{"generated_text": ..., "details": ...}]`, or `summary_text` and so on.
+        result = dict(prediction.value[0])
+        details = result.pop("details", None) or {}
+        details = {name: value for name, value in details.items() if name not in ("prefill", "tokens")}
+        return {"generated_text": next(iter(result.values())), "details": details or None}
 
 
 def _described(token: Token, index: int) -> Dict[str, Any]:
-    described = {
-        "id": token.number,
-        "text": token.text,
-        "logprob": token.logprob,
-        "special": token.is_special,
-    }
-    return {"index": index, "token": described, "generated_text": None, "details": None}
+    return {"index": index, "token": token.described(), "generated_text": None, "details": None}
 
 
 def _event(value: Dict[str, Any]) -> Dict[str, Any]:

@@ -3,14 +3,23 @@
 import inspect
 import os
 import random
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.decoding import NEUTRAL, Sampling, Step
 from hf_inference_toolkit.runtimes.frameworks import Row, Runtime
 from hf_inference_toolkit.scheduling.batching import AllAtOnce, Piece
-from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, SEED, TOKEN_IDS
+from hf_inference_toolkit.tasks.generation_parameters import (
+    DOCUMENTED,
+    GENERATION,
+    NOT_SUPPORTED,
+    OWN,
+    SEED,
+    TOKEN_IDS,
+    requested,
+    stop_sequences,
+)
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, IncrementalDecoder, stop_end
 from hf_inference_toolkit.tasks.parameters import TRUNCATION
 from hf_inference_toolkit.tasks.registry import Task
@@ -74,7 +83,8 @@ class Generation(TextTask):
         self.cost = AllAtOnce(MOST_KEPT)
         supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
         seed = (SEED,) if self._reports_steps else ()
-        self.parameters = (*supported, *OWN, *seed, TRUNCATION, *self.extra_parameters())
+        known = (*supported, *OWN, *seed, TRUNCATION, *self.extra_parameters())
+        self.parameters = tuple(one._replace(is_nullable=True) for one in known)
         specific = getattr(self.config, "task_specific_params", None) or {}
         defaults = specific.get(task.asked) or specific.get(task.name) or {}
         self._defaults = {name: value for name, value in defaults.items() if name in self.supported}
@@ -104,8 +114,8 @@ class Generation(TextTask):
         return request
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """Parameters; token ids must be ids of this model."""
-        options = super().read_options(given)
+        """Parameters without those that ask for nothing; token ids must be ids of this model."""
+        options = super().read_options(requested(_with_nested(given), self.parameters))
         size = getattr(self.config, "vocab_size", None)
         for name in TOKEN_IDS:
             for number in flattened(options.get(name, [])):
@@ -283,10 +293,10 @@ class Generation(TextTask):
 
     def text(self, tokens: List[int], options: Dict[str, Any]) -> str:
         """Tokens as text."""
-        how = {}
+        how = {"skip_special_tokens": options.get("skip_special_tokens", True)}
         if "clean_up_tokenization_spaces" in options:
             how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, **how))
+        return str(self.tokenizer.decode(tokens, **how))
 
     def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
         """See Service; counts the new tokens."""
@@ -306,8 +316,20 @@ class Generation(TextTask):
         for sequence in outputs[0]:
             text = self.new_text(encoded, sequence.tokens, options)
             text = text[: stop_end(text, stop_sequences(options))]
-            results.append({self.result: self.answer(item, text, options)})
+            result = {self.result: self.answer(item, text, options)}
+            if options.get("details") or sequence.is_streamed:
+                result["details"] = details(sequence, len(encoded.rows[0]["input_ids"]))
+            results.append(result)
         return results
+
+    def schema(self) -> Dict[str, Any]:
+        """See Service; unsupported parameters have the values that are accepted."""
+        schema = super().schema()
+        properties = schema["properties"]["parameters"]["properties"]
+        for name, idle in NOT_SUPPORTED.items():
+            properties.setdefault(name, {"enum": [*idle, None], "description": "not supported"})
+        properties["generate_parameters"] = {"type": "object", "description": "more parameters of this list"}
+        return schema
 
     def new_text(self, encoded: Encoded, tokens: List[int], options: Dict[str, Any]) -> str:
         """The text of the generated tokens."""
@@ -324,6 +346,27 @@ class Generation(TextTask):
         if self.is_flat and all(len(result) == 1 for result in results):
             return [result[0] for result in results]
         return results
+
+
+def _with_nested(given: Dict[str, Any]) -> Dict[str, Any]:
+    """`generate_parameters`, in which huggingface_hub sends some of them, as parameters like the others."""
+    nested = given.get("generate_parameters")
+    if nested is not None and not isinstance(nested, dict):
+        raise RequestError("unsupported_value", "parameter 'generate_parameters' must be an object or null")
+    flat = {name: value for name, value in given.items() if name != "generate_parameters"}
+    return dict(flat, **(nested or {}))
+
+
+def details(sequence: GeneratedSequence, input_length: int) -> Dict[str, Any]:
+    """How a sequence was generated, in the form of text-generation-inference. Lengths are in tokens."""
+    return {
+        "finish_reason": sequence.finish_reason,
+        "generated_tokens": len(sequence.tokens),
+        "input_length": input_length,
+        "seed": sequence.seed,
+        "prefill": [],
+        "tokens": [one.described() for one in sequence.reported],
+    }
 
 
 def supported_options(model: Any) -> FrozenSet[str]:
@@ -345,9 +388,3 @@ def flattened(value: Any) -> List[int]:
     if isinstance(value, list):
         return [number for inner in value for number in flattened(inner)]
     return [value]
-
-
-def stop_sequences(options: Dict[str, Any]) -> Tuple[str, ...]:
-    """The texts that end generation, from the parameters of a request."""
-    stops = options.get("stop_sequence", options.get("stop_strings")) or ()
-    return (stops,) if isinstance(stops, str) else tuple(stops)

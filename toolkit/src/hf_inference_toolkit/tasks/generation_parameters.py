@@ -1,5 +1,8 @@
 """The parameters of text generation, each offered where the installed transformers has it."""
 
+from typing import Any, Dict, Mapping, Sequence, Tuple
+
+from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.parameters import Parameter
 
 # Each of these multiplies the memory of a request: more than this is a mistake or an attack.
@@ -48,14 +51,44 @@ GENERATION = (
     Parameter("decoder_start_token_id", "integer", "the token that a decoder starts from", 0),
     Parameter("use_cache", "boolean", "keep what was computed for earlier tokens"),
 )
+STOP_SEQUENCE = Parameter(
+    "stop_sequence", "strings", "texts that end generation; they are part of the answer"
+)
+# transformers' names, and the name of text-generation-inference.
+STOP_NAMES = ("stop_sequence", "stop_strings", "stop", "stop_sequences")
 OWN = (
-    Parameter("stop_sequence", "strings", "texts that end the writing; they are part of the answer"),
-    Parameter("stop_strings", "strings", "another name of stop_sequence"),
+    *(STOP_SEQUENCE._replace(name=name) for name in STOP_NAMES),
     Parameter("clean_up_tokenization_spaces", "boolean", "remove spaces before punctuation"),
+    Parameter("skip_special_tokens", "boolean", "leave special tokens out of the text; true by default"),
+    Parameter("details", "boolean", "answer with tokens, log probabilities and the reason for the end, too"),
+    Parameter("truncate", "integer", "the most tokens of the prompt; text-generation keeps its end", 1),
 )
 SEED = Parameter(
     "seed", "integer", "with do_sample: equal seeds give equal texts, whatever else runs", 0, 2**63 - 1
 )
+PROMPT = (
+    Parameter("prefix", "string", "text in front of each input that is a string"),
+    Parameter("add_special_tokens", "boolean", "as for the tokenizer; inputs that are strings only"),
+    Parameter(
+        "continue_final_message",
+        "boolean",
+        "continue the last message of a conversation; by default where it is the assistant's",
+    ),
+)
+# Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
+# values that ask for nothing: those are accepted.
+NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
+    "adapter_id": (),
+    "best_of": (1,),
+    "decoder_input_details": (False,),
+    "frequency_penalty": (0,),
+    "grammar": (),
+    "handle_long_generation": ("hole",),
+    "return_tensors": (False,),
+    "return_text": (True,),
+    "top_n_tokens": (0,),
+    "watermark": (False,),
+}
 LANGUAGES = (
     Parameter("src_lang", "string", "the language of the input, in the model's own code"),
     Parameter("tgt_lang", "string", "the language of the answer, in the model's own code"),
@@ -79,3 +112,43 @@ DOCUMENTED = {
     "joined the team.",
     "parameters": {"repetition_penalty": 4.0, "length_penalty": 1.5},
 }
+
+
+def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
+    """The parameters that ask for something: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
+    names = frozenset(parameter.name for parameter in known)
+    options = {}
+    for name, value in given.items():
+        if name in NOT_SUPPORTED and name not in names:
+            _refuse_unless_idle(name, value)
+        elif name in STOP_NAMES and name in names and _is_empty_stop(name, value):
+            continue
+        elif value is not None or name not in names:
+            options[name] = value
+    return options
+
+
+def _refuse_unless_idle(name: str, value: Any) -> None:
+    idle = NOT_SUPPORTED[name]
+    is_idle = any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in idle)
+    if value is not None and not is_idle:
+        words = {True: "true", False: "false"}
+        values = [words[one] if isinstance(one, bool) else str(one) for one in idle]
+        raise RequestError(
+            "unsupported_value",
+            "parameter '{}' is not supported: leave it out, or send {}".format(
+                name, " or ".join([*values, "null"])
+            ),
+        )
+
+
+def _is_empty_stop(name: str, value: Any) -> bool:
+    if value == "" or (isinstance(value, list) and "" in value):
+        raise RequestError("unsupported_value", "parameter '{}' must not hold an empty string".format(name))
+    return value is None or value == []
+
+
+def stop_sequences(options: Mapping[str, Any]) -> Tuple[str, ...]:
+    """The texts that end generation, whatever parameters they came in."""
+    stops = [options[name] for name in STOP_NAMES if name in options]
+    return tuple(text for stop in stops for text in ([stop] if isinstance(stop, str) else stop))

@@ -28,6 +28,15 @@ class Token(NamedTuple):
     # None unless the request asks for details.
     logprob: Optional[float] = None
 
+    def described(self) -> Dict[str, Any]:
+        """The token in the form of text-generation-inference."""
+        return {
+            "id": self.number,
+            "text": self.text,
+            "logprob": self.logprob,
+            "special": self.is_special,
+        }
+
 
 Reader = Optional[Callable[[Token], None]]
 # A prediction in steps: it yields pieces, is sent their outputs in the same order, and returns its answer.

@@ -4,7 +4,9 @@ from typing import Any, Dict, List, Optional
 
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.frameworks import Row
 from hf_inference_toolkit.tasks.generation import NEW_TOKENS, Generation
+from hf_inference_toolkit.tasks.generation_parameters import PROMPT
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
@@ -15,8 +17,8 @@ class TextGeneration(Generation):
     is_flat = False
 
     def extra_parameters(self) -> Any:
-        """Whether the prompt is part of the answer."""
-        return (FULL_TEXT,)
+        """See Generation."""
+        return (FULL_TEXT, *PROMPT)
 
     def count(self, request: Request) -> int:
         """One conversation is one item."""
@@ -48,7 +50,8 @@ class TextGeneration(Generation):
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row, cut at its start when it leaves no room to write."""
         if isinstance(item, str):
-            one = row(self.tokenizer(self.prefix + item))
+            how = {"add_special_tokens": options.get("add_special_tokens", True)}
+            one = row(self.tokenizer(options.get("prefix", self.prefix) + item, **how))
         else:
             text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
             one = row(self.tokenizer(text, add_special_tokens=False))
@@ -56,8 +59,11 @@ class TextGeneration(Generation):
         length = len(one["input_ids"])
         if not length:
             raise RequestError("unprocessable", "an input has no tokens")
-        room = self._room(options)
-        if not room or length <= room:
+        most = options.get("truncate", length)
+        room = self._room(options) or length
+        if most < min(length, room):
+            return Encoded([_end_of(one, most)], True)
+        if length <= room:
             return Encoded([one])
         if not options.get("truncation", True):
             raise RequestError(
@@ -66,7 +72,7 @@ class TextGeneration(Generation):
                     length, room, self.limit
                 ),
             )
-        return Encoded([{key: value[-room:] for key, value in one.items()}], True)
+        return Encoded([_end_of(one, room)], True)
 
     def _room(self, options: Dict[str, Any]) -> int:
         """Tokens of a prompt that leave place for what is asked for; 0 when there is no end."""
@@ -110,6 +116,10 @@ class TextGeneration(Generation):
         if isinstance(item, str):
             return item + text if is_full else text
         return [*item, {"role": "assistant", "content": text}] if is_full else text
+
+
+def _end_of(one: Row, tokens: int) -> Row:
+    return {key: value[-tokens:] for key, value in one.items()}
 
 
 def is_message(value: Any) -> bool:
