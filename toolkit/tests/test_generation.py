@@ -25,6 +25,22 @@ def gpt2(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    """A server whose chat template takes strings."""
+    folder = generation_models.decoder(tmp_path_factory.mktemp("chat"), generation_models.CHAT)
+    with serving.serve(load_model, model_dir=str(folder), task="text-generation") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def parts_chat(tmp_path_factory):
+    """A server whose chat template takes lists of parts, names and tool calls."""
+    folder = generation_models.decoder(tmp_path_factory.mktemp("parts"), generation_models.PARTS_CHAT)
+    with serving.serve(load_model, model_dir=str(folder), task="text-generation") as server:
+        yield server
+
+
 def generate(server, inputs=PROMPT, stream=False, **parameters):
     """The reply to a request for a few tokens."""
     parameters = dict({"max_new_tokens": 12}, **parameters)
@@ -263,3 +279,104 @@ def test_hub_client_reads_details(gpt2):
     *_, last = client.text_generation(PROMPT, max_new_tokens=4, details=True, stream=True)
     assert last.details.finish_reason == "length"
     assert last.generated_text == answer.generated_text
+
+
+USER = {"role": "user", "content": "where is paris?"}
+ASSISTANT = {"role": "assistant", "content": "paris is in"}
+CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments": {"query": "paris"}}}
+
+
+def test_final_assistant_message_is_continued(chat):
+    """Its content grows; no message is added."""
+    (result,) = generate(chat, [USER, ASSISTANT]).json
+    first, last = result["generated_text"]
+    assert first == USER
+    assert last["role"] == "assistant"
+    new = new_text(chat, [USER, ASSISTANT])
+    assert last["content"] == ASSISTANT["content"] + new
+    assert new == new_text(chat, "<user> where is paris?</s><assistant> paris is in")
+
+
+def test_continue_final_message_decides_which_message_grows(chat):
+    """true continues the user's message, false answers the assistant's."""
+    (grown,) = generate(chat, [USER], continue_final_message=True).json
+    assert len(grown["generated_text"]) == 1
+    assert grown["generated_text"][0]["content"].startswith(USER["content"])
+    (added,) = generate(chat, [USER, ASSISTANT], continue_final_message=False).json
+    assert added["generated_text"][:2] == [USER, ASSISTANT]
+    assert len(added["generated_text"]) == 3
+
+
+def test_several_conversations_are_answered_in_order(chat):
+    """A list of lists; a stream takes one."""
+    conversations = [[USER], [USER, ASSISTANT], [dict(USER, content="hello")]]
+    alone = [generate(chat, one).json for one in conversations]
+    assert generate(chat, conversations).json == alone
+    assert generate(chat, [[USER]], stream=True).status == 422
+    streamed = events(generate(chat, [USER], stream=True))
+    assert streamed[-1]["generated_text"] == alone[0][0]["generated_text"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt"),
+    [
+        ([dict(USER, name="anna")], "<user anna> where is paris?</s>"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+            "<user> [a][b]</s>",
+        ),
+        ([{"role": "assistant", "content": None, "tool_calls": [CALL]}, USER], None),
+        ([USER, {"role": "tool", "content": "in france", "tool_call_id": "1", "name": "search"}], None),
+        ([USER, {"role": "assistant", "tool_calls": [CALL]}, dict(USER, role="tool")], None),
+    ],
+)
+def test_messages_of_every_form_reach_the_template(parts_chat, messages, prompt):
+    """Names, tool calls and lists of parts, as the template writes them."""
+    (result,) = generate(parts_chat, messages).json
+    assert result["generated_text"][:-1] == messages
+    if prompt:
+        assert new_text(parts_chat, messages) == new_text(parts_chat, prompt + "<assistant> ")
+
+
+def test_parts_are_joined_for_a_template_of_strings(chat):
+    """It would write the list as Python does."""
+    parts = [{"type": "text", "text": "where is"}, {"type": "text", "text": " paris?"}]
+    assert new_text(chat, [dict(USER, content=parts)]) == new_text(chat, [USER])
+    (result,) = generate(chat, [USER, dict(ASSISTANT, content=parts)]).json
+    last = result["generated_text"][-1]["content"]
+    assert last[0] == parts[0]
+    assert last[1]["text"].startswith(parts[1]["text"])
+
+
+@pytest.mark.parametrize(
+    ("messages", "named"),
+    [
+        ([{"content": "x"}], '"role"'),
+        ([{"role": "user"}], '"content"'),
+        ([{"role": "user", "content": None}], '"content"'),
+        ([{"role": 1, "content": "x"}], '"role"'),
+        ([dict(USER, name=1)], '"name"'),
+        ([dict(USER, url="http://127.0.0.1/")], "'url'"),
+        ([dict(USER, tool_calls="x")], '"tool_calls"'),
+        ([USER, "x"], "messages[1]"),
+        ([dict(USER, content=[{"type": "image", "url": "http://127.0.0.1/"}])], '"content"'),
+        ([dict(USER, content=[{"type": "text", "text": "x", "path": "/etc/hostname"}])], '"content"'),
+        ([dict(USER, content=[])], '"content"'),
+    ],
+)
+def test_message_that_is_wrong_is_refused_by_its_place(chat, messages, named):
+    """400, with the message and the key."""
+    reply = generate(chat, messages)
+    assert reply.status == 400
+    assert named in reply.json["error"]["message"]
+    assert "messages[" in reply.json["error"]["message"]
+
+
+def test_refusal_of_the_template_is_answered(tmp_path):
+    """422 with its own words; the server goes on."""
+    folder = generation_models.decoder(tmp_path, generation_models.STRICT_CHAT)
+    with serving.serve(load_model, model_dir=str(folder), task="text-generation") as server:
+        reply = generate(server, [USER, USER])
+        assert reply.status == 422
+        assert "roles must alternate" in reply.json["error"]["message"]
+        assert generate(server, [USER]).status == 200

@@ -4,10 +4,12 @@ from typing import Any, Dict, List, Optional
 
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import Row
+from hf_inference_toolkit.runtimes.frameworks import Row, Runtime
+from hf_inference_toolkit.tasks import chat
 from hf_inference_toolkit.tasks.generation import NEW_TOKENS, Generation
 from hf_inference_toolkit.tasks.generation_parameters import PROMPT
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT
+from hf_inference_toolkit.tasks.registry import Task
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
 
@@ -15,6 +17,10 @@ class TextGeneration(Generation):
     """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
 
     is_flat = False
+
+    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
+        self._template = chat.ChatTemplate(tokenizer)
 
     def extra_parameters(self) -> Any:
         """See Generation."""
@@ -25,35 +31,36 @@ class TextGeneration(Generation):
         return len(self.items(request.inputs)[0])
 
     def items(self, inputs: Any) -> Any:
-        """One conversation is a list, too, and yet one item."""
-        if isinstance(inputs, list) and inputs and is_message(inputs[0]):
+        """A list of messages is one conversation, a list of lists several."""
+        if isinstance(inputs, list) and inputs and chat.is_message(inputs[0]):
             self.check_item(inputs)
             return [inputs], False
         return super().items(inputs)
 
     def check_item(self, item: Any) -> None:
         """A text or a conversation."""
-        if isinstance(item, list) and item and all(map(is_message, item)):
-            if getattr(self.tokenizer, "chat_template", None) is None:
+        if isinstance(item, list) and item:
+            if not self._template.exists:
                 raise RequestError(
                     "unprocessable", "the model has no chat template, so it takes strings only"
                 )
-            return
-        if not isinstance(item, str):
+            chat.check(item)
+        elif not isinstance(item, str):
             raise RequestError(
                 "unsupported_value",
                 '{} takes a string, or a list of {{"role", "content"}} objects, not {}'.format(
-                    self.task, kind_of(item)
+                    self.task, "an empty list" if item == [] else kind_of(item)
                 ),
             )
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row, cut at its start when it leaves no room to write."""
+        """One row, cut at its start when it leaves no room for new tokens."""
         if isinstance(item, str):
             how = {"add_special_tokens": options.get("add_special_tokens", True)}
             one = row(self.tokenizer(options.get("prefix", self.prefix) + item, **how))
         else:
-            text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
+            is_continued = self._template.continues(item, options.get("continue_final_message"))
+            text = self._template.render(item, is_continued)
             one = row(self.tokenizer(text, add_special_tokens=False))
         one.pop("token_type_ids", None)
         length = len(one["input_ids"])
@@ -75,16 +82,16 @@ class TextGeneration(Generation):
         return Encoded([_end_of(one, room)], True)
 
     def _room(self, options: Dict[str, Any]) -> int:
-        """Tokens of a prompt that leave place for what is asked for; 0 when there is no end."""
+        """The most tokens of a prompt that leave room for the new ones; 0 without a limit."""
         if not self.limit:
             return 0
-        asked = options.get("max_new_tokens")
-        if asked is not None and asked >= self.limit:
+        new = options.get("max_new_tokens")
+        if new is not None and new >= self.limit:
             raise RequestError(
                 "unprocessable",
-                "max_new_tokens is {}, and the model takes {} tokens in all".format(asked, self.limit),
+                "max_new_tokens is {}, and the model takes {} tokens in all".format(new, self.limit),
             )
-        return max(1, self.limit - (asked if asked is not None else min(NEW_TOKENS, self.limit // 2)))
+        return max(1, self.limit - (new if new is not None else min(NEW_TOKENS, self.limit // 2)))
 
     def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
         """Never more than the model has places for."""
@@ -111,21 +118,15 @@ class TextGeneration(Generation):
         return self.text(prompt + tokens, options)[len(self.text(prompt, options)) :]
 
     def answer(self, item: Any, text: str, options: Dict[str, Any]) -> Any:
-        """The prompt and what follows it; of a conversation, the conversation with one more message."""
-        is_full = options.get("return_full_text", True)
+        """The prompt and the text; a conversation with one message more, or with more text in its last message."""
+        if not options.get("return_full_text", True):
+            return text
         if isinstance(item, str):
-            return item + text if is_full else text
-        return [*item, {"role": "assistant", "content": text}] if is_full else text
+            return item + text
+        if self._template.continues(item, options.get("continue_final_message")):
+            return chat.continued(item, text)
+        return [*item, {"role": "assistant", "content": text}]
 
 
 def _end_of(one: Row, tokens: int) -> Row:
     return {key: value[-tokens:] for key, value in one.items()}
-
-
-def is_message(value: Any) -> bool:
-    """Whether a value is one message of a conversation."""
-    return (
-        isinstance(value, dict)
-        and set(value) == {"role", "content"}
-        and all(isinstance(part, str) for part in value.values())
-    )
