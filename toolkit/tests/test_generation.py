@@ -281,6 +281,19 @@ def test_hub_client_reads_details(gpt2):
     assert last.generated_text == answer.generated_text
 
 
+def test_offered_ways_of_generating_work(gpt2):
+    """Releases that fetch contrastive and group beam search from the hub do not offer them."""
+    offered = {parameter.name for parameter in gpt2.app.health.service.parameters}
+    ways = {
+        "penalty_alpha": {"penalty_alpha": 0.6, "top_k": 4},
+        "num_beam_groups": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+    }
+    for name, parameters in ways.items():
+        reply = generate(gpt2, **parameters)
+        assert reply.status == (200 if name in offered else 400), reply.body
+        assert generate(gpt2, **{name: None}).status == 200
+
+
 USER = {"role": "user", "content": "where is paris?"}
 ASSISTANT = {"role": "assistant", "content": "paris is in"}
 CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments": {"query": "paris"}}}

@@ -19,6 +19,7 @@ from hf_inference_toolkit.tasks.generation_parameters import (
     TOKEN_IDS,
     requested,
     stop_sequences,
+    unavailable,
 )
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, IncrementalDecoder, stop_end
 from hf_inference_toolkit.tasks.parameters import TRUNCATION
@@ -373,8 +374,8 @@ def supported_options(model: Any) -> FrozenSet[str]:
     """The options of `generate` in the installed release."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        return frozenset(vars(config)) | frozenset(("max_new_tokens",))
-    return frozenset(inspect.signature(model.generate).parameters)
+        return (frozenset(vars(config)) | frozenset(("max_new_tokens",))) - unavailable(model)
+    return frozenset(inspect.signature(model.generate).parameters) - unavailable(model)
 
 
 def counts_by_mask(model: Any) -> bool:

@@ -1,6 +1,6 @@
 """The parameters of text generation, each offered where the installed transformers has it."""
 
-from typing import Any, Dict, Mapping, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, Mapping, Sequence, Tuple
 
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.parameters import Parameter
@@ -113,17 +113,32 @@ DOCUMENTED = {
     "parameters": {"repetition_penalty": 4.0, "length_penalty": 1.5},
 }
 
+# Ways of generating that transformers moved to repositories on the hub, from 4.56 on one after the other. Releases that
+# have moved one lack its method, and fetch code from the hub where a request uses it.
+MOVED_TO_THE_HUB = {
+    "contrastive_search": ("penalty_alpha",),
+    "group_beam_search": ("num_beam_groups", "diversity_penalty"),
+}
+
+
+def unavailable(model: Any) -> FrozenSet[str]:
+    """Parameters for which the installed transformers lacks the code."""
+    moved = [way for way in MOVED_TO_THE_HUB if not (hasattr(model, way) or hasattr(model, "_" + way))]
+    return frozenset(name for way in moved for name in MOVED_TO_THE_HUB[way])
+
 
 def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
     """The parameters that ask for something: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
     names = frozenset(parameter.name for parameter in known)
+    # null asks for nothing, also where this release lacks the parameter.
+    nullable = names | frozenset(parameter.name for parameter in GENERATION)
     options = {}
     for name, value in given.items():
         if name in NOT_SUPPORTED and name not in names:
             _refuse_unless_idle(name, value)
         elif name in STOP_NAMES and name in names and _is_empty_stop(name, value):
             continue
-        elif value is not None or name not in names:
+        elif value is not None or name not in nullable:
             options[name] = value
     return options
 
