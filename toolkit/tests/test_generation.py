@@ -26,6 +26,14 @@ def gpt2(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def bart(tmp_path_factory):
+    """A summarization server."""
+    folder = generation_models.encoder_decoder(tmp_path_factory.mktemp("bart"))
+    with serving.serve(load_model, model_dir=str(folder), task="summarization") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def chat(tmp_path_factory):
     """A server whose chat template takes strings."""
     folder = generation_models.decoder(tmp_path_factory.mktemp("chat"), generation_models.CHAT)
@@ -292,6 +300,18 @@ def test_offered_ways_of_generating_work(gpt2):
         reply = generate(gpt2, **parameters)
         assert reply.status == (200 if name in offered else 400), reply.body
         assert generate(gpt2, **{name: None}).status == 200
+
+
+def test_summaries_have_the_beams_of_the_pipeline(bart):
+    """Four from transformers 4.52 on where nothing else is requested; a stream and a seed have one."""
+    summary = {beams: generate(bart, num_beams=beams).json for beams in (1, 4)}
+    assert summary[1] != summary[4]
+    default = generate(bart).json
+    assert default == summary[4 if VERSION >= (4, 52) else 1]
+    streamed = events(generate(bart, stream=True))
+    assert streamed[-1]["generated_text"] == summary[1][0]["summary_text"]
+    seeded = [generate(bart, seed=1, do_sample=True).json for _ in range(2)]
+    assert seeded[0] == seeded[1]
 
 
 USER = {"role": "user", "content": "where is paris?"}

@@ -17,7 +17,7 @@ from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, In
 
 PROMPT = {
     "inputs": "I like you",
-    "parameters": {"max_new_tokens": 12, "min_new_tokens": 11, "do_sample": False},
+    "parameters": {"max_new_tokens": 12, "min_new_tokens": 11, "do_sample": False, "num_beams": 1},
 }
 
 

@@ -17,7 +17,7 @@ from hf_inference_toolkit.tasks.question_answering import QuestionAnswering
 from hf_inference_toolkit.tasks.service import Service
 from hf_inference_toolkit.tasks.summarization import Summarization
 from hf_inference_toolkit.tasks.table_question_answering import TableQuestionAnswering
-from hf_inference_toolkit.tasks.text2text_generation import TextToText
+from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_classification import TextClassification, ZeroShotClassification
 from hf_inference_toolkit.tasks.text_generation import TextGeneration
 from hf_inference_toolkit.tasks.token_classification import TokenClassification
@@ -32,7 +32,7 @@ OWN: Dict[str, Any] = {
     "question-answering": QuestionAnswering,
     "summarization": Summarization,
     "translation": Translation,
-    "text2text-generation": TextToText,
+    "text2text-generation": Text2TextGeneration,
     "text-generation": TextGeneration,
 }
 

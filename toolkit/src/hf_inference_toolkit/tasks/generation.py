@@ -71,6 +71,8 @@ class Generation(TextTask):
 
     result = "generated_text"
     is_flat = True
+    # The class of transformers' pipeline, which has defaults of its own.
+    pipeline = "Text2TextGenerationPipeline"
     # Short, so that the start does not wait for a long text.
     sample = {"inputs": "I like you.", "parameters": {"max_new_tokens": 8}}
 
@@ -81,6 +83,7 @@ class Generation(TextTask):
         self.streams = self._reports_steps = runtime.reports_steps()
         self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
         self._special = frozenset(tokenizer.all_special_ids)
+        self._cleans_up = cleans_up(self.pipeline)
         self.cost = AllAtOnce(MOST_KEPT)
         supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
         seed = (SEED,) if self._reports_steps else ()
@@ -112,6 +115,9 @@ class Generation(TextTask):
                     "unprocessable",
                     '"stream" is for one sequence of one input, not with {}'.format(" and ".join(several)),
                 )
+            # The model or the task may have others; tokens of beams are known at the end only.
+            one = {name: 1 for name in ("num_beams", "num_return_sequences") if name in self.supported}
+            request = request._replace(parameters=dict(request.parameters, **one))
         return request
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
@@ -295,8 +301,9 @@ class Generation(TextTask):
     def text(self, tokens: List[int], options: Dict[str, Any]) -> str:
         """Tokens as text."""
         how = {"skip_special_tokens": options.get("skip_special_tokens", True)}
-        if "clean_up_tokenization_spaces" in options:
-            how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
+        cleans_up = options.get("clean_up_tokenization_spaces", self._cleans_up)
+        if cleans_up is not None:
+            how["clean_up_tokenization_spaces"] = cleans_up
         return str(self.tokenizer.decode(tokens, **how))
 
     def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
@@ -368,6 +375,17 @@ def details(sequence: GeneratedSequence, input_length: int) -> Dict[str, Any]:
         "prefill": [],
         "tokens": [one.described() for one in sequence.reported],
     }
+
+
+def cleans_up(pipeline: str) -> Optional[bool]:
+    """clean_up_tokenization_spaces of a pipeline in the installed release; None where the tokenizer decides."""
+    import transformers
+
+    kind = getattr(transformers, pipeline, None)
+    if kind is None:  # transformers 5, which has Text2TextGenerationPipeline no more
+        return False
+    known = inspect.signature(getattr(kind, "postprocess", kind.__call__)).parameters
+    return known["clean_up_tokenization_spaces"].default  # type: ignore[no-any-return]
 
 
 def supported_options(model: Any) -> FrozenSet[str]:

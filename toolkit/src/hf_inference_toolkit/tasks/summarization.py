@@ -1,9 +1,9 @@
 """summarization."""
 
-from hf_inference_toolkit.tasks.text2text_generation import TextToText
+from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 
 
-class Summarization(TextToText):
+class Summarization(Text2TextGeneration):
     """A shorter text."""
 
     result = "summary_text"

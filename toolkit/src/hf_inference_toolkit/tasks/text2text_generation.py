@@ -2,12 +2,26 @@
 
 from typing import Any, Dict
 
+from hf_inference_toolkit.runtimes.frameworks import Runtime
 from hf_inference_toolkit.tasks.generation import Generation
+from hf_inference_toolkit.tasks.registry import Task
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
 
-class TextToText(Generation):
+class Text2TextGeneration(Generation):
     """Text from text, by an encoder and a decoder."""
+
+    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
+        self._beams = default_beams()
+
+    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+        """See Generation. Without num_beams of the request or the model, the pipelines' number of beams."""
+        arguments = super().arguments(options, length)
+        if (self._value(arguments, "num_beams") or 1) == 1 and "num_beams" not in arguments:
+            # A seed decides about one sequence, not about beams.
+            arguments["num_beams"] = 1 if "seed" in options else self._beams
+        return arguments
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row, the model's own prefix in front."""
@@ -19,3 +33,13 @@ class TextToText(Generation):
             # The last token is the tokenizer's own, at the end of every input.
             return Encoded([{key: value[: most - 1] + value[-1:] for key, value in one.items()}], True)
         return Encoded([one], was_cut)
+
+
+def default_beams() -> int:
+    """Beams of the installed release's pipelines; of the last ones, where it has none (transformers 5)."""
+    import transformers
+
+    kind = getattr(transformers, "Text2TextGenerationPipeline", None)
+    if kind is None:
+        return 4
+    return getattr(getattr(kind, "_default_generation_config", None), "num_beams", None) or 1

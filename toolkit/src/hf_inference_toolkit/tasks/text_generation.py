@@ -17,6 +17,7 @@ class TextGeneration(Generation):
     """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
 
     is_flat = False
+    pipeline = "TextGenerationPipeline"
 
     def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
         super().__init__(task, runtime, tokenizer, facts)

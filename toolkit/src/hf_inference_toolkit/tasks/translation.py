@@ -4,11 +4,11 @@ from typing import Any, Dict, Optional
 
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.generation_parameters import LANGUAGES
-from hf_inference_toolkit.tasks.text2text_generation import TextToText
+from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_task import Encoded
 
 
-class Translation(TextToText):
+class Translation(Text2TextGeneration):
     """A text in another language; models of many languages take `src_lang` and `tgt_lang`."""
 
     result = "translation_text"
@@ -25,7 +25,7 @@ class Translation(TextToText):
         return super().encode(item, options)
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
-        """The target language as the first token, for models that want it so."""
+        """The target language as the first token, where the model needs it."""
         arguments = super().arguments(options, length)
         target = options.get("tgt_lang", self.task_name.target)
         number = self._language_id(target) if target else None
