@@ -82,3 +82,25 @@ def encoder_decoder(folder):
     transformers.BartForConditionalGeneration(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+def unlimited(folder):
+    """A small T5, which has no last position."""
+    import transformers
+
+    tiny.seed()
+    tokenizer = byte_level_tokenizer(128)
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_ff=64,
+        d_kv=16,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder

@@ -314,6 +314,24 @@ def test_summaries_have_the_beams_of_the_pipeline(bart):
     assert seeded[0] == seeded[1]
 
 
+def test_deadline_stops_the_generation(tmp_path):
+    """504, streamed and not, with beams and without; the next request does not wait for the rest."""
+    folder = generation_models.unlimited(tmp_path)
+    with serving.serve(
+        load_model, model_dir=str(folder), task="text2text-generation", deadline=1.0
+    ) as server:
+        endless = {"max_new_tokens": 100000, "min_new_tokens": 100000}
+        for beams in (1, 3):
+            reply = generate(server, "my name", num_beams=beams, **endless)
+            assert (reply.status, reply.json["error"]["code"]) == (504, "deadline_exceeded")
+            assert generate(server, "my name", max_new_tokens=2).status == 200
+        streamed = events(generate(server, "my name", stream=True, **endless))
+        assert streamed[-1]["error_type"] == "deadline_exceeded"
+        assert len(streamed) < 100000
+        assert generate(server, "my name", max_new_tokens=2).status == 200
+        assert server.get("/ping").status == 200
+
+
 USER = {"role": "user", "content": "where is paris?"}
 ASSISTANT = {"role": "assistant", "content": "paris is in"}
 CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments": {"query": "paris"}}}

@@ -73,7 +73,7 @@ class TextGeneration(Generation):
             return Encoded([_end_of(one, most)], True)
         if length <= room:
             return Encoded([one])
-        if not options.get("truncation", True):
+        if options.get("truncation", True) in (False, "do_not_truncate"):
             raise RequestError(
                 "unprocessable",
                 "an input has {} tokens, and with the new ones the model takes {} of {}".format(
