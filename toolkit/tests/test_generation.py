@@ -80,6 +80,23 @@ def test_stop_sequence_is_found_in_generated_text_only(gpt2):
         assert "".join(one["token"]["text"] for one in streamed) == whole
 
 
+@pytest.mark.parametrize("name", ["stop", "stop_sequence", "stop_sequences", "stop_strings"])
+def test_stop_sequence_has_the_names_of_all_clients(gpt2, name):
+    """A string or a list."""
+    whole = new_text(gpt2)
+    for value in (whole[2], [whole[2], "###"]):
+        assert new_text(gpt2, **{name: value}) == whole[: whole.index(whole[2]) + 1]
+
+
+def test_stop_strings_of_the_model_end_the_text(gpt2, monkeypatch):
+    """Some models have them in generation_config.json."""
+    service = gpt2.app.health.service
+    whole = new_text(gpt2)
+    monkeypatch.setattr(service.runtime.model.generation_config, "stop_strings", [whole[2:4]], raising=False)
+    monkeypatch.setattr(service, "_model_stops", (whole[2:4],))
+    assert new_text(gpt2) == whole[:4]
+
+
 def test_generated_stop_sequence_ends_the_text(gpt2):
     """Up to and with it, streamed or not; of several the first counts."""
     whole = new_text(gpt2)
@@ -377,6 +394,7 @@ def test_several_conversations_are_answered_in_order(chat):
             "<user> [a][b]</s>",
         ),
         ([{"role": "assistant", "content": None, "tool_calls": [CALL]}, USER], None),
+        ([{"role": "assistant", "content": None, "tool_calls": []}, USER], None),
         ([USER, {"role": "tool", "content": "in france", "tool_call_id": "1", "name": "search"}], None),
         ([USER, {"role": "assistant", "tool_calls": [CALL]}, dict(USER, role="tool")], None),
     ],

@@ -41,7 +41,7 @@ def _check_tool_calls(where: str, message: Message) -> None:
 
 def _check_content(where: str, message: Message) -> None:
     content = message.get("content")
-    if isinstance(content, str) or (content is None and message.get("tool_calls")):
+    if isinstance(content, str) or (content is None and "tool_calls" in message):
         return
     if isinstance(content, list) and content and all(map(_is_text, content)):
         return

@@ -3,7 +3,7 @@
 import inspect
 import os
 import random
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
@@ -16,6 +16,7 @@ from hf_inference_toolkit.tasks.generation_parameters import (
     NOT_SUPPORTED,
     OWN,
     SEED,
+    STOP_NAMES,
     TOKEN_IDS,
     requested,
     stop_sequences,
@@ -83,6 +84,7 @@ class Generation(TextTask):
         self.streams = self._reports_steps = runtime.reports_steps()
         self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
         self._special = frozenset(tokenizer.all_special_ids)
+        self._model_stops = tuple(self._value({}, "stop_strings") or ())
         self._cleans_up = cleans_up(self.pipeline)
         self.cost = AllAtOnce(MOST_KEPT)
         supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
@@ -254,13 +256,17 @@ class Generation(TextTask):
         sequence = GeneratedSequence(
             decoder,
             ends,
-            stop_sequences(prompt.options),
+            self._stops(prompt.options),
             self._special,
             piece.reader,
             bool(prompt.options.get("details")),
         )
         sequence.seed = prompt.seed
         return sequence
+
+    def _stops(self, options: Dict[str, Any]) -> Tuple[str, ...]:
+        """Stop sequences of the request and of the model."""
+        return stop_sequences(options) + self._model_stops
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
         """The arguments of `generate` for a prompt of `length` tokens."""
@@ -273,6 +279,8 @@ class Generation(TextTask):
                 arguments["max_new_tokens"] = new
             else:
                 arguments["max_length"] = self.total(new, length)
+        if self._model_stops:
+            arguments["stop_strings"] = None
         if self.config.pad_token_id is None and self.tokenizer.pad_token_id is None:
             arguments.setdefault("pad_token_id", self.tokenizer.eos_token_id or 0)
         return arguments
@@ -323,7 +331,7 @@ class Generation(TextTask):
         results = []
         for sequence in outputs[0]:
             text = self.new_text(encoded, sequence.tokens, options)
-            text = text[: stop_end(text, stop_sequences(options))]
+            text = text[: stop_end(text, self._stops(options))]
             result = {self.result: self.answer(item, text, options)}
             if options.get("details") or sequence.is_streamed:
                 result["details"] = details(sequence, len(encoded.rows[0]["input_ids"]))
@@ -392,8 +400,11 @@ def supported_options(model: Any) -> FrozenSet[str]:
     """The options of `generate` in the installed release."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        return (frozenset(vars(config)) | frozenset(("max_new_tokens",))) - unavailable(model)
-    return frozenset(inspect.signature(model.generate).parameters) - unavailable(model)
+        known = frozenset(vars(config)) | frozenset(("max_new_tokens",))
+    else:
+        known = frozenset(inspect.signature(model.generate).parameters)
+    # transformers finds stop sequences in prompts, too: the toolkit looks for them itself.
+    return known - unavailable(model) - frozenset(STOP_NAMES)
 
 
 def counts_by_mask(model: Any) -> bool:
