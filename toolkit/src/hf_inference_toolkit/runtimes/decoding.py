@@ -53,15 +53,28 @@ def are_supported(generate: Callable[..., Any]) -> bool:
     return {"logits_processor", "stopping_criteria"} <= set(inspect.signature(generate).parameters)
 
 
-def hooks(on_step: OnStep, sampling: Optional[Sampling], with_logprobs: bool, device: Any) -> Dict[str, Any]:
-    """Arguments for `generate` with which it reports each step, and draws tokens as `sampling` says."""
-    import transformers
+class StepHooks:
+    """Hooks with which `generate` reports each step, and draws tokens as `sampling` says."""
 
-    processor = _TokenChooser(sampling, with_logprobs, device)
-    return {
-        "logits_processor": transformers.LogitsProcessorList([processor]),
-        "stopping_criteria": transformers.StoppingCriteriaList([_StepReporter(on_step, processor)]),
-    }
+    def __init__(
+        self, on_step: OnStep, sampling: Optional[Sampling], with_logprobs: bool, device: Any
+    ) -> None:
+        self._chooser = _TokenChooser(sampling, with_logprobs, device)
+        self._reporter = _StepReporter(on_step, self._chooser)
+
+    def arguments(self) -> Dict[str, Any]:
+        """Arguments for `generate`."""
+        import transformers
+
+        return {
+            "logits_processor": transformers.LogitsProcessorList([self._chooser]),
+            "stopping_criteria": transformers.StoppingCriteriaList([self._reporter]),
+        }
+
+    def finish(self, sequences: Any) -> None:
+        """Report the last step where `generate` did not: before 4.39 it asks no criterion after one that is met."""
+        if sequences.shape[1] > self._reporter.length:
+            self._reporter(sequences, None)
 
 
 def warpers(parameters: Dict[str, Any], device: Any) -> List[Any]:
@@ -113,8 +126,11 @@ class _StepReporter:
     def __init__(self, on_step: OnStep, chooser: _TokenChooser) -> None:
         self._on_step = on_step
         self._chooser = chooser
+        # Of the sequences that were reported, prompts included.
+        self.length = 0
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> bool:
+        self.length = input_ids.shape[1]
         tokens = input_ids[:, -1]
         return self._on_step(Step(tokens.tolist(), self._chooser.logprobs(tokens)))
 

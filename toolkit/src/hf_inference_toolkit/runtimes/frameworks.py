@@ -207,13 +207,16 @@ class Torch(Runtime):
         """See Runtime."""
         import torch
 
-        if on_step is not None:
-            options = dict(options, **decoding.hooks(on_step, sampling, with_logprobs, self.device))
+        hooks = on_step and decoding.StepHooks(on_step, sampling, with_logprobs, self.device)
+        if hooks:
+            options = dict(options, **hooks.arguments())
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)
+            if hooks:
+                hooks.finish(sequences)
         return [list(map(int, sequence)) for sequence in sequences.cpu().tolist()]
 
 
