@@ -37,6 +37,8 @@ def writer(model_folder, request):
             refused = server.post(dict(PROMPT, stream=True))
             assert (refused.status, refused.json["error"]["code"]) == (400, "unsupported_value")
             pytest.skip("this release of transformers does not report steps; the refusal was checked")
+        if "min_new_tokens" not in server.service.supported:
+            pytest.skip("this release has no min_new_tokens")
         yield server
 
 

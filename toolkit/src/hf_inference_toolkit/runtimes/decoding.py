@@ -49,7 +49,7 @@ class Sampling(NamedTuple):
 
 
 def are_supported(generate: Callable[..., Any]) -> bool:
-    """Whether `generate` of the installed release takes hooks; transformers has both arguments from 4.13 on."""
+    """Whether `generate` of the installed release takes hooks; early releases lack both arguments."""
     return {"logits_processor", "stopping_criteria"} <= set(inspect.signature(generate).parameters)
 
 
