@@ -84,7 +84,7 @@ class Generation(TextTask):
         self.streams = self._reports_steps = runtime.reports_steps()
         self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
         self._special = frozenset(tokenizer.all_special_ids)
-        self._model_stops = tuple(self._value({}, "stop_strings") or ())
+        self._model_stops = stop_sequences({"stop_strings": self._value({}, "stop_strings") or ()})
         self._cleans_up = cleans_up(self.pipeline)
         self.cost = AllAtOnce(MOST_KEPT)
         supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
@@ -140,7 +140,9 @@ class Generation(TextTask):
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
         new = arguments.get("max_new_tokens", arguments.get("max_length", NEW_TOKENS))
-        width = arguments.get("num_beams", 1) * arguments.get("num_return_sequences", 1)
+        width = 1
+        for name in ("num_beams", "num_return_sequences"):
+            width *= self._value(arguments, name) or 1
         prompt = self._drawn(Prompt(row, arguments, options))
         key = [(name, repr(value)) for name, value in sorted(prompt.arguments.items())]
         key.append(("sampling", repr(prompt.sampling)))
@@ -156,10 +158,12 @@ class Generation(TextTask):
             # It means the most probable token everywhere but in transformers, which refuses it.
             arguments.pop("temperature", None)
             arguments["do_sample"] = False
-        has_beams = (value(arguments, "num_beams") or 1) > 1
-        if not value(arguments, "do_sample") or has_beams or not self._reports_steps:
-            if "seed" in prompt.options and value(arguments, "do_sample"):
+        is_sampled = bool(value(arguments, "do_sample"))
+        if is_sampled and "seed" in prompt.options:
+            if prompt.options.get("num_beams", 1) > 1:
                 raise RequestError("unprocessable", "parameter 'seed' does not work with num_beams")
+            arguments["num_beams"] = 1
+        if not is_sampled or (value(arguments, "num_beams") or 1) > 1 or not self._reports_steps:
             return prompt._replace(arguments=arguments)
         sampling = {name: value(arguments, name) for name in NEUTRAL if name in self.supported}
         if sampling.get("top_k") is None:

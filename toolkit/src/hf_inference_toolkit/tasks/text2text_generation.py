@@ -19,8 +19,7 @@ class Text2TextGeneration(Generation):
         """See Generation. Without num_beams of the request or the model, the pipelines' number of beams."""
         arguments = super().arguments(options, length)
         if (self._value(arguments, "num_beams") or 1) == 1 and "num_beams" not in arguments:
-            # A seed decides about one sequence, not about beams.
-            arguments["num_beams"] = 1 if "seed" in options else self._beams
+            arguments["num_beams"] = self._beams
         return arguments
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
