@@ -397,7 +397,8 @@ def cleans_up(pipeline: str) -> Optional[bool]:
     if kind is None:  # transformers 5, which has Text2TextGenerationPipeline no more
         return False
     known = inspect.signature(getattr(kind, "postprocess", kind.__call__)).parameters
-    return known["clean_up_tokenization_spaces"].default  # type: ignore[no-any-return]
+    parameter = known.get("clean_up_tokenization_spaces")
+    return parameter.default if parameter else None
 
 
 def supported_options(model: Any) -> FrozenSet[str]:
