@@ -81,12 +81,12 @@ def test_prompts_of_different_lengths_are_written_together(model_folder):
     service = load_model(Settings(model_dir=str(model_folder("text-generation")), task="text-generation"))
     texts = ["I like you", "my name is sylvain and I live in paris", "paris"]
     greedy = {"max_new_tokens": 12, "do_sample": False}
-    if "suppress_tokens" in service._knows:
+    if "suppress_tokens" in service.supported:
         greedy["suppress_tokens"] = [0, 1, 2, 3, 4]
     expected = [alone(service, Request(text, greedy, []), lambda: None).value for text in texts]
     sizes = watched(service)
     assert [one.value for one in together(service, [Request(text, greedy, []) for text in texts])] == expected
-    if service.runtime.generates_padded and "max_new_tokens" in service._knows:
+    if service.runtime.generates_padded and "max_new_tokens" in service.supported:
         assert max(sizes) > 1
     del sizes[:]
     careful = dict(greedy, repetition_penalty=3.0)

@@ -12,7 +12,7 @@ from hf_inference_toolkit.content import codecs, compression, payload
 from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import parameters
-from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
+from hf_inference_toolkit.http.events import TYPE, EventStream, TokenStream, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.http.parts import PartStream
 from hf_inference_toolkit.logs import event
@@ -169,10 +169,10 @@ class Invocations:
     async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
         """The answer while it is written. What goes wrong before the first token is an error like any other."""
         began = time.monotonic()
-        readings = Readings()
-        job = self._scheduler.enter(service, prompt, ends - began, readings)
-        job.future.add_done_callback(readings.end)
-        first = asyncio.ensure_future(readings.next())
+        tokens = TokenStream()
+        job = self._scheduler.enter(service, prompt, ends - began, tokens)
+        job.future.add_done_callback(tokens.end)
+        first = asyncio.ensure_future(tokens.next())
 
         def finish() -> None:
             first.cancel()
@@ -197,11 +197,11 @@ class Invocations:
             finish()
             raise await explain(problem) from None
         if isinstance(token, Part):
-            return PartStream(job, token, readings, explain, finish)
+            return PartStream(job, token, tokens, explain, finish)
         if service.may_stream:
             finish()
             return _whole(prediction)
-        return EventStream(job, token, readings, explain, finish)
+        return EventStream(job, token, tokens, explain, finish)
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
         """The result of a future in time; it is not waited for when the client hangs up first."""

@@ -22,11 +22,22 @@ class Prediction(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token that was written; `text` is what the text grew by, and may be empty."""
+    """A generated token; `text` is what it adds to the text, and may be empty."""
 
     number: int
     text: str
     is_special: bool
+    # None unless the request asks for details.
+    logprob: Optional[float] = None
+
+    def described(self) -> Dict[str, Any]:
+        """The token in the form of text-generation-inference."""
+        return {
+            "id": self.number,
+            "text": self.text,
+            "logprob": self.logprob,
+            "special": self.is_special,
+        }
 
 
 class Part(NamedTuple):
