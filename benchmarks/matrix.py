@@ -11,7 +11,11 @@ from pathlib import Path
 
 from results import Row, report
 
-from hfdlc import drift, engine, lock, plan, project
+from hfdlc import project
+from hfdlc.build import bake
+from hfdlc.engine import detect
+from hfdlc.generated import ci, drift
+from hfdlc.locks import lockfile
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[1]
@@ -40,16 +44,21 @@ def large(folder: Path) -> project.Project:
     )  # without the rules of its own releases
     releases = "".join(RELEASE.format(number=number) for number in range(50))
     (folder / "matrix.yaml").write_text(f"{head}releases:\n{releases}\n# {rest}")
-    shutil.copytree(ROOT / "templates", folder / "templates")
+    for part in ("image", "templates"):
+        shutil.copytree(ROOT / part, folder / part)
     here = project.find(folder)
-    known = lock.read(project.find(ROOT).default, ROOT)
+    known = lockfile.read(project.find(ROOT).default, ROOT)
     for cell in here.cells:
-        asked = lock.request(cell, here.matrix)
-        files = {lock.group_file(cell, group): lock.text(entries) for group, entries in known.items()}
-        lock.write(files, asked, folder)
-    asked = lock.installer_request(here.matrix)
-    lock.write({lock.INSTALLER_FILE: lock.text(())}, asked, folder)
-    for path, content in {**drift.dockerfiles(here, here.cells), **drift.pages(here)}.items():
+        asked = lockfile.request(cell)
+        files = {
+            lockfile.group_file(cell, group): lockfile.text(known.get(group, known["arrays"]))
+            for group in cell.groups
+        }
+        lockfile.write(files, asked, folder)
+    asked = lockfile.installer_request(here.matrix)
+    lockfile.write({lockfile.INSTALLER_FILE: lockfile.text(())}, asked, folder)
+    generated = {**drift.dockerfiles(here, here.cells), **drift.pages(here), **ci.files(here)}
+    for path, content in generated.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)
     return here
@@ -67,21 +76,27 @@ def seconds(folder: Path, *argv: str) -> float:
 
 def main() -> int:
     """Make the matrix, time the commands."""
-    used = engine.ensure(os.environ, State.of(os.environ))
+    used = detect.ensure(os.environ, State.of(os.environ))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         here = large(folder)
         assert len(here.cells) == 200, len(here.cells)
-        (folder / "bake.json").write_text(json.dumps(plan.bake(here.cells, here.matrix, plan.Machine())))
+        (folder / "bake.json").write_text(
+            json.dumps(bake.of_images(here.cells, here.matrix, bake.BuildContext()))
+        )
         os.environ.update(used.environment)
-        bake = seconds(folder, *used.buildx, "bake", "--file", "bake.json", "--print")
+        printed = seconds(folder, *used.buildx, "bake", "--file", "bake.json", "--print")
         planned = seconds(folder, HFDLC, "plan", "--json")
         rows = [
             Row("hfdlc list --json, 200 cells", seconds(folder, HFDLC, "list", "--json"), None, "s", 0.5),
             Row("hfdlc plan --json, 200 cells", planned, None, "s", 0.5),
             Row("hfdlc check, 200 cells", seconds(folder, HFDLC, "check"), None, "s", 1.5),
             Row(
-                "hfdlc plan, against bake --print", seconds(folder, HFDLC, "plan", "--json"), bake, "s", 10.0
+                "hfdlc plan, against bake --print",
+                seconds(folder, HFDLC, "plan", "--json"),
+                printed,
+                "s",
+                10.0,
             ),
         ]
     return report("matrix", rows)

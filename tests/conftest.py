@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import check_run, engine, pipeline, project
+from hfdlc import project
+from hfdlc.build import builder
+from hfdlc.checks import runner
 from hfdlc.checks.subject import Subject
-from hfdlc.engine import Engine
-from hfdlc.machine import package_sources
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.locks.indexes import package_sources
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -36,13 +39,13 @@ def state() -> State:
 @pytest.fixture(scope="session")
 def used_engine(state: State) -> Engine:
     """The engine that answers, or a private one."""
-    return engine.ensure(os.environ, state)
+    return detect.ensure(os.environ, state)
 
 
 @pytest.fixture(scope="session")
 def built(repository: Project, used_engine: Engine) -> str:
     """The id of the default cell, whose image is up to date."""
-    pipeline.build(repository, [repository.default], os.environ)
+    builder.build(repository, [repository.default], os.environ)
     return repository.default.id
 
 
@@ -50,5 +53,5 @@ def built(repository: Project, used_engine: Engine) -> str:
 def subject(built: str, repository: Project, used_engine: Engine, state: State) -> Iterator[Subject]:
     """The default cell's image, as the checks see it."""
     sources = package_sources(os.environ)
-    with check_run.subject(repository.default, repository, used_engine, state, sources) as seen:
+    with runner.subject(repository.default, repository, used_engine, state, sources) as seen:
         yield seen

@@ -19,20 +19,21 @@ import plain
 from results import Row, report
 from rig import Rig, rig
 
-from hfdlc import base, facts, project
-from hfdlc import engine as engines
-from hfdlc.cells import Cell
-from hfdlc.packed import Layers
-from hfdlc.packed import plain as unpacked
+from hfdlc import project
+from hfdlc.build import bases
+from hfdlc.engine import detect, images
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.selector import Filter, select
+from hfdlc.oci.store import LayerStore
+from hfdlc.oci.store import plain as unpacked
 from hfdlc.process import run
 from hfdlc.project import Project
-from hfdlc.select import Filter, select
 
 ROOT = Path(__file__).parents[2]
-PACK = ROOT / "images/pack.py"
+PACK = ROOT / "image/pack.py"
 LEVEL = 3  # the one that it has
 # What the images are made from: a copy of it can be changed.
-PARTS = ("images", "templates", "training", "toolkit", "docs", ".dockerignore", "matrix.yaml")
+PARTS = ("image", "images", "templates", "toolkit", "docs", ".dockerignore", "matrix.yaml")
 FOUR = ("*:2.13.0-*-cpu-*", "*:2.21.0-*-cpu-*")
 TWO = ("*:2.13.0-*-cpu-*",)
 GPU = ("*-inference:2.13.0-*-cu130-*",)
@@ -130,7 +131,7 @@ def levels(found: Project, below: Path) -> Iterator[Row]:
         here.prepare(found, [found.default])
         here.hfdlc(found, "build", found.default.id)
         seconds, size = _with_gzip(here, found.default)
-        archives = list(_archives(Layers.of(here.state).root, below))
+        archives = list(_archives(LayerStore.of(here.state).root, below))
         for level in (1, 2, 3, 4, 6, 9):
             ours, packed = _with_zstd(archives, level, below)
             bound = 1.0 if level == LEVEL else None
@@ -156,7 +157,7 @@ def _pushed(here: Rig, found: Project, cells: Sequence[Cell]) -> tuple[float, in
 
 def _with_gzip(here: Rig, cell: Cell) -> tuple[float, int]:
     """The seconds and bytes of the cell's packages as one layer of BuildKit's, pushed."""
-    used = engines.ensure(here.environ, here.state)
+    used = detect.ensure(here.environ, here.state)
     build = [*used.buildx, "build", "--provenance=false", f"--build-context=cell=docker-image://{cell.id}"]
     output = f"type=image,name={here.host}/levels,push=,store=false,force-compression=true,compression=gzip"
     with tempfile.TemporaryDirectory() as folder:
@@ -193,16 +194,16 @@ def _with_zstd(archives: Sequence[Path], level: int, below: Path) -> tuple[float
 
 def _size(here: Rig, cells: Sequence[Cell]) -> int:
     """The bytes of images, uncompressed."""
-    used = engines.ensure(here.environ, here.state)
-    images = [facts.layers(facts.image_of(cell.id, used)) for cell in cells]
-    return sum(layer.size for image in images for layer in image)
+    used = detect.ensure(here.environ, here.state)
+    built = [images.layers(images.image_of(cell.id, used)) for cell in cells]
+    return sum(layer.size for image in built for layer in image)
 
 
 def _change_base(here: Rig, cell: Cell) -> None:
     """Give the base's name to an image with one file more, as a security update does."""
     if not cell.bootstrap:
         raise SystemExit(f"{cell.id} has no base that could be changed here")
-    used, name = engines.ensure(here.environ, here.state), base.tag(cell.bootstrap)
+    used, name = detect.ensure(here.environ, here.state), bases.tag(cell.bootstrap)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "Dockerfile").write_text(f"FROM {name}\nRUN --network=none date > /etc/updated\n")
         run([*used.buildx, "build", "--tag", name, "--provenance=false", folder], env=used.environment)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from rig import rig
 
-from hfdlc import build as building
-from hfdlc import facts, lock, plan, preparing, render
-from hfdlc.cells import Cell
-from hfdlc.plan import Machine
+from hfdlc.build import bake, buildkit, session
+from hfdlc.build.bake import BuildContext
+from hfdlc.dockerfile import layers, render
+from hfdlc.engine import images
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
+
+COMMANDS = {"training": "train", "inference": "serve"}
 
 
 @dataclass(frozen=True)
@@ -29,50 +33,50 @@ def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
     """Build and push the cells by one bake, on a new engine and to an empty registry."""
     with (
         rig(below) as here,
-        preparing.prepared(project, cells, here.environ) as (used, state, machine),
-        preparing.with_packages(machine, cells, project, used, state, here.environ) as machine,
+        session.prepared(project, cells, here.environ) as (used, state, context),
+        session.with_packages(context, cells, project, used, state, here.environ) as context,
     ):
         names = [f"{here.host}/{cell.id}" for cell in cells]
         targets = {
-            plan.target_name(cell): _target(project, cell, machine, name)
+            bake.target_name(cell): _target(project, cell, context, name)
             for cell, name in zip(cells, names, strict=True)
         }
-        bake = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+        file = {"group": {"default": {"targets": list(targets)}}, "target": targets}
         os.sync()
         began = time.monotonic()
-        building.build(bake, cells, used, project.root, state, sys.stderr)
+        buildkit.build(file, cells, used, project.root, state, sys.stderr)
         seconds = time.monotonic() - began
-        images = [facts.layers(facts.image_of(name, used)) for name in names]
-        return Cost(seconds, here.stored(), sum(layer.size for image in images for layer in image))
+        built = [images.layers(images.image_of(name, used)) for name in names]
+        return Cost(seconds, here.stored(), sum(layer.size for image in built for layer in image))
 
 
-def _target(project: Project, cell: Cell, machine: Machine, name: str) -> dict[str, object]:
+def _target(project: Project, cell: Cell, context: BuildContext, name: str) -> dict[str, object]:
     """All locks and the toolkit, installed by pip in one stage."""
-    files = [lock.group_file(cell, group) for group in cell.groups]
+    files = [lockfile.group_file(cell, group) for group in cell.groups]
     mounts = [f"--mount=type=bind,source={file},target=/locks/{n}.lock" for n, file in enumerate(files)]
-    mounts += ["--mount=type=bind,from=wheels,target=/wheels"] if machine.contexts else []
+    mounts += ["--mount=type=bind,from=wheels,target=/wheels"] if context.contexts else []
     secrets = [
         "--mount=type=secret,id=pip.conf,target=/etc/pip.conf",
         "--mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt",
     ]
-    page = machine.wheels if cell.id in machine.brought else cell.source.page
+    page = context.wheels if cell.id in context.has_local_wheels else cell.source.page
     links = f"--find-links {page} " if page else ""
     pip = "python3 -m pip install --no-cache-dir --break-system-packages --root-user-action ignore"
     locks = " ".join(f"-r /locks/{n}.lock" for n in range(len(files)))
     # Some packages of training images have no wheels: a user would start from the image with a compiler.
-    base = "compiler_base" if render.compiles(cell) else "installer_base"
+    base = "compiler_base" if any(layer.compiles for layer in layers.layers(cell)) else "installer_base"
     dockerfile = (
         f"ARG {base}\nFROM ${{{base}}}\n"
         f"RUN {' '.join(mounts + secrets)} {pip} --no-deps --require-hashes {links}{locks}\n"
         f"COPY toolkit /toolkit\nRUN {' '.join(secrets)} {pip} --no-deps /toolkit\n"
-        f'ENTRYPOINT ["/usr/bin/env"]\nCMD {render.command(cell)}\n'.replace("'", '"')
+        f'ENTRYPOINT ["/usr/bin/env"]\nCMD {[COMMANDS[cell.type]]}\n'.replace("'", '"')
     )
     return {
         "context": ".",
         "dockerfile-inline": dockerfile.replace("${", "$${"),  # bake has variables of its own
-        "args": {**plan.chosen(render.images(cell, project.matrix), machine.images, cell), **machine.proxies},
-        "contexts": dict(machine.contexts),
-        "secret": [f"id={key},src={file}" for key, file in machine.secrets.items()],
+        "args": {**bake.chosen(render.images(cell, project.matrix), context.images, cell), **context.proxies},
+        "contexts": dict(context.contexts),
+        "secret": [f"id={key},src={file}" for key, file in context.secrets.items()],
         "tags": [name],
         "output": ["type=image,push=true"],
     }

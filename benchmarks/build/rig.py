@@ -14,9 +14,9 @@ from pathlib import Path
 
 import requests
 
-from hfdlc import apt, preparing
-from hfdlc import engine as engines
-from hfdlc.cells import Cell
+from hfdlc.build import session
+from hfdlc.engine import debian, detect
+from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -49,7 +49,7 @@ class Rig:
 
     def prepare(self, project: Project, cells: Sequence[Cell]) -> None:
         """Start the engine, with the cells' bases in it: they are no part of what is measured."""
-        with preparing.prepared(project, cells, self.environ):
+        with session.prepared(project, cells, self.environ):
             os.sync()
 
 
@@ -67,14 +67,14 @@ def rig(below: Path) -> Iterator[Rig]:
         with _registry(state) as host:
             yield Rig(state, environ, host)
     finally:
-        engines.stop(state)
+        detect.stop(state)
 
 
 @contextmanager
 def _registry(state: State) -> Iterator[str]:
     """Debian's docker-registry on loopback, empty; its host."""
     folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
-    program = apt.unpack(wanted, folder, apt.release(), state) / "usr/bin/docker-registry"
+    program = debian.unpack(wanted, folder, debian.release(), state) / "usr/bin/docker-registry"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{free.getsockname()[1]}"

@@ -17,9 +17,9 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "tests/services"
 
 from results import Row, report  # noqa: E402
 
-from hfdlc import engine  # noqa: E402
-from hfdlc.publish import sign  # noqa: E402
-from hfdlc.publish.registry import Registry  # noqa: E402
+from hfdlc.engine import detect  # noqa: E402
+from hfdlc.oci.registry import Registry  # noqa: E402
+from hfdlc.publish import signing  # noqa: E402
 from hfdlc.state import State  # noqa: E402
 from parts import (  # noqa: E402
     PASSWORD,
@@ -58,8 +58,8 @@ def hfdlc(
 def measure(folder: Path, stack: ExitStack) -> list[Row]:
     """Publish, publish again, to another registry, and after a small change."""
     state = State.of(os.environ)
-    program, keys = docker_registry(state), key_pair(sign.program(state), folder)
-    small = Small(write_project(folder / "project", MORE), engine.ensure(os.environ, state), state)
+    program, keys = docker_registry(state), key_pair(signing.program(state), folder)
+    small = Small(write_project(folder / "project", MORE), detect.ensure(os.environ, state), state)
     stack.callback(small.clean)
     root, cells = small.project.root, small.cells
     first = Proxy(stack.enter_context(serving(program, folder / "one")))

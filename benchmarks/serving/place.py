@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hfdlc import apt
-from hfdlc.machine import PackageSources, package_sources
+from hfdlc.engine import debian
+from hfdlc.locks.indexes import PackageSources, package_sources
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +24,20 @@ LOCKS = sorted((ROOT / "images/huggingface-pytorch-inference").glob("2.13.0-*-cp
 TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
 
 
+def server(state: State | None = None) -> Path:
+    """A Python with the packages of the default image."""
+    folder = (state or State.of(os.environ)).root / "bench-serving/ours"
+    return _made(folder, [word for lock in LOCKS for word in ("-r", str(lock))], package_sources(os.environ))
+
+
 def environments(state: State) -> tuple[Path, Path | None]:
     """The Pythons of ours and of the peer; None for the peer where there is no Java."""
-    sources, folder = package_sources(os.environ), state.root / "bench-serving"
-    ours = _made(folder / "ours", [word for lock in LOCKS for word in ("-r", str(lock))], sources)
+    ours = server(state)
     if shutil.which("java") is None:
         print("not run: the peer, because its server needs Java and there is none here", file=sys.stderr)
         return ours, None
-    return ours, _made(folder / "peer", [*PEER, _pin("torch")], sources)
+    folder = state.root / "bench-serving/peer"
+    return ours, _made(folder, [*PEER, _pin("torch")], package_sources(os.environ))
 
 
 def plotter(state: State) -> Path:
@@ -76,6 +82,6 @@ def _pin(name: str) -> str:
 def wrk(state: State) -> list[str]:
     """Debian's wrk, unpacked below the state folder."""
     folder, wanted = state.root / "tools" / "wrk", {"bookworm": ("wrk", "libluajit-5.1-2")}
-    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
+    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
     libraries = root / "usr/lib/x86_64-linux-gnu"
     return ["env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/bin/wrk")]

@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,11 @@ from typing import IO
 from hfdlc.errors import CommandFailed, HfdlcError
 
 log = logging.getLogger("hfdlc.process")
+
+
+def say(message: str) -> None:
+    """Write a line to standard error."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def start(

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfdlc import cells, matrix, rules
-from hfdlc.cells import Cell
 from hfdlc.errors import UserError
-from hfdlc.matrix import Matrix
+from hfdlc.matrix import cells, rules
+from hfdlc.matrix import schema as matrix
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Matrix
 
 
 @dataclass(frozen=True)

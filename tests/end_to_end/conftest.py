@@ -17,7 +17,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of what is needed to build, that a test may change."""
-    for part in ("images", "templates", "toolkit", "training"):
+    for part in ("image", "images", "templates", "toolkit"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", ".venv"))
     for part in ("matrix.yaml", ".dockerignore"):
         shutil.copy(ROOT / part, tmp_path / part)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from hfdlc import plan
+from hfdlc.build import bake
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -29,7 +29,7 @@ def test_what_is_up_to_date_is_not_asked_of_buildkit(built: str, state: State) -
 
 def test_a_run_waits_for_another_that_builds_the_same_cell(repository: Project, state: State) -> None:
     """It says for whom, and goes on when that one has ended."""
-    with state.lock(f"build-{plan.target_name(repository.default)}"):
+    with state.lock(f"build-{bake.target_name(repository.default)}"):
         process = subprocess.Popen([HFDLC, "build"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         assert process.stderr
         line = process.stderr.readline()

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import engine as engines
-from hfdlc import private_engine
-from hfdlc.engine import Engine
-from hfdlc.private_engine import Folders
+from hfdlc.engine import detect, private
+from hfdlc.engine.detect import Engine
+from hfdlc.engine.private import Folders
 from hfdlc.state import State
 
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
@@ -119,13 +118,13 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
     hfdlc: Command, clone: Path, used_engine: Engine, state: State
 ) -> None:
     """In the middle of an installation: exit code 130, no container, and a second run that succeeds."""
-    client = engines.client(used_engine)
+    client = detect.client(used_engine)
     before = {container.id for container in client.containers.list(all=True)}
     # One more instruction, long enough to be met, makes the installation of the toolkit's needs run again.
     change(
         clone / "templates" / "partials" / "uv.Dockerfile.j2",
-        "FROM place AS toolkit-needs\n",
-        f"FROM place AS toolkit-needs\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
+        "FROM install-env AS toolkit\n",
+        f"FROM install-env AS toolkit\nENV AGAIN={time.time_ns()}\nRUN sleep 20\n",
     )
     assert hfdlc("render").returncode == 0
     process = subprocess.Popen(
@@ -152,7 +151,7 @@ def engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stat
     """A state folder with a private engine that the test may kill; stopped at the end."""
     state = State(Path("/tmp") / f"hfdlc-{os.getpid()}")
     yield state
-    private_engine.stop(state)
+    private.stop(state)
     subprocess.run(["rm", "-rf", str(state.root)], check=True)
 
 
@@ -163,17 +162,17 @@ def test_a_private_engine_that_was_killed_starts_again_on_its_state(
     """After kill -9 the next command starts it, and what it held is there."""
     state = engine_of_its_own
     nowhere = {"DOCKER_HOST": "unix:///nowhere.sock"}
-    first = engines.ensure(nowhere, state)
+    first = detect.ensure(nowhere, state)
     (tmp_path / "layer").write_text("kept")
     subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "a.tar"), "layer"], check=True)
-    engines.client(first).api.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
+    detect.client(first).api.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
     pid = int(Folders.of(state).pidfile.read_text())
     os.kill(pid, signal.SIGKILL)
-    while private_engine.running(state):
+    while private.running(state):
         time.sleep(0.05)
-    again = engines.ensure(nowhere, state)
+    again = detect.ensure(nowhere, state)
     assert again.private
-    assert engines.client(again).images.get("kept:1")
+    assert detect.client(again).images.get("kept:1")
     assert int(Folders.of(state).pidfile.read_text()) != pid
 
 

@@ -13,7 +13,7 @@ from types import CodeType, ModuleType
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "images" / "finish.py"
+PROGRAM = Path(__file__).parents[2] / "image" / "finish.py"
 EPOCH = 1577836800
 SITE = Path("opt/venv/lib/python3.11/site-packages")
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import engine as engines
-from hfdlc import pipeline
-from hfdlc.engine import Engine
+from hfdlc.build import builder
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def accuracy(ask: Callable[[str], tuple[str, float]]) -> float:
 def build_both(repository: Project, training: str) -> None:
     """The training cell, and the inference cell of its release."""
     wanted = (training, training.replace("-training:", "-inference:"))
-    pipeline.build(repository, [cell for cell in repository.cells if cell.id in wanted], os.environ)
+    builder.build(repository, [cell for cell in repository.cells if cell.id in wanted], os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_what_was_trained_is_served_by_the_inference_image(trained: Path, used_e
 
 def _serving(used_engine: Engine) -> dict[str, str]:
     """The containers of the engine, each with its image's name."""
-    found = engines.client(used_engine).containers.list()
+    found = detect.client(used_engine).containers.list()
     return {str(each.id): str(each.attrs["Config"]["Image"]) for each in found}
 
 

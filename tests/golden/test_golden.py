@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import graph, lock, plan, project, render
-from hfdlc.cells import Cell
+from hfdlc import project
+from hfdlc.build import bake
+from hfdlc.dockerfile import render
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
 
 ROOT = Path(__file__).parents[2]
 PROJECT = project.find(ROOT)
@@ -53,24 +56,26 @@ def out_of_reach(cell: Cell) -> str | None:
 @each_cell
 def test_a_large_layer_has_no_small_packages(cell: Cell) -> None:
     """What a framework needs moves more often than it does, and would take its layer along."""
-    own = {lock.name_of(text) for text in cell.framework_requirements()}
-    assert {entry.name for entry in lock.read(cell, ROOT)["framework"]} <= own
+    own = {lockfile.name_of(text) for text in cell.framework_requirements()}
+    assert {entry.name for entry in lockfile.read(cell, ROOT)["framework"]} <= own
 
 
 @each_cell
 def test_the_committed_locks_belong_to_the_matrix(cell: Cell) -> None:
     """Nobody edited them, and nobody forgot `hfdlc lock`; what is missing is known by name."""
     known = out_of_reach(cell)
-    assert lock.state(cell, PROJECT.matrix, ROOT) == ("incomplete" if known else "locked")
-    assert (lock.missing(cell, ROOT) or "").startswith(known or "")
+    assert lockfile.state(cell, ROOT) == ("incomplete" if known else "locked")
+    assert (lockfile.missing(cell, ROOT) or "").startswith(known or "")
 
 
 @each_cell
 def test_the_lock_holds_what_the_tag_says(cell: Cell) -> None:
     """The framework and transformers are locked in the tag's versions; a cpu cell holds no CUDA."""
-    locked = {entry.name: entry.version for entries in lock.read(cell, ROOT).values() for entry in entries}
+    locked = {
+        entry.name: entry.version for entries in lockfile.read(cell, ROOT).values() for entry in entries
+    }
     assert locked["transformers"] == cell.transformers_version
-    name = lock.name_of(cell.framework_requirements()[0])
+    name = lockfile.name_of(cell.framework_requirements()[0])
     if not out_of_reach(cell):
         assert locked[name].partition("+")[0] == cell.framework_version
     else:
@@ -83,28 +88,28 @@ def test_the_lock_holds_what_the_tag_says(cell: Cell) -> None:
 
 def test_types_of_a_release_share_layers() -> None:
     """Training and inference of a release on one device lock the same framework and libraries."""
-    shared: dict[tuple[str | None, ...], list[tuple[lock.Entry, ...]]] = {}
+    shared: dict[tuple[str | None, ...], list[tuple[lockfile.Entry, ...]]] = {}
     for cell in PROJECT.cells:
-        locked = lock.read(cell, ROOT)
+        locked = lockfile.read(cell, ROOT)
         release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda)
         groups = [locked[group] for group in ("framework", "libraries", "transformers")]
         assert shared.setdefault(release, groups) == groups, cell.id
 
 
-def test_the_plan_of_all_cells(refresh: bool) -> None:
-    """The bake file on a machine with a private engine and wheels of its own."""
-    machine = plan.Machine(
-        images={"base": {PROJECT.default.base_image(): "hfdlc.local/base:1"}},
+def test_the_bake_file_of_a_cell(refresh: bool) -> None:
+    """On a machine with a base, wheels and an index of its own."""
+    cell = PROJECT.default
+    context = bake.BuildContext(
+        images={"base": {cell.base_image(): "hfdlc.local/base:1"}},
         secrets={"uv.toml": "/access/uv.toml"},
         contexts={"wheels": "/access/wheels"},
-        brought=frozenset([PROJECT.default.id]),
+        has_local_wheels=frozenset([cell.id]),
     )
-    laid, names = {}, dict[str, str]()  # a layer's name is a digest of much that a plan does not show
-    for cell in PROJECT.cells:
-        parts = graph.parts(cell, ROOT, machine)
-        laid[cell.id] = [
-            replace(part, name=names.setdefault(part.name, f"{len(names):02}")) for part in parts
-        ]
+    # A cache key is a digest of much that a bake file does not show.
+    layers = [
+        replace(layer, cache_key=f"key{number}")
+        for number, layer in enumerate(bake.layers_of(cell, PROJECT, context))
+    ]
     folders = Path("/state/layers"), Path("/state/tmp")
-    bake = plan.parts(PROJECT.cells, laid, graph.distinct(laid), PROJECT.matrix, machine, *folders)
-    compare(Path(__file__).with_name("plan.json"), json.dumps(bake, indent=2) + "\n", refresh)
+    file = bake.of_layers([cell], layers, PROJECT.matrix, context, *folders)
+    compare(Path(__file__).with_name("bake.json"), json.dumps(file, indent=2) + "\n", refresh)

@@ -13,15 +13,27 @@ from tempfile import TemporaryDirectory
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc import check_run, containers, facts, plan, proofs
-from hfdlc import engine as engines
-from hfdlc.checks import sizes, test_all, test_cpu, test_gpu, test_inference, test_pytorch, test_tensorflow
+from hfdlc.build import bake
+from hfdlc.checks import (
+    facts,
+    proofs,
+    runner,
+    sizes,
+    test_all,
+    test_cpu,
+    test_gpu,
+    test_inference,
+    test_pytorch,
+    test_tensorflow,
+)
+from hfdlc.checks.proofs import Proof
 from hfdlc.checks.subject import Machine, Subject
-from hfdlc.machine import PackageSources
+from hfdlc.engine import containers, detect
+from hfdlc.engine.images import image_of
+from hfdlc.locks.indexes import PackageSources
+from hfdlc.matrix.selector import Filter, select
 from hfdlc.process import run
 from hfdlc.project import Project
-from hfdlc.proofs import Proof
-from hfdlc.select import Filter, select
 
 pytestmark = pytest.mark.engine
 
@@ -81,6 +93,7 @@ WRONG = [
     Wrong("working_folder", "WORKDIR /srv", "/srv"),
     Wrong("labels", "LABEL io.hfdlc.transformers=4.0.0", "4.0.0"),
     Wrong("labels", "LABEL io.hfdlc.base=", "io.hfdlc.base"),
+    Wrong("health_check", "HEALTHCHECK NONE", "NONE"),
     Wrong("user", "USER nobody", "nobody"),
     Wrong("no_build_tools", "touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     Wrong("no_headers", "mkdir -p /usr/include && touch /usr/include/stdio.h", "stdio.h"),
@@ -166,7 +179,7 @@ def images(subject: Subject) -> Iterator[Mapping[Wrong, str]]:
         _build({tag: wrong.dockerfile(subject.image) for wrong, tag in tags.items()}, subject)
         yield tags
     finally:
-        images = engines.client(subject.engine).images
+        images = detect.client(subject.engine).images
         for tag in tags.values():
             with suppress(ImageNotFound):
                 images.remove(tag, force=True)
@@ -174,7 +187,7 @@ def images(subject: Subject) -> Iterator[Mapping[Wrong, str]]:
 
 def _build(dockerfiles: Mapping[str, str], subject: Subject) -> None:
     """Build Dockerfiles that need no files, each under its tag."""
-    output = plan.ADDED if subject.engine.containerd_store else plan.Machine.output
+    output = bake.LOADED if subject.engine.containerd_store else bake.BuildContext.output
     with TemporaryDirectory() as folder:
         targets = {
             f"wrong-{index}": {
@@ -194,7 +207,7 @@ def _build(dockerfiles: Mapping[str, str], subject: Subject) -> None:
 def outcome(subject: Subject, checks: str) -> str:
     """What the named checks say of the subject; the test fails where one of them finds nothing wrong."""
     names = [f"test_{check}" for check in checks.split()]
-    report = check_run.run(subject, only=" or ".join(names))
+    report = runner.run(subject, only=" or ".join(names))
     failed = {re.sub(r"^\w+: |\[.*", "", name): said for name, said in report.failed.items()}
     for name in names:
         assert any(found.startswith(name) for found in failed), f"{name} found nothing wrong: {report}"
@@ -213,7 +226,7 @@ def test_what_is_wrong_is_found(
     machine = Machine(replace(SOURCES, certificates=bundle), public=subject.machine.public)
     (cell,) = select(repository.cells, Filter((wrong.held or subject.cell.id,)))
     with containers.idle(images[wrong], subject.engine) as container:
-        read = facts.look(cell, container, facts.image_of(images[wrong], subject.engine))
+        read = facts.look(cell, container, image_of(images[wrong], subject.engine))
         seen = replace(
             subject,
             cell=cell,

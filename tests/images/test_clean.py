@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc import base, clean, inputs
-from hfdlc import engine as engines
-from hfdlc.engine import Engine
-from hfdlc.packed import FOLDER
-from hfdlc.pipeline import FACTS_FORM
+from hfdlc.build import bases
+from hfdlc.checks.facts import FORM as FACTS_FORM
+from hfdlc.dockerfile import inputs
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.oci.store import FOLDER
 from hfdlc.project import Project
 from hfdlc.state import State
+from hfdlc.upkeep import clean
 
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
@@ -35,7 +37,7 @@ def make(used: Engine, *labels: str) -> str:
     """An image of a cell that is no more; its digest."""
     words = " ".join([f"{clean.OURS}=inference", f"{clean.TITLE}={NO_CELL}", *labels])
     dockerfile = io.BytesIO(f"FROM scratch\nLABEL {words}\n".encode())
-    with closing(engines.client(used)) as client:
+    with closing(detect.client(used)) as client:
         made, _ = client.images.build(fileobj=dockerfile, tag=NO_CELL)
     return str(made.id)
 
@@ -44,7 +46,7 @@ def make(used: Engine, *labels: str) -> str:
 def image(used_engine: Engine) -> Iterator[str]:
     """Such an image, while a test lasts."""
     yield make(used_engine)
-    with closing(engines.client(used_engine)) as client, suppress(ImageNotFound):
+    with closing(detect.client(used_engine)) as client, suppress(ImageNotFound):
         client.images.remove(NO_CELL)
 
 
@@ -62,7 +64,7 @@ def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: 
     assert found[NO_CELL].why == "no cell of the matrix"
     assert found[str(reading)].why == "its image is gone"
     found[NO_CELL].remove()
-    with closing(engines.client(used_engine)) as client, pytest.raises(ImageNotFound):
+    with closing(detect.client(used_engine)) as client, pytest.raises(ImageNotFound):
         client.images.get(NO_CELL)
 
 
@@ -74,7 +76,7 @@ def test_a_name_that_a_newer_image_has_stays(
     newer = make(used_engine, "newer=1")
     assert newer != image
     assert found.remove() == 0
-    with closing(engines.client(used_engine)) as client:
+    with closing(detect.client(used_engine)) as client:
         assert client.images.get(NO_CELL).id == newer
 
 
@@ -95,13 +97,13 @@ def test_the_matrix_is_what_keeps_bases(repository: Project, used_engine: Engine
     """A base of a cell stays, another one goes."""
     bootstrap = repository.default.bootstrap
     assert bootstrap
-    kept, other = base.archive(bootstrap, own), own.folder("bases") / "bookworm-0123456789ab.tar"
+    kept, other = bases.archive(bootstrap, own), own.folder("bases") / "bookworm-0123456789ab.tar"
     for file in (kept, other):
         file.write_bytes(b"1" * 1000)
     found = find(repository, own, used_engine)
     assert found[str(other)].size == 1000
     assert str(kept) not in found
-    assert base.tag(bootstrap) not in found
+    assert bases.tag(bootstrap) not in found
 
 
 def test_nothing_goes_untold(own: State) -> None:

@@ -3,7 +3,8 @@
 import json
 import re
 
-from hfdlc import check_run, reports
+from hfdlc.checks import report as reports
+from hfdlc.checks import runner
 from hfdlc.checks.subject import Subject
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -11,7 +12,7 @@ from hfdlc.state import State
 
 def test_every_check_passes(subject: Subject, state: State) -> None:
     """All levels ran, nothing failed, and what was not run is said."""
-    report = check_run.run(subject)
+    report = runner.run(subject)
     assert report.failed == {}
     assert {name.partition(":")[0] for name in report.passed} == {
         "test_all",

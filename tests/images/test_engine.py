@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import base, private_engine
-from hfdlc import engine as engines
-from hfdlc.engine import Engine
-from hfdlc.engine_folders import Folders
-from hfdlc.matrix import Bootstrap
+from hfdlc.build import bases
+from hfdlc.engine import detect, private
+from hfdlc.engine.detect import Engine
+from hfdlc.engine.folders import Folders
+from hfdlc.matrix.schema import Bootstrap
 from hfdlc.state import State
 
 NOWHERE = {"DOCKER_HOST": "unix:///nowhere.sock", "PATH": os.environ.get("PATH", os.defpath)}
@@ -29,7 +29,7 @@ def own() -> Iterator[State]:
     """A state folder whose engine a test may kill. Its path is short, for the sockets below it."""
     state = State(Path("/tmp") / f"hfdlc-engine-{os.getpid()}")
     yield state
-    private_engine.stop(state)
+    private.stop(state)
     shutil.rmtree(state.root)
 
 
@@ -37,14 +37,14 @@ def own() -> Iterator[State]:
 def minimal(own: State) -> Path:
     """The smallest Debian, as files in a tar."""
     target = own.folder("bases") / "first.tar"
-    base._bootstrap(Bootstrap(suite="bookworm", packages=[]), target, own, os.environ)
+    bases._bootstrap(Bootstrap(suite="bookworm", packages=[]), target, own, os.environ)
     return target
 
 
 def with_a_container(state: State, archive: Path) -> tuple[Engine, str]:
     """An engine that runs, and in it a container that does."""
-    used = engines.ensure(NOWHERE, state)
-    with closing(engines.client(used)) as client, archive.open("rb") as file:
+    used = detect.ensure(NOWHERE, state)
+    with closing(detect.client(used)) as client, archive.open("rb") as file:
         client.images.load(file)
         container = client.containers.run(
             "hfdlc.local/minimal:1",
@@ -62,7 +62,7 @@ def kill(state: State) -> None:
     folders = Folders.of(state)
     for file in (folders.pidfile, folders.containerd / "containerd.pid"):
         os.kill(int(file.read_text()), signal.SIGKILL)
-    while private_engine.running(state):
+    while private.running(state):
         time.sleep(0.05)
 
 
@@ -80,7 +80,7 @@ def programs_below(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def image(own: State, minimal: Path) -> Path:
     archive = own.root / "bases" / "image.tar"
-    base._pack(minimal, "hfdlc.local/minimal:1", {}, archive)
+    bases._pack(minimal, "hfdlc.local/minimal:1", {}, archive)
     return archive
 
 
@@ -88,10 +88,10 @@ def test_killed_with_its_containerd_it_starts_again(own: State, image: Path) -> 
     """Its images and containers are there, what ran has ended, and a container runs anew."""
     used, container = with_a_container(own, image)
     kill(own)
-    assert engines.find(NOWHERE, own) is None
-    again = engines.ensure(NOWHERE, own)
+    assert detect.find(NOWHERE, own) is None
+    again = detect.ensure(NOWHERE, own)
     assert again == used
-    with closing(engines.client(again)) as client:
+    with closing(detect.client(again)) as client:
         assert client.containers.get(container).status == "exited"
         said = client.containers.run(
             "hfdlc.local/minimal:1", ["echo", "on"], network_mode="none", remove=True
@@ -104,7 +104,7 @@ def test_stopped_after_a_crash_it_leaves_nothing_running(own: State, image: Path
     with_a_container(own, image)
     kill(own)
     assert programs_below(own.root)  # what holds the container outlives the engine
-    private_engine.stop(own)
+    private.stop(own)
     assert programs_below(own.root) == []
     assert str(own.root) not in Path("/proc/self/mounts").read_text()
 
@@ -115,14 +115,14 @@ def test_nothing_outside_the_state_folder_is_made(own: State) -> None:
         Path(name) for name in ("/etc/docker", "/var/lib/docker", "/var/lib/containerd", "/opt/containerd")
     ]
     before = [place.exists() for place in places]
-    engines.ensure(NOWHERE, own)
+    detect.ensure(NOWHERE, own)
     assert [place.exists() for place in places] == before
 
 
 def test_a_base_is_the_same_bytes_every_time(own: State, minimal: Path) -> None:
     """Made twice, no byte differs."""
     again = minimal.with_name("again.tar")
-    base._bootstrap(Bootstrap(suite="bookworm", packages=[]), again, own, os.environ)
+    bases._bootstrap(Bootstrap(suite="bookworm", packages=[]), again, own, os.environ)
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (minimal, again)]
     again.unlink()
     assert digests[0] == digests[1]

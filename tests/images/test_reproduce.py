@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hfdlc import assembling, base, plan, reproduce
-from hfdlc import build as building
-from hfdlc.assembling import Image
-from hfdlc.cells import Cell
-from hfdlc.engine import Engine
+from hfdlc.build import bake, bases, buildkit, reproduce
+from hfdlc.dockerfile import render
+from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.packed import ZSTD, Layers
+from hfdlc.matrix.cells import Cell
+from hfdlc.oci.image import Image, compose
+from hfdlc.oci.store import ZSTD, LayerStore
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -24,19 +24,19 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
     """Let `reproduce` build this instead of a cell, which would take minutes."""
     bootstrap = cell.bootstrap
     assert bootstrap
-    text = f"FROM {base.ensure(cell.base_image(), bootstrap, used, state, {})} AS system\n{dockerfile}"
+    text = f"FROM {bases.ensure(cell.base_image(), bootstrap, used, state, {})} AS system\n{dockerfile}"
 
     def build(project: Project, cell: Cell, environ: Any, folder: Path, stand_ins: bool) -> Image:
         target = {
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},
             "no-cache": True,
-            "output": [f"{plan.AS_IT_IS},dest={folder}"],
+            "output": [f"{bake.LAYOUT},dest={folder}"],
         }
-        name = plan.target_name(cell)
-        bake = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
-        made = building.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
-        return assembling._image(made, [], Layers(folder), ZSTD, project.root)
+        name = bake.target_name(cell)
+        file = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
+        made = buildkit.build(file, [cell], used, project.root, state, sys.stderr).digests[name]
+        return compose(made, [], LayerStore(folder), ZSTD, project.root, created=render.EPOCH)
 
     monkeypatch.setattr(reproduce, "_build", build)
 

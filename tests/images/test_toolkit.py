@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import containers, pipeline
-from hfdlc.engine import Engine
+from hfdlc.build import builder
+from hfdlc.engine import containers
+from hfdlc.engine.detect import Engine
+from hfdlc.matrix.selector import Filter, select
 from hfdlc.project import Project
-from hfdlc.select import Filter, select
 from hfdlc.state import State
 
 TOOLKIT = Path(__file__).parents[2] / "toolkit"
@@ -57,5 +58,5 @@ def test_the_toolkits_tests_pass_with_tensorflow(
 ) -> None:
     """Today's, on a processor."""
     (cell,) = select(repository.cells, Filter(("*-tensorflow-inference:2.21.0-*-cpu-*",)))
-    pipeline.build(repository, [cell], os.environ)
+    builder.build(repository, [cell], os.environ)
     check(cell.id, cell.python, used_engine, state)

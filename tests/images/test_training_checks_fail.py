@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from hfdlc import check_run, containers, facts, pipeline
-from hfdlc import engine as engines
-from hfdlc.checks import test_training
+from hfdlc.build import builder
+from hfdlc.checks import facts, runner, test_training
 from hfdlc.checks.subject import Subject
-from hfdlc.engine import Engine
-from hfdlc.machine import package_sources
+from hfdlc.engine import containers, detect, images
+from hfdlc.engine.detect import Engine
+from hfdlc.locks.indexes import package_sources
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -61,9 +61,9 @@ def training(repository: Project, used_engine: Engine, state: State) -> Iterator
     """The training image of the default cell's release, as the checks see it."""
     name = repository.default.id.replace("-inference:", "-training:")
     (cell,) = [cell for cell in repository.cells if cell.id == name]
-    pipeline.build(repository, [cell], os.environ)
+    builder.build(repository, [cell], os.environ)
     sources = package_sources(os.environ)
-    with check_run.subject(cell, repository, used_engine, state, sources) as seen:
+    with runner.subject(cell, repository, used_engine, state, sources) as seen:
         yield seen
 
 
@@ -77,17 +77,17 @@ def changed(subject: Subject, command: str) -> Iterator[Subject]:
         container.commit(tag, changes=['ENTRYPOINT ["/usr/bin/env"]', 'CMD ["train"]'])
     try:
         with containers.idle(tag, subject.engine) as container:
-            read = facts.look(subject.cell, container, facts.image_of(tag, subject.engine))
+            read = facts.look(subject.cell, container, images.image_of(tag, subject.engine))
             yield replace(subject, image=tag, container=container, facts=read)
     finally:
-        engines.client(subject.engine).images.remove(tag, force=True)
+        detect.client(subject.engine).images.remove(tag, force=True)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[wrong.checks for wrong in WRONG])
 def test_what_is_wrong_is_found(training: Subject, wrong: Wrong) -> None:
     """The check that looks at the point fails, and names what differs."""
     with changed(training, wrong.change) as seen:
-        report = check_run.run(seen, only=f"test_{wrong.checks}")
+        report = runner.run(seen, only=f"test_{wrong.checks}")
     assert report.failed, report
     assert not report.passed, report
     assert wrong.word in "\n".join(report.failed.values())

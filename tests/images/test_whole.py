@@ -1,4 +1,4 @@
-"""A plain `docker build` of a cell's Dockerfile, and one whose last stage does more than lay layers."""
+"""A plain `docker build` of a cell's Dockerfile."""
 
 import os
 import sys
@@ -9,16 +9,15 @@ from dataclasses import replace
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc import assembling, containers, plan, preparing, render
-from hfdlc import build as building
-from hfdlc import engine as engines
-from hfdlc.engine import Engine
+from hfdlc.build import bake, buildkit, session
+from hfdlc.engine import containers, detect
+from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
 
 NAME = f"whole-of-a-test:{os.getpid()}"
 FILES = "cd / && find opt -type f -exec sha256sum {} + | sort -k 2; find opt -printf '%p %M %T@ %l\\n' | sort"
 
-pytestmark = pytest.mark.rows  # each installs all packages again
+pytestmark = pytest.mark.rows  # it installs all packages again
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def name(used_engine: Engine) -> Iterator[str]:
     """An image's name, while a test lasts."""
     yield NAME
     with suppress(ImageNotFound):
-        engines.client(used_engine).images.remove(NAME, force=True)
+        detect.client(used_engine).images.remove(NAME, force=True)
 
 
 def listing(image: str, used: Engine) -> str:
@@ -44,25 +43,10 @@ def test_docker_build_makes_the_same_files(
     """As images that are put together from packed layers have."""
     cell = repository.default
     with (
-        preparing.prepared(repository, [cell], os.environ) as (used, state, machine),
-        preparing.with_packages(machine, [cell], repository, used, state, os.environ) as machine,
+        session.prepared(repository, [cell], os.environ) as (used, state, context),
+        session.with_packages(context, [cell], repository, used, state, os.environ) as context,
     ):
-        bake = plan.bake([cell], repository.matrix, replace(machine, output=plan.ADDED))
-        bake["target"][plan.target_name(cell)]["tags"] = [name]
-        building.build(bake, [cell], used, repository.root, state, sys.stderr)
+        file = bake.of_images([cell], repository.matrix, replace(context, output=bake.LOADED))
+        file["target"][bake.target_name(cell)]["tags"] = [name]
+        buildkit.build(file, [cell], used, repository.root, state, sys.stderr)
     assert listing(name, used_engine) == listing(built, used_engine)
-
-
-def test_what_comes_after_the_layers_is_there(
-    built: str, name: str, repository: Project, used_engine: Engine
-) -> None:
-    """Such an image is made whole, and packed afterwards."""
-    cell = repository.default
-    text = render.dockerfile(cell, repository.matrix, repository.templates)
-    more = text + "RUN --network=none python -c 'import torch; print(torch.__version__)' > /after\n"
-    with preparing.prepared(repository, [cell], os.environ) as (used, state, machine):
-        machine = replace(machine, dockerfiles={cell.id: more}, inputs={cell.id: {"Dockerfile": "another"}})
-        images = assembling.assemble([cell], repository, machine, used, state, os.environ).images
-        assembling.load({name: images[cell.id]}, used)
-    with containers.idle(name, used_engine) as container:
-        assert container.exec_run(["cat", "/after"]).output == b"2.13.0+cpu\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from hfdlc.engine import Engine
-from hfdlc.publish import sign
+from hfdlc.engine.detect import Engine
+from hfdlc.publish import signing
 from hfdlc.state import State
 from parts import (
     PASSWORD,
@@ -82,7 +82,7 @@ def aws(aws_server: str) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def cosign(state: State) -> str:
     """The program."""
-    return sign.program(state)
+    return signing.program(state)
 
 
 @pytest.fixture(scope="session")

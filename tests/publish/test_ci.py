@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from hfdlc import ci, drift, pipeline, project
+from hfdlc import project
+from hfdlc.build import builder
+from hfdlc.generated import ci, drift
+from hfdlc.oci.registry import Registry
 from hfdlc.project import Project
-from hfdlc.publish.registry import Registry
 from parts import Hfdlc, Keys, Small, fine
 
 ROOT = Path(__file__).parents[2]
@@ -186,8 +188,8 @@ def test_a_changed_cell_is_refused_before_it_is_built(
     small: Small, hfdlc: Hfdlc, registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--build` looks first; a tag from other inputs is never overwritten."""
-    from hfdlc.publish import building, publishing
-    from hfdlc.publish.places import places
+    from hfdlc.publish import building, publisher
+    from hfdlc.publish.targets import places
 
     cell = small.project.default
     small.image(cell)
@@ -196,6 +198,6 @@ def test_a_changed_cell_is_refused_before_it_is_built(
     assert building.published_inputs(place, cell) == {"Dockerfile": "abc"}
     other = next(cell for cell in small.cells if cell.type == "training")
     assert building.published_inputs(place, other) is None
-    monkeypatch.setattr(pipeline, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "new"}})
-    with pytest.raises(publishing.Differs, match=r"from other inputs \(Dockerfile\): a tag never moves"):
+    monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "new"}})
+    with pytest.raises(publisher.Differs, match=r"from other inputs \(Dockerfile\): a tag never moves"):
         building.built(small.project, [cell], os.environ, place)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from hfdlc.publish import attach, pack, publishing, record
-from hfdlc.publish.places import places
-from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_MANIFEST, Registry
+from hfdlc.oci.image import DOCKER_MANIFEST, OCI_MANIFEST
+from hfdlc.oci.registry import Registry
+from hfdlc.publish import pack, publisher, referrers, releases
+from hfdlc.publish.targets import places
 from parts import PASSWORD, Hfdlc, Keys, Small, fine
 from proxy import Proxy
 
@@ -66,7 +67,7 @@ def test_oci_images_have_referrers(small: Small, hfdlc: Hfdlc, registry: str) ->
     manifest = there.manifest(cell.repository, cell.tag)
     assert manifest.media_type == OCI_MANIFEST
     assert sorted(there.tags(cell.repository)) == sorted([cell.tag, manifest.digest.replace(":", "-")])
-    found = attach.proofs(there, cell.repository, manifest.digest)
+    found = referrers.proofs(there, cell.repository, manifest.digest)
     assert {p.manifest.parsed["subject"]["digest"] for p in found.values()} == {manifest.digest}
     fine(hfdlc("verify", f"{registry}/{cell.id}"))
 
@@ -130,18 +131,18 @@ def test_a_copy_in_a_fresh_clone_writes_the_record_from_the_proofs(
     cell, first = small.project.default, new_registry()
     small.image(cell)
     fine(hfdlc("publish", "--registry", first))
-    before = record.read(cell.id, small.project.root)
-    record.file(cell.id, small.project.root).unlink()
+    before = releases.read(cell.id, small.project.root)
+    releases.file(cell.id, small.project.root).unlink()
     nothing = {"DOCKER_HOST": "unix:///nowhere", "COSIGN_KEY": ""}
     for second in (new_registry(), first):  # once it is copied, once it is there
         fine(hfdlc("publish", "--from", first, "--registry", second, environ=nothing))
-        after = record.read(cell.id, small.project.root)
+        after = releases.read(cell.id, small.project.root)
         assert before
         assert after
         assert (after.digest, after.inputs) == (before.digest, before.inputs)
         assert (after.packages, after.layers) == (before.packages, before.layers)
         assert {*after.places} == {first, second}
-        record.file(cell.id, small.project.root).unlink()
+        releases.file(cell.id, small.project.root).unlink()
     ended = fine(hfdlc("publish", "--from", first, "--registry", first, environ=nothing))
     assert "there already" in ended.stdout
     fine(hfdlc("diff", cell.id, cell.id))
@@ -170,20 +171,20 @@ def test_an_image_that_is_packed_differently_feeds_the_next_registry(
     cell, first, second = small.project.default, new_registry(), new_registry()
     small.image(cell, ballast=1_000)
     there = [*places([], [first]), *places([], [second])]
-    options = publishing.Options(keys.private)
+    options = publisher.Options(keys.private)
     monkeypatch.setattr(pack, "LEVEL", 1)  # as another release of gzip would pack it
-    publishing.publish(small.project, [cell], os.environ, there[:1], options)
+    publisher.publish(small.project, [cell], os.environ, there[:1], options)
     monkeypatch.undo()
     monkeypatch.setenv("COSIGN_PASSWORD", PASSWORD)
     for file in (small.state.root / "published").rglob("sha256-*"):
         file.unlink()
-    publishing.publish(small.project, [cell], os.environ, there, options)
+    publisher.publish(small.project, [cell], os.environ, there, options)
     digests = {Registry(host).head(cell.repository, cell.tag) for host in (first, second)}
     assert len(digests) == 1
-    kept = record.read(cell.id, small.project.root)
+    kept = releases.read(cell.id, small.project.root)
     assert kept
     assert ({kept.digest}, {*kept.places}) == (digests, {first, second})
-    assert set(attach.proofs(Registry(second), cell.repository, kept.digest)) == {"sig", "att"}
+    assert set(referrers.proofs(Registry(second), cell.repository, kept.digest)) == {"sig", "att"}
 
 
 def test_a_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) -> None:

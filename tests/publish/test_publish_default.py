@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from hfdlc import facts, pipeline, reports
-from hfdlc.engine import Engine
+from hfdlc.checks import report, runner
+from hfdlc.engine import images
+from hfdlc.engine.detect import Engine
+from hfdlc.oci.registry import Registry
 from hfdlc.project import Project
-from hfdlc.publish import attach, publishing, sbom, sign, statements
-from hfdlc.publish.places import places
-from hfdlc.publish.registry import Registry
+from hfdlc.publish import attestations, publisher, referrers, sbom, signing
+from hfdlc.publish.targets import places
 from hfdlc.state import State
 from parts import Keys
 
@@ -29,13 +30,13 @@ def test_syft_sees_what_the_sbom_says(
     """Real image, real registry, real syft: the same Python and Debian packages, by name and version."""
     monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
     cell = repository.default
-    if not reports.remembered(str(facts.image_of(built, used_engine).id), state):
-        pipeline.check(repository, [cell], os.environ)
+    if not report.remembered(str(images.image_of(built, used_engine).id), state):
+        runner.check(repository, [cell], os.environ)
     record = repository.root / "releases" / cell.repository / f"{cell.tag}.json"
     assert not record.exists(), "the repository's own record is none of a test's"
     try:
-        options = publishing.Options(keys.private)
-        publishing.publish(repository, [cell], os.environ, places([], [registry]), options)
+        options = publisher.Options(keys.private)
+        publisher.publish(repository, [cell], os.environ, places([], [registry]), options)
     finally:
         record.unlink(missing_ok=True)
         for folder in (record.parent, record.parent.parent):
@@ -43,10 +44,10 @@ def test_syft_sees_what_the_sbom_says(
                 folder.rmdir()
     there = Registry(registry)
     manifest = there.manifest(cell.repository, cell.tag)
-    parts = attach.parts(attach.proofs(there, cell.repository, manifest.digest)["att"])
-    told = {s["predicateType"]: s["predicate"] for s in (sign.unverified(part.content) for part in parts)}
-    assert told[statements.CHECKS]["result"] == "PASSED"
-    bill = told[statements.SBOM]
+    parts = referrers.parts(referrers.proofs(there, cell.repository, manifest.digest)["att"])
+    told = {s["predicateType"]: s["predicate"] for s in (signing.unverified(part.content) for part in parts)}
+    assert told[attestations.CHECKS]["result"] == "PASSED"
+    bill = told[attestations.SBOM]
     environ = {**os.environ, "SYFT_REGISTRY_INSECURE_USE_HTTP": "true", "SYFT_CHECK_FOR_APP_UPDATE": "false"}
     command = [SYFT, "scan", f"registry:{registry}/{built}", "-q", "-o", "syft-json"]
     ended = subprocess.run(

@@ -11,8 +11,9 @@ import boto3
 import pytest
 import requests
 
-from hfdlc.publish.prune import Image, old
-from hfdlc.publish.registry import OCI_MANIFEST, Registry, digest_of
+from hfdlc.oci.image import OCI_MANIFEST, digest_of
+from hfdlc.oci.registry import Registry
+from hfdlc.publish.retention import Image, old
 from parts import Hfdlc, Small, fine
 from proxy import Proxy
 

@@ -7,12 +7,13 @@ from contextlib import closing
 
 import pytest
 
-from hfdlc import engine as engines
+from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
-from hfdlc.publish import attach, sign
-from hfdlc.publish.attach import Part
-from hfdlc.publish.registry import OCI_MANIFEST, Manifest, Registry, digest_of
-from hfdlc.publish.sign import Cosign
+from hfdlc.oci.image import OCI_MANIFEST, Manifest, digest_of
+from hfdlc.oci.registry import Registry
+from hfdlc.publish import referrers, signing
+from hfdlc.publish.referrers import Part
+from hfdlc.publish.signing import Cosign
 from hfdlc.state import State
 from parts import Hfdlc, Keys, Small, fine
 from proxy import Proxy
@@ -190,26 +191,29 @@ def test_what_was_tampered_with_is_found(
     fine(hfdlc("publish", "--registry", registry))
     there, name = Registry(registry), cell.repository
     manifest = there.manifest(name, cell.tag)
-    found = attach.proofs(there, name, manifest.digest)
+    found = referrers.proofs(there, name, manifest.digest)
 
     def put(tag: str, sig: list[Part], att: list[Part]) -> str:
         """The same image under another digest, with these proofs."""
         changed = Manifest(manifest.content + b" " * len(tag), manifest.media_type)
         there.put(name, tag, changed)
-        attach.attach(
-            there, name, changed.digest, {"sig": attach.proof("sig", sig), "att": attach.proof("att", att)}
+        referrers.attach(
+            there,
+            name,
+            changed.digest,
+            {"sig": referrers.proof("sig", sig), "att": referrers.proof("att", att)},
         )
         return hfdlc("verify", f"{registry}/{name}:{tag}").stderr
 
-    sig, att = attach.parts(found["sig"]), attach.parts(found["att"])
+    sig, att = referrers.parts(found["sig"]), referrers.parts(found["att"])
     assert "the signature is that of sha256:" in put("a", sig, att)
     assert "its manifest of signatures holds none" in put("ffffff", [], att)
 
     def signed(tag: str) -> tuple[Cosign, Part, str]:
         signer = Cosign(keys.private, state)
         digest = Manifest(manifest.content + b" " * len(tag), manifest.media_type).digest
-        payload = sign.payload(name, digest)
-        return signer, Part(payload, {attach.SIGNATURE: signer.sign(payload)}), digest
+        payload = signing.payload(name, digest)
+        return signer, Part(payload, {referrers.SIGNATURE: signer.sign(payload)}), digest
 
     _, own, _ = signed("bb")
     assert "is about sha256:" in put("bb", [own], att)
@@ -219,12 +223,12 @@ def test_what_was_tampered_with_is_found(
     fine(hfdlc("verify", f"{registry}/{cell.id}"))
     assert "does not match the key" in put("ccc", [own], _renamed(broken))
     signer, own, digest = signed("dddd")
-    statements = [sign.unverified(part.content) for part in att]
+    statements = [signing.unverified(part.content) for part in att]
     for statement in statements:
         statement["subject"][0]["digest"]["sha256"] = digest.removeprefix("sha256:")
         for part in statement["predicate"].get("components", []):
             part["version"] += ".1" if part["name"] == "torch" else ""
-    resigned = [Part(sign.envelope(statement, signer), {}) for statement in statements]
+    resigned = [Part(signing.envelope(statement, signer), {}) for statement in statements]
     assert "the SBOM does not match the image\n  torch: 2.13.0+cpu.1" in put("dddd", [own], resigned)
     there.put(name, "eeeee", Manifest(manifest.content + b" " * 5, manifest.media_type))
     assert "has no signature" in hfdlc("verify", f"{registry}/{name}:eeeee").stderr
@@ -270,7 +274,7 @@ def test_an_image_that_the_engine_lost(small: Small, hfdlc: Hfdlc, registry: str
     """It is told by its name."""
     cell = small.project.default
     small.image(cell)
-    with closing(engines.client(small.engine)) as client:
+    with closing(detect.client(small.engine)) as client:
         client.images.remove(cell.id, force=True)
     assert "is not built" in hfdlc("publish", "--registry", registry).stderr
 

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from hfdlc import pipeline
+from hfdlc.build import builder
 from hfdlc.errors import HfdlcError
-from hfdlc.publish import attach, building, sign, statements
-from hfdlc.publish.places import places
-from hfdlc.publish.registry import Registry
+from hfdlc.oci.registry import Registry
+from hfdlc.publish import attestations, building, referrers, signing
+from hfdlc.publish.targets import places
 from parts import Hfdlc, Small, fine
 
 pytestmark = pytest.mark.engine
@@ -27,9 +27,9 @@ def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, reg
     assert Registry(registry).head(cell.repository, cell.tag) is None
     fine(hfdlc("publish", cell.id, "--registry", registry, "--without-gpu-checks"))
     there = Registry(registry)
-    proofs = attach.proofs(there, cell.repository, there.manifest(cell.repository, cell.tag).digest)
-    told = [sign.unverified(part.content) for part in attach.parts(proofs["att"])]
-    (checks,) = [one["predicate"] for one in told if one["predicateType"] == statements.CHECKS]
+    proofs = referrers.proofs(there, cell.repository, there.manifest(cell.repository, cell.tag).digest)
+    told = [signing.unverified(part.content) for part in referrers.parts(proofs["att"])]
+    (checks,) = [one["predicate"] for one in told if one["predicateType"] == attestations.CHECKS]
     assert checks["notRun"] == {"test_gpu: test_the_gpu_is_seen": "needs a GPU: hfdlc test --gpus"}
     ended = fine(hfdlc("verify", f"{registry}/{cell.id}"))
     assert "but these checks were not run: test_gpu: test_the_gpu_is_seen" in ended.stdout
@@ -42,8 +42,8 @@ def test_a_gpu_cell_is_not_built_for_publishing_without_a_gpu(
     """What was shown without a GPU does not do; a small image is in place of what would be built."""
     cell = next(cell for cell in small.cells if cell.cuda)
     small.image(cell)
-    monkeypatch.setattr(pipeline, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "abc"}})
-    monkeypatch.setattr(pipeline, "build", lambda *_: None)
+    monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "abc"}})
+    monkeypatch.setattr(builder, "build", lambda *_: None)
     with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as told:
         building.built(small.project, [cell], os.environ, *places([], [registry]))
     assert told.value.where == cell.id

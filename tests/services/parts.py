@@ -18,13 +18,16 @@ import pytest
 import requests
 from docker.errors import ImageNotFound
 
-from hfdlc import apt, inputs, lock, project, reports
-from hfdlc import engine as engines
-from hfdlc.cells import Cell
-from hfdlc.engine import Engine
+from hfdlc import project
+from hfdlc.checks import report as reports
+from hfdlc.checks.report import Report
+from hfdlc.dockerfile import inputs
+from hfdlc.engine import debian, detect
+from hfdlc.engine.detect import Engine
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
+from hfdlc.oci.image import digest_of
 from hfdlc.project import Project
-from hfdlc.publish.registry import digest_of
-from hfdlc.reports import Report
 from hfdlc.state import State
 from matrices import write
 
@@ -94,7 +97,7 @@ class Small:
             f"{site}/{name.replace('-', '_')}-{version}.dist-info/METADATA": f"Name: {name}\n".encode()
             for name, version in python.items()
         }
-        with closing(engines.client(self.engine)) as client:
+        with closing(detect.client(self.engine)) as client:
             client.images.load(_archive(cell.id, said, [_tar(system), _tar(files)]))
             digest = str(client.images.get(cell.id).id)
         self.made.append(cell.id)
@@ -108,13 +111,13 @@ class Small:
 
     def share(self, one: Cell, other: Cell) -> None:
         """Let the engine call an image by another cell's name, too."""
-        with closing(engines.client(self.engine)) as client:
+        with closing(detect.client(self.engine)) as client:
             client.images.get(one.id).tag(other.repository, other.tag)
         self.made.append(other.id)
 
     def clean(self) -> None:
         """Take the images out of the engine, and what was remembered of them."""
-        with closing(engines.client(self.engine)) as client:
+        with closing(detect.client(self.engine)) as client:
             for name in self.made:
                 with suppress(ImageNotFound):
                     client.images.remove(name, force=True)
@@ -176,7 +179,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 def docker_registry(state: State) -> str:
     """Debian's docker-registry, unpacked below the state folder."""
     folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
-    root = apt.unpacked(wanted, folder) or apt.unpack(wanted, folder, apt.release(), state)
+    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
     return str(root / "usr/bin/docker-registry")
 
 
@@ -252,8 +255,10 @@ def write_project(root: Path, releases: int = 0) -> Project:
     )
     found = project.find(root)
     for cell in found.cells:
-        asked = lock.request(cell, found.matrix)
-        held = {"framework": lock.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00")}
-        files = {lock.group_file(cell, group): lock.text(held.get(group, ())) for group in cell.groups}
-        lock.write(files, asked, root)
+        asked = lockfile.request(cell)
+        held = {"framework": lockfile.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00")}
+        files = {
+            lockfile.group_file(cell, group): lockfile.text(held.get(group, ())) for group in cell.groups
+        }
+        lockfile.write(files, asked, root)
     return found

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from hfdlc import cells, matrix
-from hfdlc.cells import Cell
+from hfdlc.matrix import cells, schema
+from hfdlc.matrix.cells import Cell
 
 TEXT = """\
 default: huggingface-pytorch-inference:2.13.0-transformers5.23.0-cpu-py311-debian12
@@ -43,10 +43,13 @@ installer:
   compiler: example.org/python:3.11-gcc
   requires: [uv]
 groups:
-  arrays: [numpy]
-  data: [scipy]
-  transformers: [transformers, tokenizers]
-  toolkit: [starlette, uvicorn]
+  cuda: {packages: ["nvidia-*"], when: {device: cu130}}
+  framework: {rest: framework}
+  arrays: {packages: [numpy]}
+  libraries: {rest: libraries}
+  transformers: {packages: [transformers, tokenizers]}
+  type: {rest: type}
+  toolkit: {rest: toolkit, requires: [starlette, uvicorn]}
 slim:
   - {files: [torch/include], reason: headers}
 types:
@@ -69,4 +72,4 @@ def write(folder: Path, *changes: tuple[str, str]) -> Path:
 
 def some_cells(folder: Path) -> tuple[Cell, ...]:
     """The three cells of the matrix."""
-    return cells.cells(matrix.read(write(folder)))
+    return cells.cells(schema.read(write(folder)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import cli
+from hfdlc.cli import app
 from hfdlc.errors import HfdlcError
 from matrices import write
 
@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Run the program as its console script does, and give its exit code."""
     monkeypatch.setattr(sys, "argv", ["hfdlc", *words])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     return int(ended.value.code or 0)
 
 
@@ -91,7 +91,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, folder: Path
     (folder / "matrix.yaml").unlink()
     monkeypatch.setattr(sys, "argv", ["hfdlc", "--debug", "list"])
     with pytest.raises(HfdlcError, match=r"no matrix\.yaml here"):
-        cli.main()
+        app.main()
 
 
 def test_building_without_a_lock_fails_before_anything_starts(

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from hfdlc import base, doctor, engine
-from hfdlc.doctor import Finding, screen
-from hfdlc.engine import Answer
+from hfdlc.build import bases as base
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Answer
 from hfdlc.state import State
+from hfdlc.upkeep import doctor
+from hfdlc.upkeep.doctor import Finding, screen
 
 
 def test_a_finding_is_a_line_and_its_advice_another() -> None:
@@ -24,7 +26,7 @@ def test_a_finding_is_a_line_and_its_advice_another() -> None:
 def test_an_engine_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which version, where, and which one is needed."""
     monkeypatch.setattr(
-        engine, "ask", lambda where: Answer(where.host, "20.10.24+dfsg1", containerd_store=False)
+        detect, "ask", lambda where: Answer(where.host, "20.10.24+dfsg1", containerd_store=False)
     )
     found = doctor.machine_engine({"DOCKER_HOST": "unix:///old.sock"})
     assert found.state == "warning"
@@ -34,7 +36,7 @@ def test_an_engine_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_engine_that_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing needs to be done."""
-    monkeypatch.setattr(engine, "ask", lambda where: Answer(where.host, "28.2.2", containerd_store=True))
+    monkeypatch.setattr(detect, "ask", lambda where: Answer(where.host, "28.2.2", containerd_store=True))
     found = doctor.machine_engine({"DOCKER_HOST": "unix:///new.sock"})
     assert found == Finding("machine's engine", "ok", "28.2.2 at unix:///new.sock")
 

@@ -7,7 +7,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from hfdlc import ci, drift, project
+from hfdlc import project
+from hfdlc.generated import ci, drift
 from matrices import write
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import facts
+from hfdlc.checks import facts
+from hfdlc.engine import images
+from hfdlc.engine.images import Layer
 from hfdlc.errors import HfdlcError
-from hfdlc.facts import Layer
 from hfdlc.project import find
 
 CELL = find(Path(__file__)).default
@@ -101,16 +102,16 @@ def test_the_script_is_for_every_python_of_the_matrix() -> None:
 def test_an_empty_layer_is_a_layer() -> None:
     """BuildKit makes a layer for WORKDIR even where nothing changes, and some engines give it no size."""
     steps = [("mmdebstrap", 80), ("LABEL a=b", 0), ("WORKDIR /opt/ml", 0), ("COPY /layer/ /", 900)]
-    assert facts.pair(steps, ["a", "b", "c"]) == (Layer("a", 80), Layer("b", 0), Layer("c", 900))
+    assert images.pair(steps, ["a", "b", "c"]) == (Layer("a", 80), Layer("b", 0), Layer("c", 900))
 
 
 def test_the_words_of_the_first_builder() -> None:
     """Public images may have been built by Docker before BuildKit."""
     steps = [("/bin/sh -c #(nop) ADD file:1 in / ", 80), ('/bin/sh -c #(nop)  CMD ["bash"]', 0)]
-    assert facts.pair(steps, ["a"]) == (Layer("a", 80),)
+    assert images.pair(steps, ["a"]) == (Layer("a", 80),)
 
 
 def test_layers_that_do_not_tally() -> None:
     """Sizes are never given to the wrong layer."""
     with pytest.raises(HfdlcError, match="3 layers, and the sizes of 1"):
-        facts.pair([("COPY / /", 5)], ["a", "b", "c"])
+        images.pair([("COPY / /", 5)], ["a", "b", "c"])

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import graph, inputs, lock
-from hfdlc.cells import Cell
-from hfdlc.plan import Machine
+from hfdlc.dockerfile import inputs
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
-from hfdlc.select import Filter, select
 
 IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:2"}
 
@@ -17,7 +16,7 @@ IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:
 @pytest.fixture
 def root(repository: Project, tmp_path: Path) -> Path:
     """A copy of what the images are made from, that a test may change."""
-    for part in ("images", "toolkit"):
+    for part in ("image", "images", "toolkit"):
         ignored = shutil.ignore_patterns("__pycache__", ".venv", "tests")
         shutil.copytree(repository.root / part, tmp_path / part, ignore=ignored)
     return tmp_path
@@ -44,7 +43,7 @@ def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
         ("images/installer.lock", "installer.lock"),
         ("toolkit/src/hf_inference_toolkit/http/app.py", "toolkit"),
         ("toolkit/pyproject.toml", "toolkit"),
-        ("images/finish.py", "finish"),
+        ("image/finish.py", "finish"),
     ],
 )
 def test_a_change_is_named(repository: Project, root: Path, file: str, name: str) -> None:
@@ -60,7 +59,7 @@ def test_what_docker_does_not_read_changes_nothing(repository: Project, root: Pa
     inputs.toolkit.cache_clear()
     (root / "toolkit" / "tests").mkdir()
     (root / "toolkit" / "tests" / "test_new.py").write_text("new")
-    (root / cell.folder / lock.RECORD).write_text("{}")
+    (root / cell.folder / lockfile.RECORD).write_text("{}")
     assert inputs.of(cell, root, IMAGES) == before
 
 
@@ -91,116 +90,3 @@ def test_a_label_tells_what_was_written(repository: Project) -> None:
     """There and back."""
     made_from = inputs.of(repository.default, repository.root, IMAGES)
     assert inputs.read(inputs.text(made_from)) == made_from
-
-
-def pair(repository: Project, device: str) -> tuple[Cell, Cell]:
-    """The training and the inference cell of today's PyTorch."""
-    found = [c for c in repository.cells if c.framework_version == "2.13.0" and c.device == device]
-    training, inference = found
-    return training, inference
-
-
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_training_and_inference_share_their_heavy_layers(repository: Project, device: str) -> None:
-    """All but what their type alone holds."""
-    one, two = (graph.layers(cell, repository.root) for cell in pair(repository, device))
-    assert {stage for stage in one if one[stage] != two.get(stage)} == {"data", "type"}
-
-
-def test_frameworks_share_what_is_the_same_beside_each(repository: Project) -> None:
-    """Arrays, what training images hold, the toolkit and its needs."""
-    found = [cell for cell in repository.cells if cell.device == "cpu" and cell.python == "3.11"]
-    laid = {(cell.framework, cell.type): graph.layers(cell, repository.root) for cell in found}
-    assert len(laid) == 4
-    one, two = (laid[framework, "training"].items() for framework in ("pytorch", "tensorflow"))
-    assert {stage for stage, _ in one & two} == {"arrays", "data", "toolkit-needs", "toolkit", "venv"}
-    one, two = (laid[framework, "inference"].items() for framework in ("pytorch", "tensorflow"))
-    assert {stage for stage, _ in one & two} == {"arrays", "toolkit-needs", "toolkit", "venv"}
-
-
-def test_a_layer_has_another_address_when_its_packages_change(repository: Project, root: Path) -> None:
-    """And only that layer; the toolkit's sources change the toolkit's."""
-    cell = repository.default
-    before = graph.layers(cell, root)
-    append(root / cell.folder / "transformers.lock", "new==1.0")
-    after = graph.layers(cell, root)
-    assert [stage for stage in before if before[stage] != after[stage]] == ["transformers"]
-    inputs.toolkit.cache_clear()
-    append(root / "toolkit/README.md", "new")
-    last = graph.layers(cell, root)
-    assert [stage for stage in after if after[stage] != last[stage]] == ["toolkit"]
-
-
-@pytest.mark.parametrize("name", ["*-inference:2.4.1-*-cpu-*", "*-inference:2.13.0-*-cpu-*"])
-def test_what_a_stage_looks_into_moves_its_layer(repository: Project, root: Path, name: str) -> None:
-    """The toolkit's wheel, what finishes layers; an image that no stage makes is a name."""
-    (cell,) = select(repository.cells, Filter((name,)))
-    file = root / cell.folder / "Dockerfile"
-    file.write_text(
-        file.read_text().replace("AS arrays\n", "AS arrays\nCOPY --from=example.org/uv:1 /uv /bin/\n")
-    )
-    before = graph.layers(cell, root)
-    inputs.toolkit.cache_clear()
-    append(root / "toolkit/README.md", "new")
-    after = graph.layers(cell, root)
-    assert [stage for stage in before if before[stage] != after[stage]] == ["toolkit"]
-    append(root / inputs.FINISH, "# new")
-    last = graph.layers(cell, root)
-    assert {stage for stage in after if after[stage] == last[stage]} == {"venv"}
-
-
-def test_a_change_of_the_installer_moves_what_it_installs(repository: Project, root: Path) -> None:
-    """The layers depend on the stage that they are made in."""
-    cell = repository.default
-    before = graph.layers(cell, root)
-    append(root / "images/installer.lock", "new==1.0")
-    after = graph.layers(cell, root)
-    assert {"framework", "transformers"} <= {stage for stage in before if before[stage] != after[stage]}
-    assert before["venv"] == after["venv"]
-
-
-def test_layers_are_made_apart_from_what_they_are_laid_on(repository: Project, root: Path) -> None:
-    """By what their bytes depend on: the installer's image is part of it, the base is not."""
-    cell = repository.default
-    names = {
-        images["base"] + images["installer_base"]: [part.name for part in graph.parts(cell, root, machine)]
-        for images in (
-            IMAGES,
-            IMAGES | {"base": "python:3.11@sha256:3"},
-            IMAGES | {"installer_base": "python:3.11@sha256:4"},
-        )
-        for machine in [Machine(starts={cell.id: images})]
-    }
-    one, of_another_base, of_another_installer = names.values()
-    assert one == of_another_base
-    assert set(one).isdisjoint(of_another_installer)
-    assert len(set(one)) == len(cell.groups) + 1  # of the toolkit two: itself, and what it needs
-
-
-def test_another_way_of_packing_gives_layers_another_name(repository: Project, root: Path) -> None:
-    """All of them."""
-    cell, machine = repository.default, Machine()
-    before = {part.name for part in graph.parts(cell, root, machine)}
-    append(root / inputs.PACK, "# another")
-    assert before.isdisjoint({part.name for part in graph.parts(cell, root, machine)})
-
-
-def test_types_of_a_release_have_the_same_parts(repository: Project) -> None:
-    """So that each is made once for both."""
-    cells = pair(repository, "cpu")
-    laid = {cell.id: graph.parts(cell, repository.root, Machine()) for cell in cells}
-    one, two = ({part.name for part in each} for each in laid.values())
-    assert len(one & two) >= 4
-    assert len(graph.distinct(laid)) == len(one | two)
-
-
-@pytest.mark.parametrize("line", ["RUN true", "COPY there /", "ENV A=1"])
-def test_an_image_whose_last_stage_does_more_is_made_whole(
-    repository: Project, root: Path, line: str
-) -> None:
-    """What comes after the layers may need them."""
-    cell = repository.default
-    append(root / cell.folder / "Dockerfile", line)
-    assert graph.parts(cell, root, Machine()) == []
-    (root / cell.folder / "Dockerfile").unlink()
-    assert graph.parts(cell, root, Machine()) == []

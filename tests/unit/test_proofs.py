@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import drift, proofs, prove
+from hfdlc.checks import proofs, prove
+from hfdlc.checks.proofs import Proof
 from hfdlc.errors import HfdlcError
+from hfdlc.generated import drift
 from hfdlc.project import Project
-from hfdlc.proofs import Proof
 
 ROW = "huggingface-tensorflow-training:2.4.1-transformers4.5.0-gpu-py37-cu110-ubuntu18.04"
 PROOF = Proof(
@@ -24,7 +25,7 @@ PROOF = Proof(
 @pytest.fixture
 def project(repository: Project, tmp_path: Path) -> Project:
     """The repository, with a `docs` of its own to write to."""
-    for part in ("images", "toolkit", "training"):
+    for part in ("image", "images", "toolkit"):
         (tmp_path / part).symlink_to(repository.root / part)
     return replace(repository, root=tmp_path)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import project, rules
+from hfdlc import project
 from hfdlc.errors import UserError
+from hfdlc.matrix import rules
 from hfdlc.project import Project
 from matrices import write
 

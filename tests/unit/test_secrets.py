@@ -11,7 +11,7 @@ from backports import zstd
 
 from hfdlc.checks import layers, secrets
 from hfdlc.checks.secrets import Apt, Public
-from hfdlc.machine import PackageSources
+from hfdlc.locks.indexes import PackageSources
 
 PUBLIC = Public(frozenset({"public.example"}))
 

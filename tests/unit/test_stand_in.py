@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc import plan, stand_in
+from hfdlc.build import bake, stand_in
+from hfdlc.dockerfile import render
 from hfdlc.errors import HfdlcError
+from hfdlc.locks import lockfile
 from hfdlc.project import Project
 
 CELL = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
@@ -40,12 +42,13 @@ def test_the_newest_release_of_a_python_is_taken(tmp_path: Path) -> None:
 def test_a_cell_on_a_stand_in_has_the_other_framework_and_nothing_else_changed(repository: Project) -> None:
     """One line of its Dockerfile differs: the framework's lock. bake's own variables are kept apart."""
     cell = next(cell for cell in repository.cells if cell.id == CELL)
-    text = stand_in.dockerfile(cell, repository.root)
+    locks = {"framework": lockfile.stand_in_file(cell)}
+    text = render.dockerfile(cell, repository.matrix, repository.templates, locks)
     own = (repository.root / cell.folder / "Dockerfile").read_text()
     (line,) = set(text.splitlines()) - set(own.splitlines())
     assert f"source={cell.folder}/stand-in.lock," in line
-    machine = plan.Machine(dockerfiles={cell.id: text}, images={"base": {cell.id: "stand-in:1"}})
-    (target,) = plan.bake([cell], repository.matrix, machine)["target"].values()
+    context = bake.BuildContext(dockerfiles={cell.id: text}, images={"base": {cell.id: "stand-in:1"}})
+    (target,) = bake.of_images([cell], repository.matrix, context)["target"].values()
     assert target["args"]["base"] == "stand-in:1"
     assert "FROM $${base}" in target["dockerfile-inline"]
     assert "dockerfile" not in target

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfdlc import uri
 from hfdlc.errors import UserError
-from hfdlc.regions import REGIONS, Region
+from hfdlc.publish import uri
+from hfdlc.publish.regions import REGIONS, Region
 
 # The table of the reference document, in its order, with its own spelling of the URIs.
 TABLE = Path(__file__).parents[1] / "data" / "reference_table.csv"

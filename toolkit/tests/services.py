@@ -3,8 +3,7 @@
 import threading
 
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.scheduling.batching import Piece
-from hf_inference_toolkit.tasks.service import Prediction, Service
+from hf_inference_toolkit.tasks.service import Piece, Prediction, Service
 
 
 class Echo(Service):

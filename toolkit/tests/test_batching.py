@@ -12,10 +12,10 @@ from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.scheduling import batching
-from hf_inference_toolkit.scheduling.batching import AllAtOnce, Cost, Piece
+from hf_inference_toolkit.scheduling.batching import Cost, DecodingCost
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import alone
+from hf_inference_toolkit.tasks.service import Piece, alone
 
 
 def together(service, requests, size=1000):
@@ -283,7 +283,7 @@ def test_oldest_piece_is_always_chosen():
     assert batching.choose(waiting, Cost()) == [0]
     assert len(batching.choose(waiting[1:], Cost())) == 50
     assert batching.choose([Piece(0, 5), Piece(0, 9), Piece(0, 500), Piece(0, 6)], Cost()) == [0, 3, 1]
-    assert len(batching.choose([Piece(0, 5), Piece(0, 900)], AllAtOnce(10000))) == 2
+    assert len(batching.choose([Piece(0, 5), Piece(0, 900)], DecodingCost(10000))) == 2
 
 
 def test_overhead_is_learned():

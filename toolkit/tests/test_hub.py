@@ -17,12 +17,12 @@ SCRIPT = """
 import json, os, sys
 from hf_inference_toolkit import settings
 from hf_inference_toolkit.loading import hub
-from hf_inference_toolkit.loading import loader
+from hf_inference_toolkit.loading import model_folder
 from hf_inference_toolkit.errors import StartError
 values = settings.read(os.environ)
 hub.prepare(values)
 try:
-    folder = loader.find_model(values)
+    folder = model_folder.find_model(values)
 except StartError as problem:
     print(json.dumps({"refused": str(problem)}))
 else:

@@ -6,6 +6,7 @@ from hf_inference_toolkit import settings
 from hf_inference_toolkit.content.codecs import accepted
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.tasks import registry
+from hf_inference_toolkit.tasks.task_name import TaskName
 
 
 def test_defaults_are_the_contract():
@@ -74,7 +75,7 @@ def test_default_accept_decides_where_the_client_does_not():
 )
 def test_task_names(asked, name, source, target):
     """Aliases, and languages in the name."""
-    assert registry.parse(asked) == registry.Task(asked, name, source, target)
+    assert registry.parse(asked) == TaskName(asked, name, source, target)
 
 
 @pytest.mark.parametrize(

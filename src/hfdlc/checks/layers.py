@@ -13,7 +13,7 @@ from typing import IO
 import docker
 from docker.models.images import Image
 
-from hfdlc.packed import plain
+from hfdlc.oci.store import plain
 
 PIECE = 1 << 22
 HEADER = 257  # where a file's header in an archive has the word `ustar`

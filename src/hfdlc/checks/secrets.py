@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from hfdlc.errors import HfdlcError
-from hfdlc.machine import PackageSources
+from hfdlc.locks.indexes import PackageSources
 from hfdlc.process import run
 
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)

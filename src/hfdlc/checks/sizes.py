@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from hfdlc import facts, graph
 from hfdlc.checks.subject import Subject
+from hfdlc.dockerfile import layers
+from hfdlc.engine import images
 
 Sizes = Mapping[str, int]  # `layer framework` or `torch` -> bytes
 SMALL = 1_000_000  # bytes; what weighs less is not kept
@@ -12,8 +13,9 @@ SHOWN = 8  # lines
 
 def read(subject: Subject) -> dict[str, int]:
     """The bytes of each layer that the cell lays, and of each folder of packages; not of small ones."""
-    stages, laid = graph.layers(subject.cell, subject.root), facts.laid(subject.built)
-    found = {f"layer {stage}": layer.size for stage, layer in zip(stages, laid, strict=True)}
+    names = ["venv", *(layer.name for layer in layers.layers(subject.cell))]
+    sizes = zip(names, images.laid(subject.built), strict=True)
+    found = {f"layer {name}": layer.size for name, layer in sizes}
     told = subject.host.check_output("du -bs /opt/venv/lib/python*/site-packages/*")
     for line in told.splitlines():
         size, _, folder = line.partition("\t")

@@ -12,14 +12,16 @@ from docker.models.containers import Container
 from docker.models.images import Image
 from testinfra.host import Host
 
-from hfdlc import containers, facts, lock, stand_in
-from hfdlc.cells import Cell
+from hfdlc.build import stand_in
 from hfdlc.checks import backend, secrets
+from hfdlc.checks.facts import Facts
 from hfdlc.checks.secrets import Apt, Public
-from hfdlc.engine import Engine
+from hfdlc.engine import containers, images
+from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.facts import Facts
-from hfdlc.machine import PackageSources
+from hfdlc.locks import lockfile
+from hfdlc.locks.indexes import PackageSources
+from hfdlc.matrix.cells import Cell
 from hfdlc.state import State
 
 
@@ -53,7 +55,7 @@ class Subject:
     @property
     def built(self) -> Image:
         """The image in the engine."""
-        return facts.image_of(self.image, self.engine)
+        return images.image_of(self.image, self.engine)
 
     @property
     def host(self) -> Host:
@@ -75,21 +77,23 @@ class Subject:
     @property
     def locked(self) -> dict[str, str]:
         """Every locked package with its version."""
-        found = {entry.name: entry for group in lock.read(self.cell, self.root).values() for entry in group}
+        found = {
+            entry.name: entry for group in lockfile.read(self.cell, self.root).values() for entry in group
+        }
         if self.other_framework:
-            text = (self.root / lock.stand_in_file(self.cell)).read_text()
-            found |= {entry.name: entry for entry in lock.entries(text)}
+            text = (self.root / lockfile.stand_in_file(self.cell)).read_text()
+            found |= {entry.name: entry for entry in lockfile.entries(text)}
         return {name: entry.version for name, entry in found.items()}
 
     @property
     def other_framework(self) -> bool:
         """Whether it holds another build of the framework: the cell's was out of reach of its lock."""
-        return bool(self.stand_in) and lock.stood_in(self.cell, self.root)
+        return bool(self.stand_in) and lockfile.stood_in(self.cell, self.root)
 
     @property
     def toolkit_version(self) -> str:
         """The version of the toolkit's sources."""
-        return lock.toolkit_version(self.root)
+        return lockfile.toolkit_version(self.root)
 
     def python(self, script: str) -> str:
         """What a script prints inside."""

@@ -4,12 +4,14 @@ import json
 
 import pytest
 
-from hfdlc import engine as engines
-from hfdlc import facts, proofs, render
-from hfdlc.checks import layers, secrets, sizes
+from hfdlc.build import bake
+from hfdlc.build.estimate import LAYERS
+from hfdlc.checks import layers, proofs, secrets, sizes
 from hfdlc.checks.subject import Subject
-from hfdlc.forecast import LAYERS
+from hfdlc.dockerfile import render
+from hfdlc.engine import detect, images
 
+COMMANDS = {"training": "train", "inference": "serve"}
 # Programs that make programs, and what installs packages while an image is built.
 BUILD_TOOLS = (
     "gcc",
@@ -141,10 +143,10 @@ def test_packages_are_the_locked_ones(subject: Subject) -> None:
 
 def test_entry_point(subject: Subject) -> None:
     """A plain `docker run` serves (or trains), with that program as process 1."""
-    command = render.command(subject.cell)
+    command = COMMANDS[subject.cell.type]
     assert subject.config["Entrypoint"] == ["/usr/bin/env"]
-    assert subject.config["Cmd"] == command
-    assert subject.host.check_output("command -v %s", command[0]) == f"/opt/venv/bin/{command[0]}"
+    assert subject.config["Cmd"] == [command]
+    assert subject.host.check_output("command -v %s", command) == f"/opt/venv/bin/{command}"
 
 
 def test_port(subject: Subject) -> None:
@@ -158,11 +160,12 @@ def test_working_folder(subject: Subject) -> None:
 
 
 def test_labels(subject: Subject) -> None:
-    """The image says what it is, and what its base came from."""
+    """The labels describe the cell, and name the base image that the build started from."""
     labels = subject.config["Labels"] or {}
-    expected = render.labels(subject.cell)
+    base = labels.get("io.hfdlc.base")
+    assert base, "the label io.hfdlc.base does not name the base image"
+    expected = render.labels(subject.cell) | bake.base_labels(base)
     assert {name: labels.get(name) for name in expected} == expected
-    assert labels.get("io.hfdlc.base"), "io.hfdlc.base does not say what the image was built on"
 
 
 def test_size(subject: Subject) -> None:
@@ -184,7 +187,7 @@ def _why_so_large(subject: Subject) -> str:
 def test_layers(subject: Subject) -> None:
     """The image has no more layers than a cell may have, from the first on that its Dockerfile lays."""
     layers = subject.facts.layers
-    above = layers[layers.index(facts.laid(subject.built)[0]) :]
+    above = layers[layers.index(images.laid(subject.built)[0]) :]
     assert len(above) <= LAYERS, f"{len(above)} layers, {LAYERS} allowed"
 
 
@@ -245,6 +248,6 @@ def test_no_secrets_in_layers(subject: Subject) -> None:
     needles = subject.machine.needles()
     if not needles:
         pytest.skip("this machine is configured with nothing that could be left in an image")
-    client, folder = engines.client(subject.engine), subject.state.folder("tmp")
+    client, folder = detect.client(subject.engine), subject.state.folder("tmp")
     found = layers.search(client, subject.built, needles, folder)
     assert not found, "\n".join(map(str, found))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from docker.models.containers import Container
 
-from hfdlc import containers, train_job
 from hfdlc.checks.subject import Subject
-from hfdlc.train_job import HOST as HOST
+from hfdlc.engine import containers
+from hfdlc.sagemaker import job as train_job
+from hfdlc.sagemaker.job import HOST as HOST
 
 PATIENCE = 120.0  # seconds for what a check's script does
 

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from hfdlc import inputs
-from hfdlc.cells import Cell
-from hfdlc.console import say
-from hfdlc.containers import NoGpu
+from hfdlc.build import builder
+from hfdlc.dockerfile import inputs
+from hfdlc.engine.containers import NoGpu
 from hfdlc.errors import HfdlcError, UserError
+from hfdlc.matrix.cells import Cell
+from hfdlc.process import say
 from hfdlc.project import Project
-from hfdlc.publish.places import Place
-from hfdlc.publish.publishing import Differs
+from hfdlc.publish.publisher import Differs
+from hfdlc.publish.targets import Place
 
 
 def built(
@@ -26,9 +27,7 @@ def built(
     Raises Differs, before anything is built, where it has a tag from other inputs, and HfdlcError where GPU
     images are to be checked on a machine without a GPU.
     """
-    from hfdlc import pipeline  # what builds is not waited for where nothing is built
-
-    now = pipeline.inputs_of(project, cells, environ)
+    now = builder.inputs_of(project, cells, environ)
     todo, problems = [], []
     for cell in cells:
         there = published_inputs(place, cell)
@@ -43,20 +42,20 @@ def built(
     if problems:
         raise Differs(problems)
     if todo:
-        pipeline.build(project, todo, environ)
+        builder.build(project, todo, environ)
         _check(project, todo, environ, gpu_checks=gpu_checks)
     return tuple(todo)
 
 
 def _check(project: Project, cells: Sequence[Cell], environ: Mapping[str, str], *, gpu_checks: bool) -> None:
     """Check what was built; GPU images with this machine's GPUs."""
-    from hfdlc import pipeline
+    from hfdlc.checks import runner  # pytest, which nothing else here needs
 
     without = [cell for cell in cells if not (cell.cuda and gpu_checks)]
     with_gpus = [cell for cell in cells if cell.cuda and gpu_checks]
-    pipeline.check(project, without, environ)
+    runner.check(project, without, environ)
     try:
-        pipeline.check(project, with_gpus, environ, gpus=True)
+        runner.check(project, with_gpus, environ, gpus=True)
     except NoGpu as problem:
         raise HfdlcError(
             f"{problem.what}, and the checks that need one are to be run",

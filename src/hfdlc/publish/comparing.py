@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from hfdlc.publish.copying import FromEngine, Source
-from hfdlc.publish.places import Place
+from hfdlc.publish.targets import Place
+from hfdlc.publish.transfer import FromEngine, Source
 
 
 @dataclass(frozen=True)

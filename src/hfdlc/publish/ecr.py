@@ -19,8 +19,8 @@ from botocore.exceptions import (
 )
 
 from hfdlc.errors import HfdlcError
-from hfdlc.publish.registry import ACCEPT
-from hfdlc.publish.transport import ACTION
+from hfdlc.oci.registry import ACCEPT
+from hfdlc.oci.transport import ACTION
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient

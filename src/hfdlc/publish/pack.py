@@ -14,13 +14,13 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from hfdlc import engine as engines
-from hfdlc.console import say
-from hfdlc.engine import Engine
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.packed import plain
-from hfdlc.publish.gate import Candidate
-from hfdlc.publish.registry import DOCKER_MANIFEST, OCI_MANIFEST, Manifest, digest_of
+from hfdlc.oci.image import DOCKER_MANIFEST, OCI_MANIFEST, Manifest, digest_of
+from hfdlc.oci.store import plain
+from hfdlc.process import say
+from hfdlc.publish.preflight import Candidate
 from hfdlc.state import State, write_whole
 
 LEVEL = 6  # of gzip: a registry and every client take it, zstd they do not all
@@ -109,7 +109,7 @@ class Packer:
             saved.unlink(missing_ok=True)
 
     def _save(self, candidate: Candidate, target: Path) -> None:
-        with closing(engines.client(self._engine)) as client, target.open("wb") as file:
+        with closing(detect.client(self._engine)) as client, target.open("wb") as file:
             for piece in client.images.get(candidate.cell.id).save(chunk_size=8 << 20, named=True):
                 file.write(piece)
 
@@ -126,7 +126,7 @@ class Packer:
                 told = self._blob(_member(archive, path), layer)
             write_whole(self._memory / "layers" / _name(layer), json.dumps(told))
 
-        pairs = dict(zip(candidate.layers, about["Layers"], strict=True))
+        pairs = dict(zip(candidate.layers, about["LayerStore"], strict=True))
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, pairs.items()))
         write_whole(self._memory / "configs" / _name(candidate.image), config.decode())

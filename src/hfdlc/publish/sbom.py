@@ -11,9 +11,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from packaging.utils import canonicalize_name
 
-from hfdlc import lock
-from hfdlc.cells import Cell
 from hfdlc.errors import HfdlcError
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
 
 DIST_INFO = re.compile(
     r"opt/venv/lib/python[^/]+/site-packages/(?P<inside>([^/]+/)*)"
@@ -79,8 +79,8 @@ def _os(release: str) -> str:
 
 def expected(cell: Cell, root: Path) -> dict[str, str]:
     """The Python packages that the cell's locks say it has, and the toolkit."""
-    locked = {e.name: e.version for group in lock.read(cell, root).values() for e in group}
-    return locked | {"hf-inference-toolkit": lock.toolkit_version(root)}
+    locked = {e.name: e.version for group in lockfile.read(cell, root).values() for e in group}
+    return locked | {"hf-inference-toolkit": lockfile.toolkit_version(root)}
 
 
 def compare(said: Packages, seen: Packages, cell: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, List, Optional
 from hf_inference_toolkit import __version__, logs, settings
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import memory, threads
+from hf_inference_toolkit.tasks.service import Service
 
 # How long a health check waits for /ping.
 CHECK_SECONDS = 5
@@ -57,16 +58,22 @@ def _serve(values: settings.Settings) -> int:
     if unused:
         logs.event(30, "set, and not used by this server: {}".format(", ".join(unused)))
     from hf_inference_toolkit.http import process
-    from hf_inference_toolkit.loading.loader import load_model
 
     process.raise_file_limit()
     try:
-        code = process.Process(values, load_model).run()
+        code = process.Process(values, _load_model).run()
     except StartError as problem:
         logs.event(40, "cannot start: {}".format(problem))
         code = 2
     process.leave(code)
     return code
+
+
+def _load_model(values: settings.Settings) -> Service:
+    """Runs in the loading thread: the tasks import numpy, and the port should be open before."""
+    from hf_inference_toolkit.loading.loader import load_model
+
+    return load_model(values)
 
 
 def check(values: settings.Settings) -> int:

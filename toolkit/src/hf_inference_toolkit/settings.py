@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     health_route: Optional[str] = None
     program: Optional[str] = None
     submit_directory: Optional[str] = None
+    codeartifact: Optional[str] = None
     log_level: int = 20
     max_payload: int = 25 * 1024 * 1024
     deadline: float = 60.0
@@ -182,6 +183,12 @@ VARIABLES = (
         _text,
         "the folder of the user's module; code/ in the model folder when not set",
     ),
+    Variable(
+        "CA_REPOSITORY_ARN",
+        "codeartifact",
+        _text,
+        "the CodeArtifact repository that requirements.txt is installed from; needs boto3",
+    ),
     Variable("SAGEMAKER_CONTAINER_LOG_LEVEL", "log_level", _level, "10 debug, 20 info, 30 warning, 40 error"),
     Variable(
         "SAGEMAKER_MAX_PAYLOAD_IN_MB", "max_payload", _megabytes, "largest body, in MB of 1,048,576 bytes"
@@ -261,16 +268,26 @@ def unused(environ: Mapping[str, str]) -> List[str]:
 
 
 def _writable_cache(wanted: Optional[str]) -> str:
-    """The folder asked for if files can be made in it, else one under the system's temporary folder."""
-    candidates = [Path(wanted)] if wanted else []
-    for folder in [*candidates, Path(tempfile.gettempdir()) / "huggingface"]:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=str(folder)):
-                return str(folder)
-        except OSError:
-            continue
-    return tempfile.mkdtemp(prefix="huggingface-")
+    """The folder in HF_HOME if it is writable, else one in the system's temporary folder."""
+    if wanted and _is_writable(Path(wanted)):
+        return wanted
+    try:
+        folder = Path(tempfile.gettempdir()) / "huggingface"
+        return str(folder) if _is_writable(folder) else tempfile.mkdtemp(prefix="huggingface-")
+    except OSError:
+        raise StartError(
+            "no writable folder for downloads and temporary files: mount one at /tmp (docker run --tmpfs "
+            "/tmp), or set TMPDIR to a writable folder"
+        ) from None
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=str(folder)):
+            return True
+    except OSError:
+        return False
 
 
 def describe(environ: Mapping[str, str], settings: Settings) -> List[Tuple[str, str, str]]:

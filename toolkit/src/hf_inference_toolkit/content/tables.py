@@ -1,11 +1,10 @@
 """CSV and NumPy's .npy format, read and written."""
 
-import ast
 import csv
 import io
 import re
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import check_value, too_many, write_json
@@ -176,73 +175,53 @@ def _cell(value: Any) -> Any:
     return value
 
 
-KINDS = "biufU"
-
-
 def read_npy(body: bytes) -> Any:
     """The array as lists of numbers or texts. Never a pickle: reading one runs code."""
-    dtype, shape, in_fortran_order, start = _npy_header(body)
     import numpy
 
-    count, lists, size = 1, 0, 1
-    for length in shape:
-        count *= length
-        lists += size
-        size *= max(1, length)
-    if count * dtype.itemsize != len(body) - start:
-        raise _no_npy(
-            "its header announces {} bytes and {} follow".format(count * dtype.itemsize, len(body) - start)
-        )
-    if lists > limits.CONTAINERS:
-        raise too_many("lists", limits.CONTAINERS)
-    array = numpy.frombuffer(body, dtype, count, start) if count else numpy.zeros(0, dtype)
-    if dtype.kind == "U" and count and array.view(dtype.str[0] + "u4").max() > sys.maxunicode:
-        raise _no_npy("its texts hold what is no character")
-    value = array.reshape(shape, order="F" if in_fortran_order else "C").tolist()
+    try:
+        _check_npy_header(body)
+        stream = io.BytesIO(body)
+        array = numpy.load(stream, allow_pickle=False)
+        if stream.read(1):
+            raise RequestError("malformed", "the body is longer than the array in its .npy header")
+        if array.dtype.kind == "U" and array.size:
+            codes = array.reshape(-1).view(array.dtype.str[0] + "u4")
+            if codes.max() > sys.maxunicode:
+                raise RequestError("malformed", "the .npy array holds numbers that are no characters")
+        value = array.tolist()
+    except (MemoryError, RequestError):
+        raise
+    except Exception as problem:  # numpy raises many kinds for a broken header
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
+        raise RequestError("malformed", "the body is not an .npy array: {}".format(reason)) from None
     check_value(value)
     return value
 
 
-def _npy_header(body: bytes) -> Tuple[Any, Tuple[int, ...], bool, int]:
-    """The array's type, shape and order, and where its data begin: numpy.lib.format, versions 1.0 to 3.0."""
-    import numpy
+def _check_npy_header(body: bytes) -> None:
+    """Reject an array that is larger than its body, or that is many more lists than numbers."""
+    from numpy.lib import format as npy
 
-    if body[:6] != b"\x93NUMPY" or len(body) < 12 or body[6] not in (1, 2, 3):
-        raise _no_npy("it does not begin with the header of one")
-    size, begin = (
-        (int.from_bytes(body[8:10], "little"), 10)
-        if body[6] == 1
-        else (
-            int.from_bytes(body[8:12], "little"),
-            12,
+    stream = io.BytesIO(body)
+    version = npy.read_magic(stream)
+    width = 2 if version == (1, 0) else 4
+    if int.from_bytes(body[stream.tell() : stream.tell() + width], "little") > limits.NPY_HEADER:
+        raise too_many("bytes of .npy header", limits.NPY_HEADER)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, kind = read(stream)
+    if kind.kind not in "biufUS" or not kind.itemsize:
+        raise RequestError("malformed", "an .npy array must hold numbers or text, not {}".format(kind))
+    size = lists = 1
+    for length in shape:
+        lists += size
+        size *= max(1, length)
+    if lists > limits.CONTAINERS:
+        raise too_many("lists", limits.CONTAINERS)
+    if size * kind.itemsize > len(body):
+        raise RequestError(
+            "malformed", "the body is smaller than the shape in its .npy header: {}".format(str(shape)[:100])
         )
-    )
-    end = begin + size
-    if size > limits.NPY_HEADER:
-        raise _no_npy("it has more than {} bytes of .npy header".format(limits.NPY_HEADER))
-    if end > len(body):
-        raise _no_npy("its header is not complete")
-    try:
-        header: Dict[str, Any] = ast.literal_eval(body[begin:end].decode("latin-1").strip())
-        description, shape, in_fortran_order = header["descr"], header["shape"], header["fortran_order"]
-        dtype = numpy.dtype(description) if isinstance(description, str) else None
-    except Exception:  # a hostile header raises many kinds: RecursionError, MemoryError, SyntaxError, ...
-        raise _no_npy("its header cannot be read") from None
-    if (
-        dtype is None
-        or dtype.kind not in KINDS
-        or not dtype.itemsize
-        or (dtype.kind != "U" and dtype.itemsize > 8)
-    ):
-        raise _no_npy("its values are neither numbers nor texts")
-    is_shape = isinstance(shape, tuple) and all(type(length) is int and length >= 0 for length in shape)
-    if not is_shape or len(shape) > 32 or not isinstance(in_fortran_order, bool):
-        raise _no_npy("its header cannot be read")
-    return dtype, shape, in_fortran_order, end
-
-
-def _no_npy(reason: str) -> RequestError:
-    return RequestError("malformed", "the body is not an .npy array: {}".format(reason))
 
 
 def write_npy(value: Any) -> Optional[bytes]:

@@ -14,12 +14,14 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import parameters
 from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
+from hf_inference_toolkit.http.parts import PartStream
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.failures import accelerator_fault, as_request_error
+from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.models.model import Health
+from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import Prediction, Service
+from hf_inference_toolkit.tasks.service import Part, Prediction, Service
 
 # Bodies up to this size are read and written on the event loop: a switch of threads would cost more.
 SMALL = 16 * 1024
@@ -68,12 +70,14 @@ class Invocations:
         body = await self._body(request, ends)
         self._health.serving()  # the server may have begun to drain while the body came in
         if coding != "identity":
-            body = await self._off_loop(len(body), lambda: self._decompressed(body, coding))
+            # A small body may become a large one.
+            body = await self._off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
         if service.negotiates:
             content_type = codecs.sniff(content_type, body)
         content_type = content_type._replace(task_parameters=_parameters(service, request, content_type))
         prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
-        if prompt.is_stream:
+        prompt = service.with_headers(prompt, request.headers, request.scope["request_id"])
+        if prompt.is_stream or service.may_stream:
             return await self._stream(service, prompt, request, ends)
         prediction = await self._predict(service, prompt, request, ends)
         value = prediction.value
@@ -186,13 +190,18 @@ class Invocations:
         try:
             token = await self._result(first, request, ends - began)
             if token is None:
-                job.future.result()
+                prediction = job.future.result()
         except asyncio.CancelledError:
             finish()
             raise
         except Exception as problem:
             finish()
             raise await explain(problem) from None
+        if isinstance(token, Part):
+            return PartStream(job, token, readings, explain, finish)
+        if service.may_stream:
+            finish()
+            return _whole(prediction)
         return EventStream(job, token, readings, explain, finish)
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
@@ -264,6 +273,15 @@ def _parameters(service: Service, request: Request, content_type: codecs.MediaTy
         schema = service.schema()["properties"].get("parameters", {})
         found = dict(parameters.from_attributes(header, schema.get("properties")), **found)
     return found
+
+
+def _whole(prediction: Prediction) -> Response:
+    """The response that user code has made; it was not a stream after all."""
+    body, content_type = prediction.value
+    if prediction.status in (204, 304):
+        body = b""  # these have no body
+    headers = dict(prediction.headers, **{"Content-Type": content_type})
+    return Response(body, prediction.status, headers)
 
 
 def _too_large(most: int) -> RequestError:

@@ -27,6 +27,7 @@ def fetch(settings: Settings, revision: str, names: Iterable[str]) -> Path:
             url = "{}/{}/resolve/{}/{}".format(
                 settings.hub_endpoint.rstrip("/"), settings.model_id, quote(revision, safe=""), quote(name)
             )
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _fetch_one(url, settings.token, folder / name)
     return folder
 

@@ -1,16 +1,12 @@
-"""What an exception from a model means to the client who sent the request."""
-
-import gc
-import sys
-from typing import Any
+"""Error answers for exceptions of a prediction."""
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
 from hf_inference_toolkit.tasks.service import Service
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "oom when")
-# What transformers raises for inputs and parameters that it understands and refuses.
-_REFUSALS = (
+# transformers raises these for inputs and parameters that it rejects.
+_REJECTIONS = (
     ValueError,
     TypeError,
     IndexError,
@@ -19,16 +15,6 @@ _REFUSALS = (
     ZeroDivisionError,
     NotImplementedError,
 )
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether memory ran out, on the processor or on an accelerator, in any framework's words."""
-    if isinstance(problem, MemoryError) or type(problem).__name__ in (
-        "OutOfMemoryError",
-        "ResourceExhaustedError",
-    ):
-        return True
-    return isinstance(problem, RuntimeError) and any(words in str(problem).lower() for words in _NO_MEMORY)
 
 
 def as_request_error(problem: Exception, service: Service, request: Request) -> RequestError:
@@ -46,36 +32,7 @@ def as_request_error(problem: Exception, service: Service, request: Request) -> 
 
 
 def _request_is_to_blame(problem: Exception, request: Request) -> bool:
-    """A refusal of transformers, or any failure of a request that brought parameters of its own."""
+    """Whether transformers rejected the input, or the request had parameters, which may be the cause."""
     if "CUDA error" in str(problem):
         return False
-    return isinstance(problem, _REFUSALS) or bool(request.parameters)
-
-
-def accelerator_fault() -> str:
-    """Why PyTorch can use a GPU no more in this process; nothing where it can, or has none in use."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return ""
-    for device in range(torch.cuda.device_count()):
-        if torch.cuda.memory_reserved(device):  # looking at one that is not in use would make it be
-            faults = [_fault(torch, device) for _ in range(2)]
-            if all(faults):  # what passes is not the end of it
-                return faults[-1]
-    return ""
-
-
-def _fault(torch: Any, device: int) -> str:
-    try:
-        torch.cuda.synchronize(device)
-    except RuntimeError as problem:
-        return (str(problem) or repr(problem)).splitlines()[0]
-    return ""
-
-
-def release_memory() -> None:
-    """Give back what the failed prediction held, so that the next one has room."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return isinstance(problem, _REJECTIONS) or bool(request.parameters)

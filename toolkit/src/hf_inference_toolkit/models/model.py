@@ -9,8 +9,8 @@ from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import memory
 from hf_inference_toolkit.tasks.service import Service
 
-LOADING, READY, FAILED, DRAINING = "loading", "ready", "failed", "draining"
-PING_STATUS = {LOADING: 503, READY: 200, FAILED: 500, DRAINING: 503}
+LOADING, READY, STUCK, FAILED, DRAINING = "loading", "ready", "stuck", "failed", "draining"
+PING_STATUS = {LOADING: 503, READY: 200, STUCK: 500, FAILED: 500, DRAINING: 503}
 
 
 class Health:
@@ -69,6 +69,15 @@ class Health:
             self.state = FAILED
             event(40, "the model can no longer serve: {}".format(reason))
 
+    def stuck(self, is_stuck: bool) -> None:
+        """Stop serving while too many predictions do not end, and serve again when they have."""
+        if is_stuck and self.state == READY:
+            self.state = STUCK
+            event(40, "too many predictions do not end: no requests are served until they do")
+        elif not is_stuck and self.state == STUCK:
+            self.state = READY
+            event(20, "predictions have ended: requests are served again")
+
     def drain(self) -> None:
         """Take no new work."""
         if self.state != FAILED:
@@ -84,6 +93,7 @@ class Health:
 
 _REFUSALS = {
     LOADING: ("not_ready", "the model is loading; /ping is 200 when it is ready"),
+    STUCK: ("unhealthy", "too many predictions do not end; /ping is 200 when they have"),
     FAILED: ("unhealthy", "the model can no longer serve"),
     DRAINING: ("draining", "the server is shutting down"),
 }

@@ -1,25 +1,25 @@
-"""Matrix products by oneDNN where it is faster on this processor than what PyTorch would take.
+"""Matrix products by oneDNN where it is faster on this processor than PyTorch's default.
 
-For float32 PyTorch takes MKL, which on processors that are not Intel's leaves half of the machine unused; for bfloat16
-it takes oneDNN, and has it rearrange the weights in every pass. Here the weights are rearranged once. The precision
-is the same; sums are made in another order.
+For float32 PyTorch uses MKL, which reaches half of the speed of oneDNN on AMD processors. For bfloat16 it uses oneDNN
+but repacks the weights in every pass. Here the weights are packed once. The precision is the same; the order of
+summation differs.
 """
 
 import time
 from typing import Any, Callable, List
 
-# Smaller weights gain less than the call costs.
+# Smaller weights gain less than a call costs.
 SMALLEST = 256 * 256
-# Rows that the arrangement of weights is made for; others were seen to be as fast with it.
+# The number of rows that weights are packed for. Other numbers of rows were as fast with it.
 ROWS = 64
-# So much faster it must be in the probe.
+# How much faster the probe must be.
 MARGIN = 1.15
 
 
-def quicken(model: Any) -> List[Any]:
-    """Give a model's large linear layers the faster product, if there is one; the layers that got it.
+def enable_onednn(model: Any) -> List[Any]:
+    """Let large linear layers use oneDNN if that is faster here. Returns the changed layers.
 
-    The model can be used for predictions only afterwards, and its weights cannot be saved.
+    Afterwards the model can only predict: its weights cannot be saved.
     """
     layers = [layer for layer in model.modules() if _is_large(layer)]
     if not layers or not _is_faster(layers[0].weight.dtype):
@@ -30,12 +30,12 @@ def quicken(model: Any) -> List[Any]:
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for layer in layers:
         _replace(layer, owners[id(layer.weight)] > 1)
-    _let_go_of_file(model)
+    _copy_mapped_weights(model)
     return layers
 
 
-def restore(layers: List[Any]) -> None:
-    """Give quickened layers their own ways back: some models look into the weights of their layers."""
+def disable_onednn(layers: List[Any]) -> None:
+    """Restore changed layers, for models that read the weights of their layers."""
     import torch
 
     for layer in layers:
@@ -47,7 +47,7 @@ def restore(layers: List[Any]) -> None:
 
 
 def _is_large(layer: Any) -> bool:
-    """A linear layer, or GPT-2's own form of it, with weights worth it."""
+    """Whether a layer is linear (or GPT-2's Conv1D) and its weights are large enough."""
     import torch
 
     is_linear = type(layer) is torch.nn.Linear or type(layer).__name__ == "Conv1D"
@@ -58,7 +58,7 @@ def _is_large(layer: Any) -> bool:
 
 
 def _weight(layer: Any) -> Any:
-    """The weights with a row for each output."""
+    """The weights, one row for each output."""
     return layer.weight.t() if type(layer).__name__ == "Conv1D" else layer.weight
 
 
@@ -67,7 +67,7 @@ def _replace(layer: Any, is_shared: bool) -> None:
 
     product, bias = torch.ops.mkldnn._linear_pointwise, layer.bias
     weight = _weight(layer).detach()
-    # What an embedding uses, too, stays as it is.
+    # Weights that an embedding shares stay unpacked.
     if not is_shared:
         weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
         layer.weight = torch.nn.Parameter(weight, requires_grad=False)
@@ -78,15 +78,15 @@ def _replace(layer: Any, is_shared: bool) -> None:
     layer.forward = forward
 
 
-def _let_go_of_file(model: Any) -> None:
-    """Copy what is left of the mapped file, so that the weights are not in memory twice."""
+def _copy_mapped_weights(model: Any) -> None:
+    """Copy the weights that still point into the mapped file, so that the file leaves memory."""
     for parameter in model.parameters():
         if not parameter.is_mkldnn:
             parameter.data = parameter.data.clone()
 
 
 def _is_faster(dtype: Any) -> bool:
-    """Tried on a layer of common size; False where the release has no such product or it fails."""
+    """Measure a layer of common size. False where the release has no such operator or it fails."""
     import torch
 
     wide = torch.ones(ROWS, 768, dtype=dtype)
@@ -103,7 +103,7 @@ def _is_faster(dtype: Any) -> bool:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    """The least of several times."""
+    """The shortest of several runs."""
     taken = []
     for _ in range(8):
         began = time.perf_counter()

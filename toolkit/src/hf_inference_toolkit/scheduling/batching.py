@@ -4,7 +4,9 @@ A pass costs so much for being a pass at all, and so much a token, padding count
 company with padding, rows that are alone pay for a pass of their own; what is cheaper is learned from the passes made.
 """
 
-from typing import Any, Hashable, List, NamedTuple, Optional, Sequence
+from typing import List, Sequence
+
+from hf_inference_toolkit.tasks.service import Piece, Service
 
 # Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
 MOST_TOKENS = 4096
@@ -13,16 +15,6 @@ ENOUGH = 16
 LEAST_TOKENS = 512
 # Rows that are looked at for a pass, the oldest first.
 WINDOW = 128
-
-
-class Piece(NamedTuple):
-    """A row for the model. Pieces of equal `key` may go through it together; `length` is what one takes, in tokens."""
-
-    row: Any
-    length: int
-    key: Hashable = None
-    # Told of each token as it is written, where somebody reads along.
-    reader: Optional[Any] = None
 
 
 class Cost:
@@ -56,8 +48,8 @@ class Cost:
         return int(min(max(self.overhead * ENOUGH, LEAST_TOKENS), MOST_TOKENS))
 
 
-class AllAtOnce(Cost):
-    """Where every step reads all weights for the sake of one token a row, a row more costs nothing."""
+class DecodingCost(Cost):
+    """Text generation: each step reads all weights whatever the number of rows, so memory alone limits a batch."""
 
     def __init__(self, budget: int) -> None:
         super().__init__()
@@ -65,12 +57,17 @@ class AllAtOnce(Cost):
         self._budget = budget
 
     def saw(self, tokens: int, seconds: float) -> None:
-        """Nothing is learned."""
+        """Nothing to learn."""
 
     @property
     def budget(self) -> int:
-        """What the memory of a pass can hold, in tokens."""
+        """Tokens that are kept in memory."""
         return self._budget
+
+
+def cost_of(service: Service) -> Cost:
+    """The cost model of a service's passes."""
+    return Cost() if service.kept_tokens is None else DecodingCost(service.kept_tokens)
 
 
 def partition(lengths: Sequence[int], overhead: float, budget: int) -> List[range]:

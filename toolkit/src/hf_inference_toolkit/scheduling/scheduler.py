@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
-from typing import Any, Deque, List, NamedTuple, Optional, Sequence
+from typing import Any, Deque, List, MutableMapping, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.models.failures import is_out_of_memory, release_memory
-from hf_inference_toolkit.scheduling.batching import Piece, choose
-from hf_inference_toolkit.tasks.service import Prediction, Reader, Service, Steps, Token
+from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
+from hf_inference_toolkit.scheduling.batching import Cost, choose, cost_of
+from hf_inference_toolkit.tasks.service import Piece, Prediction, Reader, Service, Steps, Token
 
 # How many threads may be stuck in a prediction that nobody waits for any more, before the model counts as lost.
 MOST_STUCK = 3
@@ -42,12 +43,14 @@ class Job:
     def __init__(
         self,
         service: Service,
+        cost: Cost,
         request: Optional[Request],
         deadline: float,
         loop: asyncio.AbstractEventLoop,
         reader: Reader,
     ) -> None:
         self.service = service
+        self.cost = cost
         self.request = request
         self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
@@ -144,7 +147,7 @@ class Turn:
             self._failed(pieces, problem)
             return
         seconds = time.monotonic() - began
-        service.cost.saw(len(pieces) * max(one.piece.length for one in pieces), seconds)
+        pieces[0].job.cost.saw(len(pieces) * max(one.piece.length for one in pieces), seconds)
         self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
         for one, output in zip(pieces, outputs):
             one.job.outputs[one.place] = output
@@ -213,6 +216,7 @@ class Scheduler:
 
     def __init__(self, size: int, observer: Optional[Observer] = None) -> None:
         self._size = size
+        self._costs: MutableMapping[Service, Cost] = weakref.WeakKeyDictionary()
         self._observer = observer or Observer()
         self._jobs: Deque[Job] = deque()
         self._pieces: List[Waiting] = []
@@ -238,7 +242,7 @@ class Scheduler:
 
     @property
     def is_lost(self) -> bool:
-        """Whether so many predictions never came back that the model must be thought dead."""
+        """Whether so many predictions do not end that no thread is started for more; it may pass."""
         return self._stuck > MOST_STUCK
 
     def enter(
@@ -248,7 +252,8 @@ class Scheduler:
 
         Its future has the prediction within `seconds`. RequestError 503 when the queue is full.
         """
-        job = Job(service, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
+        cost = self._costs.setdefault(service, cost_of(service))
+        job = Job(service, cost, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
                 # A list that no queue could hold takes half of the places that are free, and leaves some to others.
@@ -286,12 +291,12 @@ class Scheduler:
                 return False
             self._stuck += 1
             self._turn = None
+            self._generation += 1
             if not self.is_lost:
                 self._start_worker()
             return True
 
     def _start_worker(self) -> None:
-        self._generation += 1
         thread = threading.Thread(
             target=self._work, args=(self._generation,), name="prediction-{}".format(self._generation)
         )
@@ -310,8 +315,11 @@ class Scheduler:
             turn.take()
             with self._changed:
                 if generation != self._generation:
-                    # It came back after all, and another thread has its place.
+                    # It ended after all. Another thread has its place, unless there were too many of them.
+                    was_lost = self.is_lost
                     self._stuck -= 1
+                    if was_lost and not self.is_lost:
+                        self._start_worker()
                     return
                 self._turn = None
                 self.turns += 1
@@ -325,7 +333,7 @@ class Scheduler:
         """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
         if self._jobs:
             return Turn([self._jobs.popleft()], [], self._observer)
-        chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.service.cost))
+        chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.cost))
         pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
         return Turn(_jobs(pieces), pieces, self._observer)

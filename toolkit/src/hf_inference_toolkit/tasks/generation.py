@@ -5,12 +5,19 @@ from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, T
 
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.frameworks import Row, Runtime
-from hf_inference_toolkit.scheduling.batching import AllAtOnce, Piece
-from hf_inference_toolkit.tasks.generation_parameters import DOCUMENTED, GENERATION, OWN, TOKEN_IDS
+from hf_inference_toolkit.runtimes.base import Runtime, Tokens
+from hf_inference_toolkit.tasks.generation_parameters import (
+    DOCUMENTED,
+    GENERATION,
+    OWN,
+    check_amount,
+    check_token_ids,
+    token_ids,
+    unavailable,
+)
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
-from hf_inference_toolkit.tasks.registry import Task
-from hf_inference_toolkit.tasks.service import Check, Token
+from hf_inference_toolkit.tasks.service import Check, Piece, Token
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 # New tokens when neither the request nor the model says how many; transformers 5 has the same number.
@@ -37,7 +44,7 @@ COUNT_BY_MASK = ("bloom", "opt")
 class Prompt(NamedTuple):
     """A row and what `generate` is called with for it."""
 
-    row: Row
+    row: Tokens
     arguments: Dict[str, Any]
     # Texts after which nothing more is written.
     stops: Tuple[str, ...] = ()
@@ -48,20 +55,20 @@ class Generation(TextTask):
 
     result = "generated_text"
     is_flat = True
+    kept_tokens = MOST_KEPT
     # Short, so that the start does not wait for a long text.
     sample = {"inputs": "I like you.", "parameters": {"max_new_tokens": 8}}
 
-    def __init__(self, task: Task, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
         super().__init__(task, runtime, tokenizer, facts)
         self._names = task
         self._knows = known_options(runtime.model)
         self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
-        self.cost = AllAtOnce(MOST_KEPT)
         self.streams = runtime.streams()
         supported = [one for one in GENERATION if one.name in self._knows or one.name == "max_new_tokens"]
         self.parameters = (*supported, *OWN, TRUNCATION, *self.extra_parameters())
         specific = getattr(self.config, "task_specific_params", None) or {}
-        told = specific.get(task.asked) or specific.get(task.name) or {}
+        told = specific.get(task.requested) or specific.get(task.name) or {}
         self._defaults = {name: value for name, value in told.items() if name in self._knows}
         self.prefix = told.get("prefix") or getattr(self.config, "prefix", None) or ""
 
@@ -90,20 +97,14 @@ class Generation(TextTask):
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters; token ids must be ids of this model."""
         options = super().read_options(given)
-        size = getattr(self.config, "vocab_size", None)
-        for name in TOKEN_IDS:
-            for number in flattened(options.get(name, [])):
-                if size and not 0 <= number < size:
-                    raise RequestError(
-                        "unsupported_value",
-                        "parameter '{}' must hold token ids from 0 to {}".format(name, size - 1),
-                    )
+        check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
 
-    def piece(self, row: Row, options: Dict[str, Any]) -> Piece:
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
         """A prompt; those of equal arguments are written together."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
+        check_amount(length, arguments, NEW_TOKENS)
         key = [(name, repr(value)) for name, value in sorted(arguments.items()) if name != "tokenizer"]
         if not self.may_pad(arguments):
             key.append(("length", str(length)))
@@ -133,7 +134,7 @@ class Generation(TextTask):
 
     def run(self, pieces: List[Piece], check: Check) -> List[Any]:
         """See Service: the sequences of each prompt, as they would be had it been alone."""
-        self.runtime.during(check)
+        self.runtime.set_check(check)
         self.runtime.check()
         rows = [piece.row.row for piece in pieces]
         arguments = pieces[0].row.arguments
@@ -175,7 +176,7 @@ class Generation(TextTask):
 
     def _ends(self, arguments: Dict[str, Any]) -> FrozenSet[int]:
         """The tokens after which nothing more is written."""
-        return frozenset(flattened(self._value(arguments, "eos_token_id") or []))
+        return frozenset(token_ids(self._value(arguments, "eos_token_id") or []))
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
         """What `generate` is called with for a prompt of `length` tokens."""
@@ -223,7 +224,7 @@ class Generation(TextTask):
             how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
         return str(self.tokenizer.decode(numbers, skip_special_tokens=True, **how))
 
-    def count_generated(self, row: Row, output: Any) -> int:
+    def count_generated(self, row: Tokens, output: Any) -> int:
         """See TextTask; a decoder's output begins with its prompt, an encoder's with one token to start from."""
         begun = 1 if self.config.is_encoder_decoder else len(row["input_ids"])
         return sum(len(sequence) - begun for sequence in output)
@@ -303,16 +304,18 @@ class TextGeneration(Generation):
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row, cut at its start when it leaves no room to write."""
+        room = self._room(options)
+        may_cut = options.get("truncation", True)
         if isinstance(item, str):
-            one = row(self.tokenizer(self.prefix + item))
+            one = row(self.tokenizer(self.shortened(self.prefix + item, room, may_cut, "left")))
         else:
             text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
+            text = self.shortened(text, room, may_cut, "left")
             one = row(self.tokenizer(text, add_special_tokens=False))
         one.pop("token_type_ids", None)
         length = len(one["input_ids"])
         if not length:
             raise RequestError("unprocessable", "an input has no tokens")
-        room = self._room(options)
         if not room or length <= room:
             return Encoded([one])
         if not options.get("truncation", True):
@@ -378,8 +381,8 @@ def known_options(model: Any) -> Any:
     """The names that `generate` of the installed transformers takes."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        return frozenset(vars(config)) | frozenset(("max_new_tokens",))
-    return frozenset(inspect.signature(model.generate).parameters)
+        return (frozenset(vars(config)) | frozenset(("max_new_tokens",))) - unavailable()
+    return frozenset(inspect.signature(model.generate).parameters) - unavailable()
 
 
 class Growing:
@@ -429,13 +432,6 @@ def until_end(numbers: List[int], begun: int, ends: FrozenSet[int]) -> List[int]
         if numbers[place] in ends:
             return numbers[: place + 1]
     return numbers
-
-
-def flattened(value: Any) -> List[int]:
-    """The numbers of a token id, a list of them, or a list of lists."""
-    if isinstance(value, list):
-        return [number for inner in value for number in flattened(inner)]
-    return [value]
 
 
 def stop_texts(options: Dict[str, Any]) -> Tuple[str, ...]:

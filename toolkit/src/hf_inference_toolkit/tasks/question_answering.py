@@ -8,6 +8,8 @@ from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
+# Questions of more characters a token are cut before they are tokenized.
+LONG_QUESTION = 16
 # A logit that softmax makes nothing of.
 NEVER = -10000.0
 
@@ -75,7 +77,9 @@ class QuestionAnswering(TextTask):
         """A row for each part of the context."""
         question, was_cut = self._question(item["question"], options)
         longest = min(options.get("max_seq_len", self._longest), self.limit or 100000)
-        room = longest - len(self.tokenizer(question, "")["input_ids"])
+        # Not the length of the pair (question, ""), because an empty text is no text of a pair.
+        asked = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        room = longest - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
         stride = options.get("doc_stride", min(longest // 2, 128, max(0, room - 1)))
         if room < 1 or stride >= room:
             raise RequestError(
@@ -83,6 +87,7 @@ class QuestionAnswering(TextTask):
                 "a question of this length leaves {} tokens of max_seq_len for the "
                 "context, and doc_stride is {}".format(max(0, room), stride),
             )
+        self.check_windows(item["context"], room - stride)
         right = self.tokenizer.padding_side == "right"
         pair = (question, item["context"]) if right else (item["context"], question)
         encoding = self.tokenizer(
@@ -93,8 +98,6 @@ class QuestionAnswering(TextTask):
             return_overflowing_tokens=True,
         )
         parts = encoding.encodings
-        if len(parts) > 4096:
-            raise RequestError("unprocessable", "the context is too long: it has {} parts".format(len(parts)))
         rows = [
             row({key: encoding[key][part] for key in list(encoding) if key != "overflow_to_sample_mapping"})
             for part in range(len(parts))
@@ -103,6 +106,8 @@ class QuestionAnswering(TextTask):
 
     def _question(self, question: str, options: Dict[str, Any]) -> Tuple[str, bool]:
         most = options.get("max_question_len", 64)
+        if len(question) > most * LONG_QUESTION:
+            question = self.shortened(question, most, True)
         offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)[
             "offset_mapping"
         ]

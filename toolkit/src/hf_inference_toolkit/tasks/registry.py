@@ -1,84 +1,144 @@
-"""Names of tasks: the aliases, the model class of each, and the task that an architecture was made for."""
+"""The tasks: one table with everything that differs between them before a model is loaded."""
 
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
 
 from hf_inference_toolkit.content.payload import unknown
-
-ALIASES = {
-    "sentiment-analysis": "text-classification",
-    "ner": "token-classification",
-    "conversational": "text-generation",
-}
-
-# The class that loads the head of each task of ours.
-AUTO_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "feature-extraction": "AutoModel",
-    "fill-mask": "AutoModelForMaskedLM",
-    "summarization": "AutoModelForSeq2SeqLM",
-    "translation": "AutoModelForSeq2SeqLM",
-    "text2text-generation": "AutoModelForSeq2SeqLM",
-    "text-generation": "AutoModelForCausalLM",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "zero-shot-classification": "AutoModelForSequenceClassification",
-}
-
-# By the ending of an architecture's name; the first that fits counts.
-ARCHITECTURES = (
-    ("TapasForQuestionAnswering", "table-question-answering"),
-    ("ForQuestionAnswering", "question-answering"),
-    ("ForTokenClassification", "token-classification"),
-    ("ForSequenceClassification", "text-classification"),
-    ("ForMaskedLM", "fill-mask"),
-    ("ForCausalLM", "text-generation"),
-    ("MTModel", "text2text-generation"),
-    ("WithLMHeadModel", "text2text-generation"),
-    ("LMHeadModel", "text-generation"),
-    ("EncoderDecoderModel", "text2text-generation"),
-    ("WhisperForConditionalGeneration", "automatic-speech-recognition"),
-    ("ForSpeechSeq2Seq", "automatic-speech-recognition"),
-    ("ForCTC", "automatic-speech-recognition"),
-    ("ForAudioClassification", "audio-classification"),
-    ("ForImageClassification", "image-classification"),
-    ("ForObjectDetection", "object-detection"),
-    ("ForSemanticSegmentation", "image-segmentation"),
-    ("ForDepthEstimation", "depth-estimation"),
-    ("CLIPModel", "zero-shot-image-classification"),
-    ("ForConditionalGeneration", "text2text-generation"),
-    ("ViTModel", "image-feature-extraction"),
-    ("Model", "feature-extraction"),
-)
+from hf_inference_toolkit.tasks import architectures
+from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
+from hf_inference_toolkit.tasks.fill_mask import FillMask
+from hf_inference_toolkit.tasks.generation import Summarization, TextGeneration, TextToText
+from hf_inference_toolkit.tasks.question_answering import QuestionAnswering
+from hf_inference_toolkit.tasks.task_name import TaskName
+from hf_inference_toolkit.tasks.text_classification import TextClassification, ZeroShotClassification
+from hf_inference_toolkit.tasks.text_task import TextTask
+from hf_inference_toolkit.tasks.token_classification import TokenClassification
+from hf_inference_toolkit.tasks.translation import Translation
 
 
 class Task(NamedTuple):
-    """A task as asked for and as it is run; the languages are those of `translation_xx_to_yy`."""
+    """One task. `name` is its id on the hub.
 
-    asked: str
+    `auto_class` and `implementation` are empty where the pipeline of transformers serves the task. `architectures`
+    are endings of architecture names: a model whose architecture ends so has this task when HF_TASK is not set.
+    """
+
     name: str
-    source: Optional[str] = None
-    target: Optional[str] = None
+    aliases: Tuple[str, ...] = ()
+    auto_class: str = ""
+    implementation: Optional[Type[TextTask]] = None
+    architectures: Tuple[str, ...] = ()
+    # Modules that the task imports beside transformers, and the package that has each.
+    packages: Tuple[Tuple[str, str], ...] = ()
+    # Weights with one of these in their name are not used, and may be missing.
+    unused_weights: Tuple[str, ...] = ()
 
 
-def parse(asked: str) -> Task:
-    """The task behind a name that a user may write; the name is not checked against what is installed."""
-    if asked.startswith("translation_"):
-        source, middle, target = asked[len("translation_") :].rpartition("_to_")
+TASKS = (
+    Task(
+        "text-classification",
+        ("sentiment-analysis",),
+        "AutoModelForSequenceClassification",
+        TextClassification,
+        ("ForSequenceClassification",),
+    ),
+    Task(
+        "token-classification",
+        ("ner",),
+        "AutoModelForTokenClassification",
+        TokenClassification,
+        ("ForTokenClassification",),
+    ),
+    Task(
+        "feature-extraction",
+        (),
+        "AutoModel",
+        FeatureExtraction,
+        ("Model",),
+        unused_weights=("pooler",),
+    ),
+    Task("fill-mask", (), "AutoModelForMaskedLM", FillMask, ("ForMaskedLM",)),
+    Task(
+        "question-answering",
+        (),
+        "AutoModelForQuestionAnswering",
+        QuestionAnswering,
+        ("ForQuestionAnswering",),
+    ),
+    Task("zero-shot-classification", (), "AutoModelForSequenceClassification", ZeroShotClassification),
+    Task("summarization", (), "AutoModelForSeq2SeqLM", Summarization),
+    Task("translation", (), "AutoModelForSeq2SeqLM", Translation),
+    Task(
+        "text2text-generation",
+        (),
+        "AutoModelForSeq2SeqLM",
+        TextToText,
+        ("ForConditionalGeneration", "MTModel", "WithLMHeadModel", "EncoderDecoderModel"),
+    ),
+    Task(
+        "text-generation",
+        ("conversational",),
+        "AutoModelForCausalLM",
+        TextGeneration,
+        ("ForCausalLM", "LMHeadModel"),
+    ),
+    Task(
+        "table-question-answering",
+        architectures=("TapasForQuestionAnswering",),
+        packages=(("pandas", "pandas"),),
+    ),
+    Task(
+        "automatic-speech-recognition",
+        architectures=("WhisperForConditionalGeneration", "ForSpeechSeq2Seq", "ForCTC"),
+    ),
+    Task("audio-classification", architectures=("ForAudioClassification",)),
+    Task("image-classification", architectures=("ForImageClassification",)),
+    Task("object-detection", architectures=("ForObjectDetection",)),
+    Task("image-segmentation", architectures=("ForSemanticSegmentation",)),
+    Task("depth-estimation", architectures=("ForDepthEstimation",)),
+    Task("zero-shot-image-classification", architectures=("CLIPModel",)),
+    Task("image-feature-extraction", architectures=("ViTModel",)),
+)
+BY_NAME: Dict[str, Task] = {task.name: task for task in TASKS}
+ALIASES: Dict[str, str] = {alias: task.name for task in TASKS for alias in task.aliases}
+
+
+def parse(requested: str) -> TaskName:
+    """The task that HF_TASK names by id, alias or `translation_xx_to_yy`. The name is not checked."""
+    if requested.startswith("translation_"):
+        source, middle, target = requested[len("translation_") :].rpartition("_to_")
         if middle and source and target:
-            return Task(asked, "translation", source, target)
-    return Task(asked, ALIASES.get(asked, asked))
+            return TaskName(requested, "translation", source, target)
+    return TaskName(requested, ALIASES.get(requested, requested))
+
+
+def find(name: str) -> Task:
+    """The task of an id. A task that is not in the table is served by its pipeline."""
+    return BY_NAME.get(name, Task(name))
 
 
 def infer(config: Dict[str, Any]) -> Optional[str]:
-    """The task that a model's config.json speaks for, by its architecture; None when it does not say."""
+    """The task that the architecture in a model's config.json was made for.
+
+    The tables of the installed transformers say it for images and sound; otherwise the longest ending that fits.
+    """
     for architecture in config.get("architectures") or []:
         plain = architecture[2:] if architecture.startswith("TF") else architecture
-        for ending, task in ARCHITECTURES:
-            if plain.endswith(ending):
-                return task
+        listed = architectures.task_of(plain)
+        if listed:
+            return listed
+        endings = [
+            (len(end), task.name) for task in TASKS for end in task.architectures if plain.endswith(end)
+        ]
+        if endings:
+            return max(endings)[1]
     return None
 
 
-def not_known(asked: str, passed_through: Any) -> str:
-    """The message for a task that neither we nor the installed transformers have."""
-    return unknown("task", asked, [*AUTO_CLASSES, *ALIASES, "translation_xx_to_yy", *passed_through])
+def own_tasks() -> List[str]:
+    """The tasks that the toolkit serves itself, without a pipeline of transformers."""
+    return [task.name for task in TASKS if task.implementation is not None]
+
+
+def unknown_task(requested: str, pipelines: Iterable[str]) -> str:
+    """The message for a task that neither the toolkit nor the installed transformers has."""
+    return unknown("task", requested, [*own_tasks(), *ALIASES, "translation_xx_to_yy", *pipelines])

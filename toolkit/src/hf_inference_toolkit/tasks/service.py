@@ -1,10 +1,9 @@
 """What transport knows of a loaded model: three steps, and a request that shows it works."""
 
-from typing import Any, Callable, Dict, Generator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Hashable, List, Mapping, NamedTuple, Optional, Tuple
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.scheduling.batching import Cost, Piece, choose
 
 Check = Callable[[], None]
 
@@ -17,6 +16,9 @@ class Prediction(NamedTuple):
     items: int = 1
     tokens_in: int = 0
     tokens_out: int = 0
+    # What user code may choose for its response.
+    status: int = 200
+    headers: Mapping[str, str] = {}
 
 
 class Token(NamedTuple):
@@ -27,7 +29,32 @@ class Token(NamedTuple):
     is_special: bool
 
 
-Reader = Optional[Callable[[Token], None]]
+class Part(NamedTuple):
+    """A part of a response's body that user code streams; `head` has the response's status, headers and type.
+
+    `sent` is called with the part's size when the client's connection has taken it.
+    """
+
+    body: bytes
+    head: Prediction
+    is_events: bool
+    sent: Callable[[int], None]
+
+
+# Called with each Token, or by user code with each Part.
+Reader = Optional[Callable[[Any], None]]
+
+
+class Piece(NamedTuple):
+    """A row of a batch. Rows of equal `key` may share a pass; `length` is the number of tokens that one takes."""
+
+    row: Any
+    length: int
+    key: Hashable = None
+    # Called with each generated token, for streams.
+    reader: Reader = None
+
+
 # A prediction in steps: it yields pieces, is sent their outputs in the same order, and returns its answer.
 Steps = Generator[List[Piece], List[Any], Prediction]
 
@@ -42,11 +69,14 @@ class Service:
     negotiates = True
     # Whether requests may ask for their text while it is written.
     streams = False
+    # Whether any response may turn out to be a stream; only user code decides that itself.
+    may_stream = False
+    # Tokens that a batch may keep in memory, for text generation; None: batches are limited by their cost.
+    kept_tokens: Optional[int] = None
 
     def __init__(self, task: str, facts: Optional[Dict[str, str]] = None) -> None:
         self.task = task
         self.facts = dict(facts or {})
-        self.cost = Cost()
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
         """A request from a body; RequestError for what is wrong with it."""
@@ -55,6 +85,12 @@ class Service:
             raise RequestError(
                 "unsupported_value", '{} does not stream; leave "stream" out'.format(self.task)
             )
+        return request
+
+    def with_headers(
+        self, request: payload.Request, headers: Mapping[str, str], request_id: str
+    ) -> payload.Request:
+        """The request with its HTTP headers, which only user code reads."""
         return request
 
     def count(self, request: payload.Request) -> int:
@@ -101,20 +137,38 @@ class Service:
         return []
 
 
+# Tokens of a pass, padding included, where a request does not share its passes.
+UNSHARED_TOKENS = 4096
+
+
 def alone(service: Service, request: payload.Request, check: Check) -> Prediction:
-    """The prediction of one request that nobody shares a pass with."""
+    """The prediction of one request, without the scheduler."""
     steps = service.steps(request, check)
     try:
         pieces = next(steps)
         while True:
-            outputs: List[Any] = [None] * len(pieces)
-            left = list(enumerate(pieces))
-            while left:
-                group = choose([piece for _, piece in left], service.cost)
-                together = service.run([left[place][1] for place in group], check)
-                for place, output in zip(group, together):
-                    outputs[left[place][0]] = output
-                left = [one for place, one in enumerate(left) if place not in frozenset(group)]
-            pieces = steps.send(outputs)
+            pieces = steps.send(_outputs(service, pieces, check))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def _outputs(service: Service, pieces: List[Piece], check: Check) -> List[Any]:
+    """The outputs of rows, in their order. Rows of equal key and similar length share a pass."""
+    outputs: List[Any] = [None] * len(pieces)
+    for batch in _batches(pieces, service.kept_tokens or UNSHARED_TOKENS):
+        for place, output in zip(batch, service.run([pieces[place] for place in batch], check)):
+            outputs[place] = output
+    return outputs
+
+
+def _batches(pieces: List[Piece], most: int) -> List[List[int]]:
+    """Places of rows, grouped by key and sorted by length; a batch has at most `most` tokens, padding included."""
+    batches: List[List[int]] = []
+    for place in sorted(range(len(pieces)), key=lambda one: (repr(pieces[one].key), pieces[one].length)):
+        batch = batches[-1] if batches else []
+        fits = pieces[place].length * (len(batch) + 1) <= most
+        if batch and fits and pieces[place].key == pieces[batch[0]].key:
+            batch.append(place)
+        else:
+            batches.append([place])
+    return batches

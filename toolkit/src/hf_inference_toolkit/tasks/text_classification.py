@@ -1,12 +1,19 @@
 """text-classification (and sentiment-analysis) and zero-shot-classification."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy
 
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError, StartError
-from hf_inference_toolkit.tasks.parameters import FUNCTION, TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.candidate_labels import (
+    CANDIDATE_LABELS,
+    HYPOTHESIS_TEMPLATE,
+    check_template,
+    split_labels,
+)
+from hf_inference_toolkit.tasks.parameters import FUNCTION, TOKENIZING, TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.service import Check, Piece
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
@@ -21,16 +28,33 @@ def sigmoid(logits: Any) -> Any:
     return 1.0 / (1.0 + numpy.exp(-logits))
 
 
-class TextClassification(TextTask):
-    """A label with its score for each text, or for each pair `{"text", "text_pair"}`."""
+class SequenceClassification(TextTask):
+    """What the tasks on models with a label for each row have in common."""
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """See Service. Decoders find the end of a row by the padding token of their config: without one, row by row."""
+        if getattr(self.config, "pad_token_id", self.pad) is None:
+            return [
+                output
+                for piece in pieces
+                for output in super(SequenceClassification, self).run([piece], check)
+            ]
+        return super().run(pieces, check)
+
+
+class TextClassification(SequenceClassification):
+    """A label with its score for each text, or for each pair of texts.
+
+    A pair is `{"text": "...", "text_pair": "..."}`, or in a list of inputs also a list of two texts.
+    """
 
     parameters = (
         Parameter("top_k", "integer", "how many labels; null for all", 1, is_nullable=True),
         Parameter("return_all_scores", "boolean", "the older name of top_k null"),
         FUNCTION,
-        TRUNCATION,
+        *TOKENIZING,
     )
-
+    has_input_length = True
     documented = {
         "inputs": "This sound track was beautiful! It paints the senery in your mind so well I would recomend it\n"
         "  even to people who hate vid. game music!"
@@ -48,15 +72,17 @@ class TextClassification(TextTask):
             self._function = "softmax"
 
     def check_item(self, item: Any) -> None:
-        """A text, or an object with a text and its pair."""
-        if isinstance(item, dict):
+        """A text, an object with a text and its pair, or in a list of inputs a list of two texts."""
+        if isinstance(item, list):
+            pair_of(item)
+        elif isinstance(item, dict):
             right = set(item) <= {"text", "text_pair"} and "text" in item
-            if right and all(isinstance(value, str) for value in item.values()):
-                return
-            raise RequestError(
-                "unsupported_value", 'an input object must be {"text": "...", "text_pair": "..."}'
-            )
-        super().check_item(item)
+            if not right or not all(isinstance(value, str) for value in item.values()):
+                raise RequestError(
+                    "unsupported_value", 'an input object must be {"text": "...", "text_pair": "..."}'
+                )
+        else:
+            super().check_item(item)
 
     def item_schema(self) -> Dict[str, Any]:
         """See TextTask."""
@@ -69,9 +95,18 @@ class TextClassification(TextTask):
         }
         return {"oneOf": [text, pair]}
 
+    def listed_schema(self) -> Dict[str, Any]:
+        """See TextTask."""
+        pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+        return {"oneOf": [*self.item_schema()["oneOf"], pair]}
+
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row."""
-        text, pair = (item["text"], item.get("text_pair")) if isinstance(item, dict) else (item, None)
+        text, pair = item, None
+        if isinstance(item, dict):
+            text, pair = item["text"], item.get("text_pair")
+        elif isinstance(item, list):
+            text, pair = pair_of(item)
         encoding, was_cut = self.tokens(text, pair, options)
         return Encoded([row(encoding)], was_cut)
 
@@ -102,12 +137,23 @@ class TextClassification(TextTask):
         return [labels[0] for labels in results]
 
 
-class ZeroShotClassification(TextTask):
+def pair_of(item: List[Any]) -> Tuple[str, str]:
+    """The texts of `["query", "document"]`, which older pipelines take with one more list around it."""
+    if len(item) == 1 and isinstance(item[0], list):
+        item = item[0]
+    if len(item) != 2 or not all(isinstance(text, str) for text in item):
+        raise RequestError(
+            "unsupported_value", 'a list in the list of inputs must be a pair of texts: ["...", "..."]'
+        )
+    return item[0], item[1]
+
+
+class ZeroShotClassification(SequenceClassification):
     """Labels that the request brings, scored by a model that was made to judge whether one text follows another."""
 
     parameters = (
-        Parameter("candidate_labels", "strings", "the labels: a list, or one string with commas"),
-        Parameter("hypothesis_template", "string", "a sentence with {} where the label goes"),
+        CANDIDATE_LABELS,
+        HYPOTHESIS_TEMPLATE,
         Parameter("multi_label", "boolean", "whether several labels may be true at once"),
         Parameter("multi_class", "boolean", "the older name of multi_label"),
         TRUNCATION,
@@ -132,21 +178,8 @@ class ZeroShotClassification(TextTask):
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Parameters with the labels taken apart; they must be there."""
         options = super().read_options(given)
-        labels = options.get("candidate_labels")
-        if labels is None:
-            raise RequestError(
-                "unsupported_value", "zero-shot-classification needs parameters.candidate_labels"
-            )
-        if isinstance(labels, str):
-            labels = labels.split(",")
-        options["candidate_labels"] = [label.strip() for label in labels if label.strip()]
-        if not options["candidate_labels"]:
-            raise RequestError("unsupported_value", "candidate_labels holds no label")
-        template = options.setdefault("hypothesis_template", "This example is {}.")
-        if template.count("{}") != 1 or template.replace("{}", "").strip("{}") != template.replace("{}", ""):
-            raise RequestError(
-                "unsupported_value", "hypothesis_template must hold {} once, where the label goes"
-            )
+        options["candidate_labels"] = split_labels(options.get("candidate_labels"), self.task)
+        check_template(options.setdefault("hypothesis_template", "This example is {}."))
         return options
 
     def check_item(self, item: Any) -> None:
@@ -161,9 +194,11 @@ class ZeroShotClassification(TextTask):
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row for each label."""
         rows, was_cut = [], False
+        side = getattr(self.tokenizer, "truncation_side", "right")
+        item = self.shortened(item, self.limit, options.get("truncation", True), side)
         for label in options["candidate_labels"]:
             sentence = options["hypothesis_template"].replace("{}", label)
-            encoding, cut = self.tokens(item, sentence, options, truncation="only_first")
+            encoding, cut = self.tokens(item, sentence, options, "only_first")
             rows.append(row(encoding))
             was_cut = was_cut or cut
         return Encoded(rows, was_cut)

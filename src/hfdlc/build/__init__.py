@@ -1,0 +1,1 @@
+"""From a build plan to images."""

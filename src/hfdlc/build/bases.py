@@ -1,0 +1,256 @@
+"""Base images: the public one where a registry is in reach, else its like from packages."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from textwrap import indent
+from typing import cast
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from hfdlc.engine import debian, detect, private
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.matrix.schema import Bootstrap
+from hfdlc.process import run, say
+from hfdlc.state import State, write_whole
+
+ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
+PATIENCE = 5  # seconds that a registry has to answer
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
+NAME = "hfdlc.local/base"  # of bootstrapped bases in an engine
+LAYOUT = "4"  # raised when what a bootstrapped base looks like is changed here
+EPOCH = "1577836800"
+# Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
+CLEAN = (
+    'printf "# This base has no package source; add one to install packages.\\n" > "$1/etc/apt/sources.list"',
+    'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
+    'rm -rf "$1"/etc/apt/sources.list.d/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*',
+    'find "$1/usr/share/doc" -type f ! -name copyright -delete',
+    'find "$1/usr/share/doc" -mindepth 1 -type d -empty -delete',
+    'rm -rf "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/usr/share/info/*',
+    'rm -f "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/ldconfig/aux-cache "$1"/etc/hostname',
+    'rm -f "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old',
+    ': > "$1/etc/resolv.conf"; : > "$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"',
+)
+
+
+def digest(bootstrap: Bootstrap) -> str:
+    """Names what the same packages of the same suite give."""
+    return hashlib.sha256(json.dumps([LAYOUT, bootstrap.model_dump()]).encode()).hexdigest()[:12]
+
+
+def tag(bootstrap: Bootstrap) -> str:
+    """What an engine calls a bootstrapped base."""
+    return f"{NAME}:{bootstrap.suite}-{digest(bootstrap)}"
+
+
+def archive(bootstrap: Bootstrap, state: State) -> Path:
+    """Where a bootstrapped base is kept for engines to load."""
+    return state.root / "bases" / f"{bootstrap.suite}-{digest(bootstrap)}.tar"
+
+
+def ensure(
+    image: str, bootstrap: Bootstrap | None, engine: Engine, state: State, environ: Mapping[str, str]
+) -> str:
+    """What FROM is given: the public image by digest where its registry answers, else a bootstrapped one.
+
+    Raises HfdlcError where neither can be had.
+    """
+    with closing(detect.client(engine)) as client:
+        if pinned := published(image, engine, state) or _held(image, client):
+            return f"{image}@{pinned}"
+        if not bootstrap:
+            raise HfdlcError(
+                f"the base {image} is out of reach, and nothing says how to make its like",
+                then="run this where its registry answers (`docker pull` shows why it does not)",
+            )
+        name = tag(bootstrap)
+        with state.lock("bases"):
+            if not _held(name, client):
+                _load(_archive(image, name, bootstrap, state, environ), client)
+    return name
+
+
+def in_reach(image: str, engine: Engine, state: State) -> bool:
+    """Whether a registry, or the engine itself, has the image."""
+    with closing(detect.client(engine)) as client:
+        return bool(published(image, engine, state) or _held(image, client))
+
+
+def identity(image: str, engine: Engine) -> str:
+    """What `ensure` gave, with its digest: a bootstrapped base's name does not tell its versions."""
+    if "@" in image:
+        return image
+    with closing(detect.client(engine)) as client:
+        return f"{image}@{_held(image, client)}"
+
+
+def published(image: str, engine: Engine, state: State, now: Callable[[], float] = time.time) -> str | None:
+    """The digest under which a registry has the image.
+
+    Its answer holds for some minutes, and so does a registry's silence, for all its images.
+    """
+    memory = state.folder("bases") / "answers.json"
+    answers = json.loads(memory.read_text()) if memory.is_file() else {}
+    for name in (image, _registry(image)):
+        if name in answers and 0 <= now() - answers[name]["at"] < ANSWER_KEEPS:
+            return cast("str | None", answers[name]["digest"])
+    name, found = _asked(image, engine)
+    write_whole(memory, json.dumps(answers | {name: {"at": now(), "digest": found}}))
+    return found
+
+
+def _registry(image: str) -> str:
+    return image.partition("/")[0]
+
+
+def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
+    """What was learnt (of the image, or of its whole registry) and the digest, if there is one."""
+    try:
+        with closing(detect.client(engine, timeout=PATIENCE)) as client:
+            return image, str(client.images.get_registry_data(image).id)
+    except APIError as error:
+        # The engine answers 500 for a registry that it cannot reach, and hands on what one refuses.
+        return image if error.is_client_error() else _registry(image), None
+    except (DockerException, OSError):
+        return _registry(image), None
+
+
+def _held(image: str, client: docker.DockerClient) -> str | None:
+    """The digest of an image that the engine has already."""
+    try:
+        attributes = client.images.get(image).attrs
+    except ImageNotFound:
+        return None
+    digests = [str(name).partition("@")[2] for name in attributes.get("RepoDigests") or []]
+    return digests[0] if digests else str(attributes["Id"])
+
+
+def _load(archive: Path, client: docker.DockerClient) -> None:
+    try:
+        with archive.open("rb") as file:
+            client.images.load(file)
+    except (DockerException, OSError) as error:
+        raise HfdlcError(
+            f"the engine could not load it: {error}",
+            where=str(archive),
+            then="see that `df -h` shows room; remove the file if it is broken, then run this again",
+        ) from error
+
+
+def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
+    """An image archive with the bootstrapped system as its one layer, made once."""
+    file = archive(bootstrap, state)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        return file
+    began = time.monotonic()
+    say(f"no registry has {image} in reach: making its like from {bootstrap.suite} with mmdebstrap")
+    root, partial = file.with_suffix(".root.tar"), file.with_suffix(".part")
+    try:
+        _bootstrap(bootstrap, root, state, environ)
+        _pack(root, tag, labels(image, bootstrap), partial)
+        partial.rename(file)
+    except OSError as error:
+        raise HfdlcError(
+            f"could not be written: {error}", where=str(file), then=debian.advice(error)
+        ) from error
+    finally:
+        root.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+    say(f"made {tag} in {time.monotonic() - began:.0f} s")
+    return file
+
+
+def labels(image: str, bootstrap: Bootstrap) -> dict[str, str]:
+    """What a bootstrapped base says of itself."""
+    return {
+        "org.opencontainers.image.base.name": image,
+        "io.hfdlc.base.source": "mmdebstrap",
+        "io.hfdlc.base.suite": bootstrap.suite,
+        "io.hfdlc.base.packages": " ".join(bootstrap.packages),
+    }
+
+
+def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mapping[str, str]) -> None:
+    """Write a system's files as a tar; the same packages give the same bytes.
+
+    Raises HfdlcError where the mirror is out of reach or the disk full.
+    """
+    machine = debian.release()
+    wanted, folder = {private.SUITE: ("mmdebstrap",)}, state.root / "mmdebstrap"
+    program = (
+        debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, machine, state)
+    ) / "usr/bin/mmdebstrap"
+    if not _has_perl():
+        debian.install(["perl"])
+    argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
+    argv += [f"--include={package}" for package in bootstrap.packages]
+    # Merges /usr before anything is unpacked: else Debian 12 installs what does it then, and perl with that.
+    argv += [f"--hook-dir={program.parents[1] / 'share/mmdebstrap/hooks/maybe-merged-usr'}"]
+    argv += [f"--aptopt={line}" for line in debian.network_settings()]
+    argv += [f"--customize-hook={line}" for line in CLEAN]
+    # What CLEAN removes would be made again, owned by whoever apt could become in the state folder.
+    argv += ["--skip=cleanup/apt"]
+    argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
+    # What it unpacks in between is as large as the base.
+    own = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
+    try:
+        run(argv, env=own)
+    except CommandFailed as error:
+        raise HfdlcError(
+            f"a base of {bootstrap.suite} could not be made\n{indent(error.output.strip()[-1500:], '    ')}",
+            then=debian.advice(error),
+        ) from error
+
+
+def _has_perl() -> bool:
+    """Whether perl is there with the modules that mmdebstrap uses; the smallest Debian has fewer."""
+    try:
+        run(["perl", "-MGetopt::Long", "-MDigest::SHA", "-MEnglish", "-e", "1"])
+    except HfdlcError:
+        return False
+    return True
+
+
+def _path(environ: Mapping[str, str]) -> str:
+    """The search path with the system's tools for root, which mmdebstrap runs."""
+    return f"{environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def _pack(root: Path, tag: str, labels: Mapping[str, str], archive: Path) -> None:
+    """One layer and its configuration as an archive that every engine loads; the same bytes every time."""
+    with root.open("rb") as file:
+        layer = hashlib.file_digest(file, "sha256").hexdigest()
+    configuration = {
+        "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "created": "2020-01-01T00:00:00Z",
+        "config": {
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Labels": dict(labels),
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
+        "history": [{"created": "2020-01-01T00:00:00Z", "created_by": "mmdebstrap"}],
+    }
+    content = json.dumps(configuration, sort_keys=True).encode()
+    name = f"{hashlib.sha256(content).hexdigest()}.json"
+    manifest = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": [f"{layer}/layer.tar"]}]).encode()
+    with tarfile.open(archive, "w") as tar:
+        for member, data in ((name, content), ("manifest.json", manifest)):
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo(f"{layer}/layer.tar")
+        info.size = root.stat().st_size
+        with root.open("rb") as file:
+            tar.addfile(info, file)

@@ -1,0 +1,170 @@
+"""Stand-ins for bases of 2021 that are out of reach: Debian 12 with a CPython that pyenv built.
+
+An image on a stand-in shows that a row's packages install, train and serve. It is not the row's image: it
+carries the label, and is never published.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from docker.errors import ImageNotFound
+
+from hfdlc.build import bake, bases
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Bootstrap
+from hfdlc.process import run, say
+from hfdlc.state import State
+
+LABEL = "io.hfdlc.stand-in"  # says what stands for what; images inherit it
+REPLACED = ("base", "pip_base")  # the build arguments that a stand-in can take the place of
+NAME = "hfdlc.local/stand-in"  # in an engine
+LAYOUT = "3"  # raised when a stand-in is made in another way
+# What installs in the public image; versions near its own, for Python 3.6 too.
+TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")
+# What pyenv's CPython opens, and what Dockerfiles of the rows install.
+LIBRARIES = (
+    "ca-certificates",
+    "libbz2-1.0",
+    "libcrypt1",
+    "libexpat1",
+    "libffi8",
+    "libgomp1",
+    "liblzma5",
+    "libncursesw6",
+    "libnsl2",
+    "libreadline8",
+    "libsqlite3-0",
+    "libssl3",
+    "libtirpc3",
+    "libuuid1",
+    "zlib1g",
+)
+COMPILER = ("gcc", "libc6-dev")
+# A `.pth` of the machine's is the machine's; the rest is what Debian leaves out too.
+LEFT_OUT = ("*.pth", "*.a", "__pycache__", "test", "tests", "idlelib", "tkinter", "lib2to3", "share")
+# apt finds the row's Python installed, and asks no mirror for it.
+INSTALLED = (
+    "Package: {name}\\nStatus: install ok installed\\nArchitecture: amd64\\nVersion: 0-stand-in\\n"
+    "Maintainer: nobody\\nDescription: in /usr/local\\n\\n"
+)
+DOCKERFILE = """ARG base
+FROM ${{base}}
+COPY python /usr/local/
+RUN --network=none ldconfig && rm /var/cache/ldconfig/aux-cache \\
+    && printf '{installed}' >> /var/lib/dpkg/status{pip} \\
+    && find / -xdev -writable ! -path /dev ! -path /proc ! -path /sys -newermt @{epoch} \\
+        -exec touch --no-dereference --date=@{epoch} {{}} +
+LABEL {label}={says}
+"""
+
+
+def ensure(
+    name: str, image: str, cell: Cell, engine: Engine, state: State, environ: Mapping[str, str]
+) -> str:
+    """What FROM is given in place of `image`, the cell's build argument `name`; made where it is missing.
+
+    The image itself, where it is in reach. Raises HfdlcError where pyenv has no such Python, or a framework
+    comes from the image alone.
+    """
+    if bases.in_reach(image, engine, state) or cell.source.image:
+        return bases.ensure(image, None, engine, state, environ)
+    compiles = name == "pip_base"
+    python = _python(cell.python, environ)
+    tag = f"{NAME}:{LAYOUT}-python{python.name}-{bases.digest(system(compiles))}"
+    with closing(detect.client(engine)) as client, state.lock("bases"):
+        try:
+            client.images.get(tag)
+        except ImageNotFound:
+            say(f"{image} is out of reach: a stand-in takes its place, Debian 12 with pyenv's {python.name}")
+        else:
+            return tag
+    below = bases.ensure("hfdlc.local/debian:12", system(compiles), engine, state, environ)
+    with tempfile.TemporaryDirectory(prefix="stand-in-", dir=state.folder("tmp")) as folder:
+        _gather(python, cell.python, Path(folder), pip=compiles)
+        text = _dockerfile(python.name, cell.python, pip=compiles)
+        _build(text, Path(folder), tag, below, engine)
+    return tag
+
+
+def system(compiles: bool) -> Bootstrap:
+    """What is below pyenv's Python."""
+    return Bootstrap(suite="bookworm", packages=[*LIBRARIES, *(COMPILER if compiles else ())])
+
+
+def of(image: str, engine: Engine) -> str | None:
+    """What an image says that it stands for; None where it is on its own base."""
+    with closing(detect.client(engine)) as client:
+        try:
+            said: str | None = (client.images.get(image).labels or {}).get(LABEL)
+        except ImageNotFound:
+            return None
+    return said
+
+
+def _python(version: str, environ: Mapping[str, str]) -> Path:
+    """The folder of pyenv's newest release of a Python."""
+    root = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/root")) / ".pyenv")
+    found = [folder for folder in root.glob(f"versions/{version}.*") if (folder / "bin").is_dir()]
+    if not found:
+        raise HfdlcError(
+            f"no stand-in can be made: pyenv has no CPython {version}",
+            where=str(root),
+            then=f"pyenv install {version}, or run this where the base itself is in reach",
+        )
+    return max(found, key=lambda folder: int(folder.name.rpartition(".")[2]))
+
+
+def _gather(python: Path, version: str, folder: Path, *, pip: bool) -> None:
+    """The Python without what belongs to the machine, and pip, as a build context."""
+    ignore = shutil.ignore_patterns(*LEFT_OUT)
+    for part in (f"lib/python{version}", "include"):
+        shutil.copytree(python / part, folder / "python" / part, ignore=ignore, symlinks=True)
+    for pattern in (f"bin/python{version}*", "lib/libpython*.so*"):
+        for file in python.glob(pattern):
+            target = folder / "python" / file.relative_to(python)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target, follow_symlinks=False)
+    site = folder / "python" / "lib" / f"python{version}" / "site-packages"
+    shutil.rmtree(site)
+    site.mkdir()
+    if pip:
+        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        run([*fetch, "--python-version", version, "--dest", str(folder), *TOOLS])
+        for wheel in folder.glob("*.whl"):
+            shutil.unpack_archive(wheel, site, "zip")
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (int(bases.EPOCH),) * 2, follow_symlinks=False)
+
+
+def _dockerfile(release: str, version: str, *, pip: bool) -> str:
+    names = (f"python{version}", "python3-distutils")
+    return DOCKERFILE.format(
+        installed="".join(INSTALLED.format(name=name) for name in names),
+        pip="" if not pip else f" && python{version} -m pip --version",
+        epoch=bases.EPOCH,
+        label=LABEL,
+        says=json.dumps(f"Debian 12 with pyenv's CPython {release}"),
+    )
+
+
+def _build(text: str, context: Path, tag: str, below: str, engine: Engine) -> None:
+    target = {
+        "context": str(context),
+        "args": {"base": below, "SOURCE_DATE_EPOCH": bases.EPOCH},
+        "tags": [tag],
+        "output": [bake.LOADED if engine.containerd_store else bake.BuildContext.output],
+    }
+    (context / "Dockerfile").write_text(text)
+    file = context / "bake.json"
+    file.write_text(json.dumps({"target": {"stand-in": target}}))
+    argv = [*engine.buildx, "bake", "--file", str(file), "--provenance=false", "stand-in"]
+    run(argv, env=engine.environment)

@@ -1,0 +1,60 @@
+"""What the checks of an image showed, remembered for its digest."""
+
+import functools
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hfdlc.state import State, write_whole
+
+CHECKS = Path(__file__).parent
+NEEDS_GPU = "needs a GPU"  # how a check begins to say why it was not run
+
+
+@dataclass
+class Report:
+    """What the checks of an image showed."""
+
+    cell: str
+    digest: str
+    date: str
+    passed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # check -> what it said
+    not_run: dict[str, str] = field(default_factory=dict)  # check -> why
+    checks: str = ""  # the digest of the checks themselves
+
+    @property
+    def needs_gpu(self) -> list[str]:
+        """The checks that were not run because they had no GPU."""
+        return [name for name, why in self.not_run.items() if why.startswith(NEEDS_GPU)]
+
+    def json(self) -> dict[str, Any]:
+        """The same, for programs."""
+        return asdict(self)
+
+
+def remembered(digest: str, state: State) -> Report | None:
+    """What these very checks showed for this very digest, if they all passed."""
+    try:
+        report = Report(**json.loads(_record(digest, state).read_text()))
+    except (OSError, ValueError, TypeError):  # none, or of another version of this program
+        return None
+    return None if report.failed or report.checks != checks() else report
+
+
+@functools.cache
+def checks() -> str:
+    """Changes with the checks: what an older one has shown counts no more."""
+    text = b"".join(file.read_bytes() for file in sorted(CHECKS.glob("*.py")))
+    return "sha256:" + hashlib.sha256(text).hexdigest()
+
+
+def remember(report: Report, state: State) -> None:
+    """Keep a report for its digest."""
+    write_whole(_record(report.digest, state), json.dumps(report.json(), indent=2) + "\n")
+
+
+def _record(digest: str, state: State) -> Path:
+    return state.root / "checks" / f"{digest.replace(':', '-')}.json"

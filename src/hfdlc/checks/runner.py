@@ -1,0 +1,156 @@
+"""Running the checks of an image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfdlc.checks import facts, secrets
+from hfdlc.checks import report as reports
+from hfdlc.checks.report import CHECKS, Report, checks
+from hfdlc.checks.subject import Machine, Subject
+from hfdlc.engine import containers, detect, images
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.locks.indexes import PackageSources, package_sources
+from hfdlc.matrix.cells import Cell
+from hfdlc.process import say
+from hfdlc.project import Project
+from hfdlc.state import State
+
+# Of pytest only what the checks need: nothing of the caller's configuration, nothing on the screen.
+QUIET = ("terminal", "cacheprovider", "testinfra", "hypothesispytest", "faulthandler", "junitxml", "logging")
+
+
+class _Plugin:
+    """Gives the checks their subject, and writes down what they show."""
+
+    def __init__(self, subject: Subject, report: Report) -> None:
+        self._subject, self._report = subject, report
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give each check the image under test; its id carries the cell's."""
+        cell = self._subject.cell
+        metafunc.parametrize("subject", [self._subject], ids=[cell.id], scope="session")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take down one outcome; a failure while setting up counts as one."""
+        name = _name(report.nodeid, self._subject.cell)
+        if report.skipped:
+            why = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+            self._report.not_run[name] = why.removeprefix("Skipped: ")
+        elif report.failed:
+            self._report.failed[name] = _said(report)
+        elif report.when == "call":
+            self._report.passed.append(name)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module of checks that does not import is a failure, never nothing."""
+        if report.failed:
+            self._report.failed[report.nodeid] = str(report.longrepr)
+
+
+def _name(nodeid: str, cell: Cell) -> str:
+    """A check's name in a report, which has said the cell: `test_inference: test_round_trip[fill-mask]`."""
+    name = nodeid.rpartition("/")[2].replace(".py::", ": ")
+    return name.replace(f"[{cell.id}]", "").replace(f"{cell.id}-", "").replace(f"-{cell.id}", "")
+
+
+def _said(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longrepr)
+
+
+def modules(cell: Cell) -> list[Path]:
+    """The checks of a cell, by level: all, framework, type, device; a level without checks has no module."""
+    levels = ("all", cell.framework, cell.type, cell.device)
+    return [file for level in levels if (file := CHECKS / f"test_{level}.py").is_file()]
+
+
+@contextmanager
+def subject(
+    cell: Cell,
+    project: Project,
+    engine: Engine,
+    state: State,
+    sources: PackageSources,
+    image: str | None = None,
+    *,
+    gpus: bool = False,
+) -> Iterator[Subject]:
+    """The cell's image (or another one, held against the same cell), with a container to look into."""
+    name = image or cell.id
+    built = images.image_of(name, engine)
+    containers.remove_strays(engine)
+    machine = Machine(sources, secrets.apt(), secrets.public())
+    with containers.idle(name, engine, gpus=gpus) as container:
+        read = facts.look(cell, container, built)
+        yield Subject(cell, project.root, state, engine, name, read, container, machine, gpus)
+
+
+def run(about: Subject, *, only: str | None = None) -> Report:
+    """Run the checks of the subject's cell; `only` names some of them, as pytest's -k does.
+
+    Raises KeyboardInterrupt on Ctrl-C, and HfdlcError where the checks did not come to their end or are none.
+    """
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    report = Report(about.cell.id, about.facts.digest, date, checks=checks())
+    files = modules(about.cell)
+    arguments = [f"--rootdir={files[0].parent}", "-c/dev/null", "--import-mode=importlib"]
+    arguments += [*(f"-pno:{plugin}" for plugin in QUIET), *(["-k", only] if only else [])]
+    status = pytest.main([*arguments, *map(str, files)], plugins=[_Plugin(about, report)])
+    if status == pytest.ExitCode.INTERRUPTED and not report.failed:
+        raise KeyboardInterrupt
+    if not (report.passed or report.failed or report.not_run):
+        raise HfdlcError(f"no check was run on {about.cell.id}", where=only or "")
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not report.failed:
+        raise HfdlcError(
+            f"the checks of {about.cell.id} did not come to their end: pytest ended with {status}"
+        )
+    return report
+
+
+def check(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    *,
+    again: bool = False,
+    gpus: bool = False,
+) -> list[dict[str, Any]]:
+    """Hold built images against their cells, with the machine's GPUs if told so.
+
+    What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
+    what was not run without one. Raises HfdlcError where one fails.
+    """
+    state, sources = State.of(environ), package_sources(environ)
+    used = detect.ensure(environ, state)
+    shown = []
+    for cell in cells:
+        digest = str(images.image_of(cell.id, used).id)
+        report = None if again else reports.remembered(digest, state)
+        if report and gpus and report.needs_gpu:
+            report = None
+        if report and facts.remembered(cell, environ)["size"] > cell.size:
+            report = None  # its budget was cut since
+        if not report:
+            say(f"checking {cell.id}")
+            with subject(cell, project, used, state, sources, gpus=gpus) as about:
+                report = run(about)
+            reports.remember(report, state)
+        say(_told(report))
+        shown.append(report)
+    if failed := [report.cell for report in shown if report.failed]:
+        raise HfdlcError(f"checks failed on {', '.join(failed)}", then=f"hfdlc test {' '.join(failed)}")
+    return [report.json() for report in shown]
+
+
+def _told(report: Report) -> str:
+    """A report for people: what failed and what was not run by name, the rest as a number."""
+    lines = [f"{report.cell}: {len(report.passed)} checks passed ({report.date})"]
+    lines += [f"  FAILED   {name}: {said}" for name, said in report.failed.items()]
+    lines += [f"  not run  {name}: {why}" for name, why in report.not_run.items()]
+    return "\n".join(lines)

@@ -1,0 +1,223 @@
+"""The command line: what it asks for is done elsewhere.
+
+Modules are imported where a command needs them, so that `hfdlc --help` does not wait for all of them.
+"""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hfdlc.cli import engine, images, matrix, publish, sagemaker, upkeep
+from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
+from hfdlc.errors import HfdlcError
+from hfdlc.process import say
+
+if TYPE_CHECKING:
+    from hfdlc.matrix.selector import Filter
+
+app = typer.Typer(
+    help="Build, check and publish Hugging Face Deep Learning Containers from matrix.yaml.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the programs that are started.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+) -> None:
+    """Set up what people see."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose or debug else logging.WARNING)
+
+
+@app.command("list")
+@selecting
+def list_(wanted: "Filter", as_json: AsJson = False) -> None:
+    """List cells."""
+    from hfdlc.locks import lockfile
+    from hfdlc.locks.listing import listed
+
+    project = current_project()
+    by_id = {cell.id: cell for cell in some(project, wanted)}
+    rows = [listed(cell, project) for cell in by_id.values()]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        lacking = lockfile.missing(by_id[row["id"]], project.root)
+        print(f"{row['id']}  {row['state']}" + (f": {lacking}" if lacking else ""))
+
+
+@app.command()
+@selecting
+def show(wanted: "Filter", as_json: AsJson = False) -> None:
+    """Show what a cell is made of."""
+    from hfdlc.locks.listing import shown
+
+    project = current_project()
+    rows = [shown(cell, project) for cell in some(project, wanted, default=True)]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        packages = row.pop("packages")
+        for key, value in row.items():
+            print(f"{key:22}{', '.join(value) if isinstance(value, list) else value}")
+        for group, locked in packages.items():
+            print(f"{group:22}{' '.join(f'{name}=={version}' for name, version in locked.items())}")
+
+
+@app.command()
+@selecting
+def lock(wanted: "Filter") -> None:
+    """Pin and hash the packages of cells; the only command that asks a package index."""
+    from hfdlc.locks import resolver as resolve
+    from hfdlc.locks.indexes import package_sources
+    from hfdlc.state import State
+
+    project = current_project()
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    resolve.lock_installer(project.matrix, project.root, resolver)
+    for cell in some(project, wanted):
+        missing = resolve.lock(cell, project.matrix, project.root, resolver)
+        say(f"locked {cell.id}" + (f", but for {missing}: out of reach" if missing else ""))
+
+
+@app.command()
+@selecting
+def render(wanted: "Filter") -> None:
+    """Print Dockerfiles into images/; without a filter also what else is derived, in docs/."""
+    from hfdlc.generated import drift
+    from hfdlc.matrix.selector import Filter
+    from hfdlc.state import write_whole
+
+    project = current_project()
+    cells = some(project, wanted)
+    pages = drift.pages(project) if wanted == Filter() else {}
+    for path, text in {**drift.dockerfiles(project, cells), **pages}.items():
+        file = project.root / path
+        if not file.is_file() or file.read_text() != text:
+            write_whole(file, text)
+            say(f"wrote {path}")
+
+
+@app.command()
+def check() -> None:
+    """Compare what is committed with what the matrix and the templates give; offline."""
+    from hfdlc.generated import drift
+
+    project = current_project()
+    found = list(drift.differences(project))
+    if found:
+        print("\n".join(found))
+        raise HfdlcError(
+            f"{len(found)} derived files are not current",
+            then="hfdlc render, hfdlc ci, hfdlc lock, and commit",
+        )
+    say(f"{len(project.cells)} cells: everything derived is current")
+
+
+@app.command()
+@selecting
+def build(
+    wanted: "Filter",
+    check: Annotated[bool, typer.Option("--check", help="Check what was built, and show its facts.")] = False,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Write what the run did to this file, as JSON.")
+    ] = None,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach; never to be published.")
+    ] = False,
+) -> None:
+    """Build images that are not up to date (without a filter: the default cell)."""
+    from hfdlc.build import builder
+    from hfdlc.build.builder import CellsFailed
+
+    project = current_project()
+    cells = some(project, wanted, default=True)
+    failed = None
+    try:
+        builder.build(project, cells, os.environ, receipt, stand_ins=stand_in)
+    except CellsFailed as problem:
+        failed, cells = problem, tuple(cell for cell in cells if cell.id in problem.fine)
+    if check:
+        from hfdlc.checks import facts, runner  # pytest, which a build alone does not need
+
+        runner.check(project, cells, os.environ)
+        for cell in cells:
+            print(facts.summary(cell, os.environ))
+    if failed:
+        raise failed
+
+
+@app.command()
+@selecting
+def test(
+    wanted: "Filter",
+    gpus: Annotated[bool, typer.Option("--gpus", help="Give the containers this machine's GPUs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check built images against their cells (without a filter: the default cell)."""
+    from hfdlc.checks import runner
+
+    project = current_project()
+    cells = some(project, wanted, default=True)
+    reports = runner.check(project, cells, os.environ, again=True, gpus=gpus)
+    if as_json:
+        print_json(reports)
+
+
+@app.command()
+@selecting
+def facts(wanted: "Filter", as_json: AsJson = False) -> None:
+    """Read versions, CUDA, size and layers inside a built image."""
+    from hfdlc.checks import facts as reading
+
+    project = current_project()
+    cells = some(project, wanted, default=True)
+    if as_json:
+        print_json(reading.remembered(cells[0], os.environ))
+        return
+    for cell in cells:
+        print(reading.summary(cell, os.environ))
+
+
+app.add_typer(engine.app, name="engine")
+app.command()(sagemaker.train)
+app.command()(sagemaker.serve)
+app.command()(sagemaker.prove)
+for command in (images.plan, images.digest, images.why_rebuild, images.push):
+    app.command()(command)
+for command in (matrix.why, matrix.schema, matrix.uri, matrix.bump, matrix.outdated):
+    app.command()(command)
+for command in (publish.publish, publish.verify, publish.diff, publish.prune, publish.ci):
+    app.command()(command)
+app.command()(upkeep.reproduce)
+app.command()(upkeep.clean)
+app.command()(engine.doctor)
+
+
+def main() -> None:
+    """Run a command; an error that a user can meet is a short letter, not a traceback."""
+    # A polite kill is an interruption too: what is half-done is cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("stopped; the next run goes on from here")
+        sys.exit(130)
+    except HfdlcError as error:
+        if "--debug" in sys.argv:
+            raise
+        say(f"error: {error}")
+        sys.exit(error.exit_code)

@@ -1,0 +1,95 @@
+"""The commands about what the matrix has, lacks and could have."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hfdlc.cli.options import AsJson, current_project, print_json, some
+from hfdlc.errors import UserError
+from hfdlc.process import say
+
+if TYPE_CHECKING:
+    from hfdlc.matrix.cells import Cell
+    from hfdlc.project import Project
+
+
+def why(
+    asked: Annotated[
+        list[str], typer.Argument(metavar="CELL|AXIS=VALUE...", help="What is, or is not, there.")
+    ],
+) -> None:
+    """Print the cell of a combination, or the rule that excludes it (why framework=tensorflow python=3.6)."""
+    from hfdlc.matrix import cells, rules
+
+    project = current_project()
+    wanted = cells.axes(asked[0]) if ":" in asked[0] else dict(rules.axis(word) for word in asked)
+    print(rules.why(project.matrix, project.cells, wanted))
+
+
+def schema() -> None:
+    """Print the JSON schema of matrix.yaml."""
+    from hfdlc.generated import drift
+
+    print(drift.schema(), end="")
+
+
+def uri(
+    image: Annotated[str, typer.Argument(metavar="CELL|URI", help="A cell, or with --parse a URI.")],
+    region: Annotated[str | None, typer.Option(help="An AWS region.")] = None,
+    parse: Annotated[bool, typer.Option("--parse", help="Take a URI apart, to JSON.")] = False,
+) -> None:
+    """Compose the URI of a cell's image in a region, or take one apart."""
+    from hfdlc.matrix.selector import Filter
+    from hfdlc.publish import uri as uris
+
+    project = current_project()
+    if parse:
+        parts = uris.parse(image)
+        known = {cell.id for cell in project.cells}
+        print_json(parts.json() | {"cell": parts.image if parts.image in known else None})
+        return
+    if not region:
+        raise UserError("a URI needs a region", then="add --region, e.g. --region eu-west-1")
+    for cell in some(project, Filter(patterns=(image,))):
+        print(uris.compose(cell.id, uris.region(region)))
+
+
+def bump(
+    wanted: Annotated[str, typer.Argument(metavar="NAME==VERSION", help="e.g. transformers==5.24.0")],
+    of: Annotated[
+        str | None, typer.Option(help="The cell whose release it is made from; else the default.")
+    ] = None,
+) -> None:
+    """Add a release to the matrix with one version changed, lock and render it, and show the difference."""
+    from datetime import UTC, datetime
+
+    from hfdlc.generated import bump as versions
+    from hfdlc.locks import resolver as resolve
+    from hfdlc.locks.indexes import package_sources
+    from hfdlc.matrix.selector import Filter, select
+    from hfdlc.state import State
+
+    project = current_project()
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    cell = select(project.cells, Filter(patterns=(of,)))[0] if of else project.default
+
+    def lock_one(new: "Cell", there: "Project") -> None:
+        resolve.lock(new, there.matrix, there.root, resolver)
+        say(f"locked {new.id}")
+
+    print(versions.bump(wanted, cell, project, datetime.now(UTC).date(), lock_one))
+
+
+def outdated(as_json: AsJson = False) -> None:
+    """List what has newer releases on the package index."""
+    from hfdlc.generated import bump as versions
+
+    rows = list(versions.outdated(current_project()))
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:14}{row['newest_in_matrix']:12}-> {row['newest_released']}")
+    if not rows:
+        say("nothing is outdated")

@@ -1,0 +1,64 @@
+"""What the commands share: the arguments that choose cells, and how JSON is printed."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hfdlc.matrix.cells import Cell
+    from hfdlc.matrix.selector import Filter
+    from hfdlc.project import Project
+
+Patterns = Annotated[list[str] | None, typer.Argument(metavar="[CELL]...", help="Ids or globs of cells.")]
+Framework = Annotated[str | None, typer.Option(help="pytorch or tensorflow.")]
+Type = Annotated[str | None, typer.Option(help="training or inference.")]
+Device = Annotated[str | None, typer.Option(help="cpu, gpu, or one CUDA: cu130.")]
+Transformers = Annotated[str | None, typer.Option(help="A version or a range: '>=5'.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments that choose cells; it gets them as one Filter, `wanted`."""
+    options = {"framework": Framework, "type": Type, "device": Device, "transformers": Transformers}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    chosen = [inspect.Parameter("cells", kind, default=None, annotation=Patterns)]
+    chosen += [inspect.Parameter(name, kind, default=None, annotation=form) for name, form in options.items()]
+    signature = inspect.signature(command)
+    own = [p.replace(kind=kind) for p in signature.parameters.values() if p.name != "wanted"]
+
+    @functools.wraps(command)
+    def wrapper(cells: list[str] | None = None, **arguments: Any) -> None:
+        from hfdlc.matrix.selector import Filter
+
+        axes = {name: arguments.pop(name) for name in options}
+        command(Filter(tuple(cells or ()), **axes), **arguments)
+
+    wrapper.__signature__ = signature.replace(parameters=[*chosen, *own])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in [*chosen, *own]}
+    return wrapper
+
+
+def current_project() -> "Project":
+    """The project around the current folder."""
+    from hfdlc import project
+
+    return project.find(Path.cwd())
+
+
+def some(project: "Project", wanted: "Filter", *, default: bool = False) -> "tuple[Cell, ...]":
+    """The cells asked for; without a filter the default cell, or all of them."""
+    from hfdlc.matrix.selector import Filter, select
+
+    if default and wanted == Filter():
+        return (project.default,)
+    return select(project.cells, wanted)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, for programs."""
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,166 @@
+"""The commands about what is published."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
+from hfdlc.process import say
+
+if TYPE_CHECKING:
+    from hfdlc.matrix.selector import Filter
+    from hfdlc.publish.comparing import Difference
+
+Regions = Annotated[list[str] | None, typer.Option("--region", help="An AWS region; more than one is fine.")]
+Registries = Annotated[
+    list[str] | None,
+    typer.Option("--registry", help="HOST[/PREFIX] instead of a region's own, or REGION=HOST[/PREFIX]."),
+]
+WithoutGpuChecks = Annotated[
+    bool, typer.Option("--without-gpu-checks", help="GPU images, too; their proofs say what was not run.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Key = Annotated[
+    str | None, typer.Option(envvar="COSIGN_KEY", help="What cosign signs with: a file, or awskms:///….")
+]
+
+
+@selecting
+def publish(
+    wanted: "Filter",
+    region: Regions = None,
+    registry: Registries = None,
+    key: Key = None,
+    oci: Annotated[
+        bool, typer.Option("--oci", help="OCI manifests with referrers, not what SageMaker accepts.")
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="REGION|HOST", help="Copy what is published there; no image is here."),
+    ] = None,
+    build: Annotated[
+        bool, typer.Option("--build", help="Build and check first what is not published as it is now.")
+    ] = False,
+    without_gpu_checks: WithoutGpuChecks = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish checked images with their proofs (without a filter: the default cell)."""
+    from hfdlc.publish import publisher, targets
+
+    project = current_project()
+    cells = some(project, wanted, default=True)
+    there = targets.places(region or [], registry or [])
+    if start:
+        found = publisher.copy(project, cells, targets.named(start, there), there, dry_run=dry_run)
+    else:
+        if build:
+            from hfdlc.publish import building
+
+            cells = building.built(project, cells, os.environ, there[0], gpu_checks=not without_gpu_checks)
+        options = publisher.Options(key, oci, dry_run, not without_gpu_checks)
+        found = publisher.publish(project, cells, os.environ, there, options)
+    if as_json:
+        print_json([one.json() for one in found])
+        return
+    _tell(found, dry_run)
+
+
+def _tell(found: "list[Difference]", dry_run: bool) -> None:
+    words = {"missing": "to publish" if dry_run else "published", "there": "there already"}
+    for one in found:
+        digest = f"  {one.there or one.here}" if one.there or one.here else ""
+        print(f"{words[one.state]:14}{one.place.name}  {one.cell}{digest}")
+
+
+def verify(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="HOST/REPOSITORY:TAG or …@DIGEST.")],
+    key: Annotated[str, typer.Option(envvar="COSIGN_PUBLIC_KEY", help="The public key: a file, or a URI.")],
+    layers: Annotated[
+        bool, typer.Option(help="Hold the SBOM against the layers, which are read for it.")
+    ] = True,
+) -> None:
+    """Check a published image's signature, provenance, checks and SBOM; only its registry is asked."""
+    from hfdlc.publish import targets
+    from hfdlc.publish import verify as verifying
+    from hfdlc.publish.signing import Cosign
+    from hfdlc.state import State
+
+    host, repository, reference = verifying.take_apart(uri)
+    verifier = Cosign(key, State.of(os.environ))
+    place = targets.of_host(host)
+    found = verifying.verify(place.registry, repository, reference, verifier, layers=layers)
+    print(f"{host}/{repository}@{found.digest}")
+    for line in found.holds:
+        print(f"  {line}")
+
+
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A published cell.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the packages that changed between two published images, and the bytes that a user pulls."""
+    from hfdlc.publish import releases
+
+    root = current_project().root
+    before, after = releases.needed(old, root), releases.needed(new, root)
+    told = releases.changes(before, after)
+    if as_json:
+        print_json(told)
+        return
+    for kind, packages in releases.differing(before, after).items():
+        for name, (was, now) in packages.items():
+            print(f"{kind:6}{name:32}{was or '-':20}{now or '-'}")
+    print(f"to pull: {told['pull'] / 1e6:.1f} MB of {after.bytes / 1e6:.1f} MB")  # type: ignore[operator]
+
+
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="Releases of each repository that stay.")],
+    region: Annotated[str, typer.Option(help="An AWS region.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them, after a dry run has shown them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show old releases in a region, or remove them; never one that the matrix still names."""
+    from hfdlc.publish import retention
+    from hfdlc.publish.ecr import Ecr
+    from hfdlc.publish.uri import region as known_region
+
+    project = current_project()
+    gone = retention.prune(project, Ecr.of(known_region(region).name), keep, dry_run=not yes)
+    if as_json:
+        print_json([image.json() for image in gone])
+    else:
+        for image in gone:
+            tags = ", ".join(image.tags) or "no tag"
+            print(f"{'removed' if yes else 'to remove'}  {image.repository}@{image.digest}  {tags}")
+    if gone and not yes:
+        say(f"{len(gone)} would be removed: add --yes to do it")
+    if not gone:
+        say("nothing is old")
+
+
+def ci(
+    dry_run: DryRun = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Print what CI builds, in the form of GITHUB_OUTPUT.")
+    ] = False,
+) -> None:
+    """Write buildspec/ and .github/workflows/ from the matrix."""
+    from hfdlc.generated import ci as writing
+    from hfdlc.state import write_whole
+
+    project = current_project()
+    if listed:
+        print(writing.outputs(project, os.environ))
+        if left := writing.without_runner(project, os.environ):
+            names = ", ".join(cell.id for cell in left)
+            say(f"::warning::not built, GPU_RUNNER names no runner with a GPU: {names}")
+        return
+    for path, text in writing.files(project).items():
+        file = project.root / path
+        if not file.is_file() or file.read_text() != text:
+            say(f"{'would write' if dry_run else 'wrote'} {path}")
+            if not dry_run:
+                write_whole(file, text)

@@ -1,0 +1,1 @@
+"""From a cell to its layers, its Dockerfile and its inputs. Pure functions."""

@@ -1,0 +1,68 @@
+"""Cache keys: cells whose layers have the same cache key share one layer."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hfdlc.dockerfile import inputs, render
+from hfdlc.dockerfile.inputs import Inputs
+from hfdlc.dockerfile.layers import NO_LOCKS, Layer, layers
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
+from hfdlc.project import Project
+
+NO_INPUTS: Inputs = {}
+
+
+def keyed_layers(
+    cell: Cell, project: Project, made_from: Inputs = NO_INPUTS, locks: Mapping[str, str] = NO_LOCKS
+) -> tuple[Layer, ...]:
+    """The layers of a cell with their cache keys.
+
+    `made_from`: the inputs of the cell's image, for the digests of the images that layers are made in.
+    `locks`: see `layers`. The cell must be locked.
+    """
+    root, stages = project.root, render.Stages(cell, project.matrix, project.templates)
+    tools = (
+        *map(_instructions, (stages.tools(), stages.archive())),
+        lockfile.packages(root / lockfile.INSTALLER_FILE),
+        inputs.finish(root),
+        inputs.pack(root),
+    )
+    return tuple(
+        replace(layer, cache_key=_digest(*tools, *_own(layer, stages, root, made_from)))
+        for layer in layers(cell, locks)
+    )
+
+
+def _own(layer: Layer, stages: render.Stages, root: Path, made_from: Inputs) -> Iterator[str]:
+    """What decides the bytes of a layer, beside the tools that every layer of its cell is made with."""
+    # Without the path of the lock file: cells that lock the same packages share the layer.
+    yield _instructions(stages.layer(replace(layer, lock=layer.lock and "lock")))
+    yield lockfile.packages(root / layer.lock) if layer.lock else inputs.toolkit(root)
+    yield _instructions(stages.compiler()) if layer.compiles else ""
+    yield inputs.train(root) if layer.trains else ""
+    for image in _images(layer):
+        yield made_from.get(image, "")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _images(layer: Layer) -> tuple[str, ...]:
+    """The build arguments of the images that a layer is made in."""
+    if layer.cell.pip_image:
+        return ("installer_base", "pip_base")
+    return ("installer_base", "compiler_base") if layer.compiles else ("installer_base",)
+
+
+def _instructions(text: str) -> str:
+    """A stage without its comments."""
+    return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def distinct(keyed: Mapping[str, tuple[Layer, ...]]) -> list[Layer]:
+    """The layers of cells, each cache key once."""
+    return list({layer.cache_key: layer for each in keyed.values() for layer in each}.values())

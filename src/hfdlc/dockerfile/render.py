@@ -1,0 +1,188 @@
+"""Dockerfiles, rendered from the templates stage by stage."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from hfdlc.dockerfile.layers import NO_LOCKS, Layer, layers
+from hfdlc.errors import UserError
+from hfdlc.locks import lockfile
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Matrix
+
+if TYPE_CHECKING:
+    from jinja2.environment import TemplateModule
+
+# The time (seconds) that every file of every image carries, so that cells can share their layers.
+EPOCH = 1577836800  # 2020-01-01
+LAST = "partials/last.Dockerfile.j2"
+BASE_NAME, BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
+
+
+def labels(cell: Cell) -> dict[str, str]:
+    """The labels of the image. A build replaces the name of the base by that of the image it started from."""
+    said = {
+        "org.opencontainers.image.title": cell.id,
+        "org.opencontainers.image.version": cell.tag,
+        "org.opencontainers.image.licenses": "Apache-2.0",
+        BASE_NAME: cell.base_image(),
+        "io.hfdlc.framework": f"{cell.framework}-{cell.framework_version}",
+        "io.hfdlc.transformers": cell.transformers_version,
+        "io.hfdlc.type": cell.type,
+        "io.hfdlc.device": cell.cuda or cell.device,
+        "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
+    }
+    source = {"org.opencontainers.image.source": cell.source_url} if cell.source_url else {}
+    return said | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
+
+
+def variables(cell: Cell) -> dict[str, str]:
+    """The image's environment, beside PATH."""
+    found = {"HF_HOME": "/tmp/huggingface", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108
+    # What NVIDIA's container runtime looks for; NVIDIA's own bases say it too.
+    gpu = {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_VISIBLE_DEVICES": "all"}
+    site = f"/opt/venv/lib/python{cell.python}/site-packages"
+    path = ":".join(f"{site}/{folder}" for folder in cell.source.library_path)
+    return found | (gpu if cell.cuda else {}) | ({"LD_LIBRARY_PATH": path} if path else {})
+
+
+def images(cell: Cell, matrix: Matrix) -> dict[str, str]:
+    """The public images that the Dockerfile starts from, by the build argument that replaces each."""
+    installer = matrix.file.installer
+    found = {"base": cell.base_image(), "installer_base": installer.image}
+    if cell.pip_image:
+        found["pip_base"] = cell.pip_image
+    elif any(layer.compiles for layer in layers(cell)):
+        found["compiler_base"] = installer.compiler
+    return found
+
+
+@functools.cache
+def _environment(templates: Path) -> Environment:
+    return Environment(
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is a Dockerfile
+    )
+
+
+class Stages:
+    """The stages of a cell's Dockerfile, each rendered from a macro or a template of its own.
+
+    A Dockerfile is these and nothing else, so that a cache key can be made of the stages that make a layer.
+    Methods raise UserError with the template's line and the cell where a template is wrong.
+    """
+
+    def __init__(self, cell: Cell, matrix: Matrix, templates: Path) -> None:
+        self._cell, self._templates = cell, templates
+        self._values = {
+            "cell": cell,
+            "images": images(cell, matrix),
+            "installer_lock": lockfile.INSTALLER_FILE,
+            "labels": labels(cell),
+            "variables": variables(cell),
+            "epoch": EPOCH,
+        }
+        self._modules: dict[str, TemplateModule] = {}
+        self._installer = f"partials/{'pip' if cell.pip_image else 'uv'}.Dockerfile.j2"
+
+    def start(self) -> str:
+        """The header, the build arguments, and the stage of local wheels."""
+        return self._rendered("partials/start.Dockerfile.j2")
+
+    def tools(self) -> str:
+        """The stages in which packages are installed."""
+        return self._macro(self._installer, "tools")
+
+    def compiler(self) -> str:
+        """The stage of layers that compile packages."""
+        return self._macro(self._installer, "compiler")
+
+    def layer(self, layer: Layer) -> str:
+        """The stages that make one layer."""
+        return self._macro(self._installer, "layer" if layer.lock else "toolkit", layer)
+
+    def image(self) -> str:
+        """The stages of the image without its layers."""
+        return self._rendered(f"{self._cell.type}.Dockerfile.j2")
+
+    def archive(self) -> str:
+        """The stages that pack one layer."""
+        return self._macro(LAST, "archive")
+
+    def last(self, found: Sequence[Layer]) -> str:
+        """The last stage: the layers on the image.
+
+        Images are assembled without building this stage: raises UserError where it has any instruction
+        that does not copy a layer.
+        """
+        text = self._macro(LAST, "last", found)
+        wanted = ["FROM image", *(f"COPY --link --from={layer.name} /layer/ /" for layer in found)]
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        wrong = [line for line, right in zip_longest(lines, wanted) if line != right]
+        if wrong:
+            raise UserError(
+                f"the last stage must only copy the layers in their order, and has {wrong[0]!r}",
+                where=f"templates/{LAST}{_line_of(wrong[0], self._templates / LAST)}",
+                allowed="FROM image, then `COPY --link --from=LAYER /layer/ /` for each layer",
+                then="move other instructions to the stage `image`, which is below the layers",
+            )
+        return text
+
+    def _rendered(self, name: str) -> str:
+        with self._errors():
+            return _environment(self._templates).get_template(name).render(self._values)
+
+    def _macro(self, name: str, macro: str, *arguments: object) -> str:
+        with self._errors():
+            if name not in self._modules:
+                template = _environment(self._templates).get_template(name)
+                self._modules[name] = template.make_module(self._values)
+            return str(getattr(self._modules[name], macro)(*arguments))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except TemplateError as error:
+            where = _place(error, self._templates)
+            raise UserError(str(error.message), where=where, then=f"for the cell {self._cell.id}") from error
+
+
+def dockerfile(cell: Cell, matrix: Matrix, templates: Path, locks: Mapping[str, str] = NO_LOCKS) -> str:
+    """The text of the cell's Dockerfile; `locks`: see `layers`."""
+    stages, found = Stages(cell, matrix, templates), layers(cell, locks)
+    parts = [stages.start(), stages.tools()]
+    for layer in found:
+        if layer.compiles and stages.compiler() not in parts:
+            parts.append(stages.compiler())
+        parts.append(stages.layer(layer))
+    return "\n".join([*parts, stages.image(), stages.archive(), stages.last(found)])
+
+
+def _line_of(line: str | None, template: Path) -> str:
+    """`:LINE` of a text in a template; nothing where it is not there as it is."""
+    texts = template.read_text().splitlines()
+    return f":{texts.index(line) + 1}" if line in texts else ""
+
+
+def _place(error: TemplateError, templates: Path) -> str:
+    """The innermost line of a template in the error's traceback."""
+    line = getattr(error, "lineno", None)
+    if line:
+        return f"templates/{error.name}:{line}"  # type: ignore[attr-defined]
+    place, trace = "templates", error.__traceback__
+    while trace:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.is_relative_to(templates):
+            place = f"templates/{file.relative_to(templates)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

@@ -1,0 +1,141 @@
+"""Containers that are gone when they have done their work, however that ends."""
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from docker.errors import APIError, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest
+
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+
+# A container or volume of ours says which process made it, and on which machine.
+LABEL, MACHINE = "io.hfdlc.run", "io.hfdlc.machine"
+Volumes = Mapping[str, Mapping[str, str]]  # name -> bind, mode
+
+
+def labels() -> dict[str, str]:
+    """What is written on everything that does not outlive this process."""
+    return {LABEL: str(os.getpid()), MACHINE: platform.node()}
+
+
+@contextmanager
+def started(
+    image: str,
+    command: list[str],
+    engine: Engine,
+    *,
+    environment: Mapping[str, str] | None = None,
+    volumes: Volumes | None = None,
+    entrypoint: list[str] | None = None,
+    gpus: bool = False,
+) -> Iterator[Container]:
+    """Run an image without any network; speak to it by `exec`.
+
+    Raises HfdlcError where there is no such image.
+    """
+    try:
+        container = detect.client(engine).containers.create(
+            image,
+            command,
+            entrypoint=entrypoint,
+            network_mode="none",
+            environment=dict(environment or {}),
+            volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            labels=labels(),
+        )
+    except ImageNotFound as error:
+        raise HfdlcError(
+            "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
+        ) from error
+    try:
+        start(container)
+        yield container
+    finally:
+        container.remove(force=True, v=True)
+
+
+class NoGpu(HfdlcError):
+    """A container is to have a GPU, and cannot get one."""
+
+
+def start(container: Container) -> None:
+    """Start it; raises NoGpu where it is to have a GPU, and the engine has no way to one."""
+    try:
+        container.start()
+    except APIError as error:
+        if "could not select device driver" not in str(error):
+            raise
+        raise NoGpu(
+            "the engine has no way to a GPU",
+            where=str(container.client.api.base_url) if container.client else "",
+            then="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",
+        ) from error
+
+
+@contextmanager
+def idle(
+    image: str, engine: Engine, volumes: Volumes | None = None, *, gpus: bool = False
+) -> Iterator[Container]:
+    """A container of the image that does nothing, for looking inside."""
+    with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes, gpus=gpus) as container:
+        yield container
+
+
+@contextmanager
+def volume(engine: Engine) -> Iterator[str]:
+    """The name of a folder in the engine that containers can share; the engine may be on another machine."""
+    made = detect.client(engine).volumes.create(labels=labels())
+    try:
+        yield str(made.name)
+    finally:
+        made.remove(force=True)
+
+
+def remove_strays(engine: Engine) -> list[str]:
+    """Remove what a process of this machine left that was killed before it could; give the names."""
+    client = detect.client(engine)
+    wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
+    removed = []
+    for container in client.containers.list(all=True, filters=wanted):
+        if not Path("/proc", container.labels[LABEL]).exists():
+            removed.append(str(container.name))
+            _remove(container)
+    for left in client.volumes.list(filters=wanted):
+        if not Path("/proc", left.attrs["Labels"][LABEL]).exists():
+            removed.append(str(left.name))
+            left.remove(force=True)
+    return removed
+
+
+def _remove(container: Container) -> None:
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:  # another process was faster
+        pass
+    except APIError as error:
+        if "already in progress" not in str(error):
+            raise
+
+
+def python(container: Container, script: str) -> str:
+    """What a Python script prints in the container.
+
+    Raises HfdlcError with its last lines where it fails.
+    """
+    status, output = container.exec_run(["python", "-c", script], demux=True)
+    out, err = output if isinstance(output, tuple) else (b"", b"")
+    if status:
+        tail = "\n".join(
+            f"    {line}" for line in (err or out or b"").decode(errors="replace").splitlines()[-8:]
+        )
+        raise HfdlcError(
+            f"a script failed inside the container\n{tail}", where=str(container.attrs["Config"]["Image"])
+        )
+    return (out or b"").decode()

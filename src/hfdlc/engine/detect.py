@@ -1,0 +1,213 @@
+"""The container engine that is used: one that answers and is recent enough, else a private one."""
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import docker
+from docker.errors import DockerException
+from packaging.version import Version
+
+from hfdlc.engine import context as address
+from hfdlc.engine import private as private_engine
+from hfdlc.engine.context import Address
+from hfdlc.engine.folders import Folders
+from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.process import run
+from hfdlc.state import State
+
+OLDEST_ENGINE = Version("23.0")  # the first whose own BuildKit knows named contexts and COPY --link
+OLDEST_BUILDX = Version("0.13")  # the first with --progress=rawjson
+PATIENCE = 5  # seconds that an engine has to say what it is
+TOO_OLD = f"Docker {OLDEST_ENGINE} or newer, for named contexts and COPY --link"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that answers."""
+
+    host: str  # what DOCKER_HOST says of it
+    version: str
+    private: bool
+    buildx: tuple[str, ...]  # how buildx is started
+    containerd_store: bool  # it keeps OCI images as they are
+    buildx_config: str
+    address: Address
+
+    @cached_property
+    def buildkit(self) -> str:
+        """The version of its BuildKit, as buildx reads it, which takes a while.
+
+        Raises HfdlcError where it does not answer.
+        """
+        return _buildkit(self)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What programs that speak to it are started with; nothing is written to the home folder."""
+        return {
+            **self.address.environment,
+            "BUILDX_CONFIG": self.buildx_config,
+            "BUILDX_BUILDER": "default",
+            "BUILDX_GIT_INFO": "false",  # no image tells it
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What answers at an address, whether it can be used or not."""
+
+    host: str
+    version: str
+    containerd_store: bool
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether its BuildKit is recent enough."""
+        match = re.match(r"\d+(\.\d+)*", self.version)
+        return match is not None and Version(match[0]) >= OLDEST_ENGINE
+
+
+def client(engine: Engine, timeout: int = 600) -> docker.DockerClient:
+    """docker-py, speaking to the engine."""
+    return engine.address.client(timeout)
+
+
+def ask(where: Address) -> Answer | None:
+    """What answers at an address; None where nothing does."""
+    try:
+        with closing(where.client(PATIENCE)) as speaker:
+            info = speaker.info()
+    except (DockerException, OSError):
+        return None
+    status = dict(pair[:2] for pair in info.get("DriverStatus") or [])
+    store = status.get("driver-type") == "io.containerd.snapshotter.v1"
+    return Answer(where.host, str(info["ServerVersion"]), store)
+
+
+def find(environ: Mapping[str, str], state: State) -> Engine | None:
+    """The engine of this machine if it answers and is recent enough, else the private one if it runs."""
+    where, ours = address.of_machine(environ), Folders.of(state).address
+    answer = ask(where)
+    if answer and answer.is_recent:
+        return _engine(where, answer, state)
+    if private_engine.running(state) and (answer := ask(ours)):
+        return _engine(ours, answer, state)
+    return None
+
+
+def ensure(environ: Mapping[str, str], state: State) -> Engine:
+    """The engine that is found, else a private one that is started."""
+    return find(environ, state) or start(environ, state)
+
+
+def start(environ: Mapping[str, str], state: State) -> Engine:
+    """Start the private engine if it does not run.
+
+    Raises HfdlcError where this machine cannot run one, and says so if an engine answered that is too old.
+    """
+    try:
+        folders = private_engine.start(state, environ.get("PATH", os.defpath))
+    except HfdlcError as error:
+        answer = ask(address.of_machine(environ))
+        if answer and not answer.is_recent:
+            raise _too_old(answer, error) from error
+        raise
+    answer = ask(folders.address)
+    if not answer:
+        raise HfdlcError("the private engine does not answer", then=f"read {folders.log}")
+    return _engine(folders.address, answer, state)
+
+
+def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
+    return HfdlcError(
+        f"the engine is too old: {answer.version}; a private one instead: {error.what}",
+        where=answer.host,
+        allowed=TOO_OLD,
+        then=error.then,
+    )
+
+
+def stop(state: State) -> bool:
+    """Stop the private engine; give whether one ran."""
+    return private_engine.stop(state)
+
+
+def prune(engine: Engine, keep: float) -> int:
+    """Drop build cache beyond `keep` GB, the least used first, and images without a name; the bytes freed.
+
+    Each record by its id: a prune of the whole cache spares records that BuildKit calls shared, and those of
+    the stages that installed a GPU image's packages are.
+    """
+    freed = 0
+    with closing(client(engine)) as speaker:
+        speaker.images.prune({"dangling": True})
+        while True:
+            records = _unused(speaker)
+            over = sum(one["Size"] for one in records) - keep * 1e9
+            before = freed
+            for one in sorted(records, key=lambda one: str(one.get("LastUsedAt"))):
+                if over <= freed - before:
+                    return freed
+                which: Any = {"id": one["ID"]}
+                told = speaker.api.prune_builds(filters=which, all=True)
+                freed += int(told["SpaceReclaimed"])
+            if freed == before:  # what is left is needed by what is left
+                return freed
+
+
+def unused_cache(engine: Engine) -> int:
+    """The bytes of build cache that nothing uses now: what `prune` can drop."""
+    with closing(client(engine)) as speaker:
+        return sum(int(one["Size"]) for one in _unused(speaker))
+
+
+def _unused(speaker: docker.DockerClient) -> list[dict[str, Any]]:
+    return [one for one in speaker.api.df()["BuildCache"] or [] if not one["InUse"]]
+
+
+def _engine(where: Address, answer: Answer, state: State) -> Engine:
+    private = where == Folders.of(state).address
+    config = str(state.folder("buildx"))
+    buildx = (str(Folders.of(state).buildx),) if private else _buildx(state)
+    return Engine(answer.host, answer.version, private, buildx, answer.containerd_store, config, where)
+
+
+def _buildx(state: State) -> tuple[str, ...]:
+    """The machine's own buildx if it is recent enough, else the distribution's, unpacked."""
+    for argv in (("docker", "buildx"), ("docker-buildx",)):
+        if buildx_version(argv) >= OLDEST_BUILDX:
+            return argv
+    try:
+        return (str(private_engine.unpack_buildx(state)),)
+    except HfdlcError as error:
+        raise HfdlcError(
+            f"there is no recent docker buildx, and the distribution's cannot be had: {error.what}",
+            allowed=f"buildx {OLDEST_BUILDX} or newer, for its progress as JSON",
+            then=error.then or "install docker-buildx",
+        ) from error
+
+
+def buildx_version(argv: tuple[str, ...]) -> Version:
+    """The version of a buildx; 0 where there is none."""
+    try:
+        told = run([*argv, "version"]).stdout
+    except HfdlcError:
+        return Version("0")
+    match = re.search(r"\bv?(\d+\.\d+\.\d+)", told)
+    return Version(match[1]) if match else Version("0")
+
+
+def _buildkit(engine: Engine) -> str:
+    """The version of the engine's BuildKit, as buildx reads it; a distribution's build may not tell."""
+    try:
+        told = run([*engine.buildx, "inspect"], env=engine.environment).stdout
+    except CommandFailed as error:
+        raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", then="hfdlc doctor") from error
+    match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", told, re.MULTILINE | re.IGNORECASE)
+    known = match[1] if match else "unknown"
+    return f"the one inside Docker {engine.version}" if "unknown" in known else known

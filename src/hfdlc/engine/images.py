@@ -1,0 +1,72 @@
+"""Images in an engine: finding them, and the layers that their history lists."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from docker.errors import ImageNotFound
+from docker.models.images import Image
+
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+
+# What Dockerfiles do without making a layer, as a history writes it, also the one of Docker's first builder.
+WITHOUT_LAYER = re.compile(
+    r"(/bin/sh -c #\(nop\) +)?"
+    r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image, uncompressed."""
+
+    digest: str
+    size: int  # bytes
+
+
+def image_of(name: str, engine: Engine) -> Image:
+    """An image in the engine.
+
+    Raises HfdlcError where it is not built.
+    """
+    try:
+        return detect.client(engine).images.get(name)
+    except ImageNotFound as error:
+        raise HfdlcError("is not built", where=name, then=f"hfdlc build {name}") from error
+
+
+def layers(image: Image) -> tuple[Layer, ...]:
+    """An image's layers, from the base up."""
+    return pair(_steps(image), image.attrs["RootFS"]["Layers"])
+
+
+def laid(image: Image) -> tuple[Layer, ...]:
+    """The layers that a cell's Dockerfile copies together, in their order."""
+    found = matched(_steps(image), image.attrs["RootFS"]["Layers"])
+    return tuple(layer for step, layer in found if step.startswith("COPY /layer/"))
+
+
+def _steps(image: Image) -> list[tuple[str, int]]:
+    """What an image's history tells, from the base up: the instruction, and the bytes that it added."""
+    return [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
+
+
+def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:
+    """The layers of an image, each with its size; see `matched`."""
+    return tuple(layer for _, layer in matched(steps, digests))
+
+
+def matched(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> list[tuple[str, Layer]]:
+    """Give each layer the instruction and the size that the history has for it, all from the base up.
+
+    A history has steps without a layer too, and does not mark them.
+    Raises HfdlcError where they do not tally.
+    """
+    made = [(step, size) for step, size in steps if size or not WITHOUT_LAYER.match(step)]
+    while len(made) > len(digests) and (empty := next((one for one in made if not one[1]), None)):
+        made.remove(empty)  # a WORKDIR that was there already made no layer
+    if len(made) != len(digests):
+        raise HfdlcError(f"the engine tells {len(digests)} layers, and the sizes of {len(made)}")
+    return [(step, Layer(digest, size)) for (step, size), digest in zip(made, digests, strict=True)]

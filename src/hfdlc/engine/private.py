@@ -1,0 +1,203 @@
+"""An engine of our own below the state folder, which changes nothing else on the machine."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from docker.errors import DockerException
+
+from hfdlc.engine import debian
+from hfdlc.engine.folders import BUILDX, configure
+from hfdlc.engine.folders import Folders as Folders  # it is asked for here
+from hfdlc.errors import HfdlcError
+from hfdlc.process import run, say
+from hfdlc.process import start as start_process
+from hfdlc.state import State
+
+PATIENCE = 60.0  # seconds
+# A socket's address ends at 107 bytes; the longest one here adds 45 to the state folder's path.
+LONGEST = 62
+MOUNTS = Path("/proc/self/mounts")
+LOG_ENDS = 20e6  # bytes; a longer log is put aside at the next start
+SUITE = "trixie"  # Debian 12's own engine is 20.10, without buildx and with an old BuildKit
+
+
+def packages(machine: str) -> dict[str, tuple[str, ...]]:
+    """What is unpacked: Debian 13's engine, which runs on Debian 12 with the runc of that release."""
+    engine = ("docker.io", "docker-buildx", "containerd", "tini")
+    return {SUITE: (*engine, "runc")} if machine == SUITE else {SUITE: engine, machine: ("runc",)}
+
+
+def unpack_buildx(state: State) -> Path:
+    """The distribution's buildx, for an engine that is not ours."""
+    folder = state.root / "buildx-program"
+    wanted = {SUITE: ("docker-buildx",)}
+    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
+    return root / BUILDX
+
+
+def start(state: State, path: str = os.defpath) -> Folders:
+    """Start the engine if it does not run, on what an earlier one left, however that one ended.
+
+    `path` is where it searches for programs. Raises HfdlcError where this machine cannot run one.
+    """
+    check_machine(state)
+    folders = Folders.of(state)
+    with state.lock("engine"):
+        if pid := running(state):
+            _wait(folders, lambda: _runs(pid, folders))
+            return folders
+        machine = debian.release()
+        debian.unpack(packages(machine.codename), folders.base, machine, state)
+        began = time.monotonic()
+        process = _launch(folders, path)
+        _wait(folders, lambda: process.poll() is None)
+        say(f"the private engine started in {time.monotonic() - began:.1f} s")
+    return folders
+
+
+def check_machine(state: State) -> None:
+    """Raise HfdlcError where no private engine can be started here."""
+    if os.geteuid():
+        raise HfdlcError(
+            "no engine answers, and starting a private one needs root",
+            then="run this as root, or start Docker 23 or newer (DOCKER_HOST names it)",
+        )
+    if len(os.fsencode(state.root)) > LONGEST:
+        raise HfdlcError(
+            f"this path is too long for a socket below it ({len(os.fsencode(state.root))} bytes)",
+            where=str(state.root),
+            allowed=f"{LONGEST} bytes",
+            then="set HFDLC_STATE to a shorter path",
+        )
+    debian.codename()
+
+
+def _launch(folders: Folders, path: str) -> subprocess.Popen[str]:
+    _forget_dead(folders)
+    configure(folders)
+    if folders.log.is_file() and folders.log.stat().st_size > LOG_ENDS:
+        folders.log.rename(folders.log.with_suffix(".log.1"))
+    with folders.log.open("a") as log:
+        return start_process(
+            [str(folders.root / "usr/sbin/dockerd"), "--config-file", str(folders.base / "daemon.json")],
+            # It builds, and has the machine's memory: collecting garbage was a seventh of its processor time.
+            env={"PATH": folders.path(path), "GOGC": "400"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            new_session=True,
+        )
+
+
+def _forget_dead(folders: Folders) -> None:
+    """Remove what a killed engine left and the next one would take for a living one's.
+
+    A process id of before may be another program's now: the engine would take that for its containerd.
+    """
+    folders.pidfile.unlink(missing_ok=True)
+    folders.socket.unlink(missing_ok=True)
+    containerd = folders.containerd / "containerd.pid"
+    if (pid := _pid(containerd)) and not _runs(pid, folders):
+        containerd.unlink()
+
+
+def _wait(folders: Folders, lives: Callable[[], bool]) -> None:
+    """Until the engine answers."""
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE and lives():
+        if folders.socket.exists() and _answers(folders):
+            return
+        time.sleep(0.1)
+    tail = "\n".join(f"    {line}" for line in folders.log.read_text().splitlines()[-8:])
+    raise HfdlcError(f"the private engine does not answer\n{tail}", then=_advice(tail, folders))
+
+
+def _answers(folders: Folders) -> bool:
+    try:
+        with closing(folders.address.client(int(PATIENCE))) as client:
+            return bool(client.ping())
+    except (DockerException, OSError):
+        return False
+
+
+def _advice(tail: str, folders: Folders) -> str:
+    if "no space left on device" in tail.lower():
+        return "make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again"
+    return f"read {folders.log}; `hfdlc engine stop` ends what still runs of it"
+
+
+def running(state: State) -> int | None:
+    """The process id of the private engine, if it runs."""
+    folders = Folders.of(state)
+    pid = _pid(folders.pidfile)
+    return pid if pid and _runs(pid, folders) else None
+
+
+def _pid(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _runs(pid: int, folders: Folders) -> bool:
+    """Whether the process lives and is ours: its id may have gone to another program since."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        command = Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+    return f"{folders.base}/" in command and "\nState:\tZ" not in status
+
+
+def stop(state: State) -> bool:
+    """End the private engine and wait for it, its containerd too; give whether one ran."""
+    folders = Folders.of(state)
+    if not folders.base.is_dir():
+        return False
+    with state.lock("engine"):
+        pids = [_pid(folders.pidfile), _pid(folders.containerd / "containerd.pid")]
+        ended = [_end(pid, folders) for pid in pids if pid]
+        _end_orphans(folders)
+        _unmount(folders)
+    return any(ended)
+
+
+def _end(pid: int, folders: Folders) -> bool:
+    if not _runs(pid, folders):
+        return False
+    os.kill(pid, signal.SIGTERM)
+    began = time.monotonic()
+    while _runs(pid, folders):
+        if time.monotonic() - began > PATIENCE:
+            raise HfdlcError(
+                f"the private engine (process {pid}) did not end within {PATIENCE:.0f} s",
+                then=f"read {folders.log}",
+            )
+        time.sleep(0.1)
+    return True
+
+
+def _end_orphans(folders: Folders) -> None:
+    """End the containers of an engine that was killed: children of a program of ours that outlives it."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        pid = command.parent.name
+        try:
+            if command.read_text().startswith(f"{folders.root}/"):
+                children = (command.parent / "task" / pid / "children").read_text().split()
+                for each in (*children, pid):
+                    os.kill(int(each), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended by itself
+
+
+def _unmount(folders: Folders) -> None:
+    """Let go of what a killed engine had mounted: else the state folder could not be removed."""
+    points = [line.split()[1].encode().decode("unicode_escape") for line in MOUNTS.read_text().splitlines()]
+    for point in sorted(points, key=len, reverse=True):
+        if point.startswith(f"{folders.base}/"):
+            run(["umount", "--lazy", point], check=False)

@@ -1,0 +1,1 @@
+"""Committed files that are derived from the matrix."""

@@ -1,0 +1,134 @@
+"""New versions: a release for one, and which there are."""
+
+import difflib
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import Version
+
+from hfdlc import project
+from hfdlc.errors import HfdlcError, UserError
+from hfdlc.generated import drift
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import nearest
+from hfdlc.process import run
+from hfdlc.project import Project
+from hfdlc.state import write_whole
+
+# What a release names, and the package that the index knows it by.
+PACKAGES = {
+    "transformers": "transformers",
+    "datasets": "datasets",
+    "pytorch": "torch",
+    "tensorflow": "tensorflow",
+}
+
+
+def bump(wanted: str, of: Cell, here: Project, today: date, lock: Callable[[Cell, Project], object]) -> str:
+    """Add a release like a cell's with one version changed; lock and render it; give the matrix's diff.
+
+    Comments and order are kept; nothing is left where it cannot be locked. Raises UserError where the
+    version is none or is there already, HfdlcError where it cannot be locked.
+    """
+    name, version = _wanted(wanted)
+    file = here.root / "matrix.yaml"
+    before = file.read_text()
+    after = _with_release(before, here, of, name, version, today)
+    with TemporaryDirectory() as folder:
+        Path(folder, "matrix.yaml").write_text(after)
+        then = project.find(Path(folder))
+    known = {cell.id for cell in here.cells}
+    new = [cell for cell in then.cells if cell.id not in known]
+    there = Project(here.root, then.matrix, then.cells)
+    try:
+        for cell in new:
+            lock(cell, there)
+    except BaseException:
+        for cell in new:
+            shutil.rmtree(here.root / cell.folder, ignore_errors=True)
+        raise
+    write_whole(file, after)
+    for path, text in {**drift.dockerfiles(there, new), **drift.pages(there)}.items():
+        write_whole(here.root / path, text)
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), "matrix.yaml", "matrix.yaml", lineterm=""
+    )
+    return "\n".join([*lines, *(f"added {cell.id}" for cell in new)])
+
+
+def _wanted(text: str) -> tuple[str, str]:
+    try:
+        requirement = Requirement(text)
+        (pin,) = requirement.specifier
+    except (InvalidRequirement, ValueError):
+        raise UserError(
+            f"{text!r} is no NAME==VERSION", allowed=", ".join(f"{each}==…" for each in PACKAGES)
+        ) from None
+    if requirement.name not in PACKAGES or pin.operator != "==":
+        raise UserError(
+            f"{requirement.name!r} is not what a release names{nearest(requirement.name, list(PACKAGES))}",
+            allowed=", ".join(f"{each}==VERSION" for each in PACKAGES),
+        )
+    return requirement.name, pin.version
+
+
+def _with_release(text: str, here: Project, of: Cell, name: str, version: str, today: date) -> str:
+    """The matrix with one more release, before the one that it is made from."""
+    index = next(number for number, release in enumerate(here.matrix.file.releases) if _is_of(of, release))
+    places = here.matrix.document.places
+    lines = text.splitlines(keepends=True)
+    start = places[("releases", index)][0] - 1
+    follower = places.get(("releases", index + 1)) or min(
+        p for p in places.values() if p[0] - 1 > start and p[1] == 1
+    )
+    block = lines[start : follower[0] - 1]
+    while (block and not block[-1].strip()) or block[-1].lstrip().startswith("#"):
+        block.pop()  # what stands above the next one is not this one's
+    changed = "".join(block)
+    old = f"framework: {name} " if name == of.framework else f"{name}: "
+    if name in ("pytorch", "tensorflow") and name != of.framework:
+        raise UserError(f"{of.id} is of {of.framework}", then=f"name a cell of {name} with --of")
+    changed, count = re.subn(rf"({old})\S+", rf"\g<1>{version}", changed, count=1)
+    changed = re.sub(r"(cutoff: )\S+", rf"\g<1>{today.isoformat()}", changed)
+    if not count or f"{old}{version}\n" in "".join(block):
+        raise UserError(f"{name} {version} is there already", where=of.id)
+    return "".join([*lines[:start], changed, *lines[start:]])
+
+
+def _is_of(cell: Cell, release: Any) -> bool:
+    versions = (release.framework, release.transformers, release.datasets, release.python, release.os)
+    own = ((cell.framework, cell.framework_version), cell.transformers_version, cell.datasets_version)
+    return bool(versions == (*own, cell.python, cell.os))
+
+
+def outdated(here: Project) -> Iterator[dict[str, str]]:
+    """What has a newer release on the index than the newest in the matrix."""
+    newest: dict[str, Version] = {}
+    for cell in here.cells:
+        said = {
+            "transformers": cell.transformers_version,
+            "datasets": cell.datasets_version,
+            cell.framework: cell.framework_version,
+        }
+        for name, text in said.items():
+            newest[name] = max(newest.get(name, Version("0")), Version(text))
+    for name, version in newest.items():
+        released = _released(PACKAGES[name])
+        if released > version:
+            yield {"name": name, "newest_in_matrix": str(version), "newest_released": str(released)}
+
+
+def _released(package: str) -> Version:
+    """The newest version of a package, as pip sees the index."""
+    told = run([sys.executable, "-m", "pip", "index", "versions", package]).stdout
+    match = re.search(r"^Available versions: ([^,\s]+)", told, re.MULTILINE)
+    if not match:
+        raise HfdlcError(f"the index told no version of {package}", then="see `pip config list`")
+    return Version(match[1])

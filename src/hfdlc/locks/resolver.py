@@ -1,0 +1,205 @@
+"""Making locks: the one part that asks a package index, through uv."""
+
+import re
+import tempfile
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import uv
+
+from hfdlc.errors import CommandFailed, HfdlcError, UserError
+from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.lockfile import (
+    INSTALLER_FILE,
+    Entry,
+    Request,
+    entries,
+    group_file,
+    installer_request,
+    name_of,
+    request,
+    stand_in_file,
+    text,
+    write,
+)
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Matrix, Rest
+from hfdlc.process import run
+from hfdlc.state import State
+
+# Python's own releases that stand for a minor version: `3.6` alone would mean 3.6.0.
+PATCH_RELEASES = {"3.6": "3.6.15", "3.7": "3.7.16"}
+PATIENCE = 5  # seconds that a framework's page has to answer
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """uv on this machine."""
+
+    sources: PackageSources
+    state: State
+
+    def resolve(
+        self, asked: Request, requirements: Iterable[str], held: str = "", *, page: bool = True
+    ) -> tuple[Entry, ...]:
+        """Pin and hash what the requirements need, held to versions that are known already.
+
+        Raises HfdlcError with uv's own explanation where that cannot be.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            # A marker that is never true: what it names is not installed.
+            overrides = f"{asked.replaces}; sys_platform == 'never'" if asked.replaces else ""
+            files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
+            for name, content in files.items():
+                Path(folder, name).write_text(content + "\n")
+            argv = [uv.find_uv_bin(), "pip", "compile", f"{folder}/requirements", "--quiet"]
+            argv += ["--constraints", f"{folder}/constraints", "--overrides", f"{folder}/overrides"]
+            argv += [*self._arguments(asked), *(self._page(asked) if page else [])]
+            try:
+                return entries(run(argv, env=self._environment()).stdout)
+            except CommandFailed as error:
+                raise _unresolved(asked, error) from error
+
+    def reaches(self, asked: Request) -> bool:
+        """Whether the framework's own source is in reach."""
+        if asked.image or not asked.page:
+            return not asked.image
+        try:
+            self.resolve(asked, asked.framework[:1])
+        except HfdlcError:
+            return False
+        return True
+
+    def _arguments(self, asked: Request) -> list[str]:
+        return [
+            *("--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:"),
+            *(word for name in asked.sources_only for word in ("--no-binary", name)),
+            *("--python-version", PATCH_RELEASES.get(asked.python, asked.python)),
+            *("--python-platform", asked.platform, "--exclude-newer", asked.cutoff),
+            *self.sources.uv_arguments(),
+        ]
+
+    def _page(self, asked: Request) -> list[str]:
+        """The framework's own page where it answers, else the wheel folders of this machine.
+
+        Only a framework with a page of its own may come from a folder: `torch==2.13.0` of the index is the
+        CUDA build, and a folder's `2.13.0+cpu` would pass for it.
+        """
+        if not asked.page:
+            return []
+        try:
+            with urllib.request.urlopen(asked.page, timeout=PATIENCE):  # noqa: S310 - the matrix names it
+                return ["--find-links", asked.page]
+        except OSError:
+            return self.sources.wheel_arguments()
+
+    def _environment(self) -> dict[str, str]:
+        bundle = self.sources.certificates
+        certificates = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
+        return {"UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
+
+
+def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
+    reason = error.output.strip()
+    if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
+        return HfdlcError(
+            f"a package index is out of reach:\n{reason}",
+            then="`pip config list` shows which index is configured; mend that, or the network",
+        )
+    folder = (
+        f"; the framework's wheel comes from {asked.page}, or else from where pip's find-links looks"
+        if asked.page
+        else ""
+    )
+    return HfdlcError(
+        f"no lock for Python {asked.python} on {asked.platform}, packages of {asked.cutoff}:\n{reason}",
+        then=f"change the versions in matrix.yaml{folder}",
+    )
+
+
+def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
+    """Resolve a cell once, split the answer by layer group, write one file a group; give what is missing.
+
+    Where the framework's own source is out of reach that is written down, and no hash is invented: the
+    framework's needs are then those of the package index's build of the same version.
+    """
+    asked = request(cell)
+    missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
+    chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
+    if empty := [group for group in cell.groups if not chosen[group]]:
+        raise UserError(
+            f"the layer group {empty[0]!r} holds no package of {cell.id}",
+            where=matrix.document.where(("groups", empty[0])),
+            then="limit the group to other cells with `when:`, or remove it",
+        )
+    dropped = {name_of(asked.framework[0])} if missing else set()
+    files = {
+        group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
+        for group in cell.groups
+    }
+    if missing and cell.source.stand_in_cuda:
+        files[stand_in_file(cell)] = text(chosen[cell.group_of_rest("framework")])
+    else:
+        (root / stand_in_file(cell)).unlink(missing_ok=True)
+    write(files, asked, root, missing)
+    return missing
+
+
+def _of_the_index(asked: Request) -> Request:
+    """The same with the package index's build of the framework: `1.7.1` for `1.7.1+cu110`."""
+
+    def plain(requirements: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            re.sub(r"\+\w+$", "", each) if each in asked.framework else each for each in requirements
+        )
+
+    return replace(
+        asked,
+        requirements=plain(asked.requirements),
+        libraries=plain(asked.libraries),
+        framework=plain(asked.framework),
+    )
+
+
+def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list[Entry]]:
+    """The packages of the request by layer group; the release's other types have a say in the versions."""
+    everything = resolver.resolve(asked, (*asked.requirements, *asked.beside), page=page)
+    held = "\n".join(f"{entry.name}=={entry.version}" for entry in everything)
+
+    def needed(requirements: Sequence[str]) -> set[str]:
+        return {entry.name for entry in resolver.resolve(asked, requirements, held, page=page)}
+
+    wanted = needed(asked.requirements)
+    needs: dict[Rest, set[str]] = {
+        # The framework's dependencies change more often than the framework does: they are libraries.
+        "framework": {name_of(text) for text in asked.framework},
+        "libraries": needed(asked.libraries),
+        "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
+        "toolkit": wanted,
+    }
+    groups = dict(asked.rest)
+    layers = {groups[rest]: names for rest, names in needs.items()}
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for entry in everything:
+        if entry.name in wanted:
+            found[group_of(entry.name, dict(asked.named), layers)].append(entry)
+    return found
+
+
+def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]) -> str:
+    """The layer group that a package is named for, else the first that needs it."""
+    for pattern, group in named.items():
+        if fnmatchcase(name, pattern):
+            return group
+    return next(group for group, needs in layers.items() if name in needs)
+
+
+def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
+    """Resolve what installs the packages."""
+    asked = installer_request(matrix)
+    locked = resolver.resolve(asked, asked.requirements)
+    write({INSTALLER_FILE: text(locked)}, asked, root)

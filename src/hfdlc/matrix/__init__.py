@@ -1,0 +1,1 @@
+"""The supported combinations: parsed, validated, enumerated and selected. Pure functions."""

@@ -1,0 +1,301 @@
+"""Cells: the supported combinations, each one image. An image's id is composed and parsed here alone."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from hfdlc.errors import Problems, UserError
+from hfdlc.matrix.axes import meets
+from hfdlc.matrix.schema import Base, Bootstrap, Framework, Group, Matrix, Release, Rest, Source, Type
+
+ID = (
+    r"huggingface-(?P<framework>pytorch|tensorflow)-(?P<type>training|inference)"
+    r":(?P<framework_version>[0-9][\w.]*)-transformers(?P<transformers_version>[0-9][\w.]*)"
+    r"-(?P<device>cpu|gpu)-py(?P<python>\d{2,3})(-(?P<cuda>cu\d{3}))?-(?P<os>[a-z]+[0-9][0-9.]*)"
+)
+SHAPE = "huggingface-FRAMEWORK-TYPE:VERSION-transformersVERSION-cpu|gpu-pyXY[-cuXYZ]-OS"
+
+
+def compose_tag(
+    *, framework_version: str, transformers_version: str, python: str, cuda: str | None, os: str
+) -> str:
+    """The tag of an image: every axis of the matrix that the repository's name does not have."""
+    parts = [framework_version, f"transformers{transformers_version}", "gpu" if cuda else "cpu"]
+    parts += ["py" + python.replace(".", ""), *([cuda] if cuda else []), os]
+    return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """The packages of one layer."""
+
+    name: str
+    rest: Rest | None  # it also holds what no group names and this needs first
+    named: tuple[str, ...]  # canonical names of packages, or patterns of them
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One supported combination = one image."""
+
+    framework: str
+    framework_version: str
+    transformers_version: str
+    datasets_version: str
+    type: str
+    cuda: str | None  # as in the tag: cu130
+    python: str  # 3.11
+    os: str
+    cutoff: date
+    module: str  # what `import` says: torch
+    source: Source
+    base: Base
+    packages: tuple[str, ...]  # requirements of this type of image, beside framework and transformers
+    of_all_types: tuple[str, ...]  # the same of all types: what they share gets the same version
+    toolkit_packages: tuple[str, ...]  # requirements of the toolkit
+    layer_groups: tuple[LayerGroup, ...]  # from the lowest layer to the highest
+    left_out: tuple[str, ...]  # patterns of files that packages have, and the image has not
+    without_symbols: tuple[str, ...]  # of those that stay
+    without_byte_code: tuple[str, ...]
+    size: int  # bytes that the image may have
+    driver: str | None  # the oldest driver of the GPU that runs it
+    source_url: str | None  # of the repository that the image is built from
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `gpu`."""
+        return "gpu" if self.cuda else "cpu"
+
+    @property
+    def repository(self) -> str:
+        """The image's name without its tag."""
+        return f"huggingface-{self.framework}-{self.type}"
+
+    @property
+    def tag(self) -> str:
+        """The image's tag."""
+        return compose_tag(
+            framework_version=self.framework_version,
+            transformers_version=self.transformers_version,
+            python=self.python,
+            cuda=self.cuda,
+            os=self.os,
+        )
+
+    @property
+    def id(self) -> str:
+        """The name by which Docker, the folders, the logs and the tests call it."""
+        return f"{self.repository}:{self.tag}"
+
+    @property
+    def folder(self) -> str:
+        """Where its Dockerfile and locks are, below the repository's root."""
+        return f"images/{self.repository}/{self.tag}"
+
+    def base_image(self) -> str:
+        """The public image that it starts from."""
+        image = self.source.image or self.base.cuda.get(self.cuda or "") or self.base.image
+        return image.format(python=self.python)
+
+    @property
+    def bootstrap(self) -> Bootstrap | None:
+        """How the base is made where no registry is in reach; one that brings CUDA cannot be."""
+        return None if self.source.image or (self.cuda or "") in self.base.cuda else self.base.bootstrap
+
+    @property
+    def apt(self) -> tuple[str, ...]:
+        """Packages of the distribution that its base lacks."""
+        return () if self.source.image else tuple(name.format(python=self.python) for name in self.base.apt)
+
+    @property
+    def pip_image(self) -> str | None:
+        """The image whose pip installs its packages, where uv does not."""
+        return self.base.pip.format(python=self.python) if self.base.pip else None
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """The cell by the axes that rules and layer groups use."""
+        return {
+            "framework": self.framework,
+            "framework_version": self.framework_version,
+            "transformers": self.transformers_version,
+            "type": self.type,
+            "device": self.cuda or self.device,
+            "python": self.python,
+            "os": self.os,
+        }
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of its layer groups, from the lowest layer to the highest."""
+        return tuple(group.name for group in self.layer_groups)
+
+    def group_of_rest(self, rest: Rest) -> str:
+        """The name of the group that holds what no group names and `rest` needs first."""
+        return next(group.name for group in self.layer_groups if group.rest == rest)
+
+    def framework_requirements(self) -> tuple[str, ...]:
+        """What is asked of the framework's source; the framework itself first."""
+        return tuple(package.format(version=self.framework_version) for package in self.source.packages)
+
+    def requirements(self, packages: Sequence[str] = ()) -> tuple[str, ...]:
+        """What is asked of the package index for it, without the toolkit's part.
+
+        `packages` are those of the cell's type, or of several types that are to agree.
+        """
+        versions = {"datasets": self.datasets_version}
+        own = (package.format(**versions) for package in packages)
+        return (*self.framework_requirements(), f"transformers=={self.transformers_version}", *own)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The parts of an image's id, whether or not the matrix has such a cell.
+
+    Raises UserError where the text is no id.
+    """
+    match = re.fullmatch(ID, text)
+    if not match:
+        raise UserError("this is not the id of a Hugging Face container", where=text, allowed=SHAPE)
+    parts = match.groupdict()
+    if (parts["device"] == "gpu") != (parts["cuda"] is not None):
+        raise UserError("a gpu image names its CUDA, a cpu image has none", where=text, allowed=SHAPE)
+    return {**parts, "python": f"{parts['python'][0]}.{parts['python'][1:]}"}
+
+
+def axes(image: str) -> dict[str, str]:
+    """An image's id by the axes that rules use, whether or not the matrix has such a cell."""
+    parts = {name: part or "" for name, part in parse(image).items()}
+    return {
+        "framework": parts["framework"],
+        "framework_version": parts["framework_version"],
+        "transformers": parts["transformers_version"],
+        "type": parts["type"],
+        "device": parts["cuda"] or parts["device"],
+        "python": parts["python"],
+        "os": parts["os"],
+    }
+
+
+def source(framework: Framework, version: str, device: str) -> Source | None:
+    """The first source of a framework that has a version for a device."""
+    return next(
+        (
+            each
+            for each in framework.sources
+            if each.device == device and SpecifierSet(each.versions, prereleases=True).contains(version)
+        ),
+        None,
+    )
+
+
+def cells(matrix: Matrix) -> tuple[Cell, ...]:
+    """All cells, in the order of the file.
+
+    Raises Problems where two releases give the same cell, or the default is no cell.
+    """
+    found: dict[str, Cell] = {}
+    problems = []
+    for index, release in enumerate(matrix.file.releases):
+        for kind, devices in release.cells.items():
+            for device in devices:
+                where = matrix.document.where(("releases", index, "cells", kind))
+                cell = _cell(matrix, release, kind, device)
+                if not cell:
+                    what = f"no source has {' '.join(release.framework)} for {device}"
+                    problems.append(UserError(what, where=where, then="add one below frameworks"))
+                    continue
+                if cell.id in found:
+                    problems.append(
+                        UserError(f"{cell.id} is there already", where=where, then="remove one of them")
+                    )
+                found[cell.id] = cell
+    if matrix.file.default not in found:
+        where = matrix.document.where(("default",))
+        problems.append(
+            UserError(f"{matrix.file.default} is no cell", where=where, then="`hfdlc list` shows all cells")
+        )
+    if problems:
+        raise Problems(problems)
+    return tuple(found.values())
+
+
+def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | None:
+    name, version = release.framework
+    framework = matrix.file.frameworks[name]  # type: ignore[index]
+    image_type = matrix.file.types[kind]  # type: ignore[index]
+    cuda = None if device == "cpu" else device
+    its_source = source(framework, version, device)
+    if not its_source:
+        return None
+    groups = {each: _groups(matrix, release, each, device) for each in matrix.file.types}
+    packages = {each: _packages(matrix, framework, each, groups[each]) for each in matrix.file.types}
+    return Cell(
+        framework=name,
+        framework_version=version,
+        transformers_version=release.transformers,
+        datasets_version=release.datasets,
+        type=kind,
+        cuda=cuda,
+        python=release.python,
+        os=release.os,
+        cutoff=release.cutoff,
+        module=framework.import_,
+        source=its_source,
+        base=matrix.file.bases[release.os],
+        packages=packages[kind],  # type: ignore[index]
+        of_all_types=tuple(dict.fromkeys(text for each in packages.values() for text in each)),
+        toolkit_packages=tuple(
+            text
+            for group in groups[kind].values()  # type: ignore[index]
+            if group.rest == "toolkit"
+            for text in group.requires
+        ),
+        layer_groups=tuple(
+            LayerGroup(name, group.rest, (*map(_name_of, group.requires), *group.packages))
+            for name, group in groups[kind].items()  # type: ignore[index]
+        ),
+        left_out=_slim(matrix, "all"),
+        without_symbols=_slim(matrix, "symbols"),
+        without_byte_code=_slim(matrix, "byte code"),
+        size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
+        driver=matrix.file.drivers.get(cuda) if cuda else None,
+        source_url=matrix.file.source,
+    )
+
+
+def _groups(matrix: Matrix, release: Release, kind: str, device: str) -> dict[str, Group]:
+    """The layer groups whose conditions a cell meets, by name."""
+    framework, version = release.framework
+    combination = {
+        "framework": framework,
+        "framework_version": version,
+        "transformers": release.transformers,
+        "type": kind,
+        "device": device,
+        "python": release.python,
+        "os": release.os,
+    }
+    return {name: group for name, group in matrix.file.groups.items() if meets(combination, group.when)}
+
+
+def _packages(
+    matrix: Matrix, framework: Framework, kind: Type, groups: Mapping[str, Group]
+) -> tuple[str, ...]:
+    """The requirements of a type of image, beside framework, transformers and toolkit."""
+    required = [text for group in groups.values() if group.rest != "toolkit" for text in group.requires]
+    return (*matrix.file.types[kind].packages, *framework.packages.get(kind, []), *required)
+
+
+def _name_of(requirement: str) -> str:
+    return canonicalize_name(Requirement(requirement).name)
+
+
+def _slim(matrix: Matrix, part: str) -> tuple[str, ...]:
+    """The patterns of what loses this part."""
+    return tuple(pattern for each in matrix.file.slim if each.part == part for pattern in each.files)

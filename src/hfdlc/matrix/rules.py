@@ -1,0 +1,127 @@
+"""Rules: which combinations cannot be, and why."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from hfdlc.errors import Problems, UserError
+from hfdlc.matrix.axes import AXES, Combination, Conditions, fits
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Matrix, Rule, nearest
+
+
+def axis(word: str) -> tuple[str, str]:
+    """Split `AXIS=VALUE`.
+
+    Raises UserError where it is something else.
+    """
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(
+            f"{word!r} is no AXIS=VALUE", allowed="a cell's id, or words like framework=tensorflow"
+        )
+    return name, value
+
+
+def forbids(rule: Rule, asked: Combination) -> bool:
+    """Whether a rule excludes what is asked for, by the axes that are given."""
+    return all(
+        axis in asked and fits(axis, asked[axis], wanted) for axis, wanted in rule.when.items()
+    ) and any(axis in asked and not fits(axis, asked[axis], wanted) for axis, wanted in rule.needs.items())
+
+
+def check(matrix: Matrix, cells: Sequence[Cell]) -> None:
+    """Raise Problems where a cell breaks a rule, a rule excludes nothing, or two contradict each other."""
+    values = {axis: sorted({cell.axes[axis] for cell in cells}) for axis in AXES}
+    problems = [*_broken(matrix, cells), *_idle(matrix, values), *_contradictions(matrix, values)]
+    problems += _idle_groups(matrix, cells)
+    if problems:
+        raise Problems(problems)
+
+
+def place(matrix: Matrix, rule: Rule) -> str:
+    """Where a rule stands."""
+    return matrix.document.where(("rules", matrix.file.rules.index(rule)))
+
+
+def _broken(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
+    for cell in cells:
+        for rule in matrix.file.rules:
+            if forbids(rule, cell.axes):
+                told = f"{cell.id} cannot be: {rule.reason}"
+                yield UserError(told, where=place(matrix, rule), then="change the rule or the release")
+
+
+def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
+    for rule in matrix.file.rules:
+        for axis, wanted in rule.when.items():
+            if not _those(values, axis, {axis: wanted}):
+                known = ", ".join(values[axis])
+                told = f"matches nothing: no cell has the {axis} {wanted!r}{nearest(wanted, values[axis])}"
+                yield UserError(f"this rule {told}", where=place(matrix, rule), allowed=known)
+                break
+        else:
+            open_axes = [
+                axis
+                for axis in rule.needs
+                if _those(values, axis, rule.when) - _those(values, axis, rule.needs)
+            ]
+            if not open_axes:
+                needs = ", ".join(f"{axis} {wanted}" for axis, wanted in rule.needs.items())
+                told = f"this rule matches nothing: every combination has {needs}"
+                yield UserError(told, where=place(matrix, rule), then="remove it")
+
+
+def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
+    for name, group in matrix.file.groups.items():
+        if not any(name in cell.groups for cell in cells):
+            wanted = ", ".join(f"{axis} {value}" for axis, value in group.when.items())
+            where = matrix.document.where(("groups", name, "when"))
+            yield UserError(f"no cell has the layer group {name!r}: none has {wanted}", where=where)
+
+
+def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
+    """A rule whose every case is excluded by another one."""
+    rules = matrix.file.rules
+    for number, rule in enumerate(rules):
+        for other in (*rules[:number], *rules[number + 1 :]):
+            implied = all(
+                axis in rule.when and _those(values, axis, rule.when) <= _those(values, axis, other.when)
+                for axis in other.when
+            )
+            for axis in set(rule.needs) & set(other.needs):
+                both = _those(values, axis, rule.needs) & _those(values, axis, other.needs)
+                if implied and not both:
+                    told = f"this rule and {place(matrix, other)} contradict each other: no {axis} fits both"
+                    yield UserError(told, where=place(matrix, rule))
+
+
+def _those(values: Mapping[str, list[str]], axis: str, wanted: Conditions) -> set[str]:
+    """The values of an axis that a condition allows."""
+    return {value for value in values[axis] if axis not in wanted or fits(axis, value, wanted[axis])}
+
+
+def why(matrix: Matrix, cells: Sequence[Cell], asked: Combination) -> str:
+    """The cells that are asked for, or the rule that excludes them, or what is nearest.
+
+    Raises UserError where there is no such axis.
+    """
+    for axis in asked:
+        if axis not in AXES:
+            raise UserError(f"unknown axis {axis!r}{nearest(axis, list(AXES))}", allowed=", ".join(AXES))
+    found = [cell.id for cell in cells if all(_has(cell, axis, value) for axis, value in asked.items())]
+    if found:
+        return "\n".join(found)
+    for rule in matrix.file.rules:
+        if forbids(rule, asked):
+            return f"{place(matrix, rule)}: {rule.reason}"
+    words = " ".join(asked.values())
+    closest = max(
+        cells,
+        key=lambda cell: difflib.SequenceMatcher(None, words, " ".join(cell.axes.values())).ratio(),
+    )
+    return f"no rule excludes it, but no release has it; the nearest cell is {closest.id}"
+
+
+def _has(cell: Cell, axis: str, value: str) -> bool:
+    own = cell.axes[axis]
+    return fits(axis, own, value) or own == value

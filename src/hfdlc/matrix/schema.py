@@ -1,0 +1,345 @@
+"""`matrix.yaml` as its author wrote it: read, and checked at the door."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails
+
+from hfdlc.errors import Problems, UserError
+from hfdlc.matrix import yaml
+from hfdlc.matrix.yaml import Document
+
+Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
+Rest = Literal["framework", "libraries", "type", "toolkit"]
+# Stages of the templates: no layer group can have such a name.
+RESERVED = frozenset(
+    {"compiler", "image", "inference-toolkit", "install-env", "installer", "layer", "layer-archive"}
+    | {"pack", "pip", "system", "toolkit-wheel", "venv", "wheels"}
+)
+
+
+def _version(text: str) -> str:
+    try:
+        Version(text)
+    except InvalidVersion:
+        raise ValueError(f"{text!r} is no version; write one like 2.13.0") from None
+    return text
+
+
+def _framework(text: str) -> tuple[str, str]:
+    name, _, version = str(text).partition(" ")
+    if name not in ("pytorch", "tensorflow"):
+        raise ValueError(f"{text!r} is no framework; write `pytorch VERSION` or `tensorflow VERSION`")
+    return name, _version(version)
+
+
+def _requirement(text: str) -> str:
+    try:
+        Requirement(text.replace("{version}", "0").replace("{datasets}", "0"))
+    except InvalidRequirement:
+        raise ValueError(f"{text!r} is no requirement; write one like torch=={{version}}") from None
+    return text
+
+
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError(f"{text!r} is no version range; write one like `>=5,<6`") from None
+    return text
+
+
+def _size(text: str) -> int:
+    number, _, unit = str(text).partition(" ")
+    try:
+        return int(float(number) * {"MB": 10**6, "GB": 10**9}[unit])
+    except (ValueError, KeyError):
+        raise ValueError(f"{text!r} is no size; write one like `1.9 GB` or `850 MB`") from None
+
+
+def _pattern(text: str) -> str:
+    if not text or text.startswith("/") or ".." in text.split("/") or not set(text).isdisjoint(" \t\"'$\\"):
+        raise ValueError(
+            f"{text!r} is no pattern below site-packages; write one like torch/include or **/tests"
+        )
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9*?-]+", text):
+        raise ValueError(f"{text!r} is not a canonical package name; write one like scikit-learn or nvidia-*")
+    return text
+
+
+# An editor reads `python: 3.11` as a number; here it stays the text that was written.
+TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
+VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
+VersionRange = Annotated[str, AfterValidator(_specifier)]
+RequirementText = Annotated[str, AfterValidator(_requirement)]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["1.6 GB"]})]
+Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
+Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Name = Annotated[str, AfterValidator(_name)]
+GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+Type = Literal["training", "inference"]
+
+
+class Written(BaseModel):
+    """A mapping of the file; a key that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bootstrap(Written):
+    """A system made from the distribution's own packages."""
+
+    suite: str
+    packages: list[str]
+
+
+class Base(Written):
+    """What cells of an operating system start from, and how packages get into them."""
+
+    image: str
+    bootstrap: Bootstrap | None = None  # makes the image's like where no registry is in reach
+    cuda: dict[Cuda, str] = {}  # images that bring CUDA, where the framework does not
+    apt: list[str] = []  # packages of the distribution that the image lacks
+    platform: str  # as uv names it
+    sources_only: list[str] = []  # packages that have no wheels there
+    pip: str | None = None  # the image whose pip installs, where uv does not know the Python
+
+
+class Installer(Written):
+    """The image in which packages are installed; `requires` come into it by pip."""
+
+    image: str
+    compiler: str  # the same with a C compiler
+    bootstrap: Bootstrap | None = None
+    bootstrap_compiler: Bootstrap | None = None
+    requires: list[RequirementText]
+
+
+class Rule(Written):
+    """What cannot be: combinations that fit `when` need to fit `needs` too."""
+
+    when: dict[Axis, str]
+    needs: dict[Axis, str]
+    reason: str
+
+
+class Source(Written):
+    """Where a framework's build for a device comes from: the package index, a page of wheels, or a base."""
+
+    device: Device
+    versions: VersionRange = ""
+    packages: list[RequirementText]  # the framework first
+    page: str | None = None
+    image: str | None = None
+    # CUDA of the package index's build of the same version. Where `page` is out of reach, an image on a
+    # stand-in may carry that build: it is another one, and is never published.
+    stand_in_cuda: str | None = None
+    replaces: str | None = None  # a package that the first one stands for
+    architectures: list[str] = []  # of GPUs that it has code for
+    library_path: list[str] = []  # folders below site-packages with libraries that it opens and does not find
+
+
+class Framework(Written):
+    """The module that is imported, and the sources; the first that fits a device and version counts."""
+
+    import_: str = Field(alias="import")
+    sources: list[Source]
+    packages: dict[Type, list[RequirementText]] = {}  # what a type of image holds for this framework alone
+    size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # where its images need more than the type's
+
+
+class ImageType(Written):
+    """What a type of image holds, and how large (bytes) it may be, by device."""
+
+    packages: list[RequirementText]
+    size: dict[Literal["cpu", "gpu"], Size]
+
+
+class Release(Written):
+    """One version of a framework with one version of transformers, and the cells that it has."""
+
+    framework: Annotated[
+        tuple[str, str],
+        BeforeValidator(_framework),
+        WithJsonSchema(
+            {"type": "string", "pattern": r"^(pytorch|tensorflow) \d", "examples": ["pytorch 2.13.0"]}
+        ),
+    ]
+    transformers: VersionText
+    datasets: VersionText
+    python: Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
+    os: str
+    cutoff: date
+    cells: dict[Type, list[Device]]
+
+
+class Group(Written):
+    """One layer of packages; see the comment in `matrix.yaml`."""
+
+    packages: list[Name] = []
+    requires: list[RequirementText] = []
+    rest: Rest | None = None
+    when: dict[Axis, str] = {}
+
+
+class LeftOut(Written):
+    """Files of packages, as patterns below site-packages, that no image needs, or a part of them, and why."""
+
+    files: list[Pattern]
+    part: Literal["all", "symbols", "byte code"] = "all"
+    reason: str
+
+
+class MatrixFile(Written):
+    """The whole file."""
+
+    default: str
+    source: str | None = None  # URL of the repository that the images are built from, for their labels
+    releases: list[Release]
+    frameworks: dict[Literal["pytorch", "tensorflow"], Framework]
+    bases: dict[str, Base]
+    installer: Installer
+    groups: dict[GroupName, Group]  # from the lowest layer to the highest
+    rules: list[Rule] = []
+    drivers: dict[Cuda, str] = {}
+    types: dict[Type, ImageType]
+    slim: list[LeftOut] = []
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The file's content with its places, for errors about what it means."""
+
+    file: MatrixFile
+    document: Document
+
+
+def read(path: Path) -> Matrix:
+    """Read and check the file; all its errors are raised at once, each with its line and column."""
+    document = yaml.read(path)
+    try:
+        file = MatrixFile.model_validate(document.data)
+    except ValidationError as error:
+        problems = [_problem(document, detail) for detail in error.errors()]
+        raise Problems(sorted(problems, key=_line)) from None
+    if problems := [*_unknown_names(document, file), *_wrong_groups(document, file)]:
+        raise Problems(problems)
+    return Matrix(file, document)
+
+
+def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    for index, release in enumerate(file.releases):
+        name = release.framework[0]
+        if release.os not in file.bases:
+            yield _unknown(document, ("releases", index, "os"), "base", release.os, list(file.bases))
+        if name not in file.frameworks:
+            yield _unknown(
+                document, ("releases", index, "framework"), "framework", name, list(file.frameworks)
+            )
+            continue
+        devices = {source.device for source in file.frameworks[name].sources}
+        for kind, wanted in release.cells.items():
+            path = ("releases", index, "cells", kind)
+            if kind not in file.types:
+                yield _unknown(document, path, "type", kind, list(file.types))
+            for device in wanted:
+                if device not in devices:
+                    yield _unknown(document, path, f"source of {name}", device, sorted(devices))
+
+
+def _wrong_groups(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    """Every package needs a group: each `rest` is stated once, and no group is without packages."""
+    for name, group in file.groups.items():
+        where = document.where(("groups", name))
+        if name in RESERVED:
+            yield UserError(f"{name!r} cannot name a layer group: a stage has that name", where=where)
+        if not (group.packages or group.requires or group.rest):
+            yield UserError(f"the layer group {name!r} names no packages", where=where)
+    for rest in get_args(Rest):
+        names = [name for name, group in file.groups.items() if group.rest == rest]
+        if len(names) != 1:
+            found = f"{len(names)} have it: {', '.join(names)}" if names else "none has it"
+            where = document.where(("groups",))
+            yield UserError(f"one layer group must have `rest: {rest}`; {found}", where=where)
+
+
+def _line(problem: UserError) -> tuple[int, ...]:
+    return tuple(int(part) for part in problem.where.split(":")[1:])
+
+
+def _problem(document: Document, detail: ErrorDetails) -> UserError:
+    path = _written_path(detail["loc"])
+    where = document.where(path)
+    key = str(detail["loc"][-1])
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        return UserError(f"unknown key {key!r}{nearest(key, known)}", where=where, allowed=", ".join(known))
+    if detail["type"] == "missing":
+        return UserError(f"the key {key!r} is missing", where=where)
+    message = detail["msg"].removeprefix("Value error, ")
+    return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", where=where)
+
+
+def _written_path(loc: tuple[int | str, ...]) -> yaml.Path_:
+    """Pydantic's path without its own additions (the marker for a key of a mapping)."""
+    path = tuple(part for part in loc if part != "[key]")
+    return tuple("import" if part == "import_" else part for part in path)
+
+
+def _known_keys(path: yaml.Path_) -> list[str]:
+    """The keys that the mapping at a path may have."""
+    model: Any = MatrixFile
+    for part in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = next(
+                field.annotation
+                for name, field in model.model_fields.items()
+                if (field.alias or name) == part
+            )
+        else:
+            model = _item(model)
+    model = model if isinstance(model, type) else _item(model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _item(annotation: Any) -> Any:
+    """What a list, a mapping or an optional holds."""
+    return next(part for part in reversed(annotation.__args__) if part is not type(None))
+
+
+def _unknown(document: Document, path: yaml.Path_, kind: str, name: str, known: list[str]) -> UserError:
+    return UserError(
+        f"unknown {kind} {name!r}{nearest(name, known)}", where=document.where(path), allowed=", ".join(known)
+    )
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`` (did you mean 'X'?)`` where a known name is near, else nothing."""
+    match = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _dotted(path: yaml.Path_) -> str:
+    return ".".join(str(part) for part in path)

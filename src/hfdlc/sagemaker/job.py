@@ -1,0 +1,120 @@
+"""SageMaker's training contract from outside: what a container is given, what it leaves.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.html
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from docker.errors import ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest
+
+from hfdlc.engine import containers, detect
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+
+HOST = "algo-1"  # as SageMaker calls the first one
+CODE = "/opt/ml/input/code"
+FAILURE, MODEL, CHECKPOINTS = "/opt/ml/output/failure", "/opt/ml/model", "/opt/ml/checkpoints"
+PATIENCE = 120  # seconds that SageMaker gives a script between SIGTERM and SIGKILL
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training container is given."""
+
+    script: str  # its name; it lies in the code
+    code: Mapping[str, bytes]  # the script, and what lies beside it
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ("training",)
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the contract, by its path."""
+        config = {
+            "hyperparameters.json": {
+                "sagemaker_program": self.script,
+                "sagemaker_submit_directory": CODE,
+                **self.hyperparameters,
+            },
+            "inputdataconfig.json": {
+                name: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"}
+                for name in self.channels
+            },
+            "resourceconfig.json": {
+                "current_host": HOST,
+                "hosts": [HOST],
+                "network_interface_name": "lo",
+                "current_instance_group": "homogeneousCluster",
+                "instance_groups": [
+                    {"instance_group_name": "homogeneousCluster", "instance_type": "local", "hosts": [HOST]}
+                ],
+            },
+        }
+        written = {f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()}
+        return written | {f"{CODE}/{name}": content for name, content in self.code.items()}
+
+
+@contextmanager
+def created(
+    image: str,
+    engine: Engine,
+    files: Mapping[str, bytes],
+    volumes: containers.Volumes,
+    *,
+    online: bool = False,
+    gpus: bool = False,
+) -> Iterator[Container]:
+    """A container that has its input and has not begun; it is removed at the end, however that comes.
+
+    `online`: it may fetch packages and models. Raises HfdlcError where there is no such image.
+    """
+    network = ("host" if engine.private else "bridge") if online else "none"
+    try:
+        container = detect.client(engine).containers.create(
+            image,
+            ["train"],
+            network_mode=network,
+            extra_hosts={HOST: "127.0.0.1"},
+            environment={"TRAINING_JOB_NAME": "hfdlc", **({} if online else {"HF_HUB_OFFLINE": "1"})},
+            volumes={name: dict(mount) for name, mount in volumes.items()},
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            labels=containers.labels(),
+        )
+    except ImageNotFound as error:
+        raise HfdlcError("is not built", where=image, then=f"hfdlc build {image}") from error
+    try:
+        container.put_archive("/", _archive(files))
+        yield container
+    finally:
+        container.remove(force=True, v=True)
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """The files, and the folders that a script may write to."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for folder in (MODEL, CHECKPOINTS, "/opt/ml/output/data", "/opt/ml/input/data"):
+            info = tarfile.TarInfo(folder.lstrip("/"))
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(info)
+        for path, data in files.items():
+            info = tarfile.TarInfo(path.lstrip("/"))
+            info.size, info.mode = len(data), 0o755
+            tar.addfile(info, io.BytesIO(data))
+    return content.getvalue()
+
+
+def read(container: Container, path: str) -> str | None:
+    """A file of the container, running or ended; None where there is none."""
+    try:
+        pieces, _ = container.get_archive(path)
+    except NotFound:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        file = tar.extractfile(tar.getmembers()[0])
+        return file.read().decode(errors="replace") if file else None

@@ -1,0 +1,206 @@
+"""Training a script with an image here, as SageMaker would, until its model.tar.gz lies on this machine."""
+
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, cast
+
+from docker.errors import DockerException
+from docker.models.containers import Container
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hfdlc.engine import containers, detect
+from hfdlc.errors import HfdlcError, UserError
+from hfdlc.matrix.cells import Cell
+from hfdlc.process import say
+from hfdlc.sagemaker import job as train_job
+from hfdlc.sagemaker.job import Job
+from hfdlc.state import State
+
+# `30/144 [` of tqdm and Keras, `Epoch 3/12` of Keras.
+DONE = re.compile(r"\b(\d+)/(\d+) \[|^Epoch (\d+)/(\d+)")
+Volumes = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user asks to be trained, and where to put it."""
+
+    script: Path
+    data: Path
+    output: Path
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Path | None = None
+    online: bool = False
+    gpus: bool = False
+
+
+def train(cell: Cell, order: Order, environ: Mapping[str, str]) -> None:
+    """Run the training contract with the cell's image, show the log as it comes, leave model.tar.gz.
+
+    Raises UserError where what is asked for cannot be used, HfdlcError with the script's own reason where it
+    fails, and where it leaves no model. On Ctrl-C the script gets SIGTERM, and its time to keep a checkpoint.
+    """
+    job, volumes = _job(cell, order)
+    used = detect.ensure(environ, State.of(environ))
+    with train_job.created(
+        cell.id, used, job.files(), volumes, online=order.online, gpus=order.gpus
+    ) as container:
+        containers.start(container)
+        try:
+            _show(container)
+            code = int(container.wait()["StatusCode"])
+        except KeyboardInterrupt:
+            say(f"stopping: the script has {train_job.PATIENCE} s to keep its checkpoint")
+            container.stop(timeout=train_job.PATIENCE)
+            raise
+        if code:
+            reason = train_job.read(container, train_job.FAILURE) or "it left no reason"
+            raise HfdlcError(f"the training ended with {code}\n{reason}", where=str(order.script))
+        _keep_model(container, order.output)
+    say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
+    print(f"hfdlc serve {cell.id} {order.output}", flush=True)
+
+
+def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
+    """What the container is given: the script, what it needs, and the folders of the channels."""
+    if cell.type != "training":
+        raise UserError("does not train", where=cell.id, then="`hfdlc list --type training`")
+    if not order.script.is_file():
+        raise UserError("there is no such script", where=str(order.script))
+    if order.output.suffixes[-2:] != [".tar", ".gz"]:
+        raise UserError("is no name of an archive", where=str(order.output), allowed="NAME.tar.gz")
+    channels = _channels(order.data)
+    bound = {f"/opt/ml/input/data/{name}": (folder, "ro") for name, folder in channels.items()}
+    if order.checkpoints:
+        order.checkpoints.mkdir(parents=True, exist_ok=True)
+        bound[train_job.CHECKPOINTS] = (order.checkpoints, "rw")
+    volumes = {
+        str(folder.absolute()): {"bind": inside, "mode": mode} for inside, (folder, mode) in bound.items()
+    }
+    beside = order.script.with_name("requirements.txt")
+    files = [order.script, *([beside] if beside.is_file() else [])]
+    code = {file.name: file.read_bytes() for file in files}
+    return Job(order.script.name, code, order.hyperparameters, tuple(channels)), volumes
+
+
+def _channels(data: Path) -> dict[str, Path]:
+    """A folder of files is the channel `training`; a folder of nothing but folders has a channel in each."""
+    if not data.is_dir():
+        raise UserError("there is no such folder of data", where=str(data))
+    inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
+    if not inside:
+        raise UserError("holds no data", where=str(data))
+    if all(path.is_dir() for path in inside):
+        return {path.name: path for path in inside}
+    return {"training": data}
+
+
+def _show(container: Container) -> None:
+    """The log as it comes, and a bar of what the script says that it has done."""
+    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        for line in lines(container.logs(stream=True, follow=True)):
+            if done := DONE.search(line):
+                now, total = (int(number) for number in done.groups() if number)
+                progress.update(task, completed=now, total=total, description=f"{now} of {total}")
+            if line.endswith("\n") and not (done and "\r" in line):
+                console.print(line.rstrip(), markup=False)
+
+
+def lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    r"""Whole lines of a stream, and the states of a progress bar in it, which end with `\r`."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = re.split(rb"(?<=[\r\n])", rest + piece)
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace") + "\n"
+
+
+def _keep_model(container: Container, output: Path) -> None:
+    """Pack what lies in /opt/ml/model; the archive has its name when it is whole.
+
+    Raises HfdlcError where there is nothing, or no room for it.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            number = _pack(container, file)
+        if not number:
+            raise HfdlcError(
+                "the script ended well and left nothing in SM_MODEL_DIR",
+                where=train_job.MODEL,
+                then="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
+            )
+        part.chmod(0o644)
+        part.rename(output)
+    except (OSError, DockerException, tarfile.TarError) as error:
+        raise HfdlcError(
+            f"the model could not be written: {error}",
+            where=str(output),
+            then="see that `df -h` shows room, or choose another place with --output; then train again",
+        ) from error
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _pack(container: Container, file: IO[bytes]) -> int:
+    """The model's files from the archive's root on, readable for all, and how many."""
+    pieces, _ = container.get_archive(train_job.MODEL)
+    try:
+        return _repack(cast("IO[bytes]", _Stream(pieces)), file)
+    finally:
+        _read_out(pieces)
+
+
+def _repack(source: IO[bytes], file: IO[bytes]) -> int:
+    number = 0
+    with (
+        tarfile.open(fileobj=source, mode="r|") as found,
+        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights hardly shrink
+    ):
+        for member in found:
+            member.name = member.name.partition("/")[2]
+            if not member.name:
+                continue
+            member.mode |= 0o755 if member.isdir() else 0o644
+            target.addfile(member, found.extractfile(member) if member.isfile() else None)
+            number += member.isfile()
+    return number
+
+
+def _read_out(pieces: Iterable[bytes]) -> None:
+    """Take what is left: the engine holds the container until its archive has been read."""
+    for _ in pieces:
+        pass
+
+
+class _Stream:
+    """Pieces of bytes, read as a file."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces, self._rest = iter(pieces), b""
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; fewer at the end only."""
+        found = [self._rest]
+        length = len(self._rest)
+        while length < size and (piece := next(self._pieces, b"")):
+            found.append(piece)
+            length += len(piece)
+        whole = b"".join(found)
+        self._rest = whole[size:]
+        return whole[:size]

@@ -1,0 +1,228 @@
+"""What the current matrix does not reach: images, bases, records, logs and caches, found and then removed."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from docker.errors import APIError, ImageNotFound
+from docker.models.images import Image
+
+from hfdlc.build import bases as base
+from hfdlc.build import stand_in
+from hfdlc.build.estimate import RECEIPTS
+from hfdlc.checks.facts import FORM as FACTS_FORM
+from hfdlc.dockerfile import inputs
+from hfdlc.engine import detect
+from hfdlc.engine.detect import Engine
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Bootstrap
+from hfdlc.oci.store import FOLDER
+from hfdlc.process import say
+from hfdlc.project import Project
+from hfdlc.state import State
+
+DAY = 86400.0
+OURS = "io.hfdlc.type"  # a label of every image of a cell
+TITLE = "org.opencontainers.image.title"
+NAMED = ("image", "base", "cache", "build cache")  # the rest is told by the number
+CACHES = ("uv", "pip", "models")  # of wheels and weights: they are fetched again when they are needed
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """One thing that can go."""
+
+    kind: str
+    name: str
+    why: str
+    size: int  # bytes; of an image all its layers, also those that others share
+    remove: Callable[[], int]  # the bytes that it freed, as far as that is known
+
+
+def find(
+    project: Project,
+    environ: Mapping[str, str],
+    *,
+    keep: float,
+    older: float,
+    now: Callable[[], float] = time.time,
+) -> list[Unreached]:
+    """What can go: `keep` GB of build cache and of packed layers each stay, and so does what was used lately.
+
+    Lately is in the last `older` days. Without an engine that runs, nothing is said of images and of what was
+    read in them.
+    """
+    state = State.of(environ)
+    before = now() - older * DAY
+    found = [*_builds(project, state), *_archives(project, state), *_aged(state, before)]
+    found += _packed(state, keep, before)
+    used = detect.find(environ, state)
+    if not used:
+        say("no engine runs: its images and its cache are left out")
+        return found
+    with closing(detect.client(used)) as client:
+        images = client.images.list()
+    going = list(_images(project, images, used))
+    gone = {one.name for one in going}
+    digests = {str(image.id) for image in images if not set(image.tags) <= gone}
+    return [*going, *found, *_readings(state, digests), *_build_cache(used, keep)]
+
+
+def screen(found: Iterable[Unreached]) -> str:
+    """What can go, for people: images by name, small things by the number."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for one in found:
+        name = one.name if one.kind in NAMED else f"in {Path(one.name).parent}"
+        groups.setdefault((one.kind, name, one.why), []).append(one.size)
+    lines = [
+        f"{sum(sizes) / 1e6:10.1f} MB  {kind:12} {name}"
+        + f" x {len(sizes)}" * (len(sizes) > 1)
+        + f" ({why})\n"
+        for (kind, name, why), sizes in groups.items()
+    ]
+    return "".join(lines)
+
+
+def _images(project: Project, images: Iterable[Image], used: Engine) -> Iterator[Unreached]:
+    """Images of cells that are no more or are made from something else now, and bases of no cell."""
+    cells = {cell.id: cell for cell in project.cells}
+    bases = {base.tag(bootstrap) for bootstrap in _bootstraps(project)}
+    for image in images:
+        for tag in image.tags:
+            if why := _why(tag, image.labels, project, cells, bases):
+                remove = partial(_remove_image, tag, str(image.id), used)
+                yield Unreached("image", tag, why, int(image.attrs["Size"]), remove)
+
+
+def _why(
+    tag: str, labels: Mapping[str, str], project: Project, cells: Mapping[str, Cell], bases: set[str]
+) -> str:
+    """Why an image can go; nothing where it stays."""
+    if tag.startswith(f"{base.NAME}:"):
+        return "" if tag in bases else "no cell starts from it"
+    if tag.startswith(f"{stand_in.NAME}:"):
+        return "" if tag.startswith(f"{stand_in.NAME}:{stand_in.LAYOUT}-") else "an older form of a stand-in"
+    if OURS not in labels or labels.get(TITLE) != tag:
+        return ""
+    if tag not in cells:
+        return "no cell of the matrix"
+    changed = _changed(inputs.read(labels.get(inputs.LABEL)), inputs.of(cells[tag], project.root, {}))
+    return f"changed since: {', '.join(changed)}" if changed else ""
+
+
+def _changed(made_from: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The inputs that lie in the repository and differ; what bases are now, only a build asks."""
+    return [name for name, digest in now.items() if made_from.get(name) != digest]
+
+
+def _bootstraps(project: Project) -> list[Bootstrap]:
+    installer = project.matrix.file.installer
+    every = [installer.bootstrap, installer.bootstrap_compiler, *(cell.bootstrap for cell in project.cells)]
+    return [*map(stand_in.system, (False, True)), *filter(None, every)]
+
+
+def _remove_image(tag: str, digest: str, used: Engine) -> int:
+    """Take the image away, unless its name has gone to a newer one or a container runs it."""
+    with closing(detect.client(used)) as client:
+        try:
+            image = client.images.get(tag)
+            if image.id != digest:
+                return 0
+            client.images.remove(tag)
+        except ImageNotFound:
+            return 0
+        except APIError as error:
+            say(f"kept {tag}: {error.explanation}")
+            return 0
+    return int(image.attrs["Size"])
+
+
+def _builds(project: Project, state: State) -> Iterator[Unreached]:
+    """Records of cells that are no more, and records that were set aside."""
+    names = {f"{cell.repository}-{cell.tag}.json" for cell in project.cells}
+    for file in sorted((state.root / "builds").glob("*")):
+        if file.name not in names:
+            yield _file("record", file, "no cell of the matrix")
+
+
+def _archives(project: Project, state: State) -> Iterator[Unreached]:
+    """Bases as files: the engine has no use for those that no cell starts from."""
+    known = {base.archive(bootstrap, state) for bootstrap in _bootstraps(project)}
+    for file in sorted((state.root / "bases").glob("*.tar")):
+        if file not in known:
+            yield _file("base", file, "no cell starts from it")
+
+
+def _readings(state: State, digests: set[str]) -> Iterator[Unreached]:
+    """Facts and checks of images that the engine has no more, and facts in an older form."""
+    known = {f"{digest.replace(':', '-')}.json" for digest in digests}
+    for folder in ("checks", "facts", f"facts/{FACTS_FORM}"):
+        for file in sorted((state.root / folder).glob("*.json")):
+            if folder == "facts" or file.name not in known:
+                yield _file(
+                    "record", file, "its image is gone" if file.name not in known else "an older form"
+                )
+
+
+def _aged(state: State, before: float) -> Iterator[Unreached]:
+    """Logs, receipts and what killed runs left, and caches that nothing has used for long."""
+    receipts = sorted((state.root / "receipts").glob("*.json"))
+    logs = sorted((state.root / "logs").glob("*"))
+    left = sorted((state.root / "tmp").glob("*"))
+    for kind, paths in (("log", logs), ("receipt", receipts[:-RECEIPTS]), ("left behind", left)):
+        yield from (_file(kind, path, "old") for path in paths if _touched(path) < before)
+    for name in CACHES:
+        folder = state.root / name
+        if folder.is_dir() and any(folder.iterdir()) and _touched(folder) < before:
+            yield _file("cache", folder, "not used for long")
+
+
+def _packed(state: State, keep: float, before: float) -> Iterator[Unreached]:
+    """Packed layers beyond `keep` GB, the least used first, old ones and damaged ones."""
+    total = 0
+    for file in sorted((state.root / FOLDER / "blobs").glob("*/*"), key=_touched, reverse=True):
+        total += _size(file)
+        if _touched(file) < before or file.suffix:
+            yield _file("layer", file, "damaged" if file.suffix else "not used for long")
+        elif total > keep * 1e9:
+            yield _file("layer", file, f"beyond {keep:g} GB, the least used first")
+
+
+def _build_cache(used: Engine, keep: float) -> Iterator[Unreached]:
+    over = detect.unused_cache(used) - int(keep * 1e9)
+    if over > 0:
+        prune = partial(detect.prune, used, keep)
+        yield Unreached(
+            "build cache", "of BuildKit", f"beyond {keep:g} GB, the least used first", over, prune
+        )
+
+
+def _file(kind: str, path: Path, why: str) -> Unreached:
+    return Unreached(kind, str(path), why, _size(path), partial(_remove_file, path))
+
+
+def _remove_file(path: Path) -> int:
+    size = _size(path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    return size
+
+
+def _within(path: Path) -> Iterator[Path]:
+    yield path
+    if path.is_dir():
+        yield from path.rglob("*")
+
+
+def _size(path: Path) -> int:
+    return sum(each.lstat().st_size for each in _within(path) if each.is_symlink() or each.is_file())
+
+
+def _touched(path: Path) -> float:
+    return max(each.lstat().st_mtime for each in _within(path))

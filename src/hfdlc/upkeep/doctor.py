@@ -1,0 +1,169 @@
+"""What was found on this machine, what is missing, and what to do about it."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import uv
+
+from hfdlc import project
+from hfdlc.build import bases as base
+from hfdlc.engine import context, debian, detect, private
+from hfdlc.engine.detect import Engine
+from hfdlc.engine.folders import Folders
+from hfdlc.errors import HfdlcError
+from hfdlc.locks.indexes import package_sources
+from hfdlc.process import run
+from hfdlc.state import State
+
+ROOM = 15e9  # bytes that the first cell, its base, the engine and its cache take, with room to move
+PATIENCE = 20  # seconds that a package index has to answer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the builder needs, and how it stands."""
+
+    name: str
+    state: Literal["ok", "warning", "missing"]
+    found: str
+    advice: str = ""
+
+
+def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> list[Finding]:
+    """Look at everything once; what is broken is a finding, never an error. `folder` is in the project."""
+    return [
+        _python(),
+        _uv(),
+        _user(),
+        machine_engine(environ),
+        our_engine(state),
+        *_of_engine(environ, state, folder),
+        _packages(environ),
+        room(state),
+    ]
+
+
+def screen(findings: Sequence[Finding]) -> str:
+    """The findings for people, a line each, and what to do below."""
+    return "\n".join(_lines(findings))
+
+
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in findings:
+        yield f"{finding.state:8} {finding.name:16} {finding.found}"
+        if finding.advice:
+            yield f"{'':8} {'':16} -> {finding.advice}"
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
+
+
+def _uv() -> Finding:
+    try:
+        return Finding("uv", "ok", run([uv.find_uv_bin(), "--version"]).stdout.strip())
+    except (HfdlcError, FileNotFoundError) as error:
+        return Finding("uv", "missing", str(error), "`make setup` installs it; only `hfdlc lock` needs it")
+
+
+def _user() -> Finding:
+    if os.geteuid():
+        return Finding("user", "ok", "not root: an engine of this machine is needed")
+    return Finding("user", "ok", "root")
+
+
+def machine_engine(environ: Mapping[str, str]) -> Finding:
+    """The engine that Docker's own client would speak to."""
+    where = context.of_machine(environ)
+    answer = detect.ask(where)
+    if not answer:
+        return Finding("machine's engine", "warning", f"nothing answers at {where.host}")
+    if not answer.is_recent:
+        found = f"{answer.version} at {where.host} is too old, and is passed over"
+        return Finding("machine's engine", "warning", found, f"needed: {detect.TOO_OLD}")
+    return Finding("machine's engine", "ok", f"{answer.version} at {where.host}")
+
+
+def our_engine(state: State) -> Finding:
+    """The engine below the state folder: whether it runs, or could."""
+    if pid := private.running(state):
+        return Finding("private engine", "ok", f"process {pid} at {Folders.of(state).address.host}")
+    try:
+        private.check_machine(state)
+        codename = debian.release().codename
+    except HfdlcError as error:
+        return Finding("private engine", "warning", f"cannot be started here: {error.what}", error.then)
+    return Finding("private engine", "ok", f"is started when it is needed, from packages ({codename})")
+
+
+def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
+    """Which engine is used, and what can be asked only where there is one."""
+    try:
+        used = detect.find(environ, state)
+    except HfdlcError as error:
+        return [Finding("engine in use", "missing", error.what, error.then)]
+    if not used:
+        advice = "`hfdlc engine start`, or what is said above; `make build` starts one where it can"
+        return [Finding("engine in use", "missing", "none", advice)]
+    kind = "the private one" if used.private else "the machine's"
+    found = f"{kind}, Docker {used.version}; BuildKit: {used.buildkit}"
+    return [Finding("engine in use", "ok", found), _buildx(used), *_registries(used, state, folder)]
+
+
+def _buildx(used: Engine) -> Finding:
+    return Finding("buildx", "ok", f"{detect.buildx_version(used.buildx)} ({' '.join(used.buildx)})")
+
+
+def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
+    """Whether the registries of the matrix's base images answer."""
+    try:
+        cells = project.find(folder.absolute()).cells
+    except HfdlcError as error:
+        yield Finding("matrix", "missing", str(error).splitlines()[0], error.then)
+        return
+    bases = {cell.base_image(): cell.bootstrap is not None for cell in cells}
+    for name in sorted({image.partition("/")[0] for image in bases}):
+        own = {image: known for image, known in bases.items() if image.startswith(f"{name}/")}
+        yield registry(name, own, used, state)
+
+
+def registry(name: str, bases: Mapping[str, bool], used: Engine, state: State) -> Finding:
+    """Whether a registry gives the engine its base images (asked some minutes ago at most).
+
+    `bases` says of each whether its like can be made from the distribution's packages.
+    """
+    missing = [image for image in sorted(bases) if not base.published(image, used, state)]
+    found = f"{name} has {len(bases) - len(missing)} of {len(bases)} base images in reach"
+    if not missing:
+        return Finding("registry", "ok", found)
+    if lost := [image for image in missing if not bases[image]]:
+        return Finding("registry", "warning", found, f"no cell can be built here on {', '.join(lost)}")
+    return Finding("registry", "warning", found, "their like is made from the distribution's packages")
+
+
+def _packages(environ: Mapping[str, str]) -> Finding:
+    sources = package_sources(environ)
+    parts = [sources.index or "pip's default index", *sources.extra_indexes]
+    parts += [f"wheels in {folder}" for folder in sources.wheel_folders]
+    try:
+        run([sys.executable, "-m", "pip", "index", "versions", "uv"], timeout=PATIENCE)
+    except HfdlcError as error:
+        said = error.what.strip().splitlines()[-1].strip()
+        return Finding("package index", "missing", said, "see `pip config list`")
+    return Finding("package index", "ok", ", ".join(parts))
+
+
+def room(state: State) -> Finding:
+    """The room on the state folder's disk."""
+    free = shutil.disk_usage(state.folder(".")).free
+    found = f"{free / 1e9:.0f} GB free at {state.root}"
+    if free < ROOM:
+        advice = f"the first image needs up to {ROOM / 1e9:.0f} GB; HFDLC_STATE moves it"
+        return Finding("disk", "warning", found, advice)
+    return Finding("disk", "ok", found)

@@ -1,0 +1,192 @@
+"""A bootstrapped base is the same archive every time, and says what it came from."""
+
+import errno
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from docker.errors import APIError, ImageNotFound
+
+from hfdlc.build import bases
+from hfdlc.engine import debian, detect
+from hfdlc.errors import HfdlcError
+from hfdlc.matrix.schema import Bootstrap
+from hfdlc.state import State
+
+NO_ENGINE: Any = None  # what is asked of it is answered by a stand-in
+DEBIAN = Bootstrap(suite="bookworm", packages=["python3"])
+
+
+def test_the_archive_is_the_same_every_time(tmp_path: Path) -> None:
+    """Two archives of one system have the same bytes."""
+    root = tmp_path / "root.tar"
+    root.write_bytes(b"a system" * 1000)
+    archives = [tmp_path / "one.tar", tmp_path / "two.tar"]
+    for archive in archives:
+        bases._pack(root, "hfdlc.local/base:1", bases.labels("example.org/python:3.11", DEBIAN), archive)
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+
+
+def test_the_image_says_what_it_came_from(tmp_path: Path) -> None:
+    """Its labels name the public image that it stands for, and how it was made."""
+    root = tmp_path / "root.tar"
+    root.write_bytes(b"a system")
+    bases._pack(
+        root, "hfdlc.local/base:1", bases.labels("example.org/python:3.11", DEBIAN), tmp_path / "image.tar"
+    )
+    with tarfile.open(tmp_path / "image.tar") as archive:
+        (manifest,) = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        config = json.load(archive.extractfile(manifest["Config"]))  # type: ignore[arg-type]
+    assert manifest["RepoTags"] == ["hfdlc.local/base:1"]
+    assert config["config"]["Labels"] == {
+        "org.opencontainers.image.base.name": "example.org/python:3.11",
+        "io.hfdlc.base.source": "mmdebstrap",
+        "io.hfdlc.base.suite": "bookworm",
+        "io.hfdlc.base.packages": "python3",
+    }
+
+
+def test_another_package_makes_another_base() -> None:
+    """The tag is computed from what goes into it."""
+    other = Bootstrap(suite="bookworm", packages=["python3", "python3-pip"])
+    assert bases.digest(DEBIAN) != bases.digest(other)
+
+
+class Registry:
+    """A stand-in for an engine that asks a registry: it counts the questions."""
+
+    def __init__(self, answer: str | Exception) -> None:
+        self.answer, self.asked = answer, 0
+        self.images = self
+
+    def get_registry_data(self, _: str) -> SimpleNamespace:
+        """The digest, or the failure."""
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return SimpleNamespace(id=self.answer)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """Ask for an image's digest at a time, through a registry."""
+
+    def published(registry: Registry, image: str, at: float) -> str | None:
+        monkeypatch.setattr(detect, "client", lambda *_, **__: registry)
+        return bases.published(image, NO_ENGINE, State(tmp_path), lambda: at)
+
+    return published
+
+
+def failure(status: int) -> APIError:
+    """What the engine hands on of a registry, or says of one that it cannot reach."""
+    response = requests.Response()
+    response.status_code = status
+    return APIError("no", response)
+
+
+def test_an_answer_is_remembered_for_some_minutes(ask: Callable[..., str | None]) -> None:
+    """A second build asks nobody; a later one asks again."""
+    registry = Registry("sha256:1")
+    assert [ask(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
+    assert registry.asked == 2
+
+
+@pytest.mark.parametrize("error", [failure(500), requests.exceptions.ReadTimeout(), ConnectionError()])
+def test_a_silent_registry_is_asked_once_for_all_its_images(
+    ask: Callable[..., str | None], error: Exception
+) -> None:
+    """Out of reach: ten images do not wait ten times. Another registry is asked all the same."""
+    registry = Registry(error)
+    assert [ask(registry, f"example.org/python:3.{minor}", 1000) for minor in (9, 10, 11)] == [None] * 3
+    assert registry.asked == 1
+    assert ask(registry, "example.com/python:3.11", 1000) is None
+    assert registry.asked == 2
+
+
+def test_an_image_that_a_registry_does_not_have_says_nothing_of_the_others(
+    ask: Callable[..., str | None],
+) -> None:
+    """It answered: it is in reach."""
+    missing, there = Registry(failure(404)), Registry("sha256:1")
+    assert ask(missing, "example.org/python:3.99", 1000) is None
+    assert ask(there, "example.org/python:3.11", 1000) == "sha256:1"
+
+
+def test_the_clock_set_back_does_not_keep_an_answer(ask: Callable[..., str | None]) -> None:
+    """An answer of the future is none."""
+    registry = Registry("sha256:1")
+    ask(registry, "example.org/python:3.11", 2000)
+    ask(registry, "example.org/python:3.11", 1000)
+    assert registry.asked == 2
+
+
+class Holding:
+    """A stand-in for an engine that has some images."""
+
+    def __init__(self, **images: Mapping[str, object]) -> None:
+        self.images, self.held = self, images
+
+    def get(self, name: str) -> SimpleNamespace:
+        """An image, by its name."""
+        if name not in self.held:
+            raise ImageNotFound(name)
+        return SimpleNamespace(attrs=self.held[name])
+
+
+def test_an_image_that_the_engine_has_is_used_by_its_digest() -> None:
+    """A registry's, or where it never had one the image's own."""
+    pulled = {"Id": "sha256:2", "RepoDigests": ["example.org/python@sha256:1"]}
+    client: Any = Holding(pulled=pulled, loaded={"Id": "sha256:2", "RepoDigests": []})
+    assert bases._held("pulled", client) == "sha256:1"
+    assert bases._held("loaded", client) == "sha256:2"
+    assert bases._held("absent", client) is None
+
+
+def test_neither_a_registry_nor_a_bootstrap_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It names the base, and how to see what is wrong."""
+    registry = Registry(failure(500))
+    monkeypatch.setattr(registry, "get", Holding().get, raising=False)
+    monkeypatch.setattr(detect, "client", lambda *_, **__: registry)
+    with pytest.raises(HfdlcError, match=r"the base example\.org/cuda:13 is out of reach"):
+        bases.ensure("example.org/cuda:13", None, NO_ENGINE, State(tmp_path), {})
+
+
+def test_a_full_disk_leaves_no_half_an_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the system's files nor a part of the archive stay; the message says what to do."""
+
+    def full(_: Bootstrap, target: Path, *__: object) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bases, "_bootstrap", full)
+    with pytest.raises(HfdlcError, match="next: make room"):
+        bases._archive("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
+    assert list((tmp_path / "bases").iterdir()) == []
+
+
+def test_the_machines_proxy_is_for_making_the_base_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Apt is told of it, and the file in which mmdebstrap notes that is removed."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        debian, "release", lambda: debian.Release("bookworm", (("", "http://mirror.example"),))
+    )
+    monkeypatch.setattr(debian, "unpacked", lambda *_: tmp_path)
+    monkeypatch.setattr(debian, "network_settings", lambda: ['Acquire::http::Proxy "http://proxy.example";'])
+    monkeypatch.setattr(bases, "run", lambda argv, **_: asked.append(argv))
+    bases._bootstrap(DEBIAN, tmp_path / "root.tar", State(tmp_path), {})
+    argv = asked[-1]
+    assert '--aptopt=Acquire::http::Proxy "http://proxy.example";' in argv
+    assert any("99mmdebstrap" in word and word.startswith("--customize-hook=rm") for word in argv)

@@ -1,0 +1,94 @@
+"""Which engine is used, and what is said where there is none."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hfdlc.engine import debian, detect, private
+from hfdlc.engine.detect import Answer
+from hfdlc.errors import HfdlcError
+from hfdlc.state import State
+
+
+class OldEngine(http.server.BaseHTTPRequestHandler):
+    """A stand-in for an engine: it answers `/info` and `/version` as Docker 20.10 does, and nothing else."""
+
+    def do_GET(self) -> None:
+        """Answer every question alike."""
+        body = json.dumps(
+            {"ServerVersion": "20.10.24+dfsg1", "ApiVersion": "1.41", "DriverStatus": []}
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def old_engine() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OldEngine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"tcp://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("version", "recent"),
+    [("26.1.5+dfsg1", True), ("23.0.0", True), ("20.10.24+dfsg1", False), ("dev", False)],
+)
+def test_an_engine_is_recent_from_23_on(version: str, recent: bool) -> None:
+    """Docker 23 is the first whose own BuildKit builds these Dockerfiles."""
+    assert Answer("unix:///x", version, containerd_store=False).is_recent is recent
+
+
+def test_an_engine_that_is_too_old_is_passed_over(old_engine: str, tmp_path: Path) -> None:
+    """It is not used, and without a private one there is none."""
+    assert detect.find({"DOCKER_HOST": old_engine}, State(tmp_path)) is None
+
+
+def test_too_old_and_no_private_one_says_both(
+    old_engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where, which version, what is allowed, what to do."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(HfdlcError) as caught:
+        detect.ensure({"DOCKER_HOST": old_engine}, State(tmp_path))
+    told = str(caught.value)
+    assert told.startswith(f"{old_engine}: the engine is too old: 20.10.24")
+    assert "allowed: Docker 23.0 or newer" in told
+
+
+def test_no_engine_and_not_root_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Become root, or start Docker."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(HfdlcError, match="needs root\n  next: run this as root, or start Docker 23 or newer"):
+        detect.ensure({"DOCKER_HOST": "unix:///nowhere.sock"}, State(tmp_path))
+
+
+def test_a_state_folder_with_a_long_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's address ends at 108 bytes."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(HfdlcError, match="too long for a socket"):
+        private.start(State(tmp_path / ("x" * 80)))
+
+
+def test_a_process_id_that_went_to_another_program_is_no_engine(tmp_path: Path) -> None:
+    """The pid file of an engine that was killed may name anything."""
+    state = State(tmp_path)
+    (state.folder("engine") / "docker.pid").write_text("1")
+    assert private.running(state) is None
+
+
+def test_packages_can_only_be_taken_from_debian(tmp_path: Path) -> None:
+    """The message names the system that it found."""
+    file = tmp_path / "os-release"
+    file.write_text('ID=alpine\nPRETTY_NAME="Alpine Linux v3.21"\n')
+    with pytest.raises(HfdlcError, match=r"Alpine Linux v3\.21 is not one that packages can be taken from"):
+        debian.release(file)

@@ -1,0 +1,126 @@
+"""Locks are split, recognised, and found out when they are not what they say."""
+
+from pathlib import Path
+
+import pytest
+
+from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.locks import lockfile, resolver
+from hfdlc.locks.lockfile import Entry
+from hfdlc.matrix import schema
+from hfdlc.project import Project
+from matrices import some_cells, write
+
+LOCKED = """\
+# a comment
+torch==2.13.0+cpu \\
+    --hash=sha256:aa
+Typing_Extensions==4.16.0 ; python_version < "4" \\
+    --hash=sha256:bb \\
+    --hash=sha256:cc
+"""
+
+
+def test_entries_keep_their_hashes() -> None:
+    """A block is a package with everything that is indented below it."""
+    torch, typing_extensions = lockfile.entries(LOCKED)
+    assert (torch.name, torch.version) == ("torch", "2.13.0+cpu")
+    assert (typing_extensions.name, typing_extensions.version) == ("typing-extensions", "4.16.0")
+    assert typing_extensions.text.endswith("--hash=sha256:cc")
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> lockfile.Request:
+    return lockfile.request(some_cells(tmp_path)[0])
+
+
+def locked(folder: Path, asked: lockfile.Request) -> Path:
+    """A lock of one package, with what is kept beside it."""
+    file = folder / "framework.lock"
+    lockfile.write({file.name: lockfile.text([Entry("torch", "2.13.0", "torch==2.13.0")])}, asked, folder)
+    return file
+
+
+def test_a_lock_belongs_to_its_question(tmp_path: Path, asked: lockfile.Request) -> None:
+    """A lock is whole, until the matrix asks for something else."""
+    file = locked(tmp_path, asked)
+    assert lockfile.fault(file, asked) is None
+    other = lockfile.Request((*asked.requirements, "more"), asked.python, asked.platform, asked.cutoff)
+    assert lockfile.fault(file, other) == "does not belong to the matrix any more"
+
+
+def test_a_lock_edited_by_hand_is_found_out(tmp_path: Path, asked: lockfile.Request) -> None:
+    """One changed digit is enough; so is a record that is damaged or gone."""
+    file = locked(tmp_path, asked)
+    file.write_text(file.read_text().replace("torch==2.13.0", "torch==2.13.11"))
+    assert lockfile.fault(file, asked) == "was edited by hand"
+    locked(tmp_path, asked)
+    for damage in ("[]", "{", ""):
+        (tmp_path / lockfile.RECORD).write_text(damage)
+        assert lockfile.fault(file, asked) == "was edited by hand"
+    (tmp_path / lockfile.RECORD).unlink()
+    assert lockfile.fault(file, asked) == "was edited by hand"
+
+
+def test_locks_of_the_same_packages_are_the_same_bytes(repository: Project) -> None:
+    """Training and inference share stages, and a patch of transformers leaves the stages of others alone."""
+    names = ("framework", "libraries", "transformers")
+    for kind in ("training", "inference"):
+        cells = [c for c in repository.cells if c.type == kind and c.framework_version == "2.13.0"]
+        for cell in cells:
+            (twin,) = [c for c in repository.cells if c.tag == cell.tag and c.type != kind]
+            for name in names:
+                mine, other = (repository.root / lockfile.group_file(c, name) for c in (cell, twin))
+                assert mine.read_bytes() == other.read_bytes()
+                assert cell.transformers_version not in mine.read_text() or name == "transformers"
+
+
+def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
+    """The message names the file and the command that makes it."""
+    cell = some_cells(tmp_path)[0]
+    with pytest.raises(
+        HfdlcError, match=r"framework\.lock: the lock is not there\n  next: hfdlc lock hugging"
+    ):
+        lockfile.check(cell, schema.read(write(tmp_path)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("transformers", "transformers"),
+        ("torch", "framework"),
+        ("numpy", "libraries"),
+        ("pyarrow", "type"),
+        ("anyio", "toolkit"),
+        ("nvidia-cublas", "cuda"),
+    ],
+)
+def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: str) -> None:
+    """Named wins; then what the framework needs; what only the toolkit needs is the toolkit's."""
+    framework = {"torch", "transformers", "nvidia-cublas"}
+    libraries = framework | {"numpy"}
+    layers = {"framework": framework, "libraries": libraries, "type": libraries | {"pyarrow"}}
+    everything = {"toolkit": layers["type"] | {"anyio"}}
+    named = {"transformers": "transformers", "nvidia-*": "cuda"}
+    assert resolver.group_of(name, named, layers | everything) == group
+
+
+def test_cuda_has_a_layer_where_it_comes_as_packages(repository: Project) -> None:
+    """Training and inference share it; where the base brings CUDA there is none, nor on a processor."""
+    locked = {cell.id: lockfile.read(cell, repository.root) for cell in repository.cells}
+    with_layer = [cell for cell in repository.cells if "cuda" in cell.groups]
+    assert {cell.framework_version for cell in with_layer} == {"2.13.0", "2.21.0"}
+    for framework in ("pytorch", "tensorflow"):
+        own = [locked[cell.id]["cuda"] for cell in with_layer if cell.framework == framework]
+        assert len(own) == 2
+        assert own[0] == own[1]
+    for cell in repository.cells:
+        assert not any(entry.name.startswith("nvidia-") for entry in locked[cell.id].get("framework", ()))
+
+
+def test_an_index_out_of_reach_is_no_riddle(asked: lockfile.Request) -> None:
+    """The message says what is out of reach and how to see what is configured."""
+    failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
+    told = str(resolver._unresolved(asked, failed))
+    assert "a package index is out of reach" in told
+    assert "pip config list" in told

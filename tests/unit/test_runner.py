@@ -1,0 +1,131 @@
+"""Running checks: what counts as passed, failed and not run, and what is remembered."""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfdlc.checks import report as reports
+from hfdlc.checks import runner
+from hfdlc.checks.report import Report
+from hfdlc.checks.subject import Machine, Subject
+from hfdlc.errors import HfdlcError
+from hfdlc.locks.indexes import PackageSources
+from hfdlc.project import find
+from hfdlc.state import State
+
+CELL = find(Path(__file__)).default
+
+
+class Facts:
+    """All that a report asks of them."""
+
+    digest = "sha256:1"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Report:
+    """The report of a module of checks."""
+    module = folder / "test_all.py"
+    module.write_text(f"import pytest\n{text}")
+    monkeypatch.setattr(runner, "modules", lambda cell: [module])
+    monkeypatch.delitem(sys.modules, "test_all", raising=False)  # another test's
+    anything: Any = None
+    machine = Machine(PackageSources())
+    about = Subject(CELL, folder, State(folder), anything, CELL.id, anything, anything, machine)
+    facts: Any = Facts()
+    return runner.run(replace(about, facts=facts))
+
+
+def test_passed_failed_and_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each outcome has its place, with what the check said."""
+    text = """
+def test_good(subject): pass
+def test_bad(subject): assert 1 == 2, "one is not two"
+def test_later(subject): pytest.skip("no GPU in reach")
+@pytest.fixture
+def broken(): raise RuntimeError("no server")
+def test_set_up(subject, broken): pass
+"""
+    report = run(monkeypatch, tmp_path, text)
+    assert report.passed == ["test_all: test_good"]
+    assert report.not_run == {"test_all: test_later": "no GPU in reach"}
+    assert set(report.failed) == {"test_all: test_bad", "test_all: test_set_up"}
+    assert "one is not two" in report.failed["test_all: test_bad"]
+    assert "no server" in report.failed["test_all: test_set_up"]
+
+
+def test_what_needs_a_gpu_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the reason that the checks of GPU images give; any other reason is another matter."""
+    (reason,) = re.findall(r'pytest\.skip\("(.*GPU.*)"\)', (reports.CHECKS / "test_gpu.py").read_text())
+    text = f"""
+def test_product(subject): pytest.skip({reason!r})
+def test_network(subject): pytest.skip("no network")
+"""
+    assert run(monkeypatch, tmp_path, text).needs_gpu == ["test_all: test_product"]
+
+
+def test_ids_carry_the_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A check of an image is told from the same check of another one; the report has said the cell."""
+    text = f"""
+@pytest.mark.parametrize("task", ["fill-mask"])
+def test_it(subject, task, request): assert "{CELL.id}" in request.node.nodeid
+"""
+    assert run(monkeypatch, tmp_path, text).passed == ["test_all: test_it[fill-mask]"]
+
+
+def test_ctrl_c_ends_the_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Checks that were interrupted never count as passed."""
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            monkeypatch,
+            tmp_path,
+            "def test_good(subject): pass\ndef test_long(subject): raise KeyboardInterrupt",
+        )
+
+
+def test_checks_that_do_not_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A module of checks that is broken fails, and says where."""
+    assert "no_such_module" in "".join(run(monkeypatch, tmp_path, "import no_such_module").failed.values())
+
+
+def test_no_check_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing run is nothing shown."""
+    with pytest.raises(HfdlcError, match="no check was run"):
+        run(monkeypatch, tmp_path, "")
+
+
+def test_levels() -> None:
+    """A cell has the checks of all images, of its framework, of its type and of its device."""
+    names = [module.name for module in runner.modules(CELL)]
+    assert names == ["test_all.py", "test_pytorch.py", "test_inference.py", "test_cpu.py"]
+
+
+@pytest.fixture
+def passed() -> Report:
+    """A report of now."""
+    return Report(
+        CELL.id, "sha256:1", "2026-11-23T09:00:00+00:00", ["test_all: test_os"], checks=reports.checks()
+    )
+
+
+def test_what_passed_is_remembered(passed: Report, tmp_path: Path) -> None:
+    """The same checks of the same image need not be repeated."""
+    reports.remember(passed, State(tmp_path))
+    assert reports.remembered("sha256:1", State(tmp_path)) == passed
+    assert reports.remembered("sha256:2", State(tmp_path)) is None
+
+
+def test_what_is_not_remembered(passed: Report, tmp_path: Path) -> None:
+    """A failure is repeated; so is what older checks have shown, and what cannot be read."""
+    for report in (
+        replace(passed, failed={"test_all: test_os": "debian13"}),
+        replace(passed, checks="older"),
+    ):
+        reports.remember(report, State(tmp_path))
+        assert reports.remembered("sha256:1", State(tmp_path)) is None
+    for text in ("", "{}", '{"unknown": 1}'):
+        (tmp_path / "checks" / "sha256-1.json").write_text(text)
+        assert reports.remembered("sha256:1", State(tmp_path)) is None

@@ -1,0 +1,95 @@
+"""What is wrong in a matrix is told with file, line and column, all of it at once."""
+
+from pathlib import Path
+
+import pytest
+
+from hfdlc.errors import Problems, UserError
+from hfdlc.matrix import cells, schema
+from matrices import some_cells, write
+
+
+def complaint(folder: Path, *changes: tuple[str, str]) -> str:
+    with pytest.raises(UserError) as caught:
+        cells.cells(schema.read(write(folder, *changes)))
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_cell_is_named_as_docker_names_it(tmp_path: Path) -> None:
+    """The id is repository, tag and every axis; CUDA stands in it where there is one."""
+    assert [cell.id for cell in some_cells(tmp_path)] == [
+        "huggingface-pytorch-inference:2.13.0-transformers5.23.0-cpu-py311-debian12",
+        "huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-py311-cu130-debian12",
+        "huggingface-pytorch-inference:2.12.0-transformers4.57.6-cpu-py310-debian12",
+    ]
+
+
+def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
+    """`python: 3.10` is the version 3.10, not the number 3.1."""
+    assert some_cells(tmp_path)[2].python == "3.10"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "    python: 3.11",
+            "    pyhton: 3.11",
+            "matrix.yaml:6:5: unknown key 'pyhton' (did you mean 'python'?)",
+        ),
+        (
+            "    python: 3.11",
+            "    python: [3.11]",
+            "matrix.yaml:6:5: releases.0.python: input should be a valid string",
+        ),
+        (
+            "transformers: 5.23.0",
+            "transformers: five",
+            "matrix.yaml:4:5: releases.0.transformers: 'five' is no version",
+        ),
+        (
+            "    os: debian12",
+            "    os: debian21",
+            "matrix.yaml:7:5: unknown base 'debian21' (did you mean 'debian12'?)",
+        ),
+        ("[cpu, cu130]", "[cpu, cu131]", "matrix.yaml:10:7: unknown source of pytorch 'cu131'"),
+        ("[cpu, cu130]", "[cpu, cpu]", "matrix.yaml:10:7: huggingface-pytorch-inference:2.13.0-"),
+        (
+            "    os: debian12",
+            "    os: debian12\n    os: debian12",
+            "matrix.yaml:8:5: the key 'os' stands twice",
+        ),
+        (
+            "pytorch 2.13.0",
+            "keras 2.13.0",
+            "matrix.yaml:3:5: releases.0.framework: 'keras 2.13.0' is no framework",
+        ),
+        ("[torch/include]", "[/torch]", "matrix.yaml:46:14: slim.0.files.0: '/torch' is no pattern below"),
+        ("[torch/include]", '["a b"]', "matrix.yaml:46:14: slim.0.files.0: 'a b' is no pattern below"),
+        ("[torch/include]", "[torch/../..]", "matrix.yaml:46:14: slim.0.files.0: 'torch/../..' is no"),
+        ("1.9 GB", "1.9", "matrix.yaml:50:12: types.inference.size.cpu: '1.9' is no size"),
+        ("default: hugging", "default: bugging", "is no cell"),
+        ("releases:", "releases: ]", "matrix.yaml:2:11: is no YAML"),
+    ],
+)
+def test_an_error_says_where_and_what(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """Each kind of mistake has its place and its words."""
+    assert told in complaint(tmp_path, (old, new))
+
+
+def test_all_errors_are_told_in_one_go(tmp_path: Path) -> None:
+    """Three mistakes give three messages."""
+    changes = (("transformers: 5.23.0", "transformers: x"), ("suite:", "siute:"), ("1.9 GB", "big"))
+    with pytest.raises(Problems) as caught:
+        schema.read(write(tmp_path, *changes))
+    told = str(caught.value)
+    assert "'x' is no version" in told
+    assert "unknown key 'siute' (did you mean 'suite'?)" in told
+    assert "'big' is no size" in told
+
+
+def test_a_file_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
+    """The message names the file."""
+    with pytest.raises(UserError, match="nowhere"):
+        schema.read(tmp_path / "nowhere.yaml")

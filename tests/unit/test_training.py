@@ -1,0 +1,210 @@
+"""Training: what a container is given, how its log is read, why it failed, and models as people name them."""
+
+import importlib.util
+import json
+import os
+import tarfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hfdlc.errors import UserError
+from hfdlc.project import Project
+from hfdlc.sagemaker import models, training
+from hfdlc.sagemaker.endpoint import matching
+from hfdlc.sagemaker.job import CODE, Job
+from hfdlc.state import State
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def inside() -> ModuleType:
+    """`image/train.py`, which runs in images."""
+    spec = importlib.util.spec_from_file_location("inside", ROOT / "image" / "train.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STARTED = (
+    "2026-11-23 12:00:00,001 sagemaker-training-toolkit INFO     Invoking user script\n"
+    "SM_HOSTS=[]\n\nInvoking script with the following command:\n\n/opt/venv/bin/python train.py\n\n\n"
+)
+TRACE = 'Traceback (most recent call last):\n  File "train.py", line 1, in <module>\nValueError: no'
+
+
+def test_the_reason_is_the_scripts_last_traceback(inside: ModuleType) -> None:
+    """Not what the script said before, not what sagemaker-training says after."""
+    after = "\n2026-11-23 12:00:00,001 sagemaker-training-toolkit ERROR    Reporting training FAILURE\nmore"
+    assert inside.reason(f"{STARTED}hello\n{TRACE}{after}", "told") == TRACE
+
+
+def test_without_a_traceback_the_reason_is_what_was_said_last(inside: ModuleType) -> None:
+    """A shell script, or `sys.exit("why")`; a progress bar's states are left out."""
+    assert inside.reason(STARTED + "10%\r20%\rno data\n", "told") == "no data"
+    assert inside.reason(STARTED, "told\n") == "told"
+
+
+def test_what_tensorflow_says_of_itself_is_no_reason(inside: ModuleType) -> None:
+    """As TensorFlow 2.21 and 2.4 say it; an error of theirs stays."""
+    said = (
+        "I0000 00:00:1795449331.282619       1 cpu_feature_guard.cc:227] This TensorFlow is optimized\n"
+        "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow\n"
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "2026-11-23 12:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:142] This binary\n"
+        "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\n"
+    )
+    reason = inside.reason(f"{STARTED}{said}python: can't open file 'other.py'\n", "told")
+    assert reason == (
+        "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\npython: can't open file 'other.py'"
+    )
+
+
+def test_a_long_reason_keeps_its_end(inside: ModuleType) -> None:
+    """SageMaker shows 1,024 characters; the error stands at the end."""
+    long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
+    reason = inside.reason(STARTED + long, "told")
+    assert len(reason) <= inside.SHOWN
+    assert reason.startswith("...\n  a line of it\n")
+    assert reason.endswith("ValueError: no")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("hyperparameters.json", None, "hyperparameters.json is not there"),
+        ("hyperparameters.json", "{epochs: 2", "hyperparameters.json is no JSON"),
+        ("hyperparameters.json", "[]", "hyperparameters.json is no object"),
+        ("hyperparameters.json", "{}", "sagemaker_program does not name a script"),
+        (
+            "inputdataconfig.json",
+            '{"other": {}}',
+            "the channel 'other' of inputdataconfig.json has no folder",
+        ),
+        ("inputdataconfig.json", '{"other": 1}', "the channel 'other' of inputdataconfig.json is no object"),
+        ("resourceconfig.json", "", "resourceconfig.json is no JSON"),
+    ],
+)
+def test_what_a_container_is_wrongly_given_is_told(
+    inside: ModuleType,
+    name: str,
+    content: str | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before sagemaker-training sees it: one line, with the file and what is wrong."""
+    monkeypatch.setattr(inside, "CONFIG", str(tmp_path))
+    monkeypatch.setattr(inside, "BASE", str(tmp_path))
+    (tmp_path / "input" / "data" / "training").mkdir(parents=True)
+    right = {
+        "hyperparameters.json": '{"sagemaker_program": "train.py"}',
+        "inputdataconfig.json": '{"training": {}}',
+        "resourceconfig.json": "{}",
+    }
+    for each, text in right.items():
+        (tmp_path / each).write_text(text)
+    assert inside.wrong_input() is None
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert said in inside.wrong_input()
+
+
+def test_a_reason_that_cannot_be_written_is_said(
+    inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk may be full of the model: the log has the reason then, and no traceback of ours."""
+    (tmp_path / "output").write_text("no folder")
+    monkeypatch.setattr(inside, "FAILURE", str(tmp_path / "output" / "failure"))
+    inside.fail("ValueError: no")
+    assert "the reason of the failure:\nValueError: no" in capsys.readouterr().err
+
+
+def test_a_job_is_written_as_sagemaker_writes_it() -> None:
+    """Values of hyperparameters are strings; the script and its code are named among them."""
+    files = Job("a.py", {"a.py": b"1"}, {"epochs": "3"}, ("train", "test")).files()
+    given = json.loads(files["/opt/ml/input/config/hyperparameters.json"])
+    assert given == {"sagemaker_program": "a.py", "sagemaker_submit_directory": CODE, "epochs": "3"}
+    assert list(json.loads(files["/opt/ml/input/config/inputdataconfig.json"])) == ["train", "test"]
+    assert files[f"{CODE}/a.py"] == b"1"
+
+
+def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
+    """Pieces may end anywhere, in the middle of a letter too."""
+    pieces = [b"one\ntw", b"o \xc3", b"\xa9\n 1/4 [=\r 2/4 [==\r", b"end"]
+    assert list(training.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        (" 21%|██ | 30/144 [00:04<00:16]", ["30", "144"]),
+        ("Epoch 3/12", ["3", "12"]),
+        ("loss 0.2 on 3/4 of it", None),
+    ],
+)
+def test_the_bar_shows_what_trainer_and_keras_say(line: str, numbers: list[str] | None) -> None:
+    """And nothing else that looks like a share."""
+    found = training.DONE.search(line)
+    assert (found and [number for number in found.groups() if number]) == numbers
+
+
+def test_a_folder_of_folders_has_a_channel_in_each(tmp_path: Path) -> None:
+    """A folder with files is the channel `training`."""
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    assert list(training._channels(tmp_path)) == ["test", "train"]
+    (tmp_path / "text.csv").touch()
+    assert training._channels(tmp_path) == {"training": tmp_path}
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    """Before an engine is asked."""
+    with pytest.raises(UserError, match="holds no data"):
+        training._channels(tmp_path)
+
+
+def test_an_archive_is_unpacked_for_as_long_as_it_is_used(tmp_path: Path) -> None:
+    """Its folder holds config.json, and is gone afterwards."""
+    (tmp_path / "config.json").write_text("{}")
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "config.json", "config.json")
+    with models.folder(tmp_path / "model.tar.gz", State(tmp_path / "state")) as folder:
+        assert (folder / "config.json").is_file()
+    assert not folder.exists()
+
+
+def test_a_folder_one_level_too_deep_is_told(tmp_path: Path) -> None:
+    """And which one to name."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    with (
+        pytest.raises(UserError, match=r"one level too deep(.|\n)*next: name .*/model"),
+        models.folder(tmp_path, State(tmp_path / "state")),
+    ):
+        pass
+
+
+def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository: Project) -> None:
+    """On the same device; where a release has none, it serves itself."""
+    cells = {cell.id: cell for cell in repository.cells}
+    trained = cells["huggingface-pytorch-training:2.13.0-transformers5.23.0-gpu-py311-cu130-debian12"]
+    assert matching(trained, repository.cells).id == trained.id.replace("training", "inference")
+    alone = cells["huggingface-tensorflow-training:2.4.1-transformers4.5.0-gpu-py37-cu110-ubuntu18.04"]
+    assert matching(alone, repository.cells) is alone
+
+
+def test_a_script_that_has_just_ended_has_told_all(inside: ModuleType) -> None:
+    """Its last words may still be in the pipe when the reason is asked for."""
+    stderr = inside.Stderr()
+    stderr.start()
+    try:
+        late = [n for n in range(200) if not os.write(2, b"word\n") or stderr.text().count("word") != n + 1]
+    finally:
+        stderr.end()
+    assert late == []
