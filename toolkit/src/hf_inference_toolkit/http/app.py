@@ -171,6 +171,8 @@ class App:
             event(40, "unexpected error", problem, request_id=request_id)
             hidden = RequestError("internal", "internal error; the log has it under this request_id")
             response = _respond(errors.document(hidden, request_id), 500, {})
+        if scope["http_version"] == "1.0":
+            send = WholeAnswer(send)
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> Endpoint:
@@ -245,6 +247,28 @@ class App:
             200,
             {},
         )
+
+
+class WholeAnswer:
+    """Sends an answer when all of it is there, for HTTP/1.0, which has no chunks to mark the end of a stream."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message = {}
+        self._parts: List[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        """Called as ASGI's `send`."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            body = b"".join(self._parts)
+            headers = [pair for pair in self._start["headers"] if pair[0].lower() != b"content-length"]
+            headers.append((b"content-length", str(len(body)).encode("ascii")))
+            await self._send(dict(self._start, headers=headers))
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _routes(app: App) -> Dict[str, Route]:

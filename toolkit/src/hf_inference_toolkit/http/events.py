@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from typing import Any, Callable, Dict, List, MutableMapping, Optional
+from typing import Any, Callable, Dict, MutableMapping, Optional
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -58,9 +58,6 @@ class EventStream(Response):  # type: ignore[misc]
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Send events until the text ends or the client disconnects."""
-        if scope["http_version"] == "1.0":
-            # Such a client knows no chunks, which is how the end of a stream is marked.
-            send = _Whole(send)
         gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
         writing = asyncio.ensure_future(self._write(send))
         try:
@@ -98,27 +95,6 @@ class EventStream(Response):  # type: ignore[misc]
         details = result.pop("details", None) or {}
         details = {name: value for name, value in details.items() if name not in ("prefill", "tokens")}
         return {"generated_text": next(iter(result.values())), "details": details or None}
-
-
-class _Whole:
-    """Sends an answer when all of it is there."""
-
-    def __init__(self, send: Any) -> None:
-        self._send = send
-        self._start: Dict[str, Any] = {}
-        self._parts: List[bytes] = []
-
-    async def __call__(self, message: Dict[str, Any]) -> None:
-        """Called as ASGI's `send`."""
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        self._parts.append(message["body"])
-        if not message["more_body"]:
-            body = b"".join(self._parts)
-            length = (b"content-length", str(len(body)).encode("ascii"))
-            await self._send(dict(self._start, headers=[*self._start["headers"], length]))
-            await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _described(token: Token, index: int) -> Dict[str, Any]:

@@ -70,7 +70,8 @@ class Invocations:
         body = await self._body(request, ends)
         self._health.serving()  # the server may have begun to drain while the body came in
         if coding != "identity":
-            body = await self._off_loop(len(body), lambda: self._decompressed(body, coding))
+            # A small body may become a large one.
+            body = await self._off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
         if service.negotiates:
             content_type = codecs.sniff(content_type, body)
         content_type = content_type._replace(task_parameters=_parameters(service, request, content_type))

@@ -1,6 +1,6 @@
 """What the server counts, for Prometheus."""
 
-from typing import Callable, Sequence
+from typing import Callable, Dict, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -26,6 +26,7 @@ class Metrics(Observer):
             ["route", "status"],
             registry=registry,
         )
+        self._answered: Dict[Tuple[str, int], Counter] = {}
         tokens = Counter(
             "hf_tokens_total",
             "Tokens by direction, where the task counts them.",
@@ -62,7 +63,11 @@ class Metrics(Observer):
 
     def answered(self, route: str, status: int) -> None:
         """A request was answered; `status` is 499 when its client had gone."""
-        self._requests.labels(route=route, status=str(status)).inc()
+        # Finding the labels takes longer than counting.
+        counter = self._answered.get((route, status))
+        if counter is None:
+            counter = self._answered[route, status] = self._requests.labels(route=route, status=str(status))
+        counter.inc()
 
     def predicted(self, seconds: float) -> None:
         """A request to a prediction route was answered, whatever its status."""
