@@ -7,7 +7,7 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import openapi
-from hf_inference_toolkit.http.invocations import Invocations
+from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.model import DRAINING, Health
@@ -38,6 +38,16 @@ class Route(NamedTuple):
 
     methods: Tuple[str, ...]
     endpoint: Endpoint
+
+
+class Answering:
+    """A request that is being answered; `statuses` has the status of the answer once it has begun."""
+
+    def __init__(self, request_id: str, began: float, task: Any, statuses: List[int]) -> None:
+        self.request_id = request_id
+        self.began = began
+        self.task = task
+        self.statuses = statuses
 
 
 ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
@@ -72,8 +82,8 @@ class App:
         )
         self.scheduler = Scheduler(settings.queue_size, self.metrics)
         self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
-        # Requests that are being answered: the id and the start of each.
-        self._answering: Dict[object, Tuple[str, float]] = {}
+        self._answering: Set[Answering] = set()
+        self._is_ending = False
         self._watches: List[asyncio.Future[None]] = []
         self._routes = _routes(self)
 
@@ -139,12 +149,12 @@ class App:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        mark = object()
-        self._answering[mark] = (request_id, began)
+        answering = Answering(request_id, began, current_task(), sent)
+        self._answering.add(answering)
         try:
             await self._handle(scope, receive_body, send_with_id, request_id)
         finally:
-            del self._answering[mark]
+            self._answering.discard(answering)
             self._count(scope, sent[0] if sent else 499, time.monotonic() - began, request_id)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -152,6 +162,11 @@ class App:
             response = await self._find(scope)(Request(scope, receive))
         except RequestError as error:
             response = _respond(errors.document(error, request_id), error.status, error.headers)
+        except asyncio.CancelledError:
+            if not self._is_ending:
+                raise
+            late = RequestError("draining", "the server has ended before the answer", {"Retry-After": "1"})
+            response = _respond(errors.document(late, request_id), late.status, late.headers)
         except Exception as problem:
             event(40, "unexpected error", problem, request_id=request_id)
             hidden = RequestError("internal", "internal error; the log has it under this request_id")
@@ -192,10 +207,14 @@ class App:
         """How many requests are being answered."""
         return len(self._answering)
 
-    def unanswered(self) -> List[Tuple[str, float]]:
-        """The id of each request that is being answered, and for how many seconds."""
+    def end(self) -> List[Tuple[str, float]]:
+        """Answer what is left with 503; the id of each such request, and for how many seconds it has waited."""
+        self._is_ending = True
         now = time.monotonic()
-        return [(request_id, now - began) for request_id, began in self._answering.values()]
+        for one in self._answering:
+            if not one.statuses:
+                one.task.cancel()
+        return [(one.request_id, now - one.began) for one in self._answering]
 
     @property
     def health_routes(self) -> List[str]:

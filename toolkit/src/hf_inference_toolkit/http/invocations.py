@@ -29,6 +29,8 @@ SMALL = 16 * 1024
 LOOK_SECONDS = 0.2
 SOON = 0.05
 HUB_ROUTE = "/"
+# Python 3.6 has it elsewhere.
+current_task: Callable[[], Any] = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
 
 
 class Arrival:
@@ -37,9 +39,7 @@ class Arrival:
     def __init__(self, ends: float) -> None:
         self.ends = ends
         self.problem: Optional[RequestError] = None
-        # Python 3.6 has it elsewhere.
-        current = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
-        self._task = current()
+        self._task = current_task()
 
     def end(self, problem: RequestError) -> None:
         """Stop waiting for it."""
@@ -157,7 +157,7 @@ class Invocations:
         job = self._scheduler.enter(service, prompt, ends - began)
         try:
             prediction: Prediction = await self._result(job.future, request, ends - began)
-        except RequestError:
+        except (RequestError, asyncio.CancelledError):  # the latter is an Exception before Python 3.8
             raise
         except Exception as problem:
             raise await self._explain(problem, service, prompt, request) from None
@@ -190,6 +190,9 @@ class Invocations:
             token = await self._result(first, request, ends - began)
             if token is None:
                 prediction = job.future.result()
+        except asyncio.CancelledError:
+            finish()
+            raise
         except Exception as problem:
             finish()
             raise await explain(problem) from None

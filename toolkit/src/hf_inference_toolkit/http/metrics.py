@@ -26,14 +26,13 @@ class Metrics(Observer):
             ["route", "status"],
             registry=registry,
         )
-        self._tokens = Counter(
+        tokens = Counter(
             "hf_tokens_total",
             "Tokens by direction, where the task counts them.",
             ["direction"],
             registry=registry,
         )
-        for direction in ("in", "out"):
-            self._tokens.labels(direction=direction)
+        self._tokens_in, self._tokens_out = tokens.labels(direction="in"), tokens.labels(direction="out")
         self._request = _seconds(
             "hf_request_seconds", "Time from the head of a prediction request to its answer.", registry
         )
@@ -71,8 +70,8 @@ class Metrics(Observer):
 
     def used(self, tokens_in: int, tokens_out: int) -> None:
         """Tokens of one prediction."""
-        self._tokens.labels(direction="in").inc(tokens_in)
-        self._tokens.labels(direction="out").inc(tokens_out)
+        self._tokens_in.inc(tokens_in)
+        self._tokens_out.inc(tokens_out)
 
     def queued(self, seconds: float) -> None:
         """See Observer."""

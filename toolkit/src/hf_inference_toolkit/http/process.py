@@ -65,7 +65,7 @@ class Process:
         ends = time.monotonic() + self._settings.drain_seconds
         while self._app.in_flight and time.monotonic() < ends:
             await asyncio.sleep(0.02)
-        for request_id, seconds in self._app.unanswered():
+        for request_id, seconds in self._app.end():
             event(
                 30,
                 "not answered within the drain time of {:g} s (HF_DRAIN_SECONDS)".format(
@@ -74,6 +74,7 @@ class Process:
                 request_id=request_id,
                 seconds=round(seconds, 4),
             )
+        await asyncio.sleep(0.1)  # until these answers are sent
         self._server.should_exit = True
         while time.monotonic() < ends + 2:
             await asyncio.sleep(0.05)
