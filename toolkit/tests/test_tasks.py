@@ -93,6 +93,19 @@ def test_zero_shot_answers_the_hub_client_with_a_list(served):
 
 
 @pytest.mark.parametrize("served", ["text-classification"], indirect=True)
+def test_classification_answers_the_hub_client_with_a_list_for_each_text(served):
+    """Which InferenceClient.text_classification reads; /invocations keeps the documented list."""
+    _, server = served
+    for parameters in ({}, {"top_k": 2}, {"return_all_scores": True}):
+        request = {"inputs": "a", "parameters": parameters}
+        documented = server.post(request).json
+        labels = documented[0] if isinstance(documented[0], list) else documented
+        assert server.post(request, path="/").json == [labels]
+        several = server.post(dict(request, inputs=["a", "a"]), path="/").json
+        assert [[set(label) for label in one] for one in several] == [[{"label", "score"}] * len(labels)] * 2
+
+
+@pytest.mark.parametrize("served", ["text-classification"], indirect=True)
 def test_classification_gives_as_many_labels_as_asked_for(served):
     """top_k, its null, and the older return_all_scores; pairs of texts."""
     _, server = served

@@ -82,7 +82,7 @@ class Invocations:
         prediction = await self._predict(service, prompt, request, ends)
         value = prediction.value
         if request.scope["path"] == HUB_ROUTE and not prompt.is_vertex:
-            value = service.for_hub_client(value)
+            value = service.for_hub_client(value, isinstance(prompt.inputs, list))
         if prompt.is_vertex:
             value = {"predictions": value}
         size = 0 if payload.is_small(value) else SMALL + 1

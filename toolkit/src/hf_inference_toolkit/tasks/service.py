@@ -128,8 +128,8 @@ class Service:
         """The answer's body and its content type."""
         return codecs.write(value, accept), accept
 
-    def for_hub_client(self, value: Any) -> Any:
-        """The answer in the form that `huggingface_hub.InferenceClient` reads at `POST /`."""
+    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+        """The answer to one input or a list, in the form that `huggingface_hub.InferenceClient` reads at `POST /`."""
         return value
 
     def warm_up(self, check: Check) -> None:
