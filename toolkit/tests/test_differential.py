@@ -19,7 +19,7 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import alone
+from hf_inference_toolkit.tasks.service import predict_alone
 
 hypothesis = pytest.importorskip("hypothesis")
 transformers = pytest.importorskip("transformers")
@@ -686,7 +686,7 @@ def refused_or_answer(service, request):
     """The toolkit's answer as a client reads it; RequestError for a refusal. Anything else that fails is a fault."""
     read = service.read(json.dumps(request).encode(), codecs.parse("application/json"), "application/json")
     try:
-        value = alone(service, read, lambda: None).value
+        value = predict_alone(service, read, lambda: None).value
     except Exception as problem:
         error = as_request_error(problem, service, read) if not isinstance(problem, RequestError) else problem
         if error.kind == "internal":

@@ -16,7 +16,7 @@ from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import alone
+from hf_inference_toolkit.tasks.service import predict_alone
 
 hypothesis = pytest.importorskip("hypothesis")
 transformers = pytest.importorskip("transformers")
@@ -157,7 +157,7 @@ def pair(folder, task):
 
 def answer(service, inputs, parameters):
     """The toolkit's answer."""
-    return alone(service, Request(inputs, parameters, []), lambda: None).value
+    return predict_alone(service, Request(inputs, parameters, []), lambda: None).value
 
 
 def compare(examples, strategy, check):
@@ -178,7 +178,7 @@ def compare(examples, strategy, check):
 
 
 def compare_text_generation(service, pipeline, examples):
-    """Prompts and conversations, alone and in lists."""
+    """Prompts and conversations, predict_alone and in lists."""
     size = service.tokenizer
 
     def check(inputs, parameters, new_tokens):
@@ -225,7 +225,7 @@ def cut(prompt, value, parameters, stops):
 
 
 def compare_seq2seq(service, pipeline, examples):
-    """Texts, alone and in lists; the pipeline cuts only if it is asked to."""
+    """Texts, predict_alone and in lists; the pipeline cuts only if it is asked to."""
 
     def check(inputs, parameters, new_tokens):
         beams = parameters.get("num_beams", 4)

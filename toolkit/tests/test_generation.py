@@ -90,7 +90,7 @@ def test_stop_sequence_has_the_names_of_all_clients(gpt2, name):
 
 def test_stop_strings_of_the_model_end_the_text(gpt2, monkeypatch):
     """Some models have them in generation_config.json."""
-    service = gpt2.app.health.service
+    service = gpt2.app.model.service
     whole = new_text(gpt2)
     monkeypatch.setattr(service.runtime.model.generation_config, "stop_strings", [whole[2:4]], raising=False)
     monkeypatch.setattr(service, "_model_stops", (whole[2:4],))
@@ -241,7 +241,7 @@ def test_log_probabilities_are_those_of_the_model(gpt2):
     details = generate(gpt2, details=True, max_new_tokens=6, do_sample=True, temperature=2.0).json[0][
         "details"
     ]
-    service = gpt2.app.health.service
+    service = gpt2.app.model.service
     prompt = service.tokenizer(PROMPT)["input_ids"]
     new = [token["id"] for token in details["tokens"]]
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_finish_reason_names_the_end(gpt2):
 
 def test_last_event_of_a_stream_has_details(gpt2):
     """Log probabilities only where details are requested."""
-    length = len(gpt2.app.health.service.tokenizer(PROMPT)["input_ids"])
+    length = len(gpt2.app.model.service.tokenizer(PROMPT)["input_ids"])
     *_, last = events(generate(gpt2, stream=True, max_new_tokens=3))
     assert last["details"] == {
         "finish_reason": "length",
@@ -278,7 +278,7 @@ def test_last_event_of_a_stream_has_details(gpt2):
 
 def test_truncate_keeps_the_end_of_the_prompt(gpt2):
     """As text-generation-inference does; the answer says that the prompt was cut."""
-    service = gpt2.app.health.service
+    service = gpt2.app.model.service
     end = service.tokenizer.decode(service.tokenizer(PROMPT)["input_ids"][-5:])
     reply = generate(gpt2, truncate=5, details=True, return_full_text=False)
     assert reply.headers["x-inputs-truncated"] == "true"
@@ -289,7 +289,7 @@ def test_truncate_keeps_the_end_of_the_prompt(gpt2):
 
 def test_openapi_lists_what_is_accepted(gpt2):
     """Parameters that are not supported have the values that ask for nothing."""
-    parameters = gpt2.app.health.service.schema()["properties"]["parameters"]["properties"]
+    parameters = gpt2.app.model.service.schema()["properties"]["parameters"]["properties"]
     assert parameters["watermark"]["enum"] == [False, None]
     assert parameters["stop"]["nullable"]
 
@@ -308,7 +308,7 @@ def test_hub_client_reads_details(gpt2):
 
 def test_offered_ways_of_generating_work(gpt2):
     """Releases that fetch contrastive and group beam search from the hub do not offer them."""
-    offered = {parameter.name for parameter in gpt2.app.health.service.parameters}
+    offered = {parameter.name for parameter in gpt2.app.model.service.parameters}
     ways = {
         "penalty_alpha": {"penalty_alpha": 0.6, "top_k": 4},
         "num_beam_groups": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},

@@ -27,7 +27,7 @@ def refusal(folder, **settings):
     logging.getLogger("hf_inference_toolkit").addHandler(handler)
     try:
         with serving.serve(load_model, model_dir=str(folder), **settings) as server:
-            assert server.app.health.state == "failed"
+            assert server.app.model.state == "failed"
     finally:
         logging.getLogger("hf_inference_toolkit").removeHandler(handler)
     (message,) = [record.getMessage() for record in records]
@@ -160,7 +160,7 @@ def test_document_model_is_served_without_a_task(tmp_path):
     with serving.serve(load_model, model_dir=str(tmp_path)) as server:
         boxes = [["paris", [0, 0, 100, 100]], ["berlin", [100, 0, 200, 100]]]
         reply = server.post({"inputs": {"question": "the", "word_boxes": boxes}})
-        assert server.app.health.service.task == "document-question-answering"
+        assert server.app.model.service.task == "document-question-answering"
         assert reply.status in (200, 422), reply.body
 
 
@@ -211,7 +211,7 @@ def test_voice_is_served_without_a_task(tmp_path):
         json.dumps(dict(options, tokenizer_class="VitsTokenizer"))
     )
     with serving.serve(load_model, model_dir=str(tmp_path)) as server:
-        assert server.app.health.service.task == "text-to-audio"
+        assert server.app.model.service.task == "text-to-audio"
         reply = server.post({"inputs": letters})
         assert reply.status == 200, reply.body
         assert reply.json["sampling_rate"] == 16000
@@ -220,9 +220,9 @@ def test_voice_is_served_without_a_task(tmp_path):
 def test_precision_in_which_a_pipeline_fails_stops_the_start(depth_model):
     """Either every request works or the start fails: never a healthy server whose requests all fail."""
     with serving.serve(load_model, model_dir=str(depth_model)) as server:
-        assert server.app.health.state == "ready"
+        assert server.app.model.state == "ready"
     with serving.serve(load_model, model_dir=str(depth_model), dtype="bfloat16") as server:
-        healthy = server.app.health.state == "ready"
+        healthy = server.app.model.state == "ready"
     if not healthy:
         message = refusal(depth_model, dtype="bfloat16")
         assert "HF_DTYPE=bfloat16" in message

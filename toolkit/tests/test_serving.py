@@ -462,7 +462,7 @@ def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
     echo.service.gate.clear()
     results, thread = in_background(lambda: echo.post({"inputs": "accepted"}).json)
     until(lambda: echo.service.seen)
-    echo.app.health.drain()
+    echo.app.model.drain()
     assert echo.get("/ping").status == 503
     late = echo.post({"inputs": "late"})
     assert late.json["error"]["code"] == "draining"

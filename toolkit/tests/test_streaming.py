@@ -32,7 +32,7 @@ def events(reply):
 @pytest.fixture(params=["text-generation", "summarization"])
 def writer(model_folder, request):
     with serving.serve(load_model, model_dir=str(model_folder(request.param)), task=request.param) as server:
-        server.service = server.app.health.service
+        server.service = server.app.model.service
         if not server.service.streams:
             refused = server.post(dict(PROMPT, stream=True))
             assert (refused.status, refused.json["error"]["code"]) == (400, "unsupported_value")

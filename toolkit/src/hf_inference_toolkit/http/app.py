@@ -19,7 +19,7 @@ from hf_inference_toolkit.http import openapi
 from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.model import DRAINING, Health
+from hf_inference_toolkit.models.model import DRAINING, Model
 from hf_inference_toolkit.runtimes import memory
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
@@ -74,14 +74,14 @@ class App:
         self, settings: Settings, load_model: LoadModel, on_failure: Callable[[BaseException], None]
     ) -> None:
         self.settings = settings
-        self.health = Health(lambda: load_model(settings), on_failure)
+        self.model = Model(lambda: load_model(settings), on_failure)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
-            is_ready=lambda: float(self.health.status == 200),
-            load_seconds=lambda: self.health.load_seconds,
+            is_ready=lambda: float(self.model.status == 200),
+            load_seconds=lambda: self.model.load_seconds,
         )
         self.scheduler = Scheduler(settings.queue_size, self.metrics)
-        self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
+        self.invocations = Invocations(settings, self.model, self.scheduler, self.metrics)
         self._answering: Set[Answering] = set()
         self._is_ending = False
         self._watches: List[asyncio.Future[None]] = []
@@ -110,19 +110,19 @@ class App:
 
     def start(self) -> None:
         """Begin to load the model and to look after the worker; needs a running event loop."""
-        self.health.start()
-        looking = (self._look_after_worker(), self.invocations.look_after_bodies())
+        self.model.start()
+        looking = (self._watch_worker(), self.invocations.watch_bodies())
         self._watches = [asyncio.ensure_future(watch) for watch in looking]
 
-    async def _look_after_worker(self) -> None:
-        turns = 0
+    async def _watch_worker(self) -> None:
+        steps_taken = 0
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
                 event(40, "a prediction does not end; its thread is given up")
-            self.health.stuck(self.scheduler.is_lost)
-            if self.scheduler.turns != turns and not self.scheduler.is_busy:
-                turns = self.scheduler.turns
+            self.model.stuck(self.scheduler.is_lost)
+            if self.scheduler.steps_taken != steps_taken and not self.scheduler.is_busy:
+                steps_taken = self.scheduler.steps_taken
                 await asyncio.get_event_loop().run_in_executor(None, memory.trim)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +144,7 @@ class App:
                 sent.append(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
                 # While it drains, the client's next request needs another server.
-                if is_last or self.health.state == DRAINING:
+                if is_last or self.model.state == DRAINING:
                     message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -226,7 +226,7 @@ class App:
     async def ping(self, request: Request) -> Response:
         """200 when a prediction would be answered, 503 while loading or ending, 500 when it never will be again."""
         # starlette before 0.20 gives an empty answer no length.
-        return Response(status_code=self.health.status, headers={"Content-Length": "0"})
+        return Response(status_code=self.model.status, headers={"Content-Length": "0"})
 
     async def show_metrics(self, request: Request) -> Response:
         """The counters, for Prometheus."""
@@ -234,7 +234,7 @@ class App:
 
     async def show_openapi(self, request: Request) -> Response:
         """The description of the task that is served."""
-        return _respond(openapi.document(self.health.serving(), self.invocations.routes), 200, {})
+        return _respond(openapi.document(self.model.serving(), self.invocations.routes), 200, {})
 
     async def execution_parameters(self, request: Request) -> Response:
         """What SageMaker's batch transform may ask of this server."""

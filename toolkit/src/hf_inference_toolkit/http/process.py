@@ -56,9 +56,9 @@ class Process:
         return self._code
 
     def _on_signal(self) -> None:
-        if self._app.health.state != "draining":
+        if self._app.model.state != "draining":
             event(20, "stopping: no new work, what was accepted is answered")
-            self._app.health.drain()
+            self._app.model.drain()
             self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
     async def _drain(self) -> None:

@@ -25,7 +25,7 @@ from hf_inference_toolkit.tasks.generation_parameters import (
 )
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, IncrementalDecoder, stop_end
 from hf_inference_toolkit.tasks.parameters import TRUNCATION
-from hf_inference_toolkit.tasks.service import Check, Piece
+from hf_inference_toolkit.tasks.service import BatchRow, Check
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask
 
@@ -129,7 +129,7 @@ class Generation(TextTask):
         check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
 
-    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> BatchRow:
         """A prompt; those of equal arguments share passes."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
@@ -143,7 +143,7 @@ class Generation(TextTask):
         key.append(("sampling", repr(prompt.sampling)))
         if not self.may_pad(arguments):
             key.append(("length", str(length)))
-        return Piece(prompt, (length + new) * width, tuple(key))
+        return BatchRow(prompt, (length + new) * width, tuple(key))
 
     def _drawn(self, prompt: Prompt) -> Prompt:
         """A prompt whose tokens are drawn by us where they are drawn at all, so that a seed decides about them."""
@@ -194,7 +194,7 @@ class Generation(TextTask):
         configs = (getattr(self.runtime.model, "generation_config", None), self.config)
         return next((getattr(config, name) for config in configs if hasattr(config, name)), None)
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """See Service: the sequences of each prompt, as they would be had it been alone."""
         self.runtime.set_check(check)
         self.runtime.check()
@@ -210,7 +210,7 @@ class Generation(TextTask):
         results = iter(sequences)
         return [[next(results) for _ in range(piece.row.copies * many)] for piece in pieces]
 
-    def _generate_by_steps(self, pieces: List[Piece], ends: FrozenSet[int]) -> List[GeneratedSequence]:
+    def _generate_by_steps(self, pieces: List[BatchRow], ends: FrozenSet[int]) -> List[GeneratedSequence]:
         """One sequence after the other for each prompt, filled while `generate` runs."""
         prompts = [piece.row for piece in pieces for _ in range(piece.row.copies)]
         sequences = [self._sequence(piece, ends) for piece in pieces for _ in range(piece.row.copies)]
@@ -236,7 +236,7 @@ class Generation(TextTask):
         )
         return sequences
 
-    def _generate_at_once(self, pieces: List[Piece], ends: FrozenSet[int]) -> List[GeneratedSequence]:
+    def _generate_at_once(self, pieces: List[BatchRow], ends: FrozenSet[int]) -> List[GeneratedSequence]:
         """The same from what `generate` returns: of beams, and of releases that do not report steps."""
         rows = [piece.row.row for piece in pieces]
         returned = self.runtime.generate(rows, self.pad, pieces[0].row.arguments)
@@ -248,7 +248,7 @@ class Generation(TextTask):
                 sequence.add(token)
         return sequences
 
-    def _sequence(self, piece: Piece, ends: FrozenSet[int]) -> GeneratedSequence:
+    def _sequence(self, piece: BatchRow, ends: FrozenSet[int]) -> GeneratedSequence:
         prompt: Prompt = piece.row
         context = [] if self.config.is_encoder_decoder else prompt.row["input_ids"][-CONTEXT_TOKENS:]
         decoder = IncrementalDecoder(lambda tokens: self.text(tokens, prompt.options), context)

@@ -13,7 +13,7 @@ from hf_inference_toolkit.tasks.candidate_labels import (
     split_labels,
 )
 from hf_inference_toolkit.tasks.parameters import FUNCTION, TOKENIZING, TRUNCATION, Parameter
-from hf_inference_toolkit.tasks.service import Check, Piece
+from hf_inference_toolkit.tasks.service import BatchRow, Check
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
@@ -31,7 +31,7 @@ def sigmoid(logits: Any) -> Any:
 class SequenceClassification(TextTask):
     """What the tasks on models with a label for each row have in common."""
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """See Service. Decoders find the end of a row by the padding token of their config: without one, row by row."""
         if getattr(self.config, "pad_token_id", self.pad) is None:
             return [
