@@ -20,7 +20,7 @@ from hf_inference_toolkit.errors import TABLE, RequestError, StartError
 def echo():
     """A server whose model gives back what it gets."""
     service = Echo()
-    with serving.serve(lambda settings: service, deadline=5.0, queue_size=3, max_payload=100000) as server:
+    with serving.serve(lambda settings: service, deadline=30.0, queue_size=3, max_payload=100000) as server:
         server.service = service
         yield server
         service.gate.set()
