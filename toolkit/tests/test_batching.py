@@ -167,7 +167,7 @@ def test_left_work_that_still_runs_makes_no_more_room():
         while not service.seen:
             pass
         # A pass that looks at the time would end when it is left; this one does not.
-        scheduler._turn.check = lambda: None
+        scheduler._step.check = lambda: None
         scheduler.cancel(left)
         scheduler.submit(service, Request(["b"] * 4, {}, []), 60)
         with pytest.raises(RequestError, match="4 inputs are waiting"):
