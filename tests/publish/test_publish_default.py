@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
+from hfdlc.build.session import Session
 from hfdlc.checks import report, runner
 from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
@@ -24,14 +25,14 @@ SYFT = str(Path(sys.executable).with_name("syft"))
 
 
 def test_syft_sees_what_the_sbom_says(
-    built: str, repository: Project, used_engine: Engine, state: State, registry: str, keys: Keys,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    built: str, repository: Project, session: Session, used_engine: Engine, state: State, registry: str,
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Real image, real registry, real syft: the same Python and Debian packages, by name and version."""
     monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
     cell = repository.default
     if not report.remembered(str(images.image_of(built, used_engine).id), state):
-        runner.check(repository, [cell], os.environ)
+        runner.check(session, [cell])
     record = repository.root / "releases" / cell.repository / f"{cell.tag}.json"
     assert not record.exists(), "the repository's own record is none of a test's"
     try:

@@ -3,11 +3,9 @@
 import io
 import json
 from collections.abc import Callable
-from contextlib import closing
 
 import pytest
 
-from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
 from hfdlc.oci.image import OCI_MANIFEST, Manifest, digest_of
 from hfdlc.oci.registry import Registry
@@ -274,8 +272,8 @@ def test_an_image_that_the_engine_lost(small: Small, hfdlc: Hfdlc, registry: str
     """It is told by its name."""
     cell = small.project.default
     small.image(cell)
-    with closing(detect.client(small.engine)) as client:
-        client.images.remove(cell.id, force=True)
+    client = small.engine.client
+    client.images.remove(cell.id, force=True)
     assert "is not built" in hfdlc("publish", "--registry", registry).stderr
 
 

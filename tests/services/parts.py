@@ -10,7 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hfdlc import project
 from hfdlc.checks import report as reports
 from hfdlc.checks.report import Report
 from hfdlc.dockerfile import inputs
-from hfdlc.engine import debian, detect
+from hfdlc.engine import debian
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
@@ -97,9 +97,9 @@ class Small:
             f"{site}/{name.replace('-', '_')}-{version}.dist-info/METADATA": f"Name: {name}\n".encode()
             for name, version in python.items()
         }
-        with closing(detect.client(self.engine)) as client:
-            client.images.load(_archive(cell.id, said, [_tar(system), _tar(files)]))
-            digest = str(client.images.get(cell.id).id)
+        client = self.engine.client
+        client.images.load(_archive(cell.id, said, [_tar(system), _tar(files)]))
+        digest = str(client.images.get(cell.id).id)
         self.made.append(cell.id)
         if checked or failed:
             report = Report(cell.id, digest, "2026-11-23T00:00:00+00:00", ["test_all: test_port"])
@@ -111,16 +111,16 @@ class Small:
 
     def share(self, one: Cell, other: Cell) -> None:
         """Let the engine call an image by another cell's name, too."""
-        with closing(detect.client(self.engine)) as client:
-            client.images.get(one.id).tag(other.repository, other.tag)
+        client = self.engine.client
+        client.images.get(one.id).tag(other.repository, other.tag)
         self.made.append(other.id)
 
     def clean(self) -> None:
         """Take the images out of the engine, and what was remembered of them."""
-        with closing(detect.client(self.engine)) as client:
-            for name in self.made:
-                with suppress(ImageNotFound):
-                    client.images.remove(name, force=True)
+        client = self.engine.client
+        for name in self.made:
+            with suppress(ImageNotFound):
+                client.images.remove(name, force=True)
         for file in (self.state.root / "checks").glob("*.json"):
             with suppress(FileNotFoundError):  # another run tidies too
                 if any(cell.id in file.read_text() for cell in self.cells):

@@ -71,10 +71,9 @@ def test_a_layer_that_the_engine_is_just_removing_is_given_again(
         if len(given) <= failures:
             raise ImageLoadError(words)
 
-    client = SimpleNamespace(images=SimpleNamespace(load=load), close=lambda: None)
-    monkeypatch.setattr("hfdlc.engine.detect.client", lambda _: client)
+    client = SimpleNamespace(images=SimpleNamespace(load=load))
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    engine: Any = SimpleNamespace(host="here")
+    engine: Any = SimpleNamespace(host="here", client=client)
     with nullcontext() if failures < asked else pytest.raises(HfdlcError, match=words):
         assemble.load({}, engine)
     assert len(given) == asked

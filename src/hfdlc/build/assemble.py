@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -17,20 +17,19 @@ from threading import Event
 from docker.errors import DockerException
 from tenacity import Retrying, retry_if_exception_message, stop_after_attempt, wait_fixed
 
-from hfdlc.build import bake, buildkit, session
+from hfdlc.build import bake, buildkit, prepare
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import Done
+from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
 from hfdlc.dockerfile.cache_keys import distinct
 from hfdlc.dockerfile.layers import Layer
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, Manifest, archive, compose, digest_of
 from hfdlc.oci.store import ZSTD, LayerStore, StoredLayer
-from hfdlc.project import Project
-from hfdlc.state import State, write_whole
+from hfdlc.state import write_whole
 
 # What containerd says where it unpacks onto a layer that it is just removing with an older image.
 LOST = "parent snapshot .* does not exist"
@@ -48,12 +47,9 @@ class Assembled:
 
 
 def assemble(
+    session: Session,
     cells: Sequence[Cell],
-    project: Project,
     context: BuildContext,
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
     *,
     media_type: str = ZSTD,
     no_cache: LayerStore | None = None,
@@ -66,7 +62,8 @@ def assemble(
     that is stored, in a thread, while others are built. Raises BuildFailed where a build fails; the layers
     that were built before are kept.
     """
-    store = no_cache or LayerStore.of(state)
+    project = session.project
+    store = no_cache or LayerStore.of(session.state)
     images = {} if no_cache else {cell.id: _known(cell, context, store, media_type) for cell in cells}
     todo = [cell for cell in cells if not images.get(cell.id)]
     layers = {cell.id: bake.layers_of(cell, project, context) for cell in cells}
@@ -75,8 +72,8 @@ def assemble(
     done = None
     if todo:
         with (
-            tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder,
-            session.with_packages(context, todo, project, used, state, environ) as with_packages,
+            tempfile.TemporaryDirectory(dir=session.state.folder("tmp")) as folder,
+            prepare.with_packages(session, todo, context) as with_packages,
         ):
             file = bake.of_layers(todo, missing, project.matrix, with_packages, store.root, Path(folder))
             for target in file["target"].values() if no_cache else ():
@@ -86,7 +83,7 @@ def assemble(
             with _adding(missing, Path(folder), store, on_layer) as pool:
                 for cell in todo:
                     pool.submit(_offer_base, cell, context, store, project.root, on_layer)
-                done = buildkit.build(file, todo, used, project.root, state, sys.stderr)
+                done = buildkit.build(session, file, todo, sys.stderr)
     for cell in todo:
         assert done
         image = compose(
@@ -179,22 +176,20 @@ def _memory(cell: Cell, context: BuildContext, store: LayerStore, media_type: st
     return store.root / "images" / f"{address}-{media_type.rpartition('+')[2]}.json"
 
 
-def load(images: Mapping[str, Image], used: Engine) -> None:
+def load(images: Mapping[str, Image], engine: Engine) -> None:
     """Give images to an engine, each under its cell's id, in one archive that has every layer once.
 
     Raises HfdlcError where it does not take them.
     """
-    with closing(detect.client(used)) as client:
-        try:
-            again = retry_if_exception_message(match=f"(?s).*{LOST}")
-            for attempt in Retrying(
-                retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True
-            ):
-                with attempt:
-                    client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
-        except (DockerException, OSError) as error:
-            raise HfdlcError(
-                f"the engine could not load {', '.join(images)}: {error}",
-                where=used.host,
-                then=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
-            ) from error
+    client = engine.client
+    try:
+        again = retry_if_exception_message(match=f"(?s).*{LOST}")
+        for attempt in Retrying(retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True):
+            with attempt:
+                client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
+    except (DockerException, OSError) as error:
+        raise HfdlcError(
+            f"the engine could not load {', '.join(images)}: {error}",
+            where=engine.host,
+            then=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
+        ) from error

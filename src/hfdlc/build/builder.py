@@ -2,29 +2,29 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from docker.errors import ImageNotFound
 
-from hfdlc.build import assemble, bake, buildkit, estimate, records, session
+from hfdlc.build import assemble, bake, buildkit, estimate, prepare, records
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import BuildFailed, Done
+from hfdlc.build.prepare import Failures
 from hfdlc.build.receipt import Receipt, text
 from hfdlc.build.records import Record
-from hfdlc.build.session import Failures
+from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
 from hfdlc.dockerfile.inputs import Inputs
-from hfdlc.engine import detect, images
+from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
 from hfdlc.project import Project
-from hfdlc.state import State, write_whole
+from hfdlc.state import write_whole
 
 
 class CellsFailed(HfdlcError):
@@ -36,12 +36,7 @@ class CellsFailed(HfdlcError):
 
 
 def build(
-    project: Project,
-    cells: Sequence[Cell],
-    environ: Mapping[str, str],
-    file: Path | None = None,
-    *,
-    stand_ins: bool = False,
+    session: Session, cells: Sequence[Cell], file: Path | None = None, *, stand_ins: bool = False
 ) -> Receipt:
     """Build the images of cells that are not up to date, into the engine that answers or a private one.
 
@@ -53,13 +48,13 @@ def build(
     began = time.monotonic()
     receipt = Receipt()
     failures: Failures = {}
-    ready = [cell for cell in cells if _is_current(cell, project, failures, stand_ins)]
+    ready = [cell for cell in cells if _is_current(cell, session.project, failures, stand_ins)]
     if ready:
-        _make(project, ready, environ, receipt, failures, stand_ins)
+        _make(session, ready, receipt, failures, stand_ins)
     receipt.cells |= dict.fromkeys(failures, "failed")
     receipt.seconds = round(time.monotonic() - began, 3)
     if "built" in receipt.cells.values():
-        write_whole(State.of(environ).root / "receipts" / f"{_now()}.json", text(receipt))
+        write_whole(session.state.root / "receipts" / f"{_now()}.json", text(receipt))
     if file:
         write_whole(file, text(receipt))
     _tell(receipt, failures, cells)
@@ -88,45 +83,33 @@ def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: boo
 
 
 def _make(
-    project: Project,
-    cells: Sequence[Cell],
-    environ: Mapping[str, str],
-    receipt: Receipt,
-    failures: Failures,
-    stand_ins: bool,
+    session: Session, cells: Sequence[Cell], receipt: Receipt, failures: Failures, stand_ins: bool
 ) -> None:
-    with session.prepared(project, cells, environ, stand_ins=stand_ins, failures=failures) as ready:
-        used, state, context = ready
+    with prepare.prepared(session, cells, stand_ins=stand_ins, failures=failures) as context:
+        engine = session.engine
         cells = [cell for cell in cells if cell.id not in failures]
-        todo = [cell for cell in cells if not is_up_to_date(cell, context.inputs[cell.id], used)]
+        todo = [cell for cell in cells if not is_up_to_date(cell, context.inputs[cell.id], engine)]
         if not stand_ins:  # a budget counts CUDA, which a stand-in lacks
-            estimate.refuse_what_cannot_fit(todo, project, used, state)
-        before = _layers_there(used) if todo else set()
-        _rounds(todo, context, project, used, state, environ, receipt, failures)
+            estimate.refuse_what_cannot_fit(todo, session.project, engine, session.state)
+        before = _layers_there(engine) if todo else set()
+        _rounds(session, todo, context, receipt, failures)
         fine = [cell for cell in cells if cell.id not in failures]
         receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
         if todo:
-            built = {cell.id: images.layers(images.image_of(cell.id, used)) for cell in fine}
+            built = {cell.id: images.layers(images.image_of(cell.id, engine)) for cell in fine}
             receipt.weigh(built, before)
             for cell in fine:
                 if cell in todo:
-                    _record(cell, project, context, used, state)
+                    _record(session, cell, context)
 
 
 def _rounds(
-    todo: Sequence[Cell],
-    context: BuildContext,
-    project: Project,
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
-    receipt: Receipt,
-    failures: Failures,
+    session: Session, todo: Sequence[Cell], context: BuildContext, receipt: Receipt, failures: Failures
 ) -> None:
-    """One bake of all the cells; where one fails, another of those that it took along."""
+    """One bake of all cells; where a cell fails, another one of those that BuildKit stopped for it."""
     while todo:
         try:
-            done, known = _built(todo, context, project, used, state, environ)
+            done, known = _built(session, todo, context)
         except BuildFailed as problem:
             receipt.time(problem.solve)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
@@ -139,68 +122,51 @@ def _rounds(
             return
 
 
-def _built(
-    cells: Sequence[Cell],
-    context: BuildContext,
-    project: Project,
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
-) -> tuple[Done | None, int]:
-    """What BuildKit told, if it was asked for something, and the layers that it was not asked for.
-
-    The cells' images are in the engine then.
-    """
-    if not used.containerd_store:  # its BuildKit gives out no layers
-        with session.with_packages(context, cells, project, used, state, environ) as context:
-            file = bake.of_images(cells, project.matrix, context)
-            return buildkit.build(file, cells, used, project.root, state, sys.stderr), 0
-    made = assemble.assemble(cells, project, context, used, state, environ)
-    assemble.load(made.images, used)
+def _built(session: Session, cells: Sequence[Cell], context: BuildContext) -> tuple[Done | None, int]:
+    """Build cells into the engine: the result of BuildKit, if it was needed, and the stored layers used."""
+    if not session.engine.containerd_store:  # its BuildKit cannot export layers
+        with prepare.with_packages(session, cells, context) as with_packages:
+            file = bake.of_images(cells, session.project.matrix, with_packages)
+            return buildkit.build(session, file, cells, sys.stderr), 0
+    made = assemble.assemble(session, cells, context)
+    assemble.load(made.images, session.engine)
     return made.done, made.known
 
 
-def inputs_of(project: Project, cells: Sequence[Cell], environ: Mapping[str, str]) -> dict[str, Inputs]:
-    """What the cells' images are made from, by cell; bases that are not here yet are fetched or made."""
-    context = session.with_bases(
-        BuildContext(), project, cells, detect.ensure(environ, State.of(environ)), State.of(environ), environ
-    )
-    return dict(context.inputs)
+def inputs_of(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs]:
+    """The inputs of cells, by cell; bases that are not here yet are downloaded or made."""
+    return dict(prepare.with_bases(session, cells, BuildContext()).inputs)
 
 
-def built_from(cells: Sequence[Cell], environ: Mapping[str, str]) -> dict[str, Inputs | None]:
-    """What the images in the engine were made from, by cell; None for what is not built."""
-    used = detect.ensure(environ, State.of(environ))
-    labels = {cell.id: label(cell.id, used) for cell in cells}
+def built_from(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs | None]:
+    """The inputs of the images in the engine, by cell; None for cells that are not built."""
+    labels = {cell.id: label(cell.id, session.engine) for cell in cells}
     return {cell: None if label is None else inputs.read(label) for cell, label in labels.items()}
 
 
-def is_up_to_date(cell: Cell, made_from: Inputs, used: Engine) -> bool:
+def is_up_to_date(cell: Cell, made_from: Inputs, engine: Engine) -> bool:
     """Whether the engine has the cell's image, made from these very inputs."""
-    return inputs.read(label(cell.id, used)) == made_from
+    return inputs.read(label(cell.id, engine)) == made_from
 
 
-def label(image: str, used: Engine) -> str | None:
+def label(image: str, engine: Engine) -> str | None:
     """What an image says that it was made from; None where there is no such image, or it says nothing."""
-    with closing(detect.client(used)) as client:
-        try:
-            found: str | None = (client.images.get(image).labels or {}).get(inputs.LABEL)
-        except ImageNotFound:
-            return None
+    try:
+        found: str | None = (engine.client.images.get(image).labels or {}).get(inputs.LABEL)
+    except ImageNotFound:
+        return None
     return found
 
 
-def _layers_there(used: Engine) -> set[str]:
-    """The digests of all layers that the engine has in images."""
-    with closing(detect.client(used)) as client:
-        return {
-            digest for image in client.images.list() for digest in image.attrs["RootFS"].get("Layers", [])
-        }
+def _layers_there(engine: Engine) -> set[str]:
+    """The digests of all layers of images in the engine."""
+    images = engine.client.images.list()
+    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers", [])}
 
 
-def _record(cell: Cell, project: Project, context: BuildContext, used: Engine, state: State) -> None:
-    image = images.image_of(cell.id, used)
-    keys = [layer.cache_key for layer in bake.layers_of(cell, project, context)]
+def _record(session: Session, cell: Cell, context: BuildContext) -> None:
+    image = images.image_of(cell.id, session.engine)
+    keys = [layer.cache_key for layer in bake.layers_of(cell, session.project, context)]
     sizes = [layer.size for layer in images.laid(image)[1:]]  # the first is the virtual environment
     record = Record(
         cell=cell.id,
@@ -210,7 +176,7 @@ def _record(cell: Cell, project: Project, context: BuildContext, used: Engine, s
         layers=dict(zip(keys, sizes, strict=True)),
         below=sum(layer.size for layer in images.layers(image)) - sum(sizes),
     )
-    records.keep(cell, record, state)
+    records.keep(cell, record, session.state)
 
 
 def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:

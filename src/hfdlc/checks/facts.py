@@ -1,7 +1,7 @@
 """Facts: what is read inside a built image."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ from docker.models.images import Image
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from hfdlc.engine import containers, detect
+from hfdlc.build.session import Session
+from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
 from hfdlc.engine.images import Layer, image_of, layers
 from hfdlc.matrix.cells import Cell
-from hfdlc.state import State, write_whole
+from hfdlc.state import write_whole
 
 FORM = "2"  # raised when facts are read in another way
 # Runs inside the image, on every Python from 3.6 on and with nothing but its standard library. Frameworks say
@@ -140,25 +141,23 @@ def cuda_tag(version: str | None) -> str | None:
     return "cu" + "".join(version.split(".")[:2]) if version else None
 
 
-def remembered(cell: Cell, environ: Mapping[str, str]) -> dict[str, Any]:
+def remembered(session: Session, cell: Cell) -> dict[str, Any]:
     """The documented object of `hfdlc facts --json`; what was read of a digest is not read again."""
-    state = State.of(environ)
-    used = detect.ensure(environ, state)
-    digest = str(image_of(cell.id, used).id)
-    file = state.root / "facts" / FORM / f"{digest.replace(':', '-')}.json"
+    digest = str(image_of(cell.id, session.engine).id)
+    file = session.state.root / "facts" / FORM / f"{digest.replace(':', '-')}.json"
     if not file.is_file():
-        write_whole(file, json.dumps(read(cell, used).json()))
+        write_whole(file, json.dumps(read(cell, session.engine).json()))
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
-def summary(cell: Cell, environ: Mapping[str, str]) -> str:
+def summary(session: Session, cell: Cell) -> str:
     """A built image's facts, and how to run it, for people."""
-    found = remembered(cell, environ)
+    found = remembered(session, cell)
     layers = len(found.pop("layers"))
     found["size"] = f"{found['size'] / 1e9:.2f} GB in {layers} layers"
     lines = [cell.id, *(f"  {key:22}{value}" for key, value in found.items())]
-    used = detect.ensure(environ, State.of(environ))
+    used = session.engine
     host = f"DOCKER_HOST={used.host} " if used.private else ""
     network = "--network host -e HF_BIND_HOST=127.0.0.1" if used.private else "-p 127.0.0.1:8080:8080"
     gpus = " --gpus all" if cell.cuda else ""

@@ -8,7 +8,7 @@ from hfdlc.build.estimate import LAYERS
 from hfdlc.checks import layers, proofs, secrets, sizes
 from hfdlc.checks.subject import Subject
 from hfdlc.dockerfile import render
-from hfdlc.engine import detect, images
+from hfdlc.engine import images
 
 COMMANDS = {"training": "train", "inference": "serve"}
 # Programs that make programs, and what installs packages while an image is built.
@@ -246,6 +246,6 @@ def test_no_secrets_in_layers(subject: Subject) -> None:
     needles = subject.machine.needles()
     if not needles:
         pytest.skip("this machine is configured with nothing that could be left in an image")
-    client, folder = detect.client(subject.engine), subject.state.folder("tmp")
+    client, folder = subject.engine.client, subject.state.folder("tmp")
     found = layers.search(client, subject.built, needles, folder)
     assert not found, "\n".join(map(str, found))

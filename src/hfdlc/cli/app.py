@@ -86,7 +86,7 @@ def lock(wanted: "Filter") -> None:
     from hfdlc.state import State
 
     project = current_project()
-    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ), os.environ)
     resolve.lock_installer(project.matrix, project.root, resolver)
     for cell in some(project, wanted):
         missing = resolve.lock(cell, project.matrix, project.root, resolver)
@@ -142,20 +142,22 @@ def build(
     """Build images that are not up to date (without a filter: the default cell)."""
     from hfdlc.build import builder
     from hfdlc.build.builder import CellsFailed
+    from hfdlc.build.session import Session
 
     project = current_project()
     cells = some(project, wanted, default=True)
     failed = None
-    try:
-        builder.build(project, cells, os.environ, receipt, stand_ins=stand_in)
-    except CellsFailed as problem:
-        failed, cells = problem, tuple(cell for cell in cells if cell.id in problem.fine)
-    if check:
-        from hfdlc.checks import facts, runner  # pytest, which a build alone does not need
+    with Session(project, os.environ) as session:
+        try:
+            builder.build(session, cells, receipt, stand_ins=stand_in)
+        except CellsFailed as problem:
+            failed, cells = problem, tuple(cell for cell in cells if cell.id in problem.fine)
+        if check:
+            from hfdlc.checks import facts, runner  # pytest, which a build alone does not need
 
-        runner.check(project, cells, os.environ)
-        for cell in cells:
-            print(facts.summary(cell, os.environ))
+            runner.check(session, cells)
+            for cell in cells:
+                print(facts.summary(session, cell))
     if failed:
         raise failed
 
@@ -168,11 +170,13 @@ def test(
     as_json: AsJson = False,
 ) -> None:
     """Check built images against their cells (without a filter: the default cell)."""
+    from hfdlc.build.session import Session
     from hfdlc.checks import runner
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    reports = runner.check(project, cells, os.environ, again=True, gpus=gpus)
+    with Session(project, os.environ) as session:
+        reports = runner.check(session, cells, again=True, gpus=gpus)
     if as_json:
         print_json(reports)
 
@@ -181,15 +185,17 @@ def test(
 @selecting
 def facts(wanted: "Filter", as_json: AsJson = False) -> None:
     """Read versions, CUDA, size and layers inside a built image."""
+    from hfdlc.build.session import Session
     from hfdlc.checks import facts as reading
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    if as_json:
-        print_json(reading.remembered(cells[0], os.environ))
-        return
-    for cell in cells:
-        print(reading.summary(cell, os.environ))
+    with Session(project, os.environ) as session:
+        if as_json:
+            print_json(reading.remembered(session, cells[0]))
+            return
+        for cell in cells:
+            print(reading.summary(session, cell))
 
 
 app.add_typer(engine.app, name="engine")

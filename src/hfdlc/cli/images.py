@@ -56,12 +56,15 @@ def _print(told: "Forecast") -> None:
 def digest(cells: Patterns = None) -> None:
     """Print the content address of cells: of all that their images are made from."""
     from hfdlc.build import builder
+    from hfdlc.build.session import Session
     from hfdlc.dockerfile import inputs
     from hfdlc.matrix.selector import Filter
 
     project = current_project()
     chosen = some(project, Filter(tuple(cells or ())), default=True)
-    for cell, made_from in builder.inputs_of(project, chosen, os.environ).items():
+    with Session(project, os.environ) as session:
+        found = builder.inputs_of(session, chosen)
+    for cell, made_from in found.items():
         print(f"{inputs.digest(made_from)}  {cell}")
 
 
@@ -87,13 +90,15 @@ def push(
 def why_rebuild(cells: Patterns = None) -> None:
     """Name the inputs that changed since the image in the engine was built."""
     from hfdlc.build import builder
+    from hfdlc.build.session import Session
     from hfdlc.dockerfile import inputs
     from hfdlc.matrix.selector import Filter
 
     project = current_project()
     chosen = some(project, Filter(tuple(cells or ())), default=True)
-    before = builder.built_from(chosen, os.environ)
-    for cell, now in builder.inputs_of(project, chosen, os.environ).items():
+    with Session(project, os.environ) as session:
+        before, after = builder.built_from(session, chosen), builder.inputs_of(session, chosen)
+    for cell, now in after.items():
         if before[cell] is None:
             print(f"{cell}: not built")
             continue

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from docker.errors import ImageNotFound
 from docker.models.images import Image
 
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
@@ -32,7 +31,7 @@ def image_of(name: str, engine: Engine) -> Image:
     Raises HfdlcError where it is not built.
     """
     try:
-        return detect.client(engine).images.get(name)
+        return engine.client.images.get(name)
     except ImageNotFound as error:
         raise HfdlcError("is not built", where=name, then=f"hfdlc build {name}") from error
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from hfdlc.build import builder
+from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs
 from hfdlc.engine.containers import NoGpu
 from hfdlc.errors import HfdlcError, UserError
@@ -27,7 +28,8 @@ def built(
     Raises Differs, before anything is built, where it has a tag from other inputs, and HfdlcError where GPU
     images are to be checked on a machine without a GPU.
     """
-    now = builder.inputs_of(project, cells, environ)
+    with Session(project, environ) as session:
+        now = builder.inputs_of(session, cells)
     todo, problems = [], []
     for cell in cells:
         there = published_inputs(place, cell)
@@ -42,20 +44,21 @@ def built(
     if problems:
         raise Differs(problems)
     if todo:
-        builder.build(project, todo, environ)
-        _check(project, todo, environ, gpu_checks=gpu_checks)
+        with Session(project, environ) as session:
+            builder.build(session, todo)
+            _check(session, todo, gpu_checks=gpu_checks)
     return tuple(todo)
 
 
-def _check(project: Project, cells: Sequence[Cell], environ: Mapping[str, str], *, gpu_checks: bool) -> None:
+def _check(session: Session, cells: Sequence[Cell], *, gpu_checks: bool) -> None:
     """Check what was built; GPU images with this machine's GPUs."""
     from hfdlc.checks import runner  # pytest, which nothing else here needs
 
     without = [cell for cell in cells if not (cell.cuda and gpu_checks)]
     with_gpus = [cell for cell in cells if cell.cuda and gpu_checks]
-    runner.check(project, without, environ)
+    runner.check(session, without)
     try:
-        runner.check(project, with_gpus, environ, gpus=True)
+        runner.check(session, with_gpus, gpus=True)
     except NoGpu as problem:
         raise HfdlcError(
             f"{problem.what}, and the checks that need one are to be run",

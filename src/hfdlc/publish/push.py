@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from hfdlc.build import assemble, builder, session
+from hfdlc.build import assemble, builder, prepare
 from hfdlc.build.buildkit import BuildFailed
+from hfdlc.build.session import Session
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.store import GZIP, ZSTD, LayerStore, StoredLayer
@@ -30,19 +31,17 @@ def push(
         builder.check_current(cell, project)
     place, media_type = targets.plain(registry), GZIP if docker_media_types else ZSTD
     again = f"hfdlc push --registry {registry}"
-    with session.prepared(project, cells, environ) as (used, state, context):
-        session.check_store(used)
+    with Session(project, environ) as session, prepare.prepared(session, cells) as context:
+        prepare.check_store(session.engine)
 
         def early(layer: StoredLayer, cell: Cell) -> None:
             """Send a layer while others are made; the registry holds it against its digest."""
             if media_type == ZSTD and not place.registry.has(cell.repository, layer.digest):
-                opened = partial(LayerStore.of(state).reopen, layer.digest)
+                opened = partial(LayerStore.of(session.state).reopen, layer.digest)
                 place.registry.upload(cell.repository, layer.digest, layer.size, opened)
 
         try:
-            images = assemble.assemble(
-                cells, project, context, used, state, environ, media_type=media_type, on_layer=early
-            ).images
+            images = assemble.assemble(session, cells, context, media_type=media_type, on_layer=early).images
         except BuildFailed as problem:
             then = problem.then.replace("hfdlc build", again, 1)
             raise HfdlcError(problem.what, where=problem.where, then=then) from problem

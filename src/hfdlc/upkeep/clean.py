@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,8 +63,8 @@ def find(
     if not used:
         say("no engine runs: its images and its cache are left out")
         return found
-    with closing(detect.client(used)) as client:
-        images = client.images.list()
+    client = used.client
+    images = client.images.list()
     going = list(_images(project, images, used))
     gone = {one.name for one in going}
     digests = {str(image.id) for image in images if not set(image.tags) <= gone}
@@ -127,17 +126,17 @@ def _bootstraps(project: Project) -> list[Bootstrap]:
 
 def _remove_image(tag: str, digest: str, used: Engine) -> int:
     """Take the image away, unless its name has gone to a newer one or a container runs it."""
-    with closing(detect.client(used)) as client:
-        try:
-            image = client.images.get(tag)
-            if image.id != digest:
-                return 0
-            client.images.remove(tag)
-        except ImageNotFound:
+    client = used.client
+    try:
+        image = client.images.get(tag)
+        if image.id != digest:
             return 0
-        except APIError as error:
-            say(f"kept {tag}: {error.explanation}")
-            return 0
+        client.images.remove(tag)
+    except ImageNotFound:
+        return 0
+    except APIError as error:
+        say(f"kept {tag}: {error.explanation}")
+        return 0
     return int(image.attrs["Size"])
 
 
