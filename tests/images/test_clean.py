@@ -13,6 +13,7 @@ import pytest
 from docker.errors import ImageNotFound
 
 from hfdlc.build import bases
+from hfdlc.build.freshness import ImagesHere
 from hfdlc.checks.facts import FORM as FACTS_FORM
 from hfdlc.dockerfile import inputs
 from hfdlc.engine.detect import Engine
@@ -88,7 +89,7 @@ def test_what_changed_since_is_named(repository: Project) -> None:
 
     def why(**changed: str) -> str:
         said = {clean.TITLE: cell.id, clean.OURS: "inference", inputs.LABEL: inputs.text({**now, **changed})}
-        return clean._why(cell.id, said, repository, {cell.id: cell}, set())
+        return clean._why(cell.id, said, repository, {cell.id: cell}, set(), ImagesHere(None))
 
     assert why(toolkit="other") == "changed since: toolkit"
     assert why(base="some@sha256:1") == ""

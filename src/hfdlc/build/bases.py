@@ -84,6 +84,15 @@ def in_reach(image: str, engine: Engine, state: State) -> bool:
     return bool(published(image, engine, state) or _held(image, engine.client))
 
 
+def known(image: str, bootstrap: Bootstrap | None, engine: Engine) -> str | None:
+    """The identity of an image that the engine has, without asking a registry; None where it has none."""
+    if digest := _held(image, engine.client):
+        return f"{image}@{digest}"
+    if bootstrap and (digest := _held(tag(bootstrap), engine.client)):
+        return f"{tag(bootstrap)}@{digest}"
+    return None
+
+
 def identity(image: str, engine: Engine) -> str:
     """What `ensure` gave, with its digest: a bootstrapped base's name does not tell its versions."""
     if "@" in image:

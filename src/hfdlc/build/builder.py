@@ -3,28 +3,27 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from docker.errors import ImageNotFound
-
-from hfdlc.build import assemble, bake, buildkit, estimate, prepare, records
+from hfdlc.build import assemble, bake, buildkit, estimate, freshness, history, prepare
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import BuildFailed, Done
+from hfdlc.build.history import Build
 from hfdlc.build.prepare import Failures
 from hfdlc.build.receipt import Receipt, text
-from hfdlc.build.records import Record
 from hfdlc.build.session import Session
-from hfdlc.dockerfile import inputs, render
+from hfdlc.dockerfile import inputs, layers, render
 from hfdlc.dockerfile.inputs import Inputs
-from hfdlc.engine import images
+from hfdlc.engine import detect, images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
 from hfdlc.project import Project
-from hfdlc.state import write_whole
+from hfdlc.state import State, write_whole
 
 
 class CellsFailed(HfdlcError):
@@ -36,29 +35,42 @@ class CellsFailed(HfdlcError):
 
 
 def build(
-    session: Session, cells: Sequence[Cell], file: Path | None = None, *, stand_ins: bool = False
+    session: Session,
+    cells: Sequence[Cell],
+    file: Path | None = None,
+    *,
+    stand_ins: bool = False,
+    strict: bool = False,
+    disk_check: bool = True,
 ) -> Receipt:
-    """Build the images of cells that are not up to date, into the engine that answers or a private one.
+    """Build the images of cells that are not up to date, in batches that fit the disk.
 
-    The receipt is kept with the state where something was built, and written to `file` where there is one.
-    `stand_ins` may take the place of bases that are out of reach; the images cannot be published.
+    A receipt is written to `file`. `stand_ins` may replace unreachable bases; such images cannot be
+    published. Incomplete cells are skipped beside others, unless `strict`. Without `disk_check` all cells are
+    one batch.
 
     Raises HfdlcError, after all else is done, where a lock or a Dockerfile is not current, or a build fails.
     """
     began = time.monotonic()
     receipt = Receipt()
     failures: Failures = {}
-    ready = [cell for cell in cells if _is_current(cell, session.project, failures, stand_ins)]
+    skipped = [] if strict or stand_ins else _incomplete(cells, session.project)
+    chosen = [cell for cell in cells if cell not in skipped]
+    ready = [cell for cell in chosen if _is_current(cell, session.project, failures, stand_ins)]
     if ready:
-        _make(session, ready, receipt, failures, stand_ins)
-    receipt.cells |= dict.fromkeys(failures, "failed")
+        _make(session, ready, receipt, failures, stand_ins=stand_ins, disk_check=disk_check)
+    receipt.cells |= dict.fromkeys(failures, "failed") | {cell.id: "skipped" for cell in skipped}
     receipt.seconds = round(time.monotonic() - began, 3)
-    if "built" in receipt.cells.values():
-        write_whole(session.state.root / "receipts" / f"{_now()}.json", text(receipt))
     if file:
         write_whole(file, text(receipt))
-    _tell(receipt, failures, cells)
+    _tell(session.project, receipt, failures, cells)
     return receipt
+
+
+def _incomplete(cells: Sequence[Cell], project: Project) -> list[Cell]:
+    """The cells whose locks lack something, where there are others."""
+    found = [cell for cell in cells if lockfile.state(cell, project.root) == "incomplete"]
+    return found if len(found) < len(cells) else []
 
 
 def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> None:
@@ -83,24 +95,72 @@ def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: boo
 
 
 def _make(
-    session: Session, cells: Sequence[Cell], receipt: Receipt, failures: Failures, stand_ins: bool
+    session: Session,
+    cells: Sequence[Cell],
+    receipt: Receipt,
+    failures: Failures,
+    *,
+    stand_ins: bool,
+    disk_check: bool,
 ) -> None:
     with prepare.prepared(session, cells, stand_ins=stand_ins, failures=failures) as context:
         engine = session.engine
         cells = [cell for cell in cells if cell.id not in failures]
-        todo = [cell for cell in cells if not is_up_to_date(cell, context.inputs[cell.id], engine)]
-        if not stand_ins:  # a budget counts CUDA, which a stand-in lacks
-            estimate.refuse_what_cannot_fit(todo, session.project, engine, session.state)
+        todo = [cell for cell in cells if not freshness.is_up_to_date(cell, context.inputs[cell.id], engine)]
         before = _layers_there(engine) if todo else set()
-        _rounds(session, todo, context, receipt, failures)
+        # A budget counts CUDA, which a stand-in lacks.
+        _batches(session, todo, context, receipt, failures, disk_check=disk_check and not stand_ins)
         fine = [cell for cell in cells if cell.id not in failures]
         receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
         if todo:
             built = {cell.id: images.layers(images.image_of(cell.id, engine)) for cell in fine}
             receipt.weigh(built, before)
-            for cell in fine:
-                if cell in todo:
-                    _record(session, cell, context)
+
+
+def _batches(
+    session: Session,
+    todo: Sequence[Cell],
+    context: BuildContext,
+    receipt: Receipt,
+    failures: Failures,
+    *,
+    disk_check: bool,
+) -> None:
+    """Build cells in batches that fit the disk; what only the last batch needed makes room for the next."""
+    engine, state = session.engine, session.state
+    while todo:
+        costs = estimate.Costs(session.project, engine, state)
+        for cell in todo:
+            costs.layers(cell, context.inputs[cell.id])
+        memory = prepare.memory(engine)
+        room = estimate.free(state, engine) if disk_check else None
+        batch = estimate.batch(todo, room, costs, memory=memory)
+        if room is not None and not batch and detect.prune(engine, 0):
+            room = estimate.free(state, engine)
+            batch = estimate.batch(todo, room, costs, memory=memory)
+        if room is not None and not batch:
+            failures |= {
+                cell.id: _no_room(cell, estimate.disk(costs, [cell], memory), room, state) for cell in todo
+            }
+            return
+        began = time.monotonic()
+        scratch = prepare.scratch(batch, engine)
+        _rounds(session, batch, replace(context, scratch=scratch), receipt, failures)
+        for cell in batch:
+            if cell.id not in failures:
+                _remember(session, cell, time.monotonic() - began)
+        todo = [cell for cell in todo if cell not in batch]
+        if todo and room is not None:
+            detect.prune(engine, 0)
+
+
+def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
+    return HfdlcError(
+        f"building {cell.id} needs about {needed / 1e9:.0f} GB of disk, and {room / 1e9:.0f} GB are free",
+        where=str(state.root),
+        allowed="--no-disk-check, which builds all the same",
+        then="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
+    )
 
 
 def _rounds(
@@ -140,22 +200,8 @@ def inputs_of(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs]:
 
 def built_from(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs | None]:
     """The inputs of the images in the engine, by cell; None for cells that are not built."""
-    labels = {cell.id: label(cell.id, session.engine) for cell in cells}
+    labels = {cell.id: freshness.label(cell.id, session.engine) for cell in cells}
     return {cell: None if label is None else inputs.read(label) for cell, label in labels.items()}
-
-
-def is_up_to_date(cell: Cell, made_from: Inputs, engine: Engine) -> bool:
-    """Whether the engine has the cell's image, made from these very inputs."""
-    return inputs.read(label(cell.id, engine)) == made_from
-
-
-def label(image: str, engine: Engine) -> str | None:
-    """What an image says that it was made from; None where there is no such image, or it says nothing."""
-    try:
-        found: str | None = (engine.client.images.get(image).labels or {}).get(inputs.LABEL)
-    except ImageNotFound:
-        return None
-    return found
 
 
 def _layers_there(engine: Engine) -> set[str]:
@@ -164,26 +210,23 @@ def _layers_there(engine: Engine) -> set[str]:
     return {digest for image in images for digest in image.attrs["RootFS"].get("Layers", [])}
 
 
-def _record(session: Session, cell: Cell, context: BuildContext) -> None:
+def _remember(session: Session, cell: Cell, seconds: float) -> None:
     image = images.image_of(cell.id, session.engine)
-    keys = [layer.cache_key for layer in bake.layers_of(cell, session.project, context)]
-    sizes = [layer.size for layer in images.laid(image)[1:]]  # the first is the virtual environment
-    record = Record(
-        cell=cell.id,
-        image=str(image.id),
-        date=_now(),
-        inputs=dict(context.inputs[cell.id]),
-        layers=dict(zip(keys, sizes, strict=True)),
-        below=sum(layer.size for layer in images.layers(image)) - sum(sizes),
-    )
-    records.keep(cell, record, session.state)
+    names = [layer.name for layer in layers.layers(cell)]
+    # The first one that is copied is the virtual environment.
+    sizes = [layer.size for layer in images.laid(image)[1:]]
+    total = sum(layer.size for layer in images.layers(image))
+    build = Build(cell.id, _now(), round(seconds, 1), total, dict(zip(names, sizes, strict=True)))
+    history.add(build, session.state)
 
 
-def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
-    """A line a cell and the receipt, where there were several; then the error, if there was one."""
+def _tell(project: Project, receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
+    """A line for each cell and the receipt, where there were several; then the error, if there was one."""
     if len(cells) > 1:
         for cell in cells:
-            say(f"{receipt.cells[cell.id]:12}{cell.id}")
+            state = receipt.cells[cell.id]
+            why = f" (its lock lacks {lockfile.missing(cell, project.root)})" if state == "skipped" else ""
+            say(f"{state:12}{cell.id}{why}")
         if "built" in receipt.cells.values():
             receipt.print()
     elif "up to date" in receipt.cells.values():
@@ -191,10 +234,11 @@ def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
     if len(cells) == 1 and failures:
         raise next(iter(failures.values()))
     if failures:
-        letters = "\n".join(dict.fromkeys(str(problem) for problem in failures.values()))
+        messages = "\n".join(dict.fromkeys(str(problem) for problem in failures.values()))
+        built = ("built", "up to date")
         raise CellsFailed(
-            f"{len(failures)} of {len(cells)} cells failed\n{letters}",
-            fine=[cell.id for cell in cells if cell.id not in failures],
+            f"{len(failures)} of {len(cells)} cells failed\n{messages}",
+            fine=[cell.id for cell in cells if receipt.cells[cell.id] in built],
             then=f"hfdlc build {' '.join(failures)}",
         )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from hfdlc.build import bake, bases, packages, stand_in
+from hfdlc.build import bake, bases, estimate, packages, stand_in
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
@@ -38,7 +38,7 @@ def prepared(
         for cell in sorted(cells, key=lambda cell: cell.id):
             _hold(held, f"build-{bake.target_name(cell)}", session.state)
         context = BuildContext(
-            cache=session.environ.get("HFDLC_CACHE") or None, scratch=_scratch(cells, session.engine)
+            cache=session.environ.get("HFDLC_CACHE") or None, scratch=scratch(cells, session.engine)
         )
         yield with_bases(session, cells, context, stand_ins=stand_ins, failures=failures)
 
@@ -140,7 +140,12 @@ def _ensure(
         here[image] = bases.ensure(image, bootstrap, session)
 
 
-def _scratch(cells: Sequence[Cell], engine: Engine) -> str:
-    """Where layers are made before they are packed: in memory if it has room for all of them twice."""
-    memory = int(engine.client.info()["MemTotal"])
-    return "/memory" if 2 * sum(cell.size for cell in cells) < memory else "/var/tmp"  # noqa: S108 - of a stage
+def scratch(cells: Sequence[Cell], engine: Engine) -> str:
+    """The folder of a build in which layers are written before they are packed: in memory if they fit."""
+    in_memory = estimate.fits_in_memory(cells, memory(engine))
+    return "/memory" if in_memory else "/var/tmp"  # noqa: S108 - of a stage
+
+
+def memory(engine: Engine) -> int:
+    """Bytes of memory where the engine runs."""
+    return int(engine.client.info()["MemTotal"])

@@ -115,7 +115,7 @@ def refuse_other_digests(found: Sequence[Difference]) -> None:
         UserError(
             f"{one.place.name} has {one.there}, here is {one.here or 'another image'}: a tag never moves",
             where=one.cell,
-            then=f"publish it under another tag, or `hfdlc why-rebuild {one.cell}` tells what differs",
+            then=f"publish it under another tag, or `hfdlc plan --explain {one.cell}` names what differs",
         )
         for one in found
         if one.state == "different"
