@@ -127,31 +127,42 @@ def _batches(
     disk_check: bool,
 ) -> None:
     """Build cells in batches that fit the disk; what only the last batch needed makes room for the next."""
-    engine, state = session.engine, session.state
     while todo:
-        costs = estimate.Costs(session.project, engine, state)
-        for cell in todo:
-            costs.layers(cell, context.inputs[cell.id])
-        memory = prepare.memory(engine)
-        room = estimate.free(state, engine) if disk_check else None
-        batch = estimate.batch(todo, room, costs, memory=memory)
-        if room is not None and not batch and detect.prune(engine, 0):
-            room = estimate.free(state, engine)
-            batch = estimate.batch(todo, room, costs, memory=memory)
-        if room is not None and not batch:
-            failures |= {
-                cell.id: _no_room(cell, estimate.disk(costs, [cell], memory), room, state) for cell in todo
-            }
+        batch = _fitting(session, todo, context, failures) if disk_check else todo
+        if not batch:
             return
         began = time.monotonic()
-        scratch = prepare.scratch(batch, engine)
+        scratch = prepare.scratch(batch, session.engine)
         _rounds(session, batch, replace(context, scratch=scratch), receipt, failures)
         for cell in batch:
             if cell.id not in failures:
                 _remember(session, cell, time.monotonic() - began)
         todo = [cell for cell in todo if cell not in batch]
-        if todo and room is not None:
-            detect.prune(engine, 0)
+        if todo:
+            detect.prune(session.engine, 0)
+
+
+def _fitting(
+    session: Session, todo: Sequence[Cell], context: BuildContext, failures: Failures
+) -> Sequence[Cell]:
+    """The cells that fit the disk together; where none does, all of them are added to `failures`."""
+    engine, state = session.engine, session.state
+    costs, memory = estimate.Costs(session.project, engine, state), prepare.memory(engine)
+    for cell in todo:
+        costs.layers(cell, context.inputs[cell.id])
+    room = estimate.free(state, engine)
+    batch = estimate.batch(todo, room, costs, memory=memory)
+    if not batch and detect.prune(engine, 0):
+        room = estimate.free(state, engine)
+        batch = estimate.batch(todo, room, costs, memory=memory)
+    if batch and len(batch) < len(todo):
+        needed = estimate.disk(costs, batch, memory)
+        say(f"first {len(batch)} of {len(todo)} cells, which need about {needed / 1e9:.0f} GB of disk")
+    if not batch:
+        failures |= {
+            cell.id: _no_room(cell, estimate.disk(costs, [cell], memory), room or 0, state) for cell in todo
+        }
+    return batch
 
 
 def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
