@@ -66,7 +66,7 @@ def _target(project: Project, cell: Cell, context: BuildContext, name: str) -> d
     pip = "python3 -m pip install --no-cache-dir --break-system-packages --root-user-action ignore"
     locks = " ".join(f"-r /locks/{n}.lock" for n in range(len(files)))
     # Some packages of training images have no wheels: a user would start from the image with a compiler.
-    base = "compiler_base" if any(layer.compiles for layer in layers.layers(cell)) else "installer_base"
+    base = "compiler_base" if layers.compiles(cell) else "installer_base"
     dockerfile = (
         f"ARG {base}\nFROM ${{{base}}}\n"
         f"RUN {' '.join(mounts + secrets)} {pip} --no-deps --require-hashes {links}{locks}\n"

@@ -83,7 +83,7 @@ def test_without_a_layer_store_every_layer_is_to_build(repository: Project, fold
     cell = repository.default
     found = estimate.plan([cell], repository, None, folder)
     assert found.cells[0].state == "to build"
-    assert found.cells[0].layers == [layer.name for layer in layers.layers(cell)]
+    assert found.cells[0].layers == [layer.name for layer in layers.layers(cell, repository.root)]
     size = cell.size * estimate.TYPICAL - estimate.BASE
     assert found.disk == pytest.approx(size * (1 + 4 * estimate.PACKED), rel=0.01)
 
@@ -161,7 +161,7 @@ def test_an_incomplete_cell_says_so_and_costs_nothing(repository: Project, folde
 def test_sizes_come_from_the_last_build(repository: Project, folder: State) -> None:
     cell = repository.default
     for size in (1, 1000):
-        built = {layer.name: size for layer in layers.layers(cell)}
+        built = {layer.name: size for layer in layers.layers(cell, repository.root)}
         history.add(Build(cell.id, "2026-11-29", 1.0, 9, built), folder)
     costs = estimate.Costs(repository, None, folder)
     costs.layers(cell, {})

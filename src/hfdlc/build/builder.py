@@ -77,7 +77,7 @@ def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> N
     """Raise HfdlcError where a lock or the Dockerfile is not what the matrix and the templates give."""
     lockfile.check(cell, project.matrix, project.root, stand_ins=stand_ins)
     file = project.root / cell.folder / "Dockerfile"
-    if not file.is_file() or file.read_text() != render.dockerfile(cell, project.matrix, project.templates):
+    if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
         raise HfdlcError(
             "is not what the matrix and the templates give",
             where=f"{cell.folder}/Dockerfile",
@@ -223,7 +223,7 @@ def _layers_there(engine: Engine) -> set[str]:
 
 def _remember(session: Session, cell: Cell, seconds: float) -> None:
     image = images.image_of(cell.id, session.engine)
-    names = [layer.name for layer in layers.layers(cell)]
+    names = [layer.name for layer in layers.layers(cell, session.project.root)]
     # The first one that is copied is the virtual environment.
     sizes = [layer.size for layer in images.laid(image)[1:]]
     total = sum(layer.size for layer in images.layers(image))

@@ -111,7 +111,7 @@ def with_bases(
         base_images[cell.id] = starts["base"]
         if stand_ins and lockfile.stood_in(cell, project.root):
             locks[cell.id] = {cell.group_of_rest("framework"): lockfile.stand_in_file(cell)}
-            dockerfiles[cell.id] = render.dockerfile(cell, project.matrix, project.templates, locks[cell.id])
+            dockerfiles[cell.id] = render.dockerfile(cell, project, locks[cell.id])
             starts["stand-in.lock"] = lockfile.packages(project.root / lockfile.stand_in_file(cell))
         made_from[cell.id] = inputs.of(cell, project.root, starts)
     return replace(
