@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-commits test-differential test-clients ci-list ci-layers ci-cell ci-publish
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -31,14 +31,22 @@ test: $(READY)  ## lint, then run every test
 
 test-all: test  ## the same, then TensorFlow and every cell that this machine can build, one by one; it goes on
 	@$(VENV)/bin/pytest -m rows
+	@$(MAKE) --no-print-directory test-differential
 	@$(HFDLC) prove --stand-in --device cpu
 	@$(HFDLC) prove --stand-in '*:2.4.1-*-gpu-*'
+
+test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker SDK and Java against the server
+	@cd toolkit && ../$(VENV)/bin/pytest clients
+
+test-differential: $(READY)  ## compare the toolkit with the pipelines that transformers 5 does not have, on 4.57.6
+	@$(VENV)/bin/python toolkit/tests/differential_releases.py
 
 lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@cd toolkit && ../$(VENV)/bin/ruff check . && ../$(VENV)/bin/ruff format --check . && ../$(VENV)/bin/mypy
+	@cd toolkit && PYTHONPATH=src ../$(VENV)/bin/lint-imports --no-logo --no-cache pyproject.toml
 	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src image/finish.py image/train.py examples
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 
@@ -62,6 +70,9 @@ bench-build: $(READY)  ## build and push a cell, against one stage, pip and gzip
 
 bench-serving: $(READY)  ## serve against the peer, the bare pipeline and the bare forward pass
 	@$(VENV)/bin/python benchmarks/serving/serving.py
+
+bench-commits: $(READY)  ## serve this checkout and the commit BASE in turns: make bench-commits BASE=v1.0
+	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)
 
 bench-publish: $(READY)  ## publish to registries on loopback, and count what is sent
 	@$(VENV)/bin/python benchmarks/publish/publish.py

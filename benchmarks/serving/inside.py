@@ -107,9 +107,9 @@ def passes(folder: Path, requests: str, toolkit: str = "") -> dict[str, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     if toolkit:
         sys.path.insert(0, toolkit)
-        from hf_inference_toolkit.kernels import quicken
+        from hf_inference_toolkit.runtimes.kernels import enable_onednn
 
-        quicken(model)
+        enable_onednn(model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = sorted(_texts(requests)[:256], key=lambda text: len(text.split()))
     found = {}

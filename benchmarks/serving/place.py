@@ -24,14 +24,20 @@ LOCKS = sorted((ROOT / "images/huggingface-pytorch-inference").glob("2.13.0-*-cp
 TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
 
 
+def server(state: State | None = None) -> Path:
+    """A Python with the packages of the default image."""
+    folder = (state or State.of(os.environ)).root / "bench-serving/ours"
+    return _made(folder, [word for lock in LOCKS for word in ("-r", str(lock))], package_sources(os.environ))
+
+
 def environments(state: State) -> tuple[Path, Path | None]:
     """The Pythons of ours and of the peer; None for the peer where there is no Java."""
-    sources, folder = package_sources(os.environ), state.root / "bench-serving"
-    ours = _made(folder / "ours", [word for lock in LOCKS for word in ("-r", str(lock))], sources)
+    ours = server(state)
     if shutil.which("java") is None:
         print("not run: the peer, because its server needs Java and there is none here", file=sys.stderr)
         return ours, None
-    return ours, _made(folder / "peer", [*PEER, _pin("torch")], sources)
+    folder = state.root / "bench-serving/peer"
+    return ours, _made(folder, [*PEER, _pin("torch")], package_sources(os.environ))
 
 
 def plotter(state: State) -> Path:

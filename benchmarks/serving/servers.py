@@ -1,12 +1,14 @@
 """The servers, each as its users start it, and wrk against them."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -147,6 +149,24 @@ def press(wrk: Sequence[str], server: Running, requests: Path, clients: int, sec
     if load.failed or not load.requests:
         raise RuntimeError(f"{load.failed} of {load.requests} requests failed at {server.url}")
     return load
+
+
+def slowest_pings(server: Running, seconds: float) -> float:
+    """Milliseconds within which 99 of 100 health checks are answered, one every 10 ms on one connection."""
+    address = urllib.parse.urlsplit(server.url)
+    taken: list[float] = []
+    ends = time.perf_counter() + seconds
+    with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=60)) as connection:
+        while time.perf_counter() < ends:
+            began = time.perf_counter()
+            connection.request("GET", "/ping")
+            answer = connection.getresponse()
+            answer.read()
+            taken.append(1e3 * (time.perf_counter() - began))
+            if answer.status != 200:
+                raise RuntimeError(f"/ping answers {answer.status} at {server.url}")
+            time.sleep(0.01)
+    return sorted(taken)[len(taken) * 99 // 100]
 
 
 def _wrk(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(Path(__file__).parent)]
 import place  # noqa: E402
 from inside import NEW_TOKENS  # noqa: E402
 from results import Row, report  # noqa: E402
-from servers import Load, ours, peer, press  # noqa: E402
+from servers import Load, ours, peer, press, slowest_pings  # noqa: E402
 
 from hfdlc.state import State  # noqa: E402
 
@@ -72,6 +73,18 @@ class Bench:
         say(f"{model}: ours, {clients} clients {settings or ''}", load)
         return load
 
+    def pings(self, model: str) -> float:
+        """The 99th percentile of /ping, in milliseconds, while clients press."""
+        with (
+            ours(self.python, self.folder / model, self.folder) as server,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            pressed = pool.submit(press, self.wrk, server, self.texts, CLIENTS, SECONDS)
+            taken = slowest_pings(server, SECONDS)
+            pressed.result()
+        print(f"{model}: /ping under {CLIENTS} clients, p99 {taken:.1f} ms", file=sys.stderr)
+        return taken
+
     def start(self) -> tuple[float, float]:
         """Seconds to the first 200 of /ping, and of a bare import and load; the medians of alternate runs."""
         mine, bare = [], []
@@ -118,6 +131,7 @@ def text_rows(bench: Bench) -> list[Row]:
     rows = [
         at_least("base, 32 clients, by the bare pass grouped by length", many.rate, passes, 0.85),
         at_least("  the same, by that pass with our products", many.rate, same, 0.85),
+        Row("base, 32 clients, p99 of /ping, ms", bench.pings("base"), None, "", 50.0),
         Row("base, 1 client, median above the bare pipeline's, ms", one.p50 - bare["median"], None, "", 2.0),
     ]
     if peers:

@@ -60,7 +60,7 @@ def test_frameworks_share_the_layers_without_framework_packages(repository: Proj
     found = [cell for cell in repository.cells if cell.device == "cpu" and cell.python == "3.11"]
     layers = {(cell.framework, cell.type): keys(cell, repository) for cell in found}
     assert len(layers) == 4
-    for kind, more in (("training", {"data"}), ("inference", set[str]())):
+    for kind, more in (("training", {"data"}), ("inference", {"aws", "media"})):
         pytorch, tensorflow = (layers[framework, kind].items() for framework in ("pytorch", "tensorflow"))
         assert {name for name, _ in pytorch & tensorflow} == {"arrays", "toolkit", "inference-toolkit"} | more
 
@@ -199,14 +199,14 @@ def test_an_entry_of_slim_changes_the_layers_that_hold_its_packages(
 def test_a_new_layer_group_is_one_entry_of_the_matrix(clone: Project) -> None:
     """Its layer is where the entry is, only in cells that meet `when`."""
     file = clone.root / "matrix.yaml"
-    entry = "  media: {requires: [soundfile], packages: [pillow], when: {type: inference, python: '>=3.8'}}\n"
+    entry = "  video: {requires: [av], packages: [pillow], when: {type: inference, python: '>=3.8'}}\n"
     file.write_text(file.read_text().replace("  type: {rest: type}\n", f"{entry}  type: {{rest: type}}\n"))
     found = project.find(clone.root)
     cell, training, old = (one(found, name) for name in (clone.default.id, TODAY, OF_2021))
-    assert cell.groups[-3:] == ("media", "type", "toolkit")
-    assert "soundfile" in cell.packages
-    assert "media" not in training.groups
-    assert "media" not in old.groups
+    assert cell.groups[-5:] == ("video", "type", "media", "aws", "toolkit")
+    assert "av" in cell.packages
+    assert "video" not in training.groups
+    assert "video" not in old.groups
     text = render.dockerfile(cell, found)
-    assert f"source={cell.folder}/media.lock," in text
-    assert "COPY --link --from=media /layer/ /\nCOPY --link --from=type /layer/ /\n" in text
+    assert f"source={cell.folder}/video.lock," in text
+    assert "COPY --link --from=video /layer/ /\nCOPY --link --from=type /layer/ /\n" in text

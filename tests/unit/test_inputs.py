@@ -41,7 +41,7 @@ def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
         ("{cell.folder}/Dockerfile", "Dockerfile"),
         ("{cell.folder}/type.lock", "type.lock"),
         ("images/installer.lock", "installer.lock"),
-        ("toolkit/src/hf_inference_toolkit/app.py", "toolkit"),
+        ("toolkit/src/hf_inference_toolkit/http/app.py", "toolkit"),
         ("toolkit/pyproject.toml", "toolkit"),
         ("image/finish.py", "finish"),
     ],

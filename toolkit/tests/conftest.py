@@ -21,3 +21,45 @@ def model_folder(tmp_path_factory):
         return made[maker]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory):
+    """The folder of a small model for one of transformers' own pipelines, by its name in tiny_pipelines.MAKERS."""
+    import tiny_pipelines
+
+    root = tmp_path_factory.mktemp("pipelines")
+    made = {}
+
+    def folder(name):
+        maker = tiny_pipelines.MAKERS[name]
+        if maker not in made:
+            made[maker] = tiny_pipelines.make(name, root / maker.__name__)
+        return made[maker]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline_service(pipeline_folder):
+    """The service of such a model; the test is skipped where the installed transformers cannot serve it."""
+    import tiny_pipelines
+
+    from hf_inference_toolkit.errors import StartError
+    from hf_inference_toolkit.loading.loader import load_model
+    from hf_inference_toolkit.settings import Settings
+
+    loaded = {}
+
+    def service(name):
+        if name not in loaded:
+            task = tiny_pipelines.TASKS[name]
+            try:
+                loaded[name] = load_model(Settings(model_dir=str(pipeline_folder(name)), task=task))
+            except StartError as problem:
+                loaded[name] = problem
+        if isinstance(loaded[name], StartError):
+            pytest.skip("{}: {}".format(name, str(loaded[name])[:200]))
+        return loaded[name]
+
+    return service

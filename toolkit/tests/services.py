@@ -2,9 +2,8 @@
 
 import threading
 
-from hf_inference_toolkit.batching import Piece
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.service import Prediction, Service
+from hf_inference_toolkit.tasks.service import Piece, Prediction, Service
 
 
 class Echo(Service):
@@ -15,9 +14,11 @@ class Echo(Service):
         self.gate = threading.Event()
         self.gate.set()
         self.seen = []
+        self.parameters = None
 
     def predict(self, request, check):
         self.seen.append(request.inputs)
+        self.parameters = request.parameters
         while not self.gate.wait(0.01):
             check()
         if request.inputs == "boom":
@@ -26,6 +27,8 @@ class Echo(Service):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
         if request.inputs == "refused":
             raise ValueError("the model takes no such thing")
+        if request.inputs == "object":
+            raise ValueError("no {!r} here".format(object()))
         if request.inputs == "huge":
             return Prediction("x" * 100000)
         return Prediction(request.inputs)

@@ -9,7 +9,8 @@ import time
 
 import uvicorn
 
-from hf_inference_toolkit.app import create_app
+from hf_inference_toolkit.http import process, protocol
+from hf_inference_toolkit.http.app import create_app
 from hf_inference_toolkit.settings import Settings
 
 
@@ -46,11 +47,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def serve(load_model, wait=True, **settings):
+def serve(load_model, wait=True, parser="auto", head_seconds=None, **settings):
     """Run `create_app` with these settings until the block ends."""
     app = create_app(Settings(**settings), load_model)
     loop = asyncio.new_event_loop()
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
+    http = protocol.choose(head_seconds or app.settings.deadline, parser)
+    server = uvicorn.Server(process.config(app, port=0, http=http))
     server.install_signal_handlers = lambda: None
 
     def run():

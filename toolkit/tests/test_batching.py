@@ -8,14 +8,14 @@ import tiny
 from services import Rows
 from test_tasks import PIPELINES, assert_close
 
-from hf_inference_toolkit import batching
-from hf_inference_toolkit.batching import AllAtOnce, Cost, Piece
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.loading import load_model
-from hf_inference_toolkit.payload import Request
-from hf_inference_toolkit.scheduler import Scheduler
-from hf_inference_toolkit.service import alone
+from hf_inference_toolkit.loading.loader import load_model
+from hf_inference_toolkit.scheduling import batching
+from hf_inference_toolkit.scheduling.batching import Cost, DecodingCost
+from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks.service import Piece, alone
 
 
 def together(service, requests, size=1000):
@@ -178,16 +178,13 @@ def test_left_work_that_still_runs_makes_no_more_room():
 
 
 def test_list_counts_by_its_items():
-    """A list takes as many places as it has items; one that no queue could hold is told so."""
+    """A list takes as many places as it has items."""
     service = Rows()
     service.gate.clear()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     scheduler = Scheduler(4)
     try:
-        with pytest.raises(RequestError, match="5 inputs in one request, and 4 may wait") as refused:
-            scheduler.enter(service, Request(["a"] * 5, {}, []), 60)
-        assert refused.value.status == 413
         first = scheduler.enter(service, Request(["a"] * 4, {}, []), 60)
         second = scheduler.enter(service, Request("b", {}, []), 60)
         with pytest.raises(RequestError) as full:
@@ -198,6 +195,34 @@ def test_list_counts_by_its_items():
         service.gate.set()
         answers = loop.run_until_complete(asyncio.gather(second.future, third.future))
         assert [one.value for one in answers] == [["b"], ["c"] * 3]
+    finally:
+        service.gate.set()
+        loop.close()
+
+
+def test_list_longer_than_the_queue_is_answered_and_leaves_places_to_others():
+    """It takes half of the free places, whatever its length, and gives them back."""
+    service = Rows()
+    service.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    scheduler = Scheduler(4)
+    try:
+        runs = scheduler.enter(service, Request("a", {}, []), 60)
+        while not service.seen:
+            pass
+        long = scheduler.enter(service, Request(["b"] * 50, {}, []), 60)
+        assert scheduler.waiting == 2
+        others = [scheduler.enter(service, Request("c", {}, []), 60) for _ in range(2)]
+        with pytest.raises(RequestError, match="4 inputs are waiting"):
+            scheduler.enter(service, Request(["d"] * 50, {}, []), 60)
+        service.gate.set()
+        jobs = [runs, long, *others]
+        answers = loop.run_until_complete(asyncio.gather(*(job.future for job in jobs)))
+        assert [len(one.value) for one in answers] == [1, 50, 1, 1]
+        for job in jobs:
+            scheduler.leave(job)
+        assert not scheduler.is_busy
     finally:
         service.gate.set()
         loop.close()
@@ -258,7 +283,7 @@ def test_oldest_piece_is_always_chosen():
     assert batching.choose(waiting, Cost()) == [0]
     assert len(batching.choose(waiting[1:], Cost())) == 50
     assert batching.choose([Piece(0, 5), Piece(0, 9), Piece(0, 500), Piece(0, 6)], Cost()) == [0, 3, 1]
-    assert len(batching.choose([Piece(0, 5), Piece(0, 900)], AllAtOnce(10000))) == 2
+    assert len(batching.choose([Piece(0, 5), Piece(0, 900)], DecodingCost(10000))) == 2
 
 
 def test_overhead_is_learned():

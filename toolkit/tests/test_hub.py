@@ -15,12 +15,14 @@ FOREIGN = "tf_model.h5" if tiny.FRAMEWORK == "pt" else "pytorch_model.bin"
 # The client reads its environment when it is imported: each download is a process of its own, as in an image.
 SCRIPT = """
 import json, os, sys
-from hf_inference_toolkit import hub, loading, settings
+from hf_inference_toolkit import settings
+from hf_inference_toolkit.loading import hub
+from hf_inference_toolkit.loading import model_folder
 from hf_inference_toolkit.errors import StartError
 values = settings.read(os.environ)
 hub.prepare(values)
 try:
-    folder = loading.find_model(values)
+    folder = model_folder.find_model(values)
 except StartError as problem:
     print(json.dumps({"refused": str(problem)}))
 else:

@@ -9,9 +9,9 @@ if tiny.FRAMEWORK != "pt":
 
 import serving  # noqa: E402
 
-from hf_inference_toolkit import kernels  # noqa: E402
-from hf_inference_toolkit.framework import runtime  # noqa: E402
-from hf_inference_toolkit.loading import load_model  # noqa: E402
+from hf_inference_toolkit.loading.loader import load_model  # noqa: E402
+from hf_inference_toolkit.runtimes import kernels  # noqa: E402
+from hf_inference_toolkit.runtimes.select import create_runtime  # noqa: E402
 
 
 class Tied(torch.nn.Module):
@@ -43,7 +43,7 @@ def is_possible():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (32, 40)])
 @pytest.mark.usefixtures("is_possible")
-def test_quickened_layers_give_the_same(monkeypatch, dtype, shape):
+def test_onednn_layers_give_the_same(monkeypatch, dtype, shape):
     """Own weights, shared ones and small ones, in both precisions and any number of rows."""
     monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
     tiny.seed()
@@ -51,21 +51,21 @@ def test_quickened_layers_give_the_same(monkeypatch, dtype, shape):
     numbers = torch.arange(shape[0] * shape[1]).reshape(shape) % 300
     with torch.no_grad():
         expected = model(numbers)
-        layers = kernels.quicken(model)
+        layers = kernels.enable_onednn(model)
         found = model(numbers)
     assert model.middle.weight.is_mkldnn
     assert not model.small.weight.is_mkldnn
     assert model.head.weight is model.words.weight
     for one, other in zip(found, expected):
         assert torch.allclose(one.float(), other.float(), atol=1e-4 if dtype == "float32" else 0.05)
-    kernels.restore(layers)
+    kernels.disable_onednn(layers)
     with torch.no_grad():
         for one, other in zip(model(numbers), expected):
             assert torch.equal(one, other)
 
 
 @pytest.mark.usefixtures("is_possible")
-def test_gpt2s_own_layers_are_quickened(monkeypatch):
+def test_conv1d_layers_use_onednn(monkeypatch):
     """Their weights stand the other way round."""
     import transformers
 
@@ -76,10 +76,10 @@ def test_gpt2s_own_layers_are_quickened(monkeypatch):
     numbers = torch.arange(20).reshape(2, 10)
     with torch.no_grad():
         expected = model(numbers).logits
-        layers = kernels.quicken(model)
+        layers = kernels.enable_onednn(model)
         assert model.transformer.h[0].mlp.c_fc.weight.is_mkldnn
         assert torch.allclose(model(numbers).logits, expected, atol=1e-4)
-        kernels.restore(layers)
+        kernels.disable_onednn(layers)
         assert torch.equal(model(numbers).logits, expected)
 
 
@@ -106,11 +106,11 @@ def test_where_it_is_not_faster_nothing_changes(monkeypatch):
     """Nor where a model has nothing large."""
     model = Tied()
     monkeypatch.setattr(kernels, "_is_faster", lambda dtype: False)
-    assert kernels.quicken(model) == []
-    assert type(model).__name__ == "Tied"
+    assert kernels.enable_onednn(model) == []
+    assert not model.middle.weight.is_mkldnn
     assert "forward" not in vars(model.middle)
     monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
-    assert kernels.quicken(torch.nn.Linear(8, 8)) == []
+    assert kernels.enable_onednn(torch.nn.Linear(8, 8)) == []
 
 
 @pytest.mark.skipif(
@@ -119,5 +119,5 @@ def test_where_it_is_not_faster_nothing_changes(monkeypatch):
 def test_attention_is_not_cudnns():
     """It would be planned anew for each shape of a batch; the switch is there without a GPU too."""
     torch.backends.cuda.enable_cudnn_sdp(True)
-    runtime("pt")
+    create_runtime("pt")
     assert not torch.backends.cuda.cudnn_sdp_enabled()

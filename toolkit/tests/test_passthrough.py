@@ -1,8 +1,10 @@
 """Tasks that are the installed transformers' own: images, sounds, and what is said when they cannot be."""
 
 import base64
+import contextlib
 import importlib
 import io
+import socket
 import wave
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 import serving
 import tiny
 
-from hf_inference_toolkit.loading import load_model
-from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.content.payload import Request
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 pytest.importorskip("transformers", minversion="4.30")
@@ -110,3 +112,78 @@ def test_images_are_looked_at_in_the_precision_asked_for(looker):
     assert str(service._pipeline.model.dtype) == "torch.bfloat16"
     picture = importlib.import_module("PIL.Image").new("RGB", (32, 32))
     assert len(service.predict(Request(picture, {}, []), lambda: None).value) == 2
+
+
+class Listener:
+    """Counts connections: a server that opens an address of a request is noticed."""
+
+    def __init__(self):
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(10)
+        self.socket.setblocking(False)
+        self.address = "http://127.0.0.1:{}/a.png".format(self.socket.getsockname()[1])
+
+    def connections(self):
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.socket.accept()[0].close()
+                count += 1
+        return count
+
+
+AROUND = {
+    "predict_fn": "def predict_fn(data, model): return ['mine', model(data['inputs'], **data.get('parameters', {}))]",
+    "output_fn": "import json\ndef output_fn(p, accept): return json.dumps(['mine', p])",
+    "input_fn": "import json\ndef input_fn(body, kind): return json.loads(body)\n"
+    "def output_fn(p, accept): return json.dumps(['mine', p])",
+    "nested": "def predict_fn(data, model): return ['mine', model([data['inputs']], top_k=2)[0]]",
+}
+
+
+@pytest.mark.parametrize("hook", sorted(AROUND))
+def test_standard_image_model_behind_user_code(looker, tmp_path, hook):
+    """Images as bodies and as base64; strings that a client sent are no locations behind user code either."""
+    image = pytest.importorskip("PIL.Image")
+    out = io.BytesIO()
+    image.new("RGB", (40, 40), "red").save(out, format="PNG")
+    (tmp_path / "inference.py").write_text(AROUND[hook])
+    file = tmp_path / "picture.png"
+    file.write_bytes(out.getvalue())
+    listener = Listener()
+    settings = {"model_dir": str(looker), "submit_directory": str(tmp_path)}
+    with serving.serve(load_model, **settings) as server:
+        encoded = server.post({"inputs": base64.b64encode(out.getvalue()).decode()})
+        assert encoded.status == 200, encoded.body
+        assert encoded.json[0] == "mine"
+        assert {label["label"] for label in encoded.json[1]} == {"cat", "dog"}
+        if hook != "input_fn":
+            assert server.post(out.getvalue(), {"Content-Type": "image/png"}).json == encoded.json
+        for location in (listener.address, str(file), "file://" + str(file)):
+            assert server.post({"inputs": location}).status == 400
+        if hook != "nested":
+            text = base64.b64encode(out.getvalue()).decode()
+            assert server.post({"inputs": text, "parameters": {"num_workers": 4}}).status == 400
+        assert not listener.connections()
+
+
+@pytest.mark.parametrize("hook", ["predict_fn", "output_fn"])
+def test_standard_audio_model_behind_user_code(listener, tmp_path, hook):
+    """audio/wav as the body."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(b"\x01\x02" * 8000)
+    (tmp_path / "inference.py").write_text(AROUND[hook])
+    settings = {
+        "model_dir": str(listener),
+        "submit_directory": str(tmp_path),
+        "task": "audio-classification",
+    }
+    with serving.serve(load_model, **settings) as server:
+        reply = server.post(out.getvalue(), {"Content-Type": "audio/wav"})
+        assert reply.status == 200, reply.body
+        assert {label["label"] for label in reply.json[1]} == {"yes", "no"}

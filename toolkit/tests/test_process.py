@@ -26,9 +26,9 @@ def predict_fn(data, model):
 
 
 @contextlib.contextmanager
-def process(folder, load=0, code=CODE, **environment):
-    """`serve` with user code that takes its time; the process and a client for it."""
-    if folder is not None:
+def process(folder, load=0, code=CODE, prefix=(), **environment):
+    """`serve` with user code that takes its time; the process and a client for it. `code`: None leaves the folder."""
+    if folder is not None and code is not None:
         (folder / "code").mkdir(exist_ok=True)
         (folder / "code" / "inference.py").write_text(code.format(load=load))
     with socket.socket() as free:
@@ -43,7 +43,7 @@ def process(folder, load=0, code=CODE, **environment):
     )
     names["PYTHONPATH"] = str(Path(__file__).parent.parent / "src")
     child = subprocess.Popen(
-        [sys.executable, "-m", "hf_inference_toolkit.cli"],
+        [*prefix, sys.executable, "-m", "hf_inference_toolkit.cli"],
         env=names,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -82,11 +82,9 @@ def test_sigterm_answers_what_was_accepted_and_exits_0_within_30_s(tmp_path):
         slow = socket.create_connection(("127.0.0.1", server.port))
         slow.sendall(b"POST /invocations HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
         time.sleep(0.3)
-        began = time.monotonic()
         child.send_signal(signal.SIGTERM)
-        code, lines = ended(child)
+        code, lines = ended(child, 30)
         assert code == 0
-        assert time.monotonic() - began < 30
         for results, thread in work:
             thread.join(5)
             assert results == ["answered"]
@@ -95,47 +93,31 @@ def test_sigterm_answers_what_was_accepted_and_exits_0_within_30_s(tmp_path):
 
 
 BUSY = """
-import time
-def model_fn(model_dir): return None
+from pathlib import Path
+def model_fn(model_dir):
+    return Path(model_dir)
 def predict_fn(data, model):
-    ends = time.monotonic() + data["inputs"]
-    while time.monotonic() < ends:
+    (model / "started").touch()
+    while not (model / "release").exists():
         sum(range(1000))
     return "done"
 """
 
 
-def slowest_ping(port):
-    """The slowest of twenty answers, in seconds."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    took = []
-    for _ in range(20):
-        began = time.perf_counter()
-        connection.request("GET", "/ping")
-        answer = connection.getresponse()
-        answer.read()
-        took.append(time.perf_counter() - began)
-        assert answer.status == 200
-    connection.close()
-    return max(took)
-
-
-def test_ping_answers_within_50_ms_while_the_model_is_busy(tmp_path):
-    """The model's thread computes in Python without a break, more work waits, and /ping is still quick.
-
-    Measured up to three times: something else on the machine may take the processor away from the client.
-    """
+def test_ping_is_answered_while_the_model_computes(tmp_path):
+    """The model's thread computes in Python without a break, and more work waits. It ends after the pings only."""
     from test_serving import in_background
 
-    with process(tmp_path) as (child, server):
-        (tmp_path / "code" / "inference.py").write_text(BUSY)
+    with process(tmp_path, code=BUSY) as (child, server):
         until_status(server, 200)
-        work = [in_background(lambda: server.post({"inputs": 1.5}).status) for _ in range(3)]
-        time.sleep(0.3)
-        took = []
-        while len(took) < 3 and not (took and min(took) < 0.05):
-            took.append(slowest_ping(server.port))
-        assert min(took) < 0.05, took
+        work = [in_background(lambda: server.post({"inputs": 1}).status) for _ in range(3)]
+        ends = time.monotonic() + 30
+        while not (tmp_path / "started").exists():
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        assert [server.get("/ping").status for _ in range(20)] == [200] * 20
+        assert [results for results, _ in work] == [[], [], []]
+        (tmp_path / "release").touch()
         for results, thread in work:
             thread.join(30)
             assert results == [200]
@@ -154,12 +136,12 @@ def test_signal_while_loading_ends_at_once(tmp_path, number):
 
 def test_children_of_user_code_end_with_the_server(tmp_path):
     """No orphan: what user code has started is gone when the server is."""
-    with process(tmp_path) as (child, server):
-        (tmp_path / "code" / "inference.py").write_text(
-            "import subprocess, sys\n"
-            "def model_fn(d): return subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid\n"
-            "def predict_fn(data, model): return model\n"
-        )
+    code = (
+        "import subprocess, sys\n"
+        "def model_fn(d): return subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid\n"
+        "def predict_fn(data, model): return model\n"
+    )
+    with process(tmp_path, code=code) as (child, server):
         until_status(server, 200)
         started = server.post({"inputs": 1}).json
         child.send_signal(signal.SIGTERM)
@@ -270,12 +252,12 @@ def test_help_shows_every_variable_and_no_token():
 
 def test_tokens_are_never_logged(tmp_path):
     """Not even when user code does it."""
-    with process(tmp_path, HF_TOKEN="hf_verysecret") as (child, server):
-        (tmp_path / "code" / "inference.py").write_text(
-            "import logging, os\n"
-            "def model_fn(d): logging.warning('it is %s', os.environ['HF_TOKEN'])\n"
-            "def predict_fn(d, m): return 1\n"
-        )
+    code = (
+        "import logging, os\n"
+        "def model_fn(d): logging.warning('it is %s', os.environ['HF_TOKEN'])\n"
+        "def predict_fn(d, m): return 1\n"
+    )
+    with process(tmp_path, code=code, HF_TOKEN="hf_verysecret") as (child, server):
         until_status(server, 200)
         child.send_signal(signal.SIGTERM)
         _, err = child.communicate(timeout=30)
@@ -295,10 +277,53 @@ def test_log_has_the_request_id_and_no_pings(tmp_path):
         assert not [line for line in lines if line.get("path") == "/ping"]
 
 
+def check(port):
+    """The exit code of `serve --check`, and what it writes."""
+    names = dict(
+        os.environ,
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        HF_HOME="/proc/none",
+        TMPDIR="/proc/none",
+        PYTHONPATH=str(Path(__file__).parent.parent / "src"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_inference_toolkit.cli", "--check"], env=names, stderr=subprocess.PIPE
+    )
+    return done.returncode, done.stderr.decode()
+
+
+def test_health_check_command_exits_0_only_when_ready(tmp_path):
+    """1 while nothing listens and while the model loads; it needs no folder that it may write to."""
+    with process(tmp_path, load=2) as (_, server):
+        until_status(server, 503)
+        assert check(server.port) == (1, "serve: /ping answers 503\n")
+        until_status(server, 200)
+        assert check(server.port) == (0, "")
+    code, words = check(server.port)
+    assert code == 1
+    assert "no answer from 127.0.0.1 port {}".format(server.port) in words
+
+
+def test_request_that_is_dropped_at_the_end_of_the_drain_is_logged(tmp_path):
+    """With its id, and the process ends all the same."""
+    with process(tmp_path, HF_DRAIN_SECONDS="0", TS_NUMBER_OF_GPU="1") as (child, server):
+        until_status(server, 200)
+        client = http.client.HTTPConnection("127.0.0.1", server.port)
+        client.request("POST", "/invocations", b'{"inputs": 60}', {"X-Request-Id": "long"})
+        time.sleep(0.2)
+        child.send_signal(signal.SIGTERM)
+        code, lines = ended(child)
+        client.close()
+    assert code == 0
+    (dropped,) = [line for line in lines if "HF_DRAIN_SECONDS" in line["message"]]
+    assert dropped["request_id"] == "long"
+    assert "set, and not used by this server: TS_NUMBER_OF_GPU" in [line["message"] for line in lines]
+
+
 def test_import_is_cheap():
     """Neither framework nor transformers is imported before the port is open."""
     script = (
-        "import sys; import hf_inference_toolkit.server, hf_inference_toolkit.loading; "
+        "import sys; import hf_inference_toolkit.http.process, hf_inference_toolkit.cli; "
         "sys.exit(bool({'torch', 'tensorflow', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -1,17 +1,19 @@
 """What the server does with requests, whatever the model."""
 
+import gzip
 import json
 import socket
 import sys
 import threading
 import time
+import zlib
 from types import SimpleNamespace
 
 import pytest
 import serving
 from services import Echo, Fragile
 
-from hf_inference_toolkit.errors import TABLE, StartError
+from hf_inference_toolkit.errors import TABLE, RequestError, StartError
 
 
 @pytest.fixture
@@ -127,6 +129,13 @@ def test_queue_is_bounded_and_says_when_to_come_back(echo):
     for n, (results, thread) in enumerate(work):
         thread.join(10)
         assert results == [n]
+
+
+def test_list_longer_than_the_queue_is_answered(echo):
+    """Its length is no reason to refuse it; the size of the body is limited."""
+    lines = b"".join(b'{"inputs": %d}\n' % number for number in range(1025))
+    reply = echo.post(lines, {"Content-Type": "application/jsonlines"})
+    assert reply.json == list(range(1025))
 
 
 def test_request_past_its_deadline_gets_504_and_its_place_is_free():
@@ -310,6 +319,96 @@ def test_bodies_are_read_by_their_type(echo, kind, body, inputs):
     assert reply.json == inputs
 
 
+@pytest.mark.parametrize(
+    ("query", "attributes", "parameters"),
+    [
+        ("?top_k=1", "", {"top_k": 1}),
+        ("?labels=cat,dog&flag=true&text=a%20b", "", {"labels": "cat,dog", "flag": True, "text": "a b"}),
+        ("", "top_k=1", {"top_k": 1}),
+        (
+            "",
+            'labels=cat,dog;threshold=0.5,names=["a", "b"]',
+            {"labels": "cat,dog", "threshold": 0.5, "names": ["a", "b"]},
+        ),
+        ("", '{"top_k": 3}', {"top_k": 3}),
+        ("", "c000b4f9-df62-4c85-a0bf-7c525f9104a4", {}),
+        ("?top_k=1", "top_k=2,flag=false", {"top_k": 1, "flag": False}),
+    ],
+)
+def test_parameters_beside_a_body_that_has_no_place_for_them(echo, query, attributes, parameters):
+    """In the query string, or in SageMaker's custom attributes."""
+    headers = {"Content-Type": "text/plain", "X-Amzn-SageMaker-Custom-Attributes": attributes}
+    reply = echo.post(b"a text", headers, "/invocations" + query)
+    assert reply.json == "a text"
+    assert echo.service.parameters == parameters
+
+
+def test_parameters_twice_are_refused(echo):
+    """One meaning for each name; the custom attributes of a JSON request are the client's own business."""
+    body = {"inputs": 1, "parameters": {"top_k": 1}}
+    twice = echo.post(body, path="/invocations?top_k=2")
+    assert (twice.status, "'top_k' is in the body and beside it" in twice.json["error"]["message"]) == (
+        400,
+        True,
+    )
+    assert echo.post(body, path="/invocations?a=2&a=3").status == 400
+    assert echo.post(body, {"X-Amzn-SageMaker-Custom-Attributes": "top_k=9"}).status == 200
+    assert echo.service.parameters == {"top_k": 1}
+
+
+def test_custom_attributes_that_are_no_parameters_are_left_alone():
+    """Where the task says which parameters there are, the header may hold anything else too."""
+
+    class Known(Echo):
+        def schema(self):
+            return {"properties": {"inputs": {}, "parameters": {"properties": {"top_k": {}}}}}
+
+    service = Known()
+    with serving.serve(lambda settings: service) as server:
+        headers = {"Content-Type": "image/png", "X-Amzn-SageMaker-Custom-Attributes": "trace=7,top_k=2"}
+        server.post(b"...", headers)
+        assert service.parameters == {"top_k": 2}
+
+
+@pytest.mark.parametrize("name", ["gzip", "x-gzip", "deflate", "identity"])
+def test_compressed_bodies_are_read(echo, name):
+    """Whatever the size; the limit counts what comes out."""
+    pack = {"deflate": zlib.compress, "identity": bytes}.get(name, gzip.compress)
+    for text in ("a", "b" * 50000):
+        packed = pack(json.dumps({"inputs": text}).encode())
+        assert echo.post(packed, {"Content-Encoding": name}).json == text
+    bomb = echo.post(pack(b" " * 1000000), {"Content-Encoding": name})
+    assert (bomb.status, bomb.json["error"]["code"]) == (413, "payload_too_large")
+    if name != "identity":
+        assert echo.post(pack(b'{"inputs": 1}')[:-1], {"Content-Encoding": name}).status == 400
+        assert echo.post(b'{"inputs": 1}', {"Content-Encoding": name}).status == 400
+
+
+def test_unknown_content_encoding_is_415(echo):
+    """With what is read, in words and as a header (RFC 9110, section 15.5.16)."""
+    for name in ("br", "zstd", "gzip, gzip"):
+        reply = echo.post(b"x", {"Content-Encoding": name})
+        assert (reply.status, reply.headers["accept-encoding"]) == (415, "gzip, deflate, identity")
+        assert name in reply.json["error"]["message"]
+
+
+def test_hub_client_route_answers_like_invocations(echo):
+    """POST / is what huggingface_hub.InferenceClient(base_url=...) calls."""
+    assert echo.post({"inputs": [1, 2]}, path="/").json == [1, 2]
+    assert echo.get("/").status == 405
+
+
+def test_messages_hold_no_objects_and_no_addresses(echo):
+    """Nor do those of libraries, which end up in ours."""
+    error = RequestError(
+        "unprocessable", "cannot identify <_io.BytesIO object at 0x7fe41bb41d50>, a <class 'dict'>"
+    )
+    assert error.message == "cannot identify BytesIO, a dict"
+    reply = echo.post({"inputs": "object"})
+    assert reply.status == 422
+    assert reply.json["error"]["message"] == "the model cannot take this request: no object here"
+
+
 def test_arrays_travel_as_npy_and_never_as_pickles(echo):
     """An .npy body and answer; an array of objects is refused without being unpickled."""
     numpy = pytest.importorskip("numpy")
@@ -345,26 +444,6 @@ def test_misspelled_parameters_of_the_document_are_read_with_a_warning(echo):
     assert echo.post({"inputs": "a", "paramters": {}, "parameters": {}}).status == 400
 
 
-def test_metrics_count_what_happened(echo):
-    """Requests by status, time, queue, batch, tokens and load time, in Prometheus' format."""
-    echo.post({"inputs": 1})
-    echo.post(b"{")
-    text = echo.get("/metrics").body.decode()
-    assert 'hf_requests_total{route="/invocations",status="200"} 1' in text
-    assert 'hf_requests_total{route="/invocations",status="400"} 1' in text
-    for name in (
-        "hf_request_seconds_bucket",
-        "hf_queue_waiting",
-        "hf_batch_items_sum",
-        "hf_tokens_total",
-        "hf_model_load_seconds",
-        "hf_model_ready 1",
-    ):
-        assert name in text
-    for line in text.splitlines():
-        assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2
-
-
 def test_openapi_describes_errors_and_routes(echo):
     """Every status of the table is there, and every route that predicts."""
     document = echo.get("/openapi.json").json
@@ -385,7 +464,9 @@ def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
     until(lambda: echo.service.seen)
     echo.app.health.drain()
     assert echo.get("/ping").status == 503
-    assert echo.post({"inputs": "late"}).json["error"]["code"] == "draining"
+    late = echo.post({"inputs": "late"})
+    assert late.json["error"]["code"] == "draining"
+    assert late.headers["connection"] == "close"
     echo.service.gate.set()
     thread.join(10)
     assert results == ["accepted"]
@@ -393,7 +474,7 @@ def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
 
 def test_prediction_that_never_ends_does_not_stop_the_server(monkeypatch):
     """Its thread is given up and replaced; too many of them, and /ping is 500."""
-    from hf_inference_toolkit import app
+    from hf_inference_toolkit.http import app
 
     monkeypatch.setattr(app, "WATCH_SECONDS", 0.05)
     monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.1)

@@ -3,9 +3,10 @@
 import pytest
 
 from hf_inference_toolkit import settings
+from hf_inference_toolkit.content.codecs import accepted
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.media import accepted
-from hf_inference_toolkit.tasks import names
+from hf_inference_toolkit.tasks import registry
+from hf_inference_toolkit.tasks.task_name import TaskName
 
 
 def test_defaults_are_the_contract():
@@ -74,7 +75,7 @@ def test_default_accept_decides_where_the_client_does_not():
 )
 def test_task_names(asked, name, source, target):
     """Aliases, and languages in the name."""
-    assert names.parse(asked) == names.Task(asked, name, source, target)
+    assert registry.parse(asked) == TaskName(asked, name, source, target)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +94,43 @@ def test_task_names(asked, name, source, target):
 )
 def test_architectures_speak_for_tasks(architecture, task):
     """By the ending of their name, whichever framework wrote them."""
-    assert names.infer({"architectures": [architecture]}) == task
+    assert registry.infer({"architectures": [architecture]}) == task
+
+
+@pytest.mark.parametrize(
+    ("environ", "deadline", "max_payload"),
+    [
+        ({"MMS_DEFAULT_RESPONSE_TIMEOUT": "500", "MMS_MAX_REQUEST_SIZE": "1000"}, 500, 1000),
+        ({"TS_DEFAULT_RESPONSE_TIMEOUT": "500", "TS_MAX_REQUEST_SIZE": "1000"}, 500, 1000),
+        ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3600"}, 3600, 25 << 20),
+        ({"SAGEMAKER_BATCH": "true"}, 600, 25 << 20),
+        ({"SAGEMAKER_BATCH": "false"}, 60, 25 << 20),
+        ({"SAGEMAKER_BATCH": "true", "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "9"}, 9, 25 << 20),
+        ({"MMS_MAX_REQUEST_SIZE": "1000", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2"}, 60, 2 << 20),
+    ],
+)
+def test_settings_of_other_model_servers_are_used(environ, deadline, max_payload):
+    """Time and size limits of multi-model-server and TorchServe; our own names come first."""
+    values = settings.read(environ)
+    assert (values.deadline, values.max_payload) == (deadline, max_payload)
+    assert settings.unused(environ) == []
+
+
+def test_unused_settings_of_other_model_servers_are_listed():
+    """Only theirs: a variable of another program with a similar name is none."""
+    names = [
+        "MMS_MAX_RESPONSE_SIZE",
+        "SAGEMAKER_MODEL_SERVER_WORKERS",
+        "SAGEMAKER_TS_BATCH_SIZE",
+        "TS_NUMBER_OF_GPU",
+    ]
+    others = ["SAGEMAKER_REGION", "TSC_WATCHFILE", "XMMS_PATH", "MMS_DEFAULT_RESPONSE_TIMEOUT"]
+    assert settings.unused(dict.fromkeys(names + others, "1")) == names
+
+
+def test_drain_time_is_a_setting():
+    """25 s, so that a container is gone before SageMaker's SIGKILL at 30 s."""
+    assert settings.read({}).drain_seconds == 25
+    assert settings.read({"HF_DRAIN_SECONDS": "0"}).drain_seconds == 0
+    with pytest.raises(StartError, match="HF_DRAIN_SECONDS: must be a whole number from 0 to 3600"):
+        settings.read({"HF_DRAIN_SECONDS": "-1"})

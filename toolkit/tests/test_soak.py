@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import serving
 
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 
 SECONDS = 60
 CLIENTS = 16

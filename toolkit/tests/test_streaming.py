@@ -8,9 +8,9 @@ import time
 import pytest
 import serving
 
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.loading import load_model
-from hf_inference_toolkit.payload import Request
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 PROMPT = {
@@ -163,7 +163,7 @@ def test_hub_client_reads_the_stream(writer):
 def test_text_of_half_characters_waits_for_the_other_half():
     """Tokens of a character's bytes: its text comes with the last of them, and the spaces are right."""
     pytest.importorskip("tokenizers")
-    from hf_inference_toolkit.tasks.generating import Growing
+    from hf_inference_toolkit.tasks.generation import Growing
 
     class Bytes:
         """A tokenizer whose tokens are bytes."""

@@ -8,9 +8,12 @@ import pytest
 import serving
 import tiny
 
+from hf_inference_toolkit.content import codecs
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks.service import alone
 
 # The reference document's requests, byte for byte; the second name is the file's.
 DOCUMENTED = {
@@ -38,6 +41,13 @@ def skip_unless_possible(task):
 
         if transformers.__version__ < "4.20" and not transformers.file_utils.is_scatter_available():
             pytest.skip("table-question-answering needs torch-scatter on this release")
+
+
+def has_fast_tokenizers():
+    """Whether the release loads a tokenizer.json without a class of its own."""
+    import transformers
+
+    return tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 30)
 
 
 @pytest.fixture
@@ -70,6 +80,18 @@ def test_task_answers_its_documented_request(served):
         assert len(several.json) == 2
 
 
+@pytest.mark.parametrize("served", ["zero-shot-classification"], indirect=True)
+def test_zero_shot_answers_the_hub_client_with_a_list(served):
+    """At POST / alone; /invocations keeps the documented object."""
+    _, server = served
+    request = {"inputs": "a", "parameters": {"candidate_labels": ["x", "y"]}}
+    documented = server.post(request).json
+    pairs = [{"label": a, "score": b} for a, b in zip(documented["labels"], documented["scores"])]
+    assert server.post(request, path="/").json == pairs
+    several = server.post(dict(request, inputs=["a", "a"]), path="/").json
+    assert [[sorted(pair) for pair in one] for one in several] == [[["label", "score"]] * 2] * 2
+
+
 @pytest.mark.parametrize("served", ["text-classification"], indirect=True)
 def test_classification_gives_as_many_labels_as_asked_for(served):
     """top_k, its null, and the older return_all_scores; pairs of texts."""
@@ -88,7 +110,7 @@ def test_classification_gives_as_many_labels_as_asked_for(served):
 
 @pytest.mark.parametrize(
     "served",
-    ["text-classification", "token-classification", "feature-extraction", "fill-mask", "text-generation"],
+    ["text-classification", "feature-extraction", "fill-mask", "text-generation"],
     indirect=True,
 )
 def test_long_inputs_are_cut_and_the_answer_says_so(served):
@@ -138,6 +160,214 @@ def test_entities_are_grouped_by_every_strategy(served):
         assert groups[-1]["end"] == len(text)
 
 
+@pytest.mark.parametrize("served", ["token-classification"], indirect=True)
+def test_long_text_is_labelled_to_its_end(served):
+    """Every token is there once, whatever the parts share; entities do not overlap; `truncation` is as elsewhere."""
+    _, server = served
+    words = ["I", "like", "Paris"] * 150
+    text = " ".join(words)
+    for stride in ({}, {"stride": 0}, {"stride": 7}, {"stride": 125}):
+        every = dict(stride, ignore_labels=[])
+        reply = server.post({"inputs": text, "parameters": every})
+        assert reply.status == 200, reply.body
+        assert "x-inputs-truncated" not in reply.headers
+        assert [one["word"] for one in reply.json] == [word.lower() for word in words]
+        assert [one["index"] for one in reply.json] == list(range(1, len(words) + 1))
+        assert [text[one["start"] : one["end"]] for one in reply.json] == words
+        groups = server.post({"inputs": text, "parameters": dict(every, aggregation_strategy="first")}).json
+        assert groups[0]["start"] == 0
+        assert groups[-1]["end"] == len(text)
+        assert all(one["end"] <= other["start"] for one, other in zip(groups, groups[1:]))
+    cut = server.post({"inputs": text, "parameters": {"truncation": True, "ignore_labels": []}})
+    assert cut.headers["x-inputs-truncated"] == "true"
+    assert len(cut.json) == 126
+    assert server.post({"inputs": text, "parameters": {"truncation": False}}).status == 422
+    refused = server.post({"inputs": text, "parameters": {"stride": 126}})
+    assert refused.status == 422
+    assert "must be less than 126" in refused.json["error"]["message"]
+    many = server.post({"inputs": "a " * 20000, "parameters": {"stride": 125}})
+    assert many.status == 422
+    assert "windows" in many.json["error"]["message"]
+
+
+def bert_of_words(folder):
+    """Every label begins an entity, so that every word is one."""
+    return tiny.save(
+        folder, "BertConfig", "BertForTokenClassification", tiny.BERT, **tiny.labels("B-PER", "B-LOC")
+    )
+
+
+def roberta_of_words(folder):
+    """The same with tokens of bytes, which do not say where words begin."""
+    import transformers
+
+    tokenizer = tiny.byte_tokenizer(128)
+    sizes = dict(tiny.BERT, vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1)
+    tiny.save(
+        folder, "RobertaConfig", "RobertaForTokenClassification", sizes, **tiny.labels("B-PER", "B-LOC")
+    )
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (folder / name).unlink()
+    config = transformers.RobertaConfig.from_pretrained(str(folder))
+    config.tokenizer_class = None
+    config.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("maker", [bert_of_words, roberta_of_words])
+@pytest.mark.parametrize("strategy", ["first", "average", "max"])
+def test_words_end_at_any_space(maker, strategy, tmp_path):
+    """Spaces, line breaks and tabs separate words, and the pieces of a word stay together."""
+    if maker is roberta_of_words and not has_fast_tokenizers():
+        pytest.skip("this release cannot load a tokenizer of its own kind")
+    service = load_model(Settings(model_dir=str(maker(tmp_path / "m")), task="token-classification"))
+    for text in (
+        "anna smith\nparis\tberlin",
+        "anna\u00a0smith\r\n\r\nberlin",
+        "stra\u00dfe paris  nuremberg",
+    ):
+        request = Request(text, {"aggregation_strategy": strategy}, [])
+        groups = alone(service, request, lambda: None).value
+        words = [text[group["start"] : group["end"]].strip() for group in groups]
+        assert [word for word in words if word] == text.split()
+
+
+@pytest.mark.parametrize("served", ["text-classification"], indirect=True)
+def test_pairs_in_a_list_are_read_as_pairs(served):
+    """A list of two texts in the list of inputs, with one more list around it, or as an object: the same answer."""
+    _, server = served
+    parameters = {"function_to_apply": "none"}
+    pairs = [["what is this", "a sound track"], ["what is this", "my name"]]
+    objects = [{"text": text, "text_pair": pair} for text, pair in pairs]
+    expected = server.post({"inputs": objects, "parameters": parameters}).json
+    assert expected[0] != expected[1]
+    for inputs in (pairs, [[pair] for pair in pairs]):
+        reply = server.post({"inputs": inputs, "parameters": parameters})
+        assert reply.status == 200, reply.body
+        assert_close(reply.json, expected)
+    # Two texts are no pair.
+    assert_close(
+        server.post({"inputs": pairs[0], "parameters": parameters}).json[1]["score"],
+        server.post({"inputs": pairs[0][1], "parameters": parameters}).json[0]["score"],
+    )
+    for wrong in ([["a"]], [["a", "b", "c"]], [["a", 1]], [[]], [["a", "b"], [["a"]]]):
+        refused = server.post({"inputs": wrong})
+        assert refused.status == 400
+        assert "pair of texts" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("served", ["text-classification"], indirect=True)
+def test_options_of_the_tokenizer_are_honoured(served):
+    """As the pipeline does: max_length cuts, truncation says which text, padding changes nothing."""
+    _, server = served
+
+    def score(inputs, **parameters):
+        reply = server.post({"inputs": inputs, "parameters": dict(parameters, function_to_apply="none")})
+        assert reply.status == 200, reply.body
+        return reply.json[0]["score"], reply.headers.get("x-inputs-truncated")
+
+    whole, cut = "the model is beautiful", "the model"
+    assert score(whole, truncation="longest_first", max_length=4) == (
+        pytest.approx(score(cut)[0], abs=1e-5),
+        "true",
+    )
+    assert score(whole, max_length=4)[1] == "true"
+    assert score(whole, max_length=4, truncation="do_not_truncate")[1] is None
+    assert score(whole, max_length=1000000)[1] is None
+    assert score(cut, padding="max_length", max_length=20)[0] == pytest.approx(score(cut)[0], abs=1e-5)
+    assert score(cut, padding=True, truncation=True)[0] == pytest.approx(score(cut)[0], abs=1e-5)
+    pair = {"text": whole, "text_pair": whole}
+    first = score({"text": cut, "text_pair": whole})[0]
+    assert score(pair, truncation="only_first", max_length=9)[0] == pytest.approx(first, abs=1e-5)
+    for parameters, words in (
+        ({"truncation": "only_second", "max_length": 4}, "cannot be cut to 4 tokens"),
+        ({"max_length": 2}, "special tokens"),
+    ):
+        refused = server.post({"inputs": pair, "parameters": parameters})
+        assert refused.status == 422
+        assert words in refused.json["error"]["message"]
+    refused = server.post({"inputs": whole, "parameters": {"truncation": "longest"}})
+    assert refused.status == 400
+    assert "true, false or one of longest_first" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("served", ["feature-extraction"], indirect=True)
+def test_tokenize_kwargs_are_honoured(served):
+    """Cut and filled up to a length: a list of numbers for each token, padding included."""
+    _, server = served
+    for length in (4, 12):
+        parameters = {"tokenize_kwargs": {"max_length": length, "padding": "max_length", "truncation": True}}
+        assert len(server.post({"inputs": "I like you , Paris", "parameters": parameters}).json[0]) == length
+    refused = server.post({"inputs": "a", "parameters": {"tokenize_kwargs": {"return_tensors": "pt"}}})
+    assert refused.status == 400
+    assert "return_tensors" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("task", list(tiny.MAKERS))
+def test_null_is_a_parameter_that_is_not_given(task, model_folder):
+    """Clients that write all their fields send null for those that were not set."""
+    skip_unless_possible(task)
+    service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
+    known = service.schema()["properties"]["parameters"]["properties"]
+    for example in service.examples():
+        given = example.get("parameters", {})
+        absent = dict.fromkeys(
+            name for name in known if name not in given and not known[name].get("nullable")
+        )
+        assert absent
+        body = json.dumps(dict(example, parameters=dict(absent, **given))).encode()
+        request = service.read(body, codecs.parse("application/json"), "application/json")
+        expected = alone(service, Request(request.inputs, given, []), lambda: None).value
+        assert_close(alone(service, request, lambda: None).value, expected)
+
+
+@pytest.mark.parametrize("pad", [None, 0, 4])
+def test_classifier_made_from_a_decoder_takes_lists(pad, tmp_path):
+    """Without a padding token in its config, or with another one than the tokenizer's: as if they came one by one."""
+    sizes = dict(tiny.GPT2, pad_token_id=pad, initializer_range=0.4)
+    folder = tiny.save(
+        tmp_path / "m", "GPT2Config", "GPT2ForSequenceClassification", sizes, **tiny.labels("a", "b")
+    )
+    texts = ["I like you", "the name", "paris"]
+    with serving.serve(load_model, model_dir=str(folder), task="text-classification") as server:
+        several = server.post({"inputs": texts, "parameters": {"top_k": None}})
+        assert several.status == 200, several.body
+        for text, answer in zip(texts, several.json):
+            assert_close(server.post({"inputs": text, "parameters": {"top_k": None}}).json, answer)
+
+
+UNUSUAL = [
+    "\x00",
+    "a\x00b",
+    "\U0001f600",
+    "\u0645\u0631\u062d\u0628\u0627",
+    "\u202ex\u202c",
+    "\u200b",
+    "\ufeff",
+    "e\u0301",
+    "\x7f",
+]
+
+
+@pytest.mark.parametrize(
+    "task", ["text-classification", "token-classification", "feature-extraction", "zero-shot-classification"]
+)
+def test_unusual_characters_are_text(task, model_folder):
+    """NUL, a lone emoji, right-to-left text and characters without a width are answered, alone and beside others."""
+    service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
+    parameters = {"candidate_labels": ["legal", *UNUSUAL[2:4]]} if task == "zero-shot-classification" else {}
+    if task == "token-classification":
+        parameters = {"ignore_labels": []}
+    answers = alone(service, Request(UNUSUAL, parameters, []), lambda: None).value
+    assert len(answers) == len(UNUSUAL)
+    for text, answer in zip(UNUSUAL, answers):
+        single = alone(service, Request(text, parameters, []), lambda: None).value
+        assert_close(single[0] if task == "text-classification" else single, answer)
+        if task == "token-classification":
+            assert all(0 <= one["start"] <= one["end"] <= len(text) for one in answer)
+
+
 @pytest.mark.parametrize("served", ["question-answering"], indirect=True)
 def test_answers_are_found_in_contexts_of_any_length(served):
     """A context of many parts is read whole; offsets are right; parts that cannot overlap so are a 422."""
@@ -148,9 +378,13 @@ def test_answers_are_found_in_contexts_of_any_length(served):
     ).json
     assert len(found) == 5
     assert all(context[one["start"] : one["end"]].lower() == one["answer"].lower() for one in found)
-    wrong = {"max_seq_len": 16, "doc_stride": 15}
-    reply = server.post({"inputs": {"question": "what is the name", "context": context}, "parameters": wrong})
-    assert reply.status == 422
+    # 4 tokens of the question and 3 special ones leave 9 for the context.
+    for doc_stride, status in ((1, 200), (8, 200), (9, 422), (10, 422), (15, 422), (16, 422)):
+        parameters = {"max_seq_len": 16, "doc_stride": doc_stride}
+        reply = server.post(
+            {"inputs": {"question": "what is the name", "context": context[:200]}, "parameters": parameters}
+        )
+        assert reply.status == status, (doc_stride, reply.body)
 
 
 @pytest.mark.parametrize(

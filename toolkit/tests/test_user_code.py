@@ -2,13 +2,12 @@
 
 import json
 import textwrap
-import zipfile
 
 import pytest
 import serving
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import load_model
+from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
 
@@ -144,30 +143,26 @@ def test_wrong_code_has_its_own_message(folder, text, name, words):
     assert words in str(refused.value)
 
 
-def test_named_program_must_exist(folder):
-    """SAGEMAKER_PROGRAM names a file of the user's folder."""
-    with pytest.raises(StartError, match="SAGEMAKER_PROGRAM"):
+def test_program_may_be_at_the_root_of_the_model(folder):
+    """SAGEMAKER_PROGRAM is looked for in code/ and beside the weights."""
+    text = "def model_fn(d): return 1\ndef predict_fn(data, model): return 'root'"
+    with serving.serve(load_model, model_dir=folder(text, "mine.py"), program="mine.py") as server:
+        assert server.post({"inputs": 1}).json == "root"
+
+
+def test_program_that_is_absent_is_a_warning_and_the_model_is_served(model_folder, caplog):
+    """The SageMaker SDK sets SAGEMAKER_PROGRAM for models without user code, too."""
+    settings = {"model_dir": str(model_folder("text-classification")), "program": "inference.py"}
+    with serving.serve(load_model, **settings) as server:
+        assert server.post({"inputs": "I like you"}).json[0]["label"] in ("POSITIVE", "NEGATIVE")
+    (warning,) = [one.getMessage() for one in caplog.records if "SAGEMAKER_PROGRAM" in one.getMessage()]
+    assert "inference.py" in warning
+
+
+def test_program_is_named_where_there_is_no_model_either(folder):
+    """Nothing can be served: the message has both reasons."""
+    with pytest.raises(StartError, match=r"no model: .*mine.py, which SAGEMAKER_PROGRAM names"):
         load_model(Settings(model_dir=folder("x = 1"), program="mine.py"))
-
-
-def test_requirements_are_installed_before_the_import(folder, tmp_path):
-    """A package that lies beside the module is installed by pip, into a folder of its own."""
-    pytest.importorskip("pip")
-    folder("", "code/inference.py")
-    with zipfile.ZipFile(str(tmp_path / "code" / "tinydep-1-py3-none-any.whl"), "w") as wheel:
-        wheel.writestr("tinydep_module.py", "VALUE = 7")
-        wheel.writestr("tinydep-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydep\nVersion: 1\n")
-        wheel.writestr(
-            "tinydep-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr("tinydep-1.dist-info/RECORD", "")
-    folder("--no-index\n./tinydep-1-py3-none-any.whl", "code/requirements.txt")
-    path = folder(
-        "import tinydep_module\ndef model_fn(d): return tinydep_module.VALUE\n"
-        "def predict_fn(data, model): return model"
-    )
-    with serving.serve(load_model, model_dir=path) as server:
-        assert server.post({"inputs": 1}).json == 7
 
 
 def test_requirements_that_cannot_be_installed_stop_the_start(folder):

@@ -131,6 +131,38 @@ def save(folder, config_class, model_class, sizes, **more):
     return folder
 
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def byte_tokenizer(limit, has_pad=True, is_encoder=True):
+    """Tokens of bytes, as those of RoBERTa, or of GPT-2 for decoders; a fast tokenizer only."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "[MASK]"],
+    )
+    tokenizer.train_from_iterator([" " + " ".join(WORDS), *WORDS] * 5, trainer)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if has_pad:
+        special["pad_token"] = "<pad>"
+    if is_encoder:
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
+        special.update(cls_token="<s>", sep_token="</s>", mask_token="[MASK]")
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **special)
+    made.chat_template = CHAT_TEMPLATE
+    return made
+
+
 def seed():
     """The same weights on every run."""
     random.seed(0)

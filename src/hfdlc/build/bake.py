@@ -99,6 +99,16 @@ def chosen(public: Mapping[str, str], images: Mapping[str, Mapping[str, str]], c
     return {name: here[name].get(cell.id) or here[name].get(image, image) for name, image in public.items()}
 
 
+def base_labels(base: str) -> dict[str, str]:
+    """Labels that name the base image of a build. A bootstrapped base has no digest of a registry."""
+    name, _, digest = base.partition("@")
+    return {
+        "io.hfdlc.base": base,
+        render.BASE_NAME: name,
+        **({render.BASE_DIGEST: digest} if digest else {}),
+    }
+
+
 def _target(cell: Cell, matrix: Matrix, context: BuildContext) -> dict[str, Any]:
     args = {
         **chosen(render.images(cell, matrix), context.images, cell),
@@ -118,7 +128,7 @@ def _target(cell: Cell, matrix: Matrix, context: BuildContext) -> dict[str, Any]
         "tags": [cell.id],
         "args": args,
         "labels": {
-            "io.hfdlc.base": args["base"],  # the image that `base` was on this machine
+            **base_labels(args["base"]),
             **({inputs.LABEL: inputs.text(context.inputs[cell.id])} if cell.id in context.inputs else {}),
         },
         "contexts": dict(context.contexts),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hfdlc.build import bake
 from hfdlc.build.estimate import LAYERS
 from hfdlc.checks import layers, proofs, secrets, sizes
 from hfdlc.checks.subject import Subject
@@ -163,11 +164,12 @@ def test_working_folder(subject: Subject) -> None:
 
 
 def test_labels(subject: Subject) -> None:
-    """The image says what it is, and what its base came from."""
+    """The labels describe the cell, and name the base image that the build started from."""
     labels = subject.config["Labels"] or {}
-    expected = render.labels(subject.cell)
+    base = labels.get("io.hfdlc.base")
+    assert base, "the label io.hfdlc.base does not name the base image"
+    expected = render.labels(subject.cell) | bake.base_labels(base)
     assert {name: labels.get(name) for name in expected} == expected
-    assert labels.get("io.hfdlc.base"), "io.hfdlc.base does not say what the image was built on"
 
 
 def test_size(subject: Subject) -> None:

@@ -74,3 +74,13 @@ def test_the_server_is_process_1(subject: Subject, model: str) -> None:
         wait_until_ready(container)
         container.kill("SIGTERM")
         assert container.wait(timeout=30)["StatusCode"] == 0
+
+
+def test_health_check(subject: Subject, model: str) -> None:
+    """The image declares `serve --check`, which fails while the model loads and succeeds afterwards."""
+    assert (subject.config.get("Healthcheck") or {}).get("Test") == ["CMD", "serve", "--check"]
+    with subject.serving("text-classification", model) as container:
+        assert container.exec_run(["serve", "--check"])[0] == 1
+        wait_until_ready(container)
+        status, output = container.exec_run(["serve", "--check"])
+    assert status == 0, output

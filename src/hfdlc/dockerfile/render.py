@@ -22,20 +22,24 @@ if TYPE_CHECKING:
 # The time (seconds) that every file of every image carries, so that cells can share their layers.
 EPOCH = 1577836800  # 2020-01-01
 LAST = "partials/last.Dockerfile.j2"
+BASE_NAME, BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
 
 
 def labels(cell: Cell) -> dict[str, str]:
-    """What the image says of itself."""
+    """The labels of the image. A build replaces the name of the base by that of the image it started from."""
     said = {
         "org.opencontainers.image.title": cell.id,
-        "org.opencontainers.image.base.name": cell.base_image(),
+        "org.opencontainers.image.version": cell.tag,
+        "org.opencontainers.image.licenses": "Apache-2.0",
+        BASE_NAME: cell.base_image(),
         "io.hfdlc.framework": f"{cell.framework}-{cell.framework_version}",
         "io.hfdlc.transformers": cell.transformers_version,
         "io.hfdlc.type": cell.type,
         "io.hfdlc.device": cell.cuda or cell.device,
         "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
     }
-    return said | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
+    source = {"org.opencontainers.image.source": cell.source_url} if cell.source_url else {}
+    return said | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
 
 
 def variables(cell: Cell) -> dict[str, str]:

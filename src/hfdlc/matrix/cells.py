@@ -63,6 +63,7 @@ class Cell:
     slim: tuple[Slim, ...]  # what the image does not need of its packages
     size: int  # bytes that the image may have
     driver: str | None  # the oldest driver of the GPU that runs it
+    source_url: str | None  # of the repository that the image is built from
 
     @property
     def device(self) -> str:
@@ -260,6 +261,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         slim=tuple(matrix.file.slim),
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
+        source_url=matrix.file.source,
     )
 
 

@@ -217,6 +217,7 @@ class MatrixFile(Written):
     """The whole file."""
 
     default: str
+    source: str | None = None  # URL of the repository that the images are built from, for their labels
     releases: list[Release]
     frameworks: dict[Literal["pytorch", "tensorflow"], Framework]
     bases: dict[str, Base]

@@ -1,13 +1,19 @@
 """`serve`: the command that starts the server in an image."""
 
+import http.client
 import os
 import signal
 import sys
 import textwrap
 from typing import Any, List, Optional
 
-from hf_inference_toolkit import __version__, cores, logs, memory, settings
+from hf_inference_toolkit import __version__, logs, settings
 from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.runtimes import memory, threads
+from hf_inference_toolkit.tasks.service import Service
+
+# How long a health check waits for /ping.
+CHECK_SECONDS = 5
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -19,13 +25,16 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if words == ["--version"]:
         print(__version__)
         return 0
-    if words and words not in (["--help"], ["-h"]):
+    if words and words not in (["--help"], ["-h"], ["--check"]):
         print(
-            "serve takes no arguments but --help and --version; it is set up by environment variables",
+            "serve: unknown argument '{}'. It takes --check, --help and --version; settings are environment "
+            "variables".format(" ".join(words)),
             file=sys.stderr,
         )
         return 2
     try:
+        if words == ["--check"]:
+            return check(settings.read_without_folders(os.environ))
         values = settings.read(os.environ)
     except StartError as problem:
         print("serve: {}".format(problem), file=sys.stderr)
@@ -41,31 +50,59 @@ def _leave(*_: Any) -> None:
 
 
 def _serve(values: settings.Settings) -> int:
-    cores.limit_threads(os.environ)
+    threads.limit_threads(os.environ)
     memory.limit(os.environ)
     secrets = [value for value in map(os.environ.get, settings.secret_names()) if value]
     logs.configure(values.log_level, secrets)
-    from hf_inference_toolkit import server
-    from hf_inference_toolkit.loading import load_model
+    unused = settings.unused(os.environ)
+    if unused:
+        logs.event(30, "set, and not used by this server: {}".format(", ".join(unused)))
+    from hf_inference_toolkit.http import process
 
-    server.raise_file_limit()
+    process.raise_file_limit()
     try:
-        code = server.Process(values, load_model).run()
+        code = process.Process(values, _load_model).run()
     except StartError as problem:
         logs.event(40, "cannot start: {}".format(problem))
         code = 2
-    server.leave(code)
+    process.leave(code)
     return code
+
+
+def _load_model(values: settings.Settings) -> Service:
+    """Runs in the loading thread: the tasks import numpy, and the port should be open before."""
+    from hf_inference_toolkit.loading.loader import load_model
+
+    return load_model(values)
+
+
+def check(values: settings.Settings) -> int:
+    """The health check of a container: 0 when the server on this machine answers /ping with 200, else 1."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(values.bind_host, values.bind_host)  # noqa: S104
+    connection = http.client.HTTPConnection(host, values.port, timeout=CHECK_SECONDS)
+    try:
+        connection.request("GET", "/ping", headers={"Connection": "close"})
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as problem:
+        print("serve: no answer from {} port {}: {}".format(host, values.port, problem), file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    if status != 200:
+        print("serve: /ping answers {}".format(status), file=sys.stderr)
+    return int(status != 200)
 
 
 def help_text(values: settings.Settings) -> str:
     """Every variable with what it is now, and how to ask the server something."""
     lines = [
-        "usage: serve",
+        "usage: serve [--check | --help | --version]",
         "",
         "Serves one model on port {}: GET /ping, POST /invocations, GET /metrics, GET /openapi.json.".format(
             values.port
         ),
+        "",
+        "--check exits with 0 when the server that runs in this container is ready, else with 1.",
         "",
         "Set up by environment variables:",
         "",

@@ -1,5 +1,6 @@
 """Every way a request can fail: one table, one JSON shape."""
 
+import re
 from typing import Any, Dict, NamedTuple, Optional
 
 
@@ -17,17 +18,31 @@ TABLE = {
     "method_not_allowed": Kind(405, "the route exists, for another method"),
     "not_acceptable": Kind(406, "none of the types in Accept can be written"),
     "body_too_slow": Kind(408, "the body did not arrive within the time limit"),
+    "head_too_slow": Kind(408, "the head of the request did not arrive within the time limit"),
     "payload_too_large": Kind(413, "the body is larger than SAGEMAKER_MAX_PAYLOAD_IN_MB"),
     "unsupported_media_type": Kind(415, "the Content-Type cannot be read"),
     "unprocessable": Kind(422, "well-formed, and the model cannot take it"),
+    "head_too_large": Kind(431, "the head of the request is too large"),
     "internal": Kind(500, "a fault of the server; the log has it under the request's id"),
+    "unknown_transfer_coding": Kind(501, "the Transfer-Encoding cannot be read"),
     "not_ready": Kind(503, "the model is loading"),
     "overloaded": Kind(503, "the queue is full"),
     "draining": Kind(503, "the server is shutting down"),
     "unhealthy": Kind(503, "the model can no longer serve"),
     "deadline_exceeded": Kind(504, "no answer within SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS"),
+    "unknown_version": Kind(505, "the HTTP version is not 1.0 or 1.1"),
     "out_of_memory": Kind(507, "the request needs more memory than there is"),
 }
+
+
+_OBJECT = re.compile(r"<(?:[\w.]*\.)?(\w+)\b[^<>]* at 0x[0-9a-fA-F]+>|<class '(?:[\w.]*\.)?(\w+)'>")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+
+
+def without_objects(text: str) -> str:
+    """Messages of libraries with Python's objects as the names of their types, and without addresses in memory."""
+    text = _OBJECT.sub(lambda found: found.group(1) or found.group(2), text)
+    return _ADDRESS.sub("...", text)
 
 
 class RequestError(Exception):
@@ -38,7 +53,7 @@ class RequestError(Exception):
         self.kind = kind
         self.code = kind
         self.status = TABLE[kind].status
-        self.message = message
+        self.message = without_objects(message)
         self.headers = dict(headers or {})
 
 
@@ -51,6 +66,7 @@ class InferenceError(RequestError):
         super().__init__("internal", str(message))
         self.code = code
         self.status = status
+        self.message = str(message)
 
 
 class StartError(Exception):

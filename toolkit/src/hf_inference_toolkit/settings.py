@@ -1,11 +1,16 @@
 """The environment, read once, here, into one frozen value."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from hf_inference_toolkit.errors import StartError
 
+# Batch transform waits this long for an answer unless its job says otherwise.
+BATCH_DEADLINE = 600.0
+# Settings of the servers in AWS's images. There is no equivalent here for those that are not in VARIABLES.
+_OTHER_SERVERS = re.compile(r"(MMS|TS|SAGEMAKER_MMS|SAGEMAKER_TS)_[A-Z_]+\Z|SAGEMAKER_MODEL_SERVER_WORKERS\Z")
 LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -24,10 +29,12 @@ class Settings(NamedTuple):
     health_route: Optional[str] = None
     program: Optional[str] = None
     submit_directory: Optional[str] = None
+    codeartifact: Optional[str] = None
     log_level: int = 20
     max_payload: int = 25 * 1024 * 1024
     deadline: float = 60.0
     default_accept: str = "application/json"
+    drain_seconds: float = 25.0
     queue_size: int = 1024
     dtype: str = "float32"
     hub_endpoint: str = "https://huggingface.co"
@@ -78,8 +85,20 @@ def _megabytes(value: str) -> int:
     return _whole(1, 1024)(value) * 1024 * 1024
 
 
+def _bytes(value: str) -> int:
+    return _whole(1, 2**31 - 1)(value)
+
+
 def _seconds(value: str) -> float:
-    return float(_whole(1, 3600)(value))
+    return float(_whole(1, 86400)(value))
+
+
+def _drain_seconds(value: str) -> float:
+    return float(_whole(0, 3600)(value))
+
+
+def _batch_deadline(value: str) -> Optional[float]:
+    return BATCH_DEADLINE if _flag(value) else None
 
 
 def _route(value: str) -> str:
@@ -164,6 +183,12 @@ VARIABLES = (
         _text,
         "the folder of the user's module; code/ in the model folder when not set",
     ),
+    Variable(
+        "CA_REPOSITORY_ARN",
+        "codeartifact",
+        _text,
+        "the CodeArtifact repository that requirements.txt is installed from; needs boto3",
+    ),
     Variable("SAGEMAKER_CONTAINER_LOG_LEVEL", "log_level", _level, "10 debug, 20 info, 30 warning, 40 error"),
     Variable(
         "SAGEMAKER_MAX_PAYLOAD_IN_MB", "max_payload", _megabytes, "largest body, in MB of 1,048,576 bytes"
@@ -173,6 +198,25 @@ VARIABLES = (
         "deadline",
         _seconds,
         "time within which a request is answered, in seconds",
+    ),
+    Variable("SAGEMAKER_MODEL_SERVER_TIMEOUT", "deadline", _seconds, "the same, by its older name"),
+    Variable("MMS_DEFAULT_RESPONSE_TIMEOUT", "deadline", _seconds, "the same, as for multi-model-server"),
+    Variable("TS_DEFAULT_RESPONSE_TIMEOUT", "deadline", _seconds, "the same, as for TorchServe"),
+    Variable(
+        "SAGEMAKER_BATCH",
+        "deadline",
+        _batch_deadline,
+        "set by batch transform; the time within which a request is answered is 600 seconds then",
+    ),
+    Variable(
+        "MMS_MAX_REQUEST_SIZE", "max_payload", _bytes, "largest body in bytes, as for multi-model-server"
+    ),
+    Variable("TS_MAX_REQUEST_SIZE", "max_payload", _bytes, "largest body in bytes, as for TorchServe"),
+    Variable(
+        "HF_DRAIN_SECONDS",
+        "drain_seconds",
+        _drain_seconds,
+        "time after SIGTERM in which accepted requests are answered; SageMaker sends SIGKILL after 30 s",
     ),
     Variable(
         "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
@@ -188,6 +232,17 @@ def read(environ: Mapping[str, str]) -> Settings:
 
     Raises StartError that names every wrong variable at once, with what is allowed.
     """
+    values = _parsed(environ)
+    values["hub_cache"] = _writable_cache(values.get("hub_cache"))
+    return Settings(**values)
+
+
+def read_without_folders(environ: Mapping[str, str]) -> Settings:
+    """The same, but no folder is created or tried, for a health check that runs every few seconds."""
+    return Settings(**_parsed(environ))
+
+
+def _parsed(environ: Mapping[str, str]) -> Dict[str, Any]:
     values: Dict[str, Any] = {}
     wrong: List[str] = []
     for variable in VARIABLES:
@@ -199,24 +254,40 @@ def read(environ: Mapping[str, str]) -> Settings:
         except ValueError as problem:
             wrong.append("{}: {} (it is {!r})".format(variable.name, problem, text))
             continue
-        values.setdefault(variable.field, value)
+        if value is not None:
+            values.setdefault(variable.field, value)
     if wrong:
         raise StartError("settings that cannot be used:\n  " + "\n  ".join(wrong))
-    values["hub_cache"] = _writable_cache(values.get("hub_cache"))
-    return Settings(**values)
+    return values
+
+
+def unused(environ: Mapping[str, str]) -> List[str]:
+    """Variables that are set for multi-model-server or TorchServe and that this server does not use."""
+    known = {variable.name for variable in VARIABLES}
+    return sorted(name for name in environ if _OTHER_SERVERS.match(name) and name not in known)
 
 
 def _writable_cache(wanted: Optional[str]) -> str:
-    """The folder asked for if files can be made in it, else one under the system's temporary folder."""
-    candidates = [Path(wanted)] if wanted else []
-    for folder in [*candidates, Path(tempfile.gettempdir()) / "huggingface"]:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=str(folder)):
-                return str(folder)
-        except OSError:
-            continue
-    return tempfile.mkdtemp(prefix="huggingface-")
+    """The folder in HF_HOME if it is writable, else one in the system's temporary folder."""
+    if wanted and _is_writable(Path(wanted)):
+        return wanted
+    try:
+        folder = Path(tempfile.gettempdir()) / "huggingface"
+        return str(folder) if _is_writable(folder) else tempfile.mkdtemp(prefix="huggingface-")
+    except OSError:
+        raise StartError(
+            "no writable folder for downloads and temporary files: mount one at /tmp (docker run --tmpfs "
+            "/tmp), or set TMPDIR to a writable folder"
+        ) from None
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=str(folder)):
+            return True
+    except OSError:
+        return False
 
 
 def describe(environ: Mapping[str, str], settings: Settings) -> List[Tuple[str, str, str]]:
@@ -246,6 +317,6 @@ _OWN_DEFAULTS = frozenset(variable.field for variable in VARIABLES)
 def _written(field: str, value: Any) -> str:
     if field == "max_payload":
         return str(value // (1024 * 1024))
-    if field == "deadline":
+    if field in ("deadline", "drain_seconds"):
         return str(int(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,13 +1,17 @@
 """`parameters` of a request: which there are, what each takes, and what is said about the rest."""
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.payload import kind_of, unknown
 
 
 class Parameter(NamedTuple):
-    """One parameter: its JSON kind (boolean, integer, number, string, strings, id lists), its range, its meaning."""
+    """One parameter. `kind` is a key of SCHEMAS.
+
+    `is_nullable`: null is a value with a meaning. For every other parameter, null is the same as leaving it out.
+    """
 
     name: str
     kind: str
@@ -16,10 +20,30 @@ class Parameter(NamedTuple):
     high: Optional[float] = None
     choices: Sequence[str] = ()
     is_nullable: bool = False
+    # The members of an object.
+    members: Sequence[Any] = ()
+    # The most characters of a string, and the most entries of a list.
+    longest: int = limits.SHORT_TEXT
+    most: int = limits.TOKEN_IDS
 
 
 TRUNCATION = Parameter(
-    "truncation", "boolean", "cut inputs that are longer than the model takes; true by default"
+    "truncation",
+    "boolean or string",
+    "cut inputs that are longer than the model takes, or than max_length: true (the default), false, or a strategy "
+    "for pairs of texts",
+    choices=("longest_first", "only_first", "only_second", "do_not_truncate"),
+)
+# What pipelines pass to the tokenizer.
+TOKENIZING = (
+    TRUNCATION,
+    Parameter("max_length", "integer", "cut inputs to this number of tokens", 1),
+    Parameter(
+        "padding",
+        "boolean or string",
+        "max_length fills inputs up with padding tokens; every other value changes nothing for a single input",
+        choices=("longest", "max_length", "do_not_pad"),
+    ),
 )
 FUNCTION = Parameter(
     "function_to_apply",
@@ -35,7 +59,9 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
     "integer": {"type": "integer"},
     "number": {"type": "number"},
     "string": {"type": "string"},
-    "strings": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    "boolean or string": {"oneOf": [{"type": "boolean"}, {"type": "string"}]},
+    "object": {"type": "object", "additionalProperties": False},
+    "strings": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "ids": {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "minItems": 1}]},
     "id lists": {
         "type": "array",
@@ -46,24 +72,29 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
 
 
 def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
-    """The parameters as given, once each is known and has a value of its kind and range; else a 400."""
+    """The parameters that are given, without those that are null; RequestError for an unknown name or a wrong value."""
     by_name = {parameter.name: parameter for parameter in known}
+    checked = {}
     for name, value in given.items():
         if name not in by_name:
             raise RequestError("unsupported_value", unknown("parameter", name, by_name))
-        _check_one(by_name[name], value)
-    return dict(given)
+        parameter = by_name[name]
+        if value is None and not parameter.is_nullable:
+            continue
+        _check_one(parameter, value)
+        checked[name] = check(value, parameter.members) if parameter.kind == "object" else value
+    return checked
 
 
 def _check_one(parameter: Parameter, value: Any) -> None:
-    if value is None and parameter.is_nullable:
+    if value is None:
         return
     if not _is(value, parameter.kind):
         raise RequestError(
             "unsupported_value",
             "parameter '{}' must be {}, not {}".format(parameter.name, _words(parameter), kind_of(value)),
         )
-    if parameter.choices and value not in parameter.choices:
+    if parameter.choices and not isinstance(value, bool) and value not in parameter.choices:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
@@ -71,6 +102,28 @@ def _check_one(parameter: Parameter, value: Any) -> None:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
+    _check_size(parameter, value)
+
+
+def _check_size(parameter: Parameter, value: Any) -> None:
+    """Refuse strings that are too long, and lists with too many entries."""
+    if isinstance(value, str) and len(value) > parameter.longest:
+        raise RequestError(
+            "unsupported_value",
+            "parameter '{}' has {} characters; at most {} are allowed".format(
+                parameter.name, len(value), parameter.longest
+            ),
+        )
+    if isinstance(value, list):
+        if len(value) > parameter.most:
+            raise RequestError(
+                "unsupported_value",
+                "parameter '{}' has {} entries; at most {} are allowed".format(
+                    parameter.name, len(value), parameter.most
+                ),
+            )
+        for inner in value:
+            _check_size(parameter, inner)
 
 
 def _within(value: float, parameter: Parameter) -> bool:
@@ -89,8 +142,12 @@ def _is(value: Any, kind: str) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "string":
         return isinstance(value, str)
+    if kind == "boolean or string":
+        return isinstance(value, (bool, str))
+    if kind == "object":
+        return isinstance(value, dict)
     if kind == "strings":
-        return isinstance(value, str) or _is_list_of(value, "string")
+        return value == [] or isinstance(value, str) or _is_list_of(value, "string")
     if kind == "ids":
         return _is(value, "integer") or _is_list_of(value, "integer")
     return isinstance(value, list) and bool(value) and all(_is_list_of(inner, "integer") for inner in value)
@@ -102,12 +159,15 @@ def _is_list_of(value: Any, kind: str) -> bool:
 
 def _words(parameter: Parameter) -> str:
     if parameter.choices:
-        return "one of " + ", ".join(parameter.choices)
+        start = "true, false or " if parameter.kind == "boolean or string" else ""
+        return start + "one of " + ", ".join(parameter.choices)
     names = {
+        "object": "an object",
         "boolean": "true or false",
         "integer": "a whole number",
         "number": "a number",
         "string": "a string",
+        "boolean or string": "true, false or a string",
         "strings": "a string or a list of strings",
         "ids": "a token id or a list of them",
         "id lists": "a list of lists of token ids",
@@ -130,16 +190,16 @@ def schema(known: Sequence[Parameter]) -> Dict[str, Any]:
 
 
 def _schema_of(parameter: Parameter) -> Dict[str, Any]:
-    out = dict(SCHEMAS[parameter.kind], description=parameter.about)
+    if parameter.kind == "object":
+        out = dict(schema(parameter.members), description=parameter.about)
+    else:
+        out = dict(SCHEMAS[parameter.kind], description=parameter.about)
     bounds = [("minimum", parameter.low), ("maximum", parameter.high)]
     out.update({word: bound for word, bound in bounds if bound is not None})
-    if parameter.choices:
+    if parameter.choices and parameter.kind == "boolean or string":
+        out["oneOf"] = [{"type": "boolean"}, {"type": "string", "enum": list(parameter.choices)}]
+    elif parameter.choices:
         out["enum"] = list(parameter.choices)
     if parameter.is_nullable:
         out["nullable"] = True
     return out
-
-
-def names(known: Sequence[Parameter]) -> List[str]:
-    """The names alone."""
-    return [parameter.name for parameter in known]

@@ -1,0 +1,232 @@
+"""Content types: which are read, which are written, and the choice that Accept asks for."""
+
+import functools
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import payload, tables
+from hf_inference_toolkit.errors import RequestError
+
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+CSV = "text/csv"
+PLAIN = "text/plain"
+NPY = "application/x-npy"
+# A body of a type that its first bytes say.
+BINARY = "application/octet-stream"
+WRITTEN = (JSON, JSON_LINES, CSV, PLAIN, NPY)
+MEDIA = ("image/", "audio/")
+ALIASES = {
+    "application/x-json": JSON,
+    "text/json": JSON,
+    "application/json-lines": JSON_LINES,
+    "application/x-jsonlines": JSON_LINES,
+    "application/x-ndjson": JSON_LINES,
+    "application/jsonl": JSON_LINES,
+    "application/csv": CSV,
+}
+# Clients send these where the type is not known; a form is what `curl -d` names, whatever the body is.
+UNKNOWN = (BINARY, "binary/octet-stream", "application/x-www-form-urlencoded", "application/*", "*/*")
+READ_WORDS = ", ".join((JSON, JSON_LINES, CSV, PLAIN, NPY, "image/*", "audio/*"))
+
+
+# How files of these types begin: the offset, the bytes, the type. RIFF and OggS hold other types too.
+SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF8", "image/gif"),
+    (0, b"BM", "image/bmp"),
+    (0, b"II*\0", "image/tiff"),
+    (0, b"MM\0*", "image/tiff"),
+    (8, b"WEBP", "image/webp"),
+    (8, b"WAVE", "audio/wav"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"ID3", "audio/mpeg"),
+    (4, b"ftypM4A", "audio/mp4"),
+    (0, b"\x93NUMPY", NPY),
+)
+
+
+class MediaType(NamedTuple):
+    """A media type in lower case, its parameters, and parameters of the task that came beside the body."""
+
+    name: str
+    parameters: Dict[str, str]
+    task_parameters: Dict[str, Any] = {}
+
+
+def parse(header: str) -> MediaType:
+    """`application/json; charset=UTF-8` taken apart."""
+    media = as_sent(header)
+    return MediaType(ALIASES.get(media.name, media.name), media.parameters)
+
+
+def as_sent(header: str) -> MediaType:
+    """The same, under the name that the client has for it."""
+    name, *rest = header.split(";")
+    parameters = {}
+    for part in rest:
+        key, _, value = part.partition("=")
+        parameters[key.strip().lower()] = value.strip().strip('"')
+    return MediaType(name.strip().lower(), parameters)
+
+
+@functools.lru_cache(maxsize=64)
+def content_type(header: Optional[str]) -> MediaType:
+    """The type of a request's body, BINARY when none is named; 415 for what cannot be read."""
+    if not header or not header.strip():
+        return MediaType(BINARY, {})
+    media = parse(header)
+    if media.name in UNKNOWN:
+        return media._replace(name=BINARY)
+    if media.name in WRITTEN or media.name.startswith(MEDIA):
+        return media
+    raise RequestError(
+        "unsupported_media_type",
+        "Content-Type {!r} cannot be read; supported: {}".format(media.name[:100], READ_WORDS),
+        {"Accept": READ_WORDS},
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def accepted(header: Optional[str], default: str) -> str:
+    """The best type that Accept allows, by its q-values and then by our order; 406 when there is none."""
+    if not header or not header.strip():
+        header = default
+    ranges = [_weighted(part) for part in header.split(",") if part.strip()]
+    best = (0.0, "")
+    for offered in sorted(WRITTEN, key=lambda name: name != parse(default).name):
+        weight = _weight(offered, ranges)
+        if weight > best[0]:
+            best = (weight, offered)
+    if not best[1]:
+        raise RequestError(
+            "not_acceptable",
+            "no type in Accept {!r} can be written; supported: {}".format(header[:200], ", ".join(WRITTEN)),
+        )
+    return best[1]
+
+
+def preferred(header: str, default: str) -> str:
+    """The type that a client likes best, whether or not we could write it; for user code, which may."""
+    ranges = [_weighted(part) for part in header.split(",") if part.strip()]
+    best = max(ranges, key=lambda one: one[1])[0] if ranges else default
+    return default if "*" in best else best
+
+
+def _weighted(part: str) -> Tuple[str, float]:
+    media = parse(part)
+    try:
+        weight = float(media.parameters.get("q", "1"))
+    except ValueError:
+        weight = 0.0
+    return media.name, weight if 0.0 <= weight <= 1.0 else 0.0
+
+
+def _weight(offered: str, ranges: List[Tuple[str, float]]) -> float:
+    """The q-value of the most specific range that covers a type, as RFC 9110 has it."""
+    for pattern in (offered, offered.split("/")[0] + "/*", "*/*"):
+        for name, weight in ranges:
+            if name == pattern:
+                return weight
+    return 0.0
+
+
+def sniff(media: MediaType, body: bytes) -> MediaType:
+    """The type by the first bytes, where the client named none; JSON for what begins like no known file."""
+    if media.name not in UNKNOWN:
+        return media._replace(name=ALIASES.get(media.name, media.name))
+    for offset, signature, name in SIGNATURES:
+        if body.startswith(signature, offset):
+            return media._replace(name=name)
+    # A frame of MPEG audio, layer III: eleven bits that are set, two of the version, 01.
+    if len(body) > 1 and body[0] == 0xFF and body[1] & 0xE6 == 0xE2:
+        return media._replace(name="audio/mpeg")
+    return media._replace(name=JSON)
+
+
+def read(body: bytes, media: MediaType) -> payload.Request:
+    """A request from a body. The bytes of images and sounds are the input as they are."""
+    media = sniff(media, body)
+    request = _read(body, media)
+    if not media.task_parameters:
+        return request
+    for name in media.task_parameters:
+        if name in request.parameters:
+            raise RequestError(
+                "unsupported_value", "parameter '{}' is in the body and beside it".format(name[:100])
+            )
+    return request._replace(parameters=dict(request.parameters, **media.task_parameters))
+
+
+def _read(body: bytes, media: MediaType) -> payload.Request:
+    charset = media.parameters.get("charset")
+    if media.name == JSON:
+        return _read_json(body, charset)
+    if media.name.startswith(MEDIA):
+        return payload.Request(body, {}, [])
+    if media.name == NPY:
+        return payload.Request(tables.read_npy(body), {}, [])
+    text = payload.decode(body, charset)
+    payload.check_value(text)
+    if media.name == JSON_LINES:
+        return _read_lines(text)
+    return payload.Request(tables.read_csv(text) if media.name == CSV else text, {}, [])
+
+
+def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
+    """One document, or several, a line each: SageMaker's batch transform sends JSON Lines under this type."""
+    try:
+        document = payload.read_json(body, charset)
+    except RequestError:
+        text = payload.decode(body, charset)
+        first, _, others = text.strip(payload.WHITESPACE).partition("\n")
+        if not others or not payload.is_json(first):
+            raise
+        return _read_lines(text)
+    return payload.request(document)
+
+
+def _read_lines(text: str) -> payload.Request:
+    """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
+    if text.count("\n") > limits.ITEMS:
+        raise payload.too_many("lines", limits.ITEMS)
+    inputs: List[Any] = []
+    parameters: Dict[str, Any] = {}
+    # Not str.splitlines: JSON strings may hold U+2028, U+0085 and other characters that end lines elsewhere.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip(payload.WHITESPACE):
+            continue
+        try:
+            value = payload.read_json(line.encode("utf-8"))
+            if isinstance(value, dict) and payload.is_request(value):
+                one = payload.request(value)
+                if inputs and one.parameters != parameters:
+                    raise RequestError(
+                        "unsupported_value", "its parameters differ from those of the lines before"
+                    )
+                value, parameters = one.inputs, one.parameters
+        except RequestError as problem:
+            raise RequestError(problem.kind, "line {}: {}".format(number, problem.message)) from None
+        inputs.append(value)
+    if not inputs:
+        raise RequestError("malformed", "the body has no lines")
+    return payload.Request(inputs, parameters, [])
+
+
+def write(value: Any, accept: str) -> bytes:
+    """A prediction in the type that was agreed on; 406 when it has no form in that type."""
+    if accept == JSON:
+        return payload.write_json(value)
+    if accept == JSON_LINES:
+        lines = value if isinstance(value, list) else [value]
+        return b"".join(payload.write_json(line) + b"\n" for line in lines)
+    if accept == PLAIN:
+        return value.encode("utf-8", "replace") if isinstance(value, str) else payload.write_json(value)
+    if accept == CSV:
+        return tables.write_csv(value)
+    array = tables.write_npy(value)
+    if array is None:
+        raise RequestError("not_acceptable", "this answer is no array of numbers; ask for {}".format(JSON))
+    return array

@@ -1,0 +1,251 @@
+"""The ASGI application: routes, and the one place where every answer and every error leaves.
+
+`create_app(settings, load_model)` reads nothing from the environment and keeps nothing outside the app it returns.
+"""
+
+import asyncio
+import os
+import re
+import time
+from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Tuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hf_inference_toolkit import errors
+from hf_inference_toolkit.content import payload
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http import openapi
+from hf_inference_toolkit.http.invocations import Invocations
+from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.models.model import DRAINING, Health
+from hf_inference_toolkit.runtimes import memory
+from hf_inference_toolkit.scheduling.scheduler import Scheduler
+from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks.service import Service
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+LoadModel = Callable[[Settings], Service]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Route(NamedTuple):
+    """What answers at a path, and to which methods."""
+
+    methods: Tuple[str, ...]
+    endpoint: Endpoint
+
+
+ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
+_GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+# How often the worker is looked after, and how long it may be late before it counts as stuck.
+WATCH_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0
+
+
+def create_app(
+    settings: Settings, load_model: LoadModel, on_failure: Optional[Callable[[BaseException], None]] = None
+) -> "App":
+    """The server as an ASGI application. The model loads when the application starts, after the port is open.
+
+    `on_failure` is told, from the loading thread, when there will never be a model.
+    """
+    return App(settings, load_model, on_failure or (lambda _: None))
+
+
+class App:
+    """Counts, times, identifies and answers every request, and starts and ends with its server."""
+
+    def __init__(
+        self, settings: Settings, load_model: LoadModel, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self.settings = settings
+        self.health = Health(lambda: load_model(settings), on_failure)
+        self.metrics = Metrics(
+            waiting=lambda: self.scheduler.waiting,
+            is_ready=lambda: float(self.health.status == 200),
+            load_seconds=lambda: self.health.load_seconds,
+        )
+        self.scheduler = Scheduler(settings.queue_size, self.metrics)
+        self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
+        # Requests that are being answered: the id and the start of each.
+        self._answering: Dict[object, Tuple[str, float]] = {}
+        self._watches: List[asyncio.Future[None]] = []
+        self._routes = _routes(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection's request, or the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                for watch in self._watches:
+                    watch.cancel()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def start(self) -> None:
+        """Begin to load the model and to look after the worker; needs a running event loop."""
+        self.health.start()
+        looking = (self._look_after_worker(), self.invocations.look_after_bodies())
+        self._watches = [asyncio.ensure_future(watch) for watch in looking]
+
+    async def _look_after_worker(self) -> None:
+        turns = 0
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
+                event(40, "a prediction does not end; its thread is given up")
+            self.health.stuck(self.scheduler.is_lost)
+            if self.scheduler.turns != turns and not self.scheduler.is_busy:
+                turns = self.scheduler.turns
+                await asyncio.get_event_loop().run_in_executor(None, memory.trim)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        request_id = _request_id(headers)
+        scope["request_id"] = request_id
+        sent: List[int] = []
+        # A client that waits for 100 Continue may send its body after the answer, or not: nobody can know.
+        is_last = headers.get(b"expect", b"").lower() == b"100-continue"
+
+        async def receive_body() -> Message:
+            nonlocal is_last
+            is_last = False
+            return await receive()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                sent.append(message["status"])
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+                # While it drains, the client's next request needs another server.
+                if is_last or self.health.state == DRAINING:
+                    message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        mark = object()
+        self._answering[mark] = (request_id, began)
+        try:
+            await self._handle(scope, receive_body, send_with_id, request_id)
+        finally:
+            del self._answering[mark]
+            self._count(scope, sent[0] if sent else 499, time.monotonic() - began, request_id)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        try:
+            response = await self._find(scope)(Request(scope, receive))
+        except RequestError as error:
+            response = _respond(errors.document(error, request_id), error.status, error.headers)
+        except Exception as problem:
+            event(40, "unexpected error", problem, request_id=request_id)
+            hidden = RequestError("internal", "internal error; the log has it under this request_id")
+            response = _respond(errors.document(hidden, request_id), 500, {})
+        await response(scope, receive, send)
+
+    def _find(self, scope: Scope) -> Endpoint:
+        """What answers a request; 404 and 405 name what there is."""
+        path = scope["path"]
+        route = self._routes.get(path)
+        if route is None:
+            raise RequestError(
+                "not_found", "no route {}; there are {}".format(path[:200], ", ".join(self._routes))
+            )
+        if scope["method"] not in route.methods:
+            allowed = ", ".join(route.methods)
+            raise RequestError("method_not_allowed", "{} takes {}".format(path, allowed), {"Allow": allowed})
+        return route.endpoint
+
+    def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = scope["path"] if scope["path"] in self._routes else "other"
+        self.metrics.answered(route, status)
+        if scope["path"] in self.invocations.routes:
+            self.metrics.predicted(seconds)
+        quiet = status < 400 and scope["path"] not in self.invocations.routes
+        event(
+            10 if quiet or route in self.health_routes else 20,
+            "request",
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"][:200],
+            status=status,
+            seconds=round(seconds, 4),
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self._answering)
+
+    def unanswered(self) -> List[Tuple[str, float]]:
+        """The id of each request that is being answered, and for how many seconds."""
+        now = time.monotonic()
+        return [(request_id, now - began) for request_id, began in self._answering.values()]
+
+    @property
+    def health_routes(self) -> List[str]:
+        """The paths that say whether the server is well."""
+        return [path for path in ("/ping", self.settings.health_route) if path]
+
+    async def ping(self, request: Request) -> Response:
+        """200 when a prediction would be answered, 503 while loading or ending, 500 when it never will be again."""
+        # starlette before 0.20 gives an empty answer no length.
+        return Response(status_code=self.health.status, headers={"Content-Length": "0"})
+
+    async def show_metrics(self, request: Request) -> Response:
+        """The counters, for Prometheus."""
+        return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def show_openapi(self, request: Request) -> Response:
+        """The description of the task that is served."""
+        return _respond(openapi.document(self.health.serving(), self.invocations.routes), 200, {})
+
+    async def execution_parameters(self, request: Request) -> Response:
+        """What SageMaker's batch transform may ask of this server."""
+        return _respond(
+            {
+                "MaxConcurrentTransforms": min(self.settings.queue_size, 16),
+                "BatchStrategy": "SINGLE_RECORD",
+                "MaxPayloadInMB": min(self.settings.max_payload // (1024 * 1024), 100),
+            },
+            200,
+            {},
+        )
+
+
+def _routes(app: App) -> Dict[str, Route]:
+    look = ("GET", "HEAD")
+    routes = {path: Route(look, app.ping) for path in app.health_routes}
+    routes.update((path, Route(("POST",), app.invocations.answer)) for path in app.invocations.routes)
+    routes["/metrics"] = Route(look, app.show_metrics)
+    routes["/openapi.json"] = Route(look, app.show_openapi)
+    routes["/execution-parameters"] = Route(look, app.execution_parameters)
+    return routes
+
+
+def _respond(value: Any, status: int, headers: Dict[str, str]) -> Response:
+    return Response(payload.write_json(value), status, dict(headers, **{"Content-Type": "application/json"}))
+
+
+def _request_id(headers: Dict[bytes, bytes]) -> str:
+    """The client's own id when it is one that may stand in a log line, else a new one."""
+    for name in ID_HEADERS:
+        given = headers.get(name, b"").decode("latin-1")
+        if _GOOD_ID.match(given):
+            return given
+    return os.urandom(16).hex()

@@ -1,0 +1,289 @@
+"""One prediction request from its first byte to its answer."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Dict, List, Optional, Set
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from hf_inference_toolkit.content import codecs, compression, payload
+from hf_inference_toolkit.content.payload import Request as Prompt
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http import parameters
+from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
+from hf_inference_toolkit.http.metrics import Metrics
+from hf_inference_toolkit.http.parts import PartStream
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.models.failures import as_request_error
+from hf_inference_toolkit.models.model import Health
+from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
+from hf_inference_toolkit.scheduling.scheduler import Scheduler
+from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks.service import Part, Prediction, Service
+
+# Bodies up to this size are read and written on the event loop: a switch of threads would cost more.
+SMALL = 16 * 1024
+# How often a body that does not arrive is looked after.
+LOOK_SECONDS = 0.2
+SOON = 0.05
+HUB_ROUTE = "/"
+
+
+class Arrival:
+    """A body on its way: the moment by which it must be there, and why it was ended."""
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        self.problem: Optional[RequestError] = None
+        # Python 3.6 has it elsewhere.
+        current = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
+        self._task = current()
+
+    def end(self, problem: RequestError) -> None:
+        """Stop waiting for it."""
+        if self.problem is None:
+            self.problem = problem
+            self._task.cancel()
+
+
+class Invocations:
+    """Reads, checks, predicts and writes; nothing that takes long runs on the event loop."""
+
+    def __init__(self, settings: Settings, health: Health, scheduler: Scheduler, metrics: Metrics) -> None:
+        # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
+        self.routes = list(filter(None, ("/invocations", settings.predict_route, HUB_ROUTE)))
+        self._settings = settings
+        self._health = health
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._arriving: Set[Arrival] = set()
+        self._codec = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to one POST; RequestError for everything that is wrong with it."""
+        ends = time.monotonic() + self._settings.deadline
+        service = self._health.serving()
+        content_type, accept = self._negotiate(service, request)
+        coding = compression.coding(request.headers.get("content-encoding"))
+        body = await self._body(request, ends)
+        self._health.serving()  # the server may have begun to drain while the body came in
+        if coding != "identity":
+            body = await self._off_loop(len(body), lambda: self._decompressed(body, coding))
+        if service.negotiates:
+            content_type = codecs.sniff(content_type, body)
+        content_type = content_type._replace(task_parameters=_parameters(service, request, content_type))
+        prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
+        prompt = service.with_headers(prompt, request.headers, request.scope["request_id"])
+        if prompt.is_stream or service.may_stream:
+            return await self._stream(service, prompt, request, ends)
+        prediction = await self._predict(service, prompt, request, ends)
+        value = prediction.value
+        if request.scope["path"] == HUB_ROUTE and not prompt.is_vertex:
+            value = service.for_hub_client(value)
+        if prompt.is_vertex:
+            value = {"predictions": value}
+        size = 0 if payload.is_small(value) else SMALL + 1
+        content, written = await self._off_loop(size, lambda: service.write(value, accept))
+        headers = dict(self._headers(prediction, prompt, request), **{"Content-Type": written})
+        return Response(content, 200, headers)
+
+    def _negotiate(self, service: Service, request: Request) -> Any:
+        sent, wanted = request.headers.get("content-type"), ",".join(request.headers.getlist("accept"))
+        if service.negotiates:
+            # A request that streams is answered with events, whatever else its client would take.
+            wanted = wanted if TYPE not in wanted else ""
+            return codecs.content_type(sent), codecs.accepted(wanted, self._settings.default_accept)
+        return codecs.as_sent(sent or codecs.JSON), codecs.preferred(wanted, self._settings.default_accept)
+
+    async def _body(self, request: Request, ends: float) -> bytes:
+        """The whole body; 413 as soon as it is known to be too large, and not a byte is read after that."""
+        most = self._settings.max_payload
+        told = request.headers.get("content-length", "")
+        if told.isdigit() and int(told) > most:
+            raise _too_large(most)
+        arrival = Arrival(ends)
+        self._arriving.add(arrival)
+        chunks: List[bytes] = []
+        size = 0
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(most)
+                chunks.append(chunk)
+        except ClientDisconnect:
+            raise RequestError("malformed", "the connection ended before the body did") from None
+        except asyncio.CancelledError:
+            if arrival.problem is None:
+                raise
+            raise arrival.problem from None
+        finally:
+            self._arriving.discard(arrival)
+        return b"".join(chunks)
+
+    def _decompressed(self, body: bytes, coding: str) -> bytes:
+        decoded = compression.decompress(body, coding, self._settings.max_payload)
+        if decoded is None:
+            raise RequestError(
+                "payload_too_large",
+                "the decompressed body is larger than {} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)".format(
+                    self._settings.max_payload
+                ),
+            )
+        return decoded
+
+    async def look_after_bodies(self) -> None:
+        """Ends what arrives too slowly with 408, and with 503 when the server ends before the body does."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for arrival in list(self._arriving):
+                try:
+                    self._health.serving()
+                except RequestError as refused:
+                    arrival.end(refused)
+                if time.monotonic() > arrival.ends:
+                    headers = {"Connection": "close"}
+                    arrival.end(RequestError("body_too_slow", "the body did not arrive in time", headers))
+
+    async def _off_loop(self, size: int, work: Callable[[], Any]) -> Any:
+        if size <= SMALL:
+            return work()
+        return await asyncio.get_event_loop().run_in_executor(self._codec, work)
+
+    async def _predict(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Prediction:
+        began = time.monotonic()
+        job = self._scheduler.enter(service, prompt, ends - began)
+        try:
+            prediction: Prediction = await self._result(job.future, request, ends - began)
+        except RequestError:
+            raise
+        except Exception as problem:
+            raise await self._explain(problem, service, prompt, request) from None
+        finally:
+            self._scheduler.leave(job)
+        self._metrics.used(prediction.tokens_in, prediction.tokens_out)
+        return prediction
+
+    async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
+        """The answer while it is written. What goes wrong before the first token is an error like any other."""
+        began = time.monotonic()
+        readings = Readings()
+        job = self._scheduler.enter(service, prompt, ends - began, readings)
+        job.future.add_done_callback(readings.end)
+        first = asyncio.ensure_future(readings.next())
+
+        def finish() -> None:
+            first.cancel()
+            self._scheduler.leave(job)
+            if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
+                prediction = job.future.result()
+                self._metrics.used(prediction.tokens_in, prediction.tokens_out)
+
+        async def explain(problem: Exception) -> RequestError:
+            if isinstance(problem, RequestError):
+                return problem
+            return await self._explain(problem, service, prompt, request)
+
+        try:
+            token = await self._result(first, request, ends - began)
+            if token is None:
+                prediction = job.future.result()
+        except Exception as problem:
+            finish()
+            raise await explain(problem) from None
+        if isinstance(token, Part):
+            return PartStream(job, token, readings, explain, finish)
+        if service.may_stream:
+            finish()
+            return _whole(prediction)
+        return EventStream(job, token, readings, explain, finish)
+
+    async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
+        """The result of a future in time; it is not waited for when the client hangs up first."""
+        # Most answers are there before it is worth asking whether anybody has left.
+        await asyncio.wait([future], timeout=min(SOON, seconds))
+        if future.done():
+            return future.result()
+        gone = asyncio.ensure_future(disconnected(request))
+        try:
+            await asyncio.wait(
+                [future, gone], timeout=max(0.0, seconds - SOON), return_when=asyncio.FIRST_COMPLETED
+            )
+            if future.done():
+                return future.result()
+            if gone.done():
+                raise RequestError("malformed", "the client left before the answer")
+            raise RequestError("deadline_exceeded", "no answer within {:g} seconds".format(seconds))
+        finally:
+            gone.cancel()
+
+    async def _explain(
+        self, problem: Exception, service: Service, prompt: Prompt, request: Request
+    ) -> RequestError:
+        """What the client is told of an exception in a prediction, and whether the model survived it."""
+        error = as_request_error(problem, service, prompt)
+        if error.status < 500:
+            return error
+        event(40, "a prediction failed", problem, request_id=request.scope["request_id"])
+        # User code has no warm-up that would show it.
+        looked = asyncio.get_event_loop().run_in_executor(None, accelerator_fault)
+        try:
+            fault = await asyncio.wait_for(looked, self._settings.deadline)
+        except asyncio.TimeoutError:
+            return error  # behind work that does not end: that is found elsewhere
+        if fault:
+            self._health.fail(fault)
+            return error
+        try:
+            job = self._scheduler.enter(service, None, self._settings.deadline)
+        except RequestError:
+            return error  # no place to look: the next failure will
+        try:
+            await asyncio.wait_for(asyncio.shield(job.future), self._settings.deadline)
+        except (RequestError, asyncio.TimeoutError):
+            pass  # no time to look
+        except Exception as worse:
+            event(40, "the warm-up fails too", worse, request_id=request.scope["request_id"])
+            self._health.fail("a prediction failed, and now the warm-up does")
+        finally:
+            self._scheduler.leave(job)
+        return error
+
+    def _headers(self, prediction: Prediction, prompt: Prompt, request: Request) -> Dict[str, str]:
+        headers: Dict[str, str] = {}
+        if prediction.is_truncated:
+            headers["X-Inputs-Truncated"] = "true"
+        if prompt.warnings:
+            headers["X-Warning"] = "; ".join(prompt.warnings)
+            event(30, headers["X-Warning"], request_id=request.scope["request_id"])
+        return headers
+
+
+def _parameters(service: Service, request: Request, content_type: codecs.MediaType) -> Dict[str, Any]:
+    """Parameters from the query string, and from the custom attributes where the body has no place for any."""
+    found = parameters.from_query(request.scope["query_string"].decode("latin-1"))
+    header = request.headers.get(parameters.HEADER)
+    if header and service.negotiates and content_type.name not in (codecs.JSON, codecs.JSON_LINES):
+        schema = service.schema()["properties"].get("parameters", {})
+        found = dict(parameters.from_attributes(header, schema.get("properties")), **found)
+    return found
+
+
+def _whole(prediction: Prediction) -> Response:
+    """The response that user code has made; it was not a stream after all."""
+    body, content_type = prediction.value
+    if prediction.status in (204, 304):
+        body = b""  # these have no body
+    headers = dict(prediction.headers, **{"Content-Type": content_type})
+    return Response(body, prediction.status, headers)
+
+
+def _too_large(most: int) -> RequestError:
+    # The rest of the body is still on its way: this connection has no future.
+    return RequestError(
+        "payload_too_large",
+        "the body is larger than {} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)".format(most),
+        {"Connection": "close"},
+    )

@@ -1,0 +1,95 @@
+"""What the server counts, for Prometheus."""
+
+from typing import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from hf_inference_toolkit.scheduling.scheduler import Observer
+
+# The text is the same in version 1.0.0, which older scrapers do not know.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+
+
+class Metrics(Observer):
+    """The metrics of one app, in a registry of its own; it is the scheduler's observer."""
+
+    def __init__(
+        self, waiting: Callable[[], float], is_ready: Callable[[], float], load_seconds: Callable[[], float]
+    ) -> None:
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "hf_requests_total",
+            "Answered requests by route and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "hf_tokens_total",
+            "Tokens by direction, where the task counts them.",
+            ["direction"],
+            registry=registry,
+        )
+        for direction in ("in", "out"):
+            self._tokens.labels(direction=direction)
+        self._request = _seconds(
+            "hf_request_seconds", "Time from the head of a prediction request to its answer.", registry
+        )
+        self._queue = _seconds(
+            "hf_queue_seconds", "Time of a request from its place in the queue to its first pass.", registry
+        )
+        self._pass = _seconds("hf_pass_seconds", "Time of one pass through the model.", registry)
+        self._rows = Histogram(
+            "hf_pass_rows", "Rows that went through the model together.", buckets=ROWS, registry=registry
+        )
+        self._padding = Histogram(
+            "hf_pass_padding_ratio",
+            "Share of padding in the tokens of a pass.",
+            buckets=SHARES,
+            registry=registry,
+        )
+        for name, about, read in (
+            ("hf_queue_waiting", "Inputs that wait for the model.", waiting),
+            ("hf_model_ready", "1 when /ping is 200.", is_ready),
+            (
+                "hf_model_load_seconds",
+                "Time from the start to the end of the warm-up; 0 until then.",
+                load_seconds,
+            ),
+        ):
+            Gauge(name, about, registry=registry).set_function(read)
+
+    def answered(self, route: str, status: int) -> None:
+        """A request was answered; `status` is 499 when its client had gone."""
+        self._requests.labels(route=route, status=str(status)).inc()
+
+    def predicted(self, seconds: float) -> None:
+        """A request to a prediction route was answered, whatever its status."""
+        self._request.observe(seconds)
+
+    def used(self, tokens_in: int, tokens_out: int) -> None:
+        """Tokens of one prediction."""
+        self._tokens.labels(direction="in").inc(tokens_in)
+        self._tokens.labels(direction="out").inc(tokens_out)
+
+    def queued(self, seconds: float) -> None:
+        """See Observer."""
+        self._queue.observe(seconds)
+
+    def passed(self, seconds: float, lengths: Sequence[int]) -> None:
+        """See Observer."""
+        self._pass.observe(seconds)
+        self._rows.observe(len(lengths))
+        longest = max(lengths)
+        if longest:
+            self._padding.observe(1 - sum(lengths) / (len(lengths) * longest))
+
+    def text(self) -> bytes:
+        """Everything, as a scrape gets it."""
+        return bytes(generate_latest(self.registry))
+
+
+def _seconds(name: str, about: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, about, buckets=SECONDS, registry=registry)

@@ -1,0 +1,64 @@
+"""Parameters of a task that come beside the body: for images, sounds and tables, whose bodies have no place for them.
+
+`POST /invocations?top_k=1`, or `X-Amzn-SageMaker-Custom-Attributes: top_k=1`, which SageMaker hands on. The header's
+value is the client's own: pairs of names and values, or a JSON object, are read where their names are parameters of the
+task, and everything else is left alone.
+"""
+
+import re
+from typing import Any, Dict, Iterable, Optional
+from urllib.parse import parse_qsl
+
+from hf_inference_toolkit.content import payload
+from hf_inference_toolkit.errors import RequestError
+
+HEADER = "x-amzn-sagemaker-custom-attributes"
+MOST = 100
+
+
+def from_query(query: str) -> Dict[str, Any]:
+    """Each name with its value, which is JSON or else a string; a name that occurs twice is refused."""
+    if not query:
+        return {}
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if len(pairs) > MOST:
+        raise RequestError("unsupported_value", "the query string has more than {} parameters".format(MOST))
+    found: Dict[str, Any] = {}
+    for name, text in pairs:
+        if name in found:
+            raise RequestError(
+                "unsupported_value", "parameter '{}' is in the query string twice".format(name[:100])
+            )
+        found[name] = _value(text)
+    return found
+
+
+def from_attributes(header: Optional[str], known: Optional[Iterable[str]]) -> Dict[str, Any]:
+    """Those of the header's pairs `name=value` whose name is known; all of them where nothing is known of names."""
+    if not header:
+        return {}
+    names = None if known is None else frozenset(known)
+    return {name: value for name, value in _attributes(header).items() if names is None or name in names}
+
+
+def _attributes(header: str) -> Dict[str, Any]:
+    whole = _value(header)
+    if isinstance(whole, dict):
+        return whole
+    found: Dict[str, str] = {}
+    name = ""
+    for part in re.split("[,;]", header)[: MOST * 10]:
+        before, separator, after = part.partition("=")
+        if separator and re.match(r"\s*[A-Za-z_]\w*\s*\Z", before):
+            name = before.strip()
+            found[name] = after
+        elif name:
+            found[name] += "," + part  # a list of labels: candidate_labels=cat,dog
+    return {name: _value(text) for name, text in found.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return payload.read_json(text.strip().encode("utf-8"))
+    except (RequestError, UnicodeError):
+        return text.strip()

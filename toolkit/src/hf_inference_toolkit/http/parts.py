@@ -1,0 +1,76 @@
+"""A response that user code sends in parts."""
+
+import asyncio
+import time
+from typing import Any, Callable, List, MutableMapping, Optional, Tuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hf_inference_toolkit.content import payload
+from hf_inference_toolkit.http.events import Readings, disconnected
+from hf_inference_toolkit.scheduling.scheduler import Job
+from hf_inference_toolkit.tasks.service import Part
+
+# How much later than its deadline a stream is cut off that user code does not end.
+GRACE_SECONDS = 1.0
+
+
+class PartStream(Response):  # type: ignore[misc]
+    """Sends parts until there are no more, the deadline is over, or the client leaves.
+
+    An error after the first part is an event where the client reads events. In any other body the connection is
+    closed without its last chunk, so that the client sees that the body is not complete.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        first: Part,
+        readings: Readings,
+        explain: Callable[[Exception], Any],
+        finish: Callable[[], None],
+    ) -> None:
+        content_type = first.head.value[1]
+        headers = dict(first.head.headers, **{"Content-Type": content_type, "Cache-Control": "no-cache"})
+        super().__init__(None, first.head.status, headers)
+        # The base class adds a length, which is not known.
+        self._start: List[Tuple[bytes, bytes]] = [
+            pair for pair in self.raw_headers if pair[0].lower() != b"content-length"
+        ]
+        self._job = job
+        self._first = first
+        self._readings = readings
+        self._explain = explain
+        self._finish = finish
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """See ASGI."""
+        gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
+        writing = asyncio.ensure_future(self._write(send))
+        left = self._job.deadline + GRACE_SECONDS - time.monotonic()
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self._start})
+            await asyncio.wait([gone, writing], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+        finally:
+            gone.cancel()
+            writing.cancel()
+            self._finish()
+
+    async def _write(self, send: Any) -> None:
+        part: Optional[Any] = self._first
+        while part is not None:
+            await send({"type": "http.response.body", "body": part.body, "more_body": True})
+            part.sent(len(part.body))
+            part = await self._readings.next()
+        try:
+            await self._job.future
+        except Exception as problem:
+            error = await self._explain(problem)
+            if not self._first.is_events:
+                return
+            body = payload.write_json({"error": error.message, "error_type": error.code})
+            await send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

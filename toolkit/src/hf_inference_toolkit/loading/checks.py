@@ -1,0 +1,56 @@
+"""What transformers loads without an error although it is not complete."""
+
+from pathlib import Path
+from typing import Any, Iterator, List, Tuple
+
+from hf_inference_toolkit.errors import StartError
+
+# Vocabularies that tokenizers read under no name of their own.
+OTHER_VOCABULARIES = ("*.tiktoken", "*.model", "*.model.v*", "*.spm", "tekken.json", "*.bpe")
+
+
+def check_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """StartError that names the files if the tokenizer has no vocabulary: it would make every text the same."""
+    names = dict(getattr(tokenizer, "vocab_files_names", None) or {})
+    names.pop("tokenizer_config_file", None)
+    if not names or any(any(folder.glob(pattern)) for pattern in OTHER_VOCABULARIES):
+        return
+    whole = names.pop("tokenizer_file", "tokenizer.json")
+    if (folder / whole).is_file():
+        return
+    parts = [names[key] for key in ("vocab_file", "merges_file") if names.get(key)] or sorted(names.values())
+    missing = [name for name in parts if name and not (folder / name).is_file()]
+    if missing:
+        raise StartError(
+            "the tokenizer's files are missing in {}: {} (or {}). Save the tokenizer beside the model: "
+            "tokenizer.save_pretrained(FOLDER)".format(folder, ", ".join(missing), whole)
+        )
+
+
+def check_finite(model: Any, folder: Path) -> None:
+    """StartError that names the weights that hold NaN or infinity."""
+    broken = [name for name, is_finite in _weights(model) if not is_finite]
+    if broken:
+        more = ", and {} more".format(len(broken) - 4) if len(broken) > 4 else ""
+        raise StartError(
+            "the weights in {} hold NaN or infinity: {}{}. The training has diverged, or the file is "
+            "damaged".format(folder, ", ".join(broken[:4]), more)
+        )
+
+
+def _weights(model: Any) -> Iterator[Tuple[str, bool]]:
+    if hasattr(model, "named_parameters"):
+        import torch
+
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.is_floating_point() and weight.device.type != "meta":
+                    # A sum needs no memory of the weight's size; it may overflow where no element does.
+                    total = weight.sum(dtype=torch.float32)
+                    yield name, bool(torch.isfinite(total) or torch.isfinite(weight).all())
+    else:
+        import numpy
+
+        weights: List[Any] = getattr(model, "weights", [])
+        for weight in weights:
+            yield weight.name, bool(numpy.isfinite(numpy.sum(weight.numpy(), dtype=numpy.float64)))

@@ -1,0 +1,322 @@
+"""A service made of the user's functions, with the standard ones where the user has none."""
+
+import asyncio
+import importlib.util
+import inspect
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+
+from hf_inference_toolkit.content import codecs, payload
+from hf_inference_toolkit.errors import InferenceError, RequestError
+from hf_inference_toolkit.loading import answers, user_code
+from hf_inference_toolkit.loading.context import Context, RequestProcessor
+from hf_inference_toolkit.loading.default_model import DefaultModel
+from hf_inference_toolkit.loading.user_code import Hooks
+from hf_inference_toolkit.tasks.media import decode
+from hf_inference_toolkit.tasks.service import Check, Part, Piece, Prediction, Reader, Service, Steps
+
+# How often a coroutine of user code is interrupted to see whether its client still waits.
+CHECK_SECONDS = 0.05
+# Headers that the server writes itself: wrong ones would break the connection.
+SERVER_HEADERS = ("connection", "content-length", "content-type", "transfer-encoding")
+
+
+class Raw(NamedTuple):
+    """A body that only user code understands, with what came with it."""
+
+    body: bytes
+    content_type: codecs.MediaType
+    accept: str
+    headers: Mapping[str, str] = {}
+    request_id: str = ""
+
+    @property
+    def accepted(self) -> str:
+        """The whole Accept header, or the type that is the default without one."""
+        return self.headers.get("accept") or self.accept
+
+
+class HookService(Service):
+    """Runs the user's functions, all of them in the prediction's thread: they need not be thread-safe."""
+
+    negotiates = False
+    may_stream = True
+
+    def __init__(self, hooks: Hooks, model: Any, context: Context, facts: Dict[str, str]) -> None:
+        super().__init__("user code", dict(facts, code=str(hooks.source)))
+        self._hooks = hooks
+        self._model = model
+        self._context = context
+        self._predict = _prediction(hooks, model)
+        # An input of a batched function is a piece of length 1.
+        self.kept_tokens = hooks.batch or None
+
+    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
+        """The body as it came."""
+        return payload.Request(Raw(body, content_type, accept), {}, [])
+
+    def with_headers(
+        self, request: payload.Request, headers: Mapping[str, str], request_id: str
+    ) -> payload.Request:
+        """See Service."""
+        raw = request.inputs._replace(headers=headers, request_id=request_id)
+        return request._replace(inputs=raw)
+
+    def predict(self, request: payload.Request, check: Check) -> Prediction:
+        """The answer of a request that shares no call with others and cannot be sent in parts."""
+        steps = self.steps(request, check)
+        try:
+            pieces = next(steps)
+            while True:
+                pieces = steps.send(self.run(pieces, check))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    def steps(self, request: payload.Request, check: Check, reader: Reader = None) -> Steps:
+        """See Service: a batched function's input is a piece; any other function is called here."""
+        raw: Raw = request.inputs
+        processor = RequestProcessor(raw.headers, raw.request_id)
+        context = self._context.for_requests([processor])
+        check()
+        try:
+            if self._hooks.batch:
+                (value,) = yield [Piece((self._input(raw, context, check), processor), 1)]
+                if isinstance(value, Exception):
+                    raise value
+            else:
+                value = self._value(raw, context, check)
+            value, written = self._output(value, raw, context, check)
+            if answers.is_stream(value):
+                return self._stream(value, raw, processor, check, reader)
+        except Exception as problem:
+            raise _with_status(problem) from problem
+        return _prediction_of(value, written, processor)
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """One call of a batched function; an exception is the output of every input if it returns a wrong number."""
+        inputs = [piece.row[0] for piece in pieces]
+        context = self._context.for_requests([piece.row[1] for piece in pieces])
+        outputs = self._finished(self._predict(inputs, context), check)
+        name = "EndpointHandler" if self._hooks.handler else "predict_fn"
+        try:
+            outputs = list(outputs)
+        except TypeError:
+            outputs = [outputs]
+        if len(outputs) != len(inputs):
+            message = (
+                "{} has batch = True and must return one result for each input: it got {} and returned {}"
+            )
+            return [RequestError("internal", message.format(name, len(inputs), len(outputs)))] * len(inputs)
+        return outputs
+
+    def _value(self, raw: Raw, context: Context, check: Check) -> Any:
+        functions = self._hooks.functions
+        if "transform_fn" in functions:
+            kind, accept = raw.content_type.name, raw.accept
+            return self._finished(
+                functions["transform_fn"](self._model, _as_sent(raw), kind, accept, context), check
+            )
+        if isinstance(self._model, DefaultModel):
+            self._model.during(check)
+            if "input_fn" not in functions and "predict_fn" not in functions:
+                return self._model.answer(raw.body, raw.content_type, codecs.JSON)
+        return self._finished(self._predict(self._input(raw, context, check), context), check)
+
+    def _input(self, raw: Raw, context: Context, check: Check) -> Any:
+        if "input_fn" not in self._hooks.functions:
+            return _decoded(raw)
+        function = self._hooks.functions["input_fn"]
+        return self._finished(function(_as_sent(raw), raw.content_type.name, context), check)
+
+    def _output(self, value: Any, raw: Raw, context: Context, check: Check) -> Tuple[Any, str]:
+        """A stream, or the answer's body; and its content type, empty where nobody has chosen one."""
+        if "output_fn" in self._hooks.functions:
+            value = self._finished(self._hooks.functions["output_fn"](value, raw.accept, context), check)
+        elif "transform_fn" not in self._hooks.functions:
+            if answers.is_stream(value):
+                return value, ""
+            return answers.write(value, context.get_response_content_type(0) or "", raw.accepted)
+        written = raw.accept
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str):
+            value, written = value
+        if answers.is_stream(value):
+            return value, "" if written == raw.accept else written
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value), written
+        if isinstance(value, str):
+            return value.encode("utf-8"), written
+        return answers.write(value, context.get_response_content_type(0) or "", raw.accepted)
+
+    def _stream(
+        self, value: Any, raw: Raw, processor: RequestProcessor, check: Check, reader: Reader
+    ) -> Prediction:
+        """Hand each item on when it is there. What fails before the first one gets an ordinary error."""
+        parts: List[bytes] = []
+        stream: Optional[answers.Stream] = None
+        items = self._items(value, check)
+        window = answers.Window()
+        try:
+            for item in items:
+                if stream is None:
+                    given = processor.get_response_header("Content-Type")
+                    stream = answers.Stream(item, raw.headers.get("accept"), given)
+                body = stream.encode(item)
+                if reader is None:
+                    parts.append(body)
+                else:
+                    head = _prediction_of(None, stream.content_type, processor)
+                    window.take(len(body), check)
+                    reader(Part(body, head, stream.is_events, window.give))
+        finally:
+            items.close()  # type: ignore[attr-defined]
+        kind = stream.content_type if stream else raw.accept
+        return _prediction_of(b"".join(parts), kind, processor)
+
+    def _items(self, value: Any, check: Check) -> Iterator[Any]:
+        """The items of an iterator or an asynchronous iterator, which is closed when its client leaves."""
+        is_asynchronous = hasattr(value, "__anext__")
+        try:
+            while True:
+                check()
+                try:
+                    item = self._finished(value.__anext__(), check) if is_asynchronous else next(value)
+                except (StopIteration, StopAsyncIteration):
+                    return
+                yield item
+        finally:
+            if is_asynchronous and hasattr(value, "aclose"):
+                self._finished(value.aclose(), _no_check)
+            elif hasattr(value, "close"):
+                value.close()
+
+    def _finished(self, value: Any, check: Check) -> Any:
+        return finished(value, check)
+
+    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+        """Written already."""
+        return value  # type: ignore[no-any-return]
+
+
+def _prediction_of(body: Any, content_type: str, processor: RequestProcessor) -> Prediction:
+    content_type = processor.get_response_header("Content-Type") or content_type
+    given = processor.get_response_headers()
+    headers = {name: value for name, value in given.items() if name.lower() not in SERVER_HEADERS}
+    return Prediction((body, content_type), status=processor.get_response_status_code(), headers=headers)
+
+
+_LOOPS = threading.local()
+
+
+def finished(value: Any, check: Check) -> Any:
+    """A value, or the result of a coroutine, which runs in this thread's event loop and can be cancelled."""
+    if not inspect.isawaitable(value):
+        return value
+    loop = getattr(_LOOPS, "loop", None)
+    if loop is None:
+        loop = _LOOPS.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+    return loop.run_until_complete(_awaited(value, check))
+
+
+async def _awaited(value: Any, check: Check) -> Any:
+    task = asyncio.ensure_future(value)
+    while True:
+        await asyncio.wait([task], timeout=CHECK_SECONDS)
+        if task.done():
+            return task.result()
+        try:
+            check()
+        except BaseException:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+
+def _prediction(hooks: Hooks, model: Any) -> Callable[[Any, Context], Any]:
+    """The function that answers one decoded input, or a list of them, with a context."""
+    if hooks.handler is not None:
+        return user_code.call_handler(model)
+    if "predict_fn" in hooks.functions:
+        function = hooks.functions["predict_fn"]
+        return lambda data, context: function(data, model, context)
+    return lambda data, _: _call(model, data)
+
+
+def _call(model: Any, data: Any) -> Any:
+    if not isinstance(data, dict):
+        return model(data)
+    return model(data.get("inputs", data), **(data.get("parameters") or {}))
+
+
+def _as_sent(raw: Raw) -> Union[str, bytes]:
+    """Text as a string and everything else as bytes, as SageMaker's toolkits pass it."""
+    if raw.content_type.name.startswith("text/") or "json" in raw.content_type.name:
+        return payload.decode(raw.body, raw.content_type.parameters.get("charset"))
+    return raw.body
+
+
+def _decoded(raw: Raw) -> Any:
+    """The body as a value; user code sees the same keys as the client sent."""
+    codecs.content_type(raw.content_type.name)
+    kind = codecs.sniff(raw.content_type, raw.body)
+    if kind.name == codecs.JSON:
+        return payload.read_json(raw.body, kind.parameters.get("charset"))
+    if kind.name.startswith(("image/", "audio/")):
+        return {"inputs": decode(raw.body, kind.name), "parameters": {}}
+    request = codecs.read(raw.body, kind)
+    return {"inputs": request.inputs, "parameters": request.parameters}
+
+
+def _with_status(problem: Exception) -> Exception:
+    """Errors of AWS's toolkits carry a status and a message as ours do; multi-model-server's call it error_code."""
+    status = getattr(problem, "status_code", getattr(problem, "error_code", None))
+    message = getattr(problem, "message", None)
+    if isinstance(status, int) and 400 <= status <= 599 and isinstance(message, str):
+        return InferenceError(status, message)
+    return problem
+
+
+def _no_check() -> None:
+    return None
+
+
+def build(hooks: Hooks, folder: Callable[[], Any], default: Callable[[], Service]) -> Service:
+    """The service of these hooks.
+
+    `folder` gives the model's folder. `default` loads the model; it is called if the user has no `model_fn`.
+    """
+    standard: Optional[Service] = None
+    if hooks.handler is not None or "model_fn" in hooks.functions:
+        path = str(folder())
+        context = Context(path, _gpu_id(), _manifest())
+        if hooks.handler is not None:
+            model = hooks.handler(path)
+        else:
+            model = finished(hooks.functions["model_fn"](path, context), _no_check)
+    else:
+        standard = default()
+        path = str(standard.facts.get("model", ""))
+        context = Context(path, _gpu_id(), _manifest())
+        model = DefaultModel(standard)
+    return HookService(hooks, model, context, standard.facts if standard else {"model": path})
+
+
+def _manifest() -> Dict[str, Any]:
+    return {"model": {"modelName": "model", "handler": "hf_inference_toolkit"}, "modelServerVersion": "1.0"}
+
+
+def _gpu_id() -> Optional[int]:
+    """The index of the GPU to use. One process serves one model on the first GPU that it can see."""
+    if "torch" not in sys.modules and not any(Path("/dev").glob("nvidia[0-9]*")):
+        return None  # importing a framework only to find no GPU would take seconds
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        return 0 if torch.cuda.is_available() else None
+    if importlib.util.find_spec("tensorflow") is not None:
+        import tensorflow
+
+        return 0 if tensorflow.config.list_physical_devices("GPU") else None
+    return None

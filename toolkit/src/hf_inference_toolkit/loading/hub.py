@@ -1,0 +1,183 @@
+"""Models from the hub, by huggingface_hub, into a folder that can be written.
+
+The token goes to the hub that HF_ENDPOINT names and nowhere else: huggingface_hub drops it when the hub redirects to
+the storage that has the files.
+"""
+
+import fnmatch
+import inspect
+import os
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.loading import hub_legacy
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.settings import Settings
+
+# What is needed beside the weights: configurations, tokenizers, and the model's own code.
+SMALL_FILES = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.model.v*",
+    "*.spm",
+    "*.codes",
+    "*.tokenizer",
+    "*.tiktoken",
+    "*.bpe",
+    "*.vocab",
+    "*.jinja",
+    "*.py",
+)
+# Weights that may come in several files, each kind with its index. The first kind that the hub has is taken.
+SHARDS = {
+    "model.safetensors": ("model.safetensors", "model-*-of-*.safetensors"),
+    "pytorch_model.bin": ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
+    "tf_model.h5": ("tf_model.h5", "tf_model-*-of-*.h5"),
+}
+# Copies of the weights for other programs, which user code does not need either.
+OTHER_WEIGHTS = (
+    "flax_model*.msgpack",
+    "rust_model.ot",
+    "onnx/*",
+    "openvino/*",
+    "coreml/*",
+)
+# Files of a repository that are user code: it runs in the server.
+USER_CODE = ("handler.py", "code/handler.py", "code/inference.py")
+
+
+def prepare(settings: Settings) -> None:
+    """Tell the libraries, before they are imported, where they may write."""
+    cache = str(Path(settings.hub_cache) / "hub")
+    os.environ["HF_HOME"] = settings.hub_cache
+    os.environ["HF_ENDPOINT"] = settings.hub_endpoint
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
+        os.environ.setdefault(name, cache)
+    # Bars are for people; here they would stand between the log's lines.
+    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "1")
+
+
+def download(settings: Settings, weights: Sequence[str], for_user_code: bool = False) -> Path:
+    """The folder of HF_MODEL_ID at HF_MODEL_REVISION, with the weights of this framework alone.
+
+    `for_user_code`: user code of HF_MODEL_DIR reads the folder. It gets every other file too, and the repository's
+    own code is not used. Files in the cache are not fetched again. Raises StartError that says what to set.
+    """
+    import huggingface_hub
+
+    event(20, "fetching the model", model=settings.model_id, revision=settings.model_revision or "main")
+    commit, names = _on_hub(huggingface_hub, settings)
+    if names is None:
+        wanted = [*SMALL_FILES, *weights]
+    else:
+        code = [name for name in names if name in USER_CODE]
+        if code and not for_user_code:
+            _check_trust(settings, code)
+        wanted = _for_user_code(names, weights) if code or for_user_code else _wanted(names, weights)
+    try:
+        if "allow_patterns" not in inspect.signature(huggingface_hub.snapshot_download).parameters:
+            folder = hub_legacy.fetch(settings, commit or settings.model_revision or "main", wanted)
+        else:
+            folder = Path(huggingface_hub.snapshot_download(**_arguments(huggingface_hub, settings, wanted)))
+    except Exception as problem:  # the client's errors are of many kinds, and differ between its releases
+        raise StartError(_explained(settings, problem)) from None
+    code = [name for name in USER_CODE if (folder / name).is_file()]
+    if code and not for_user_code:
+        _check_trust(settings, code)
+    event(20, "fetched the model", model=settings.model_id, commit=commit or folder.name)
+    return folder
+
+
+def _check_trust(settings: Settings, code: List[str]) -> None:
+    if not settings.trust_remote_code:
+        raise StartError(
+            "{} at revision {} has code of its own ({}), which is not run unless you trust it: set "
+            "HF_TRUST_REMOTE_CODE=true, and HF_MODEL_REVISION to the commit that you have read".format(
+                settings.model_id, settings.model_revision or "main", ", ".join(code)
+            )
+        )
+
+
+def _on_hub(huggingface_hub: Any, settings: Settings) -> Tuple[Optional[str], Optional[List[str]]]:
+    """The commit of the revision and the names of its files; None for both in offline mode."""
+    if settings.hub_offline:
+        return None, None
+    ask = huggingface_hub.HfApi(endpoint=settings.hub_endpoint).model_info
+    try:
+        info = ask(settings.model_id, revision=settings.model_revision, **_token(ask, settings))
+    except Exception as problem:
+        raise StartError(_explained(settings, problem)) from None
+    return info.sha, [file.rfilename for file in info.siblings]
+
+
+def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
+    """The files to fetch: the small ones at the root, and the first kind of weights that there is."""
+    roots = [name for name in names if "/" not in name]
+    small = [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in SMALL_FILES)]
+    kind = _best_weights(names, weights)
+    if kind is None:
+        raise StartError(
+            "HF_MODEL_ID has no weights for this image (it reads {}); it has {}".format(
+                ", ".join(weights), ", ".join(sorted(set(roots) - set(small))[:8]) or "none"
+            )
+        )
+    return small + _of_kind(names, kind)
+
+
+def _for_user_code(names: Iterable[str], weights: Sequence[str]) -> List[str]:
+    """Every file, without copies of the weights for other frameworks where this one's are there."""
+    names = [name for name in names if ".." not in name.split("/")]
+    best = _best_weights(names, weights)
+    if best is None:
+        return names
+    skipped = {name for kind in SHARDS if kind != best for name in _of_kind(names, kind)}
+    skipped.update(name for name in names if any(fnmatch.fnmatch(name, other) for other in OTHER_WEIGHTS))
+    return [name for name in names if name not in skipped]
+
+
+def _best_weights(names: Iterable[str], weights: Sequence[str]) -> Optional[str]:
+    return next((kind for kind in weights if _of_kind(names, kind)), None)
+
+
+def _of_kind(names: Iterable[str], kind: str) -> List[str]:
+    patterns = SHARDS[kind]
+    roots = [name for name in names if "/" not in name]
+    return [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> Dict[str, Any]:
+    """What `snapshot_download` of the installed release takes."""
+    token = _token(huggingface_hub.snapshot_download, settings)
+    return dict(
+        repo_id=settings.model_id,
+        revision=settings.model_revision,
+        allow_patterns=wanted,
+        cache_dir=str(Path(settings.hub_cache) / "hub"),
+        **token,
+    )
+
+
+def _token(function: Any, settings: Settings) -> Dict[str, Any]:
+    """The token under the name that the installed release has for it."""
+    known = inspect.signature(function).parameters
+    name = "token" if "token" in known else "use_auth_token"
+    return {name: settings.token or None} if name in known else {}
+
+
+def _explained(settings: Settings, problem: Exception) -> str:
+    status = getattr(getattr(problem, "response", None), "status_code", None)
+    where = "{} at revision {}".format(settings.model_id, settings.model_revision or "main")
+    if status in (401, 403):
+        hint = "the token is not accepted for it" if settings.token else "it may be private: set HF_API_TOKEN"
+        return "the hub refuses {} ({}): {}".format(where, status, hint)
+    if status == 404:
+        return "the hub has no {}: check HF_MODEL_ID and HF_MODEL_REVISION{}".format(
+            where, "" if settings.token else "; if the model is private, set HF_API_TOKEN"
+        )
+    reason = str(problem).strip().splitlines() or [type(problem).__name__]
+    return "{} cannot be fetched: {}. Check the network and HF_ENDPOINT, or mount the model at {}".format(
+        where, reason[0][:300], settings.model_dir
+    )

@@ -1,0 +1,84 @@
+"""From settings to a service: the model's folder, its task, its user code, its weights."""
+
+from pathlib import Path
+from typing import Dict, Optional, Type, Union
+
+from hf_inference_toolkit.loading import compatibility, hooks, hub, model_folder, user_code, weights
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
+from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks import registry
+from hf_inference_toolkit.tasks.pipeline_task import PipelineTask
+from hf_inference_toolkit.tasks.service import Service
+from hf_inference_toolkit.tasks.table_question_answering import TableQuestionAnswering
+from hf_inference_toolkit.tasks.task_name import TaskName
+
+
+def load_model(settings: Settings) -> Service:
+    """The service for these settings. StartError that says what to set when there cannot be one."""
+    hub.prepare(settings)
+    compatibility.register()
+    folder = Path(settings.model_dir)
+    model_folder.check_readable(folder)
+    source = user_code.find(settings, folder)
+    user_code.install_requirements(settings, folder, source)
+    model: Optional[Path] = None
+    if source is None:
+        model = model_folder.find_model(settings)
+        if model != folder:
+            source = user_code.find_in_repository(model)
+            if source is not None:
+                user_code.install_requirements(settings, model, source)
+    if source is None:
+        return load_standard(settings, model)
+    return hooks.build(
+        user_code.load(source),
+        lambda: model or model_folder.for_user_code(settings),
+        lambda: load_standard(settings, model or model_folder.find_model(settings, for_user_code=True)),
+    )
+
+
+def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
+    """The service of the model itself, without user code."""
+    folder = folder or model_folder.find_model(settings)
+    runtime = create_runtime(installed_framework(), settings.dtype)
+    task = model_folder.choose_task(settings, model_folder.read_config(folder))
+    _propagate_logs()
+    event(20, "loading", task=task.requested, folder=str(folder))
+    return build(task, folder, settings, runtime)
+
+
+def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Service:
+    """The service of a task. StartError when the model or the installed transformers cannot do it."""
+    facts = _facts(folder, settings, runtime)
+    spec = registry.find(task.name)
+    if spec.implementation is not None:
+        weights.load_head(task, folder, settings, runtime)
+        return spec.implementation(task, runtime, weights.load_tokenizer(folder, settings), facts)
+    pipeline = weights.load_pipeline(task, folder, settings, runtime)
+    services: Dict[str, Type[Union[PipelineTask, TableQuestionAnswering]]] = {
+        "table-question-answering": TableQuestionAnswering
+    }
+    return services.get(task.name, PipelineTask)(task.requested, pipeline, runtime, facts)
+
+
+def _facts(folder: Path, settings: Settings, runtime: Runtime) -> Dict[str, str]:
+    """What the log and /openapi.json say about the loaded model."""
+    import transformers
+
+    return {
+        "model": settings.model_id or str(folder),
+        "framework": "TensorFlow" if runtime.prefix else "PyTorch",
+        "transformers": transformers.__version__,
+        "dtype": runtime.dtype,
+        "device": "cpu" if runtime.pipeline_device() < 0 else "gpu",
+    }
+
+
+def _propagate_logs() -> None:
+    """Let the log lines of transformers go to our handler instead of its own."""
+    from transformers.utils import logging
+
+    logging.disable_default_handler()
+    logging.enable_propagation()

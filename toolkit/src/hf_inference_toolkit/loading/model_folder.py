@@ -1,0 +1,105 @@
+"""The model folder: where it is, what it says about itself, and which task it is for."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.loading import hub
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.runtimes.select import installed_framework, weight_files
+from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks import registry
+from hf_inference_toolkit.tasks.task_name import TaskName
+
+
+def find_model(settings: Settings, for_user_code: bool = False) -> Path:
+    """The model folder if there is a model in it, else HF_MODEL_ID as a local folder or from the hub."""
+    folder = Path(settings.model_dir)
+    if _holds_model(folder):
+        return folder
+    if settings.model_id:
+        local = Path(settings.model_id)
+        if local.is_absolute() or settings.model_id.startswith("."):
+            check_readable(local)
+            if not _holds_model(local):
+                raise StartError("HF_MODEL_ID is {}, which holds no config.json".format(local))
+            return local
+        # The framework is not imported yet: requirements of the repository may bring another version of it.
+        return hub.download(settings, weight_files(installed_framework()), for_user_code)
+    raise StartError(_no_model(settings))
+
+
+def for_user_code(settings: Settings) -> Path:
+    """What user code in HF_MODEL_DIR gets as its model's folder. It may hold a model of any kind."""
+    folder = Path(settings.model_dir)
+    if _holds_model(folder) or not settings.model_id:
+        return folder
+    return find_model(settings, for_user_code=True)
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def check_readable(folder: Path) -> None:
+    """StartError that names the first file of a model that this user may not read."""
+    if not folder.is_dir():
+        return
+    try:
+        entries = [folder, *sorted(folder.iterdir())]
+        unreadable = [path for path in entries if path.exists() and not os.access(str(path), os.R_OK)]
+    except PermissionError:
+        unreadable = [folder]
+    if unreadable:
+        raise StartError(
+            "{} cannot be read by the server's user (id {}): run chmod -R a+rX {}, or start the container as "
+            "the owner of the files (docker run --user)".format(unreadable[0], os.getuid(), folder)
+        )
+
+
+def _no_model(settings: Settings) -> str:
+    folder = Path(settings.model_dir)
+    try:
+        inside = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        inside = []
+    deeper = [name for name in inside if (folder / name / "config.json").is_file()]
+    if deeper:
+        return (
+            "{0} holds no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
+            "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
+        )
+    content = "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
+    program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
+    return (
+        "no model: {} {}{}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
+        "hub".format(folder, content, program if settings.program else "")
+    )
+
+
+def read_config(folder: Path) -> Dict[str, Any]:
+    """The model's config.json."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise StartError("{}/config.json cannot be read: {}".format(folder, problem)) from None
+    if not isinstance(config, dict):
+        raise StartError("{}/config.json holds no object".format(folder))
+    return config
+
+
+def choose_task(settings: Settings, config: Dict[str, Any]) -> TaskName:
+    """HF_TASK, or the task that the model's architecture was made for."""
+    if settings.task:
+        return registry.parse(settings.task)
+    inferred = registry.infer(config)
+    if inferred is None:
+        architectures: List[str] = config.get("architectures") or []
+        raise StartError(
+            "HF_TASK is not set, and the model does not say what it is for (architectures: {}). Set "
+            "HF_TASK to one of {}".format(", ".join(architectures) or "none", ", ".join(registry.own_tasks()))
+        )
+    event(20, "task inferred from the architecture", task=inferred)
+    return registry.parse(inferred)

@@ -1,0 +1,210 @@
+"""Loading of weights, tokenizers and pipelines by transformers, with a check that no weight is missing."""
+
+import contextlib
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.loading import checks, model_folder
+from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks import pipeline_task, registry
+from hf_inference_toolkit.tasks.task_name import TaskName
+
+
+def load_tokenizer(folder: Path, settings: Settings) -> Any:
+    """The model's tokenizer."""
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **_trust(settings))
+    except Exception as problem:  # a missing file is a TypeError in some releases
+        raise StartError("the tokenizer in {} cannot be loaded: {}".format(folder, problem)) from None
+    checks.check_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> None:
+    """Load the task's model class into the runtime; StartError unless every weight of it came from the folder."""
+    import transformers
+
+    _check_head(task, folder)
+    auto = getattr(transformers, runtime.prefix + registry.find(task.name).auto_class)
+    try:
+        model, info = auto.from_pretrained(str(folder), output_loading_info=True, **_trust(settings))
+    except ValueError as problem:
+        raise StartError(_misfit(task, folder, str(problem))) from None
+    except OSError as problem:
+        raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
+    missing = _missing(task, info)
+    if missing:
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    checks.check_finite(model, folder)
+    runtime.place(model)
+
+
+def _check_head(task: TaskName, folder: Path) -> None:
+    """StartError for a classifier of texts that is to classify tokens, or the reverse: the weights fit both."""
+    alike = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
+    inferred = registry.infer(model_folder.read_config(folder))
+    made_for = registry.find(inferred).auto_class if inferred else ""
+    wanted = registry.find(task.name).auto_class
+    if made_for in alike and wanted in alike and made_for != wanted:
+        raise StartError(_misfit(task, folder, ""))
+
+
+def _missing(task: TaskName, info: Dict[str, Any]) -> List[str]:
+    """The weights that transformers initialised because the folder does not have them."""
+    lost = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
+    lost = [key for key in lost if not key.endswith("position_ids")]
+    unused = registry.find(task.name).unused_weights
+    lost = [key for key in lost if not any(part in key for part in unused)]
+    return sorted(lost)
+
+
+def _listed(keys: List[str]) -> str:
+    more = ", and {} more".format(len(keys) - 4) if len(keys) > 4 else ""
+    return ", ".join(keys[:4]) + more
+
+
+def _lacking(task: TaskName, runtime: Runtime) -> List[str]:
+    """The packages that a task needs beside transformers, and that this image does not have."""
+    needed = dict(registry.find(task.name).packages)
+    if task.name == "table-question-answering" and runtime.prefix:
+        needed["tensorflow_probability"] = "tensorflow-probability"
+    # TAPAS needs it before transformers 4.20. It is published as source only.
+    elif task.name == "table-question-answering" and _needs_scatter():
+        needed["torch_scatter"] = "torch-scatter"
+    return [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
+
+
+def _needs_scatter() -> bool:
+    import transformers
+
+    return tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 20)
+
+
+def _misfit(task: TaskName, folder: Path, reason: str) -> str:
+    config = model_folder.read_config(folder)
+    architectures = ", ".join(config.get("architectures") or ["of no known architecture"])
+    inferred = registry.infer(config)
+    if inferred == task.name:
+        return "HF_TASK={} fits this model ({}), but it cannot be loaded. {}".format(
+            task.requested, architectures, reason[:300]
+        ).strip()
+    hint = "set HF_TASK={}".format(inferred) if inferred and inferred != task.name else "use another model"
+    return "HF_TASK={} does not fit this model ({}): {}. {}".format(
+        task.requested, architectures, hint, reason.split(".\n")[0].splitlines()[0][:300] if reason else ""
+    ).strip()
+
+
+@contextlib.contextmanager
+def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, Any]]) -> Iterator[None]:
+    """Collect what `pipeline` throws away: which weights were not in the folder and were made up."""
+    base = getattr(transformers, runtime.prefix + "PreTrainedModel")
+    original = base.__dict__["from_pretrained"]
+
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        model, info = original.__func__(cls, *args, **dict(kwargs, output_loading_info=True))
+        infos.append(info)
+        return model
+
+    base.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield
+    finally:
+        base.from_pretrained = original
+
+
+def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
+    import transformers
+
+    arguments = dict(_trust(settings), device=runtime.pipeline_device())
+    known = inspect.signature(transformers.pipeline).parameters
+    for name in ("dtype", "torch_dtype"):
+        if name in known:
+            # Without torch the default, "auto", is a NameError in several releases from 4.51 on; with it, it is the
+            # precision of the file.
+            return dict(arguments, **{name: getattr(runtime, "type", None)})
+    if runtime.dtype != "float32":
+        raise StartError(
+            "HF_DTYPE={}: transformers {} serves this task in float32".format(
+                runtime.dtype, transformers.__version__
+            )
+        )
+    return arguments
+
+
+def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
+    """StartError where no pipeline can serve the task in this image."""
+    import transformers
+
+    known = pipeline_task.known_tasks()
+    if task.name not in known:
+        raise StartError(
+            "transformers {}: {}".format(
+                transformers.__version__, registry.unknown_task(task.requested, known)
+            )
+        )
+    if not pipeline_task.is_served(task.name):
+        raise StartError(
+            "HF_TASK={}: the inputs of its pipeline cannot be checked, so requests could name files and addresses. "
+            "Serve it by code/inference.py, or set HF_TASK to one of {}".format(
+                task.requested, ", ".join(sorted([*registry.own_tasks(), *pipeline_task.served_tasks()]))
+            )
+        )
+    if model_folder.read_config(folder).get("model_type") == "idefics":
+        raise StartError("models of type idefics fetch addresses that a text holds: use idefics2 or idefics3")
+    lacking = _lacking(task, runtime)
+    if lacking:
+        raise StartError(
+            "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it".format(
+                task.requested, " and ".join(lacking)
+            )
+        )
+
+
+def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
+    """The pipeline of a task that the toolkit does not implement itself."""
+    import transformers
+
+    _check_task(task, folder, runtime)
+    infos: List[Dict[str, Any]] = []
+    try:
+        with _loading_infos(transformers, runtime, infos):
+            pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
+    except ImportError as problem:
+        raise StartError(_missing_package(task, problem)) from None
+    except (ValueError, KeyError, OSError, RuntimeError) as problem:
+        raise StartError(
+            "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
+        ) from None
+    missing = [key for info in infos for key in _missing(task, info)]
+    if missing:
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
+        if model is not None:
+            runtime.watch(model)
+    if getattr(pipeline, "tokenizer", None) is not None:
+        checks.check_tokenizer(pipeline.tokenizer, folder)
+    checks.check_finite(pipeline.model, folder)
+    return pipeline
+
+
+def _missing_package(task: TaskName, problem: ImportError) -> str:
+    """The package in a message of transformers' `requires_backends`, which is several lines long."""
+    packages = re.findall(r"pip install (?:-U |--upgrade )?([A-Za-z0-9][\w.-]*)", str(problem))
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [repr(problem)]
+    return (
+        "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it ({})".format(
+            task.requested, " and ".join(packages) or "another package", lines[0][:300]
+        )
+    )
+
+
+def _trust(settings: Settings) -> Dict[str, Any]:
+    # Releases of 2021 do not know the argument.
+    return {"trust_remote_code": True} if settings.trust_remote_code else {}

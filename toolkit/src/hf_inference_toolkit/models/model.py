@@ -1,0 +1,103 @@
+"""Where the server stands between its start and its end."""
+
+import threading
+import time
+from typing import Callable, Optional
+
+from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.runtimes import memory
+from hf_inference_toolkit.tasks.service import Service
+
+LOADING, READY, STUCK, FAILED, DRAINING = "loading", "ready", "stuck", "failed", "draining"
+PING_STATUS = {LOADING: 503, READY: 200, STUCK: 500, FAILED: 500, DRAINING: 503}
+
+
+class Health:
+    """Loads the model in a thread, and knows what /ping must say."""
+
+    def __init__(self, load: Callable[[], Service], on_failure: Callable[[BaseException], None]) -> None:
+        self.state = LOADING
+        self.service: Optional[Service] = None
+        self.load_seconds = 0.0
+        self._load = load
+        self._on_failure = on_failure
+        self._thread: Optional[threading.Thread] = None
+
+    @property
+    def status(self) -> int:
+        """The status of /ping."""
+        return PING_STATUS[self.state]
+
+    def start(self) -> None:
+        """Begin to load; returns at once. A load may take as long as it takes."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="load")
+            self._thread.daemon = True
+            self._thread.start()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        try:
+            service = self._load()
+            service.warm_up(_nothing)
+        except BaseException as problem:
+            self._failed(problem)
+            return
+        memory.settle()
+        self.load_seconds = time.monotonic() - began
+        self.service = service
+        if self.state == LOADING:
+            self.state = READY
+        event(20, "ready", None, task=service.task, seconds=round(self.load_seconds, 3), **service.facts)
+
+    def _failed(self, problem: BaseException) -> None:
+        self.state = FAILED
+        if isinstance(problem, StartError):
+            event(40, "cannot start: {}".format(problem))
+        else:
+            event(
+                40,
+                "cannot start: the model did not load or its warm-up failed: {!r}".format(problem),
+                problem,
+            )
+        self._on_failure(problem)
+
+    def fail(self, reason: str) -> None:
+        """From here on the model can no longer serve; whoever runs the server replaces it."""
+        if self.state != FAILED:
+            self.state = FAILED
+            event(40, "the model can no longer serve: {}".format(reason))
+
+    def stuck(self, is_stuck: bool) -> None:
+        """Stop serving while too many predictions do not end, and serve again when they have."""
+        if is_stuck and self.state == READY:
+            self.state = STUCK
+            event(40, "too many predictions do not end: no requests are served until they do")
+        elif not is_stuck and self.state == STUCK:
+            self.state = READY
+            event(20, "predictions have ended: requests are served again")
+
+    def drain(self) -> None:
+        """Take no new work."""
+        if self.state != FAILED:
+            self.state = DRAINING
+
+    def serving(self) -> Service:
+        """The loaded model; 503 that says why when there is none that may take work."""
+        if self.state == READY and self.service is not None:
+            return self.service
+        kind, message = _REFUSALS.get(self.state, _REFUSALS[LOADING])
+        raise RequestError(kind, message, {"Retry-After": "1"})
+
+
+_REFUSALS = {
+    LOADING: ("not_ready", "the model is loading; /ping is 200 when it is ready"),
+    STUCK: ("unhealthy", "too many predictions do not end; /ping is 200 when they have"),
+    FAILED: ("unhealthy", "the model can no longer serve"),
+    DRAINING: ("draining", "the server is shutting down"),
+}
+
+
+def _nothing() -> None:
+    return None

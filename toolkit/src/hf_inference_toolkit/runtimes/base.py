@@ -1,0 +1,95 @@
+"""What the tasks need of a framework: rows of token ids in, numpy arrays out."""
+
+import importlib.util
+import threading
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+# The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
+Tokens = Dict[str, List[int]]
+OnStep = Optional[Callable[[List[int]], None]]
+# The inputs that are passed to a model, of those that its tokenizer returns.
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# The outputs that tasks read.
+MODEL_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
+
+
+class Runtime:
+    """A loaded model on its device. All methods but the constructor are called from one thread at a time."""
+
+    # The prefix of this framework's classes in transformers.
+    prefix = ""
+    # Weight files in order of preference. Images from 2021 have no safetensors.
+    weights: Tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
+
+    def __init__(self, dtype: str = "float32") -> None:
+        self.model: Any = None
+        # float32, bfloat16 or float16. A subclass replaces `auto`.
+        self.dtype = dtype
+        # The library that computes large matrix products.
+        self.kernels = "default"
+        if importlib.util.find_spec("safetensors") is None:
+            self.weights = tuple(name for name in self.weights if not name.endswith(".safetensors"))
+        self._thread = threading.local()
+
+    def place(self, model: Any) -> None:
+        """Move a model that transformers loaded to the device, in evaluation mode and in `dtype`."""
+        self.model = model
+
+    def watch(self, model: Any) -> None:
+        """Call `check` before each pass and each layer of a model that a pipeline runs; see `set_check`."""
+
+    def disable_onednn(self) -> bool:
+        """Restore the framework's own matrix products. Returns whether anything changed."""
+        return False
+
+    def pipeline_device(self) -> int:
+        """The `device` argument of `transformers.pipeline`: -1 is the CPU."""
+        return -1
+
+    def forward(self, rows: Sequence[Tokens], pad: int) -> Dict[str, Any]:
+        """One pass over rows of any lengths. The arrays have one row for each, padded at the end to the longest."""
+        raise NotImplementedError
+
+    # Whether `generate` accepts prompts of different lengths, padded on the left.
+    generates_padded = False
+
+    def streams(self) -> bool:
+        """Whether `generate` of the installed release accepts a streamer."""
+        return False
+
+    def generate(
+        self, rows: Sequence[Tokens], pad: int, options: Dict[str, Any], on_step: OnStep = None
+    ) -> List[List[int]]:
+        """The sequences that `generate` returns, those of one row next to each other.
+
+        A sequence begins with the left-padded prompt (decoder-only models) or the decoder's start token.
+        `on_step` is called after each step with one new token for each row.
+        """
+        raise NotImplementedError
+
+    def set_check(self, check: Optional[Callable[[], None]]) -> None:
+        """Call `check` between the layers of every pass of this thread. It raises to end the pass."""
+        self._thread.check = check
+
+    def check(self) -> None:
+        """Raises when the prediction of this thread was cancelled or is past its deadline."""
+        check = getattr(self._thread, "check", None)
+        if check is not None:
+            check()
+
+
+def padded(rows: Sequence[Tokens], pad: int, at_start: bool = False) -> Dict[str, Any]:
+    """Rows of different lengths as int64 arrays of shape (rows, longest), padded at the end or at the start."""
+    import numpy
+
+    longest = max(len(row["input_ids"]) for row in rows)
+    out = {}
+    for key in rows[0]:
+        out[key] = array = numpy.full((len(rows), longest), pad if key == "input_ids" else 0, numpy.int64)
+        for place, row in enumerate(rows):
+            numbers = row[key]
+            if at_start:
+                array[place, longest - len(numbers) :] = numbers
+            else:
+                array[place, : len(numbers)] = numbers
+    return out

@@ -1,0 +1,30 @@
+"""The framework that is installed, and its runtime."""
+
+import importlib.util
+from typing import Tuple
+
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.runtimes.tensorflow import TensorFlow
+from hf_inference_toolkit.runtimes.torch import Torch
+
+
+def installed_framework() -> str:
+    """`pt` or `tf`; PyTorch where both are installed. StartError where neither is."""
+    for module, name in (("torch", "pt"), ("tensorflow", "tf")):
+        if importlib.util.find_spec(module) is not None:
+            return name
+    raise StartError("neither torch nor tensorflow is installed: the image is incomplete")
+
+
+def create_runtime(framework: str, dtype: str = "float32") -> Runtime:
+    """The runtime of `pt` or `tf` in a precision of HF_DTYPE. StartError where the device cannot compute in it."""
+    return Torch(dtype) if framework == "pt" else TensorFlow(dtype)
+
+
+def weight_files(framework: str) -> Tuple[str, ...]:
+    """The files of weights that the runtime reads, the best first. The framework itself is not imported."""
+    files = (Torch if framework == "pt" else TensorFlow).weights
+    if importlib.util.find_spec("safetensors") is None:
+        return tuple(name for name in files if not name.endswith(".safetensors"))
+    return files

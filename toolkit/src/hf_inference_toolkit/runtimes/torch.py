@@ -1,0 +1,135 @@
+"""PyTorch, on the first GPU where there is one."""
+
+import inspect
+from typing import Any, Callable, Dict, List, Sequence
+
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.runtimes import kernels, threads
+from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, OnStep, Runtime, Tokens, padded
+
+
+class Torch(Runtime):
+    """PyTorch, on the first GPU where there is one."""
+
+    generates_padded = True
+
+    def __init__(self, dtype: str = "float32") -> None:
+        import torch
+
+        super().__init__(dtype)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if hasattr(torch.backends.cuda, "enable_cudnn_sdp"):
+            # cuDNN plans its attention for each new batch shape: the first pass of a shape took 78 ms instead of 6
+            # (BERT, H200). Texts come in many shapes.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        if dtype == "auto":
+            self.dtype = "bfloat16" if self._has_bfloat16() and not self._fault("bfloat16") else "float32"
+        self.type = getattr(torch, self.dtype)
+        fault = self._fault(self.dtype)
+        if fault:
+            raise StartError(
+                "HF_DTYPE={}: PyTorch {} cannot compute in it on this device ({}). Leave HF_DTYPE out, or set "
+                "float32".format(self.dtype, torch.__version__, fault)
+            )
+
+    def _has_bfloat16(self) -> bool:
+        import torch
+
+        if self.device.type == "cpu":
+            return threads.has_bfloat16()
+        return bool(torch.cuda.get_device_capability()[0] >= 8)
+
+    def _fault(self, dtype: str) -> str:
+        """The reason why the installed release cannot compute in a precision on this device, or an empty string."""
+        import torch
+
+        try:
+            ones = torch.ones(2, 2, dtype=getattr(torch, dtype), device=self.device)
+            mixed = torch.nn.functional.layer_norm(ones @ ones, (2,))
+            torch.nn.functional.gelu(mixed).softmax(-1).tanh()
+        except RuntimeError as problem:
+            return str(problem).splitlines()[0]
+        return ""
+
+    def place(self, model: Any) -> None:
+        """See Runtime. A hook before each layer checks the deadline."""
+        # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
+        self.model = model.to(device=self.device, dtype=self.type).eval()
+        self.watch(self.model)
+        self._onednn_layers = kernels.enable_onednn(self.model) if self.device.type == "cpu" else []
+        self.kernels = "oneDNN" if self._onednn_layers else "default"
+
+    def watch(self, model: Any) -> None:
+        """See Runtime. Text generation makes one pass for each token, so the check ends generation too."""
+        import torch
+
+        watched = {id(model): model}
+        for part in model.modules():
+            if isinstance(part, torch.nn.ModuleList):
+                watched.update((id(layer), layer) for layer in part)
+            elif hasattr(part, "generate"):
+                watched[id(part)] = part
+        for part in watched.values():
+            part.register_forward_pre_hook(lambda *_: self.check())
+
+    def disable_onednn(self) -> bool:
+        """See Runtime."""
+        layers, self._onednn_layers, self.kernels = self._onednn_layers, [], "default"
+        kernels.disable_onednn(layers)
+        return bool(layers)
+
+    def pipeline_device(self) -> int:
+        """See Runtime."""
+        import torch
+
+        return 0 if torch.cuda.is_available() else -1
+
+    def forward(self, rows: Sequence[Tokens], pad: int) -> Dict[str, Any]:
+        """See Runtime."""
+        import torch
+
+        tensors = self._tensors(padded(rows, pad))
+        with torch.no_grad():
+            outputs = self.model(**tensors)
+        return {name: outputs[name].float().cpu().numpy() for name in MODEL_OUTPUTS if name in outputs}
+
+    def _tensors(self, arrays: Dict[str, Any]) -> Dict[str, Any]:
+        import torch
+
+        return {key: torch.from_numpy(array).to(self.device) for key, array in arrays.items()}
+
+    def streams(self) -> bool:
+        """See Runtime. transformers has streamers from 4.28 on."""
+        return "streamer" in inspect.signature(self.model.generate).parameters
+
+    def generate(
+        self, rows: Sequence[Tokens], pad: int, options: Dict[str, Any], on_step: OnStep = None
+    ) -> List[List[int]]:
+        """See Runtime."""
+        import torch
+
+        if on_step is not None:
+            options = dict(options, streamer=StepStreamer(on_step))
+        at_start = not self.model.config.is_encoder_decoder
+        tensors = self._tensors(padded(rows, pad, at_start))
+        tensors.pop("token_type_ids", None)
+        with torch.no_grad():
+            sequences = self.model.generate(**tensors, **options)
+        return [list(map(int, sequence)) for sequence in sequences.cpu().tolist()]
+
+
+class StepStreamer:
+    """A streamer for batches: `generate` calls `put` with the prompts first, then with one token for each row."""
+
+    def __init__(self, on_step: Callable[[List[int]], None]) -> None:
+        self._on_step = on_step
+        self._has_begun = False
+
+    def put(self, value: Any) -> None:
+        """Called by `generate` after each step."""
+        if self._has_begun:
+            self._on_step(value.reshape(-1).tolist())
+        self._has_begun = True
+
+    def end(self) -> None:
+        """Called by `generate` at the end."""

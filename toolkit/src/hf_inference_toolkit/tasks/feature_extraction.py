@@ -1,0 +1,60 @@
+"""feature-extraction."""
+
+from typing import Any, Dict, List
+
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Tokens
+from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+
+class FeatureExtraction(TextTask):
+    """The last layer's numbers: for each text a list of one list of tokens, each a list of numbers."""
+
+    parameters = (
+        TRUNCATION,
+        Parameter("tokenize_kwargs", "object", "options of the tokenizer", members=TOKENIZING),
+    )
+    has_input_length = True
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row."""
+        encoding, was_cut = self.tokens(item, None, options)
+        one = row(encoding)
+        if options.get("padding") == "max_length":
+            one = self._filled(one, self.most_tokens(False, options))
+        return Encoded([one], was_cut)
+
+    def _filled(self, one: Tokens, length: int) -> Tokens:
+        """A row with padding, which has numbers in the answer, too."""
+        missing = length - len(one["input_ids"])
+        if missing <= 0:
+            return one
+        if self.tokenizer.pad_token_id is None:
+            raise RequestError("unprocessable", "padding is not possible: the tokenizer has no padding token")
+        padding = {
+            "input_ids": self.tokenizer.pad_token_id,
+            "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
+        }
+        one.setdefault("attention_mask", [1] * len(one["input_ids"]))
+        more = {key: [padding.get(key, 0)] * missing for key in one}
+        if self.tokenizer.padding_side == "left":
+            return {key: more[key] + one[key] for key in one}
+        return {key: one[key] + more[key] for key in one}
+
+    def check_amount(self, tokens: int) -> None:
+        """See TextTask; each token is answered with as many numbers as the model is wide."""
+        super().check_amount(tokens)
+        width = getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", None) or 1
+        if tokens * width > limits.FEATURES:
+            raise RequestError(
+                "unprocessable",
+                "the answer has more than {} numbers; send fewer inputs at once".format(limits.FEATURES),
+            )
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """One text's numbers: [1, tokens, width]."""
+        return [outputs[0]["last_hidden_state"].tolist()]

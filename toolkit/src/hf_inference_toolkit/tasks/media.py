@@ -1,0 +1,209 @@
+"""Images and sound of requests, decoded here and within limits: a string is base64 or a data: URL, never a location."""
+
+import base64
+import binascii
+import importlib.util
+import io
+import wave
+from typing import Any, Dict, List, Optional
+
+import numpy
+
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import kind_of
+from hf_inference_toolkit.errors import RequestError
+
+# Pillow also reads formats that start other programs (EPS runs Ghostscript) or that few people use.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+BASE64 = "media in JSON are base64 or a data: URL (addresses and paths are not read)"
+
+
+def content_of(value: Any) -> bytes:
+    """The bytes of an image or a sound as a request holds them."""
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise RequestError("unsupported_value", "{}, not {}".format(BASE64, kind_of(value)))
+    text = value
+    if value[:5].lower() == "data:":
+        head, comma, text = value.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise RequestError("unsupported_value", "a data: URL must be data:TYPE;base64,CONTENT")
+    try:
+        # Tools such as coreutils' base64 break the text into lines.
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError("unsupported_value", "{}; this is neither".format(BASE64)) from None
+
+
+def decode(body: bytes, content_type: str) -> Any:
+    """The body of a request to user code: a PIL image for image/*, a `Decoder.recording` for audio/*."""
+    decoder = Decoder()
+    return decoder.recording(body) if content_type.startswith("audio/") else decoder.image(body)
+
+
+class Decoder:
+    """Decodes the media of one request, all of them within the limits of one request.
+
+    `rate` is the sampling rate that the model takes, in Hz; `seconds` is the most sound that it takes.
+    """
+
+    def __init__(self, rate: int = 16000, seconds: int = limits.SOUND_SECONDS) -> None:
+        self._rate = rate
+        self._seconds = seconds
+        self._pixels = 0
+        self._samples = 0
+        self._decoded: List[Any] = []
+        self._sources: Dict[int, str] = {}
+
+    def source(self, image: Any) -> Optional[str]:
+        """The text that an image was decoded from: answers that repeat their input hold that text."""
+        return self._sources.get(id(image))
+
+    def image(self, value: Any) -> Any:
+        """A PIL image in RGB, upright; an image that user code made is taken as it is."""
+        if type(value).__module__.startswith("PIL."):
+            return value
+        from PIL import Image, ImageOps
+
+        try:
+            image = Image.open(io.BytesIO(content_of(value)), formats=IMAGE_FORMATS)
+            # The header is read, the pixels are not.
+            self._count_pixels(image.size[0] * image.size[1])
+            image.load()
+            image = ImageOps.exif_transpose(image).convert("RGB")
+        except (MemoryError, RequestError):
+            raise
+        except Exception as problem:  # Pillow raises many kinds for broken and for hostile files
+            raise RequestError("malformed", _unreadable("image", problem, IMAGE_FORMATS)) from None
+        if isinstance(value, str):
+            # Kept, so that no other object gets its id.
+            self._decoded.append(image)
+            self._sources[id(image)] = value
+        return image
+
+    def _count_pixels(self, pixels: int) -> None:
+        self._pixels += pixels
+        if pixels > limits.IMAGE_PIXELS or self._pixels > limits.REQUEST_PIXELS:
+            raise RequestError(
+                "unsupported_value",
+                "an image has {} pixels, and all images {}; at most {} and {} are allowed".format(
+                    pixels, self._pixels, limits.IMAGE_PIXELS, limits.REQUEST_PIXELS
+                ),
+            )
+
+    def sound(self, value: Any) -> Any:
+        """One channel of samples from -1 to 1 at the model's rate, in float32.
+
+        Beside bytes and base64: `{"raw": [samples], "sampling_rate": Hz}`, and an array at the model's rate.
+        """
+        if isinstance(value, dict):
+            samples, rate = _raw(value)
+        elif isinstance(value, numpy.ndarray):
+            samples, rate = value.astype(numpy.float32), self._rate
+        else:
+            content = content_of(value)
+            samples, rate = self._read(content)
+        self._count_samples(len(samples), rate)
+        if not len(samples):
+            raise RequestError("unsupported_value", "the sound has no samples")
+        return samples if rate == self._rate else resampled(samples, rate, self._rate)
+
+    def recording(self, value: Any) -> Dict[str, Any]:
+        """`{"raw": samples, "sampling_rate": Hz}`: the sound at its own rate, in one channel of float32."""
+        samples, rate = self._read(content_of(value))
+        self._count_samples(len(samples), rate)
+        return {"raw": samples, "sampling_rate": rate}
+
+    def _count_samples(self, count: int, rate: int) -> None:
+        self._samples += count * self._rate // rate
+        if self._samples > self._seconds * self._rate:
+            raise RequestError(
+                "unsupported_value",
+                "the sound of a request is longer than {} seconds".format(self._seconds),
+            )
+
+    def _read(self, content: bytes) -> Any:
+        read = _by_soundfile if importlib.util.find_spec("soundfile") else _by_wave
+        try:
+            return read(content, self._seconds)
+        except (MemoryError, RequestError):
+            raise
+        except Exception as problem:  # libsndfile's errors, and what its wrapper raises for hostile headers
+            formats = ("WAV", "FLAC", "OGG", "MP3") if read is _by_soundfile else ("WAV (PCM)",)
+            raise RequestError("malformed", _unreadable("sound", problem, formats)) from None
+
+
+def _unreadable(what: str, problem: Exception, formats: Any) -> str:
+    words = (str(problem) or type(problem).__name__).splitlines()[0]
+    # Pillow names the object that it reads from, with its address.
+    words = words.split("<_io.BytesIO")[0].strip()
+    return "the {} cannot be read ({}); formats: {}".format(what, words[:200], ", ".join(formats))
+
+
+def _raw(value: Dict[str, Any]) -> Any:
+    samples, rate = value.get("raw", value.get("array")), value.get("sampling_rate")
+    is_whole = isinstance(rate, int) and not isinstance(rate, bool) and 1000 <= rate <= 384000
+    if not set(value) <= {"raw", "array", "sampling_rate"} or not is_whole:
+        raise RequestError(
+            "unsupported_value",
+            'a sound is base64, or {"raw": [samples], "sampling_rate": Hz} with a rate from 1000 to 384000',
+        )
+    try:
+        array = numpy.asarray(samples)
+    except ValueError:  # lists of different lengths
+        array = numpy.asarray(None)
+    if array.ndim != 1 or array.dtype.kind not in "iuf":
+        raise RequestError("unsupported_value", '"raw" must be a list of numbers')
+    return array.astype(numpy.float32), rate
+
+
+def _by_soundfile(content: bytes, seconds: int) -> Any:
+    import soundfile
+
+    with soundfile.SoundFile(io.BytesIO(content)) as sound:
+        rate = sound.samplerate
+        blocks, count = [], 0
+        # In blocks: the header may promise more than there is, or than fits into memory.
+        while count <= seconds * rate:
+            block = sound.read(max(1, min(rate, 4194304 // sound.channels)), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            blocks.append(block.mean(axis=1))
+            count += len(block)
+    return (numpy.concatenate(blocks) if blocks else numpy.zeros(0, numpy.float32)), rate
+
+
+def _by_wave(content: bytes, seconds: int) -> Any:
+    with wave.open(io.BytesIO(content)) as sound:
+        kind = {1: numpy.uint8, 2: numpy.int16, 4: numpy.int32}.get(sound.getsampwidth())
+        if kind is None:
+            raise RequestError(
+                "unsupported_value", "WAV of {} bit cannot be read here".format(sound.getsampwidth() * 8)
+            )
+        rate = sound.getframerate()
+        frames = sound.readframes(min(sound.getnframes(), (seconds + 1) * rate))
+        samples = numpy.frombuffer(frames, dtype=kind)
+        samples = samples.reshape(-1, sound.getnchannels()).mean(axis=1)
+    scaled = (
+        (samples - 128.0) / 128.0 if kind is numpy.uint8 else samples / (float(numpy.iinfo(kind).max) + 1)
+    )
+    return scaled.astype(numpy.float32), rate
+
+
+def resampled(samples: Any, rate: int, wanted: int) -> Any:
+    """The same sound at another rate, by the library that is installed."""
+    if importlib.util.find_spec("soxr"):
+        import soxr
+
+        return soxr.resample(samples, rate, wanted).astype(numpy.float32)
+    if importlib.util.find_spec("scipy"):
+        from math import gcd
+
+        from scipy.signal import resample_poly
+
+        common = gcd(rate, wanted)
+        return resample_poly(samples, wanted // common, rate // common).astype(numpy.float32)
+    raise RequestError(
+        "unsupported_value", "the sound has {} Hz, and this image reads {} Hz only".format(rate, wanted)
+    )

@@ -1,0 +1,187 @@
+"""Tasks that transformers' own pipelines run, behind the same requests as every other task.
+
+A pipeline fetches addresses, opens files and runs code that its arguments name. It gets none of a request's strings in
+such a place: inputs are read by `pipeline_inputs`, parameters are checked by `pipeline_parameters`.
+"""
+
+import base64
+import io
+from typing import Any, Dict, List
+
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import codecs
+from hf_inference_toolkit.content.payload import Request
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.tasks import pipeline_inputs, pipeline_parameters
+from hf_inference_toolkit.tasks.media import Decoder
+from hf_inference_toolkit.tasks.service import Check, Prediction, Service
+from hf_inference_toolkit.tasks.text_task import longest_input, of_item
+from hf_inference_toolkit.tasks.warm_up import warm_up_pipeline
+
+# A longer text to be spoken is more sound than a model's memory holds.
+SPOKEN_CHARACTERS = 2000
+# CTC models read longer sound in overlapping parts.
+WHOLE_SECONDS = 60
+CHUNK_SECONDS = 30
+
+
+class PipelineTask(Service):
+    """A pipeline; the inputs of a list are run one after the other."""
+
+    def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
+        super().__init__(task, facts)
+        self._pipeline = pipeline
+        self._runtime = runtime
+        self._name = pipeline_parameters.ALIASES.get(task, task)
+        self._allowed = pipeline_parameters.allowed(self._name, pipeline)
+        self._kind = pipeline_inputs.KINDS[self._name]
+        self._rate = sampling_rate(pipeline)
+        self._tokens = tokens(pipeline)
+        self._characters = SPOKEN_CHARACTERS if self._name == "text-to-audio" else self._longest_text()
+
+    def _longest_text(self) -> int:
+        """How many characters can be within the tokens that the model takes."""
+        return min(limits.TEXT_CHARACTERS, self._tokens * pipeline_inputs.CHARACTERS_PER_TOKEN)
+
+    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
+        """A request whose parameters are checked; its inputs are read where they are used, one request at a time."""
+        request = super().read(body, content_type, accept)
+        pipeline_parameters.check(request.parameters, self._allowed, self.task)
+        self._items(request.inputs)
+        return request
+
+    def count(self, request: Request) -> int:
+        """See Service: a conversation is one input, though it is a list."""
+        return len(self._items(request.inputs)[0])
+
+    def _items(self, inputs: Any) -> Any:
+        is_list = isinstance(inputs, list) and not self._kind.is_one(inputs)
+        items = inputs if is_list else [inputs]
+        if not items or len(items) > limits.ITEMS:
+            raise RequestError(
+                "unsupported_value",
+                '"inputs" has {} items; from 1 to {} are allowed'.format(len(items), limits.ITEMS),
+            )
+        return items, is_list
+
+    def predict(self, request: Request, check: Check) -> Prediction:
+        """See Service."""
+        check()
+        options = pipeline_parameters.check(request.parameters, self._allowed, self.task)
+        items, is_list = self._items(request.inputs)
+        seconds = limits.SOUND_SECONDS
+        if self._name == "automatic-speech-recognition":
+            seconds = limits.SPEECH_SECONDS
+        decoder = Decoder(self._rate, seconds)
+        reader = pipeline_inputs.Reader(decoder, self._characters)
+        calls = []
+        for place, item in enumerate(items):
+            check()
+            try:
+                calls.append(self._kind.read(item, reader))
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
+        self._runtime.set_check(check)
+        results = []
+        for args, named in calls:
+            check()
+            results.append(_plain(self._run(args, named, options), decoder))
+        return Prediction(results if is_list else results[0], items=len(items))
+
+    def _run(self, args: Any, named: Dict[str, Any], options: Dict[str, Any]) -> Any:
+        # The pipeline changes dicts that it gets.
+        options = {name: dict(value) if isinstance(value, dict) else value for name, value in options.items()}
+        if self._name == "zero-shot-object-detection":
+            labels = options.pop("candidate_labels")
+            return self._pipeline({"image": args[0], "candidate_labels": labels}, **options)
+        if getattr(self._pipeline, "type", None) == "ctc" and len(args[0]) > WHOLE_SECONDS * self._rate:
+            # Attention over long sound takes memory that grows with its square.
+            options.setdefault("chunk_length_s", CHUNK_SECONDS)
+        if self._name == "document-question-answering":
+            options = self._windows(args[0], options)
+        return self._pipeline(*args, **named, **options)
+
+    def _windows(self, document: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
+        """Options whose windows overlap by half at most, so that their number has a limit."""
+        size = min(options.get("max_seq_len", self._tokens), self._tokens)
+        stride = options.get("doc_stride", min(size // 2, 256))
+        length = sum(len(word) for word, _ in document.get("word_boxes", ()))
+        if stride > size // 2 or length > limits.CONTEXT_WINDOWS * (size - stride):
+            raise RequestError(
+                "unsupported_value",
+                "windows of {} tokens that share {} (doc_stride) are too many for this document; at most half of "
+                "a window may be shared".format(size, stride),
+            )
+        return dict(options, max_seq_len=size, doc_stride=stride)
+
+    def schema(self) -> Dict[str, Any]:
+        """See Service."""
+        item = pipeline_inputs.schema(self._kind)
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {
+                "inputs": {"oneOf": [item, {"type": "array", "items": item, "minItems": 1}]},
+                "parameters": self._allowed.schema(),
+            },
+        }
+
+    def warm_up(self, check: Check) -> None:
+        """See Service; nothing where no input suits all models of the task."""
+        warm_up_pipeline(self, self._pipeline, check)
+
+
+def sampling_rate(pipeline: Any) -> int:
+    """The rate that the model takes sound at, in Hz."""
+    for owner in (pipeline, getattr(pipeline, "processor", None)):
+        rate = getattr(getattr(owner, "feature_extractor", None), "sampling_rate", None)
+        if rate:
+            return int(rate)
+    return 16000
+
+
+def tokens(pipeline: Any) -> int:
+    """How many tokens of text the model takes."""
+    tokenizer = getattr(pipeline, "tokenizer", None)
+    config = getattr(pipeline.model.config, "text_config", pipeline.model.config)
+    return longest_input(tokenizer, config) or limits.UNLIMITED_TOKENS
+
+
+def _plain(value: Any, decoder: Decoder) -> Any:
+    """Images as base64 PNG, arrays and tensors as lists: what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner, decoder) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, decoder) for inner in value]
+    if type(value).__module__.startswith("PIL."):
+        source = decoder.source(value)
+        if source is not None:
+            return source
+        out = io.BytesIO()
+        value.save(out, format="PNG")
+        return base64.b64encode(out.getvalue()).decode("ascii")
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+def is_served(task: str) -> bool:
+    """Whether the inputs and parameters of a pipeline's task are known here: what is not known cannot be checked."""
+    name = pipeline_parameters.ALIASES.get(task, task)
+    return task == "table-question-answering" or name in pipeline_parameters.TABLE
+
+
+def served_tasks() -> List[str]:
+    """The tasks of the installed transformers that `is_served`."""
+    return [task for task in known_tasks() if is_served(task)]
+
+
+def known_tasks() -> List[str]:
+    """The names of the pipelines that the installed transformers has."""
+    from transformers import pipelines
+
+    if hasattr(pipelines, "get_supported_tasks"):
+        return list(pipelines.get_supported_tasks())
+    return list(pipelines.SUPPORTED_TASKS)

@@ -1,0 +1,200 @@
+"""question-answering: the span of a context that answers a question."""
+
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+import numpy
+
+from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.tasks.parameters import Parameter
+from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+# Questions of more characters a token are cut before they are tokenized.
+LONG_QUESTION = 16
+# A logit that softmax makes nothing of.
+NEVER = -10000.0
+
+
+class Span(NamedTuple):
+    """Tokens of one stretch of the context that may be an answer."""
+
+    first: int
+    last: int
+    score: float
+
+
+class QuestionAnswering(TextTask):
+    """An answer with its score and its place in the context; contexts of any length are read in overlapping parts."""
+
+    parameters = (
+        Parameter("top_k", "integer", "how many answers; 1 by default", 1, 1000),
+        Parameter("topk", "integer", "the older name of top_k", 1, 1000),
+        Parameter("doc_stride", "integer", "tokens that parts of a long context share", 1, 100000),
+        Parameter("max_answer_len", "integer", "longest answer in tokens; 15 by default", 1, 10000),
+        Parameter(
+            "max_seq_len", "integer", "tokens of question and context that are read at once", 8, 100000
+        ),
+        Parameter(
+            "max_question_len", "integer", "tokens after which the question is cut; 64 by default", 1, 100000
+        ),
+        Parameter("handle_impossible_answer", "boolean", "whether an empty answer is possible"),
+        Parameter("align_to_words", "boolean", "whether answers are whole words; true by default"),
+    )
+    sample = {
+        "inputs": {
+            "question": "What is used for inference?",
+            "context": "My Name is Philipp and I live in Nuremberg. This model is used with sagemaker for inference.",
+        }
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if not self.tokenizer.is_fast:
+            raise StartError(
+                "question-answering needs a fast tokenizer (tokenizer.json), and this model has none"
+            )
+        self._longest = min(self.limit or 384, 384)
+
+    def check_item(self, item: Any) -> None:
+        """A question and a context, neither of them empty."""
+        is_pair = isinstance(item, dict) and set(item) == {"question", "context"}
+        if is_pair and all(isinstance(value, str) and value.strip() for value in item.values()):
+            return
+        raise RequestError(
+            "unsupported_value", 'an input must be {"question": "...", "context": "..."} with text in both'
+        )
+
+    def item_schema(self) -> Dict[str, Any]:
+        """See TextTask."""
+        text = {"type": "string", "minLength": 1}
+        return {
+            "type": "object",
+            "required": ["question", "context"],
+            "additionalProperties": False,
+            "properties": {"question": text, "context": text},
+        }
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """A row for each part of the context."""
+        question, was_cut = self._question(item["question"], options)
+        longest = min(options.get("max_seq_len", self._longest), self.limit or 100000)
+        # Not the length of the pair (question, ""), because an empty text is no text of a pair.
+        asked = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        room = longest - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
+        stride = options.get("doc_stride", min(longest // 2, 128, max(0, room - 1)))
+        if room < 1 or stride >= room:
+            raise RequestError(
+                "unprocessable",
+                "a question of this length leaves {} tokens of max_seq_len for the "
+                "context, and doc_stride is {}".format(max(0, room), stride),
+            )
+        self.check_windows(item["context"], room - stride)
+        right = self.tokenizer.padding_side == "right"
+        pair = (question, item["context"]) if right else (item["context"], question)
+        encoding = self.tokenizer(
+            *pair,
+            truncation="only_second" if right else "only_first",
+            max_length=longest,
+            stride=stride,
+            return_overflowing_tokens=True,
+        )
+        parts = encoding.encodings
+        rows = [
+            row({key: encoding[key][part] for key in list(encoding) if key != "overflow_to_sample_mapping"})
+            for part in range(len(parts))
+        ]
+        return Encoded(rows, was_cut, parts)
+
+    def _question(self, question: str, options: Dict[str, Any]) -> Tuple[str, bool]:
+        most = options.get("max_question_len", 64)
+        if len(question) > most * LONG_QUESTION:
+            question = self.shortened(question, most, True)
+        offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        if len(offsets) <= most:
+            return question, False
+        return question[: offsets[most - 1][1]], True
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """The best answers of all parts; answers of the same words count together."""
+        wanted = options.get("top_k", options.get("topk", 1))
+        aligned = options.get("align_to_words", True)
+        answers: Dict[str, Dict[str, Any]] = {}
+        null = 1000000.0
+        for part, output in zip(encoded.extra, outputs):
+            starts, ends, allowed = self._scores(part, output)
+            null = min(null, float(starts[0] * ends[0]))
+            starts[0] = ends[0] = 0.0
+            many = wanted * 2 + 10 if aligned else wanted
+            for span in spans(starts, ends, allowed, many, options.get("max_answer_len", 15)):
+                self._add(answers, item["context"], part, span, aligned)
+        found = list(answers.values())
+        if options.get("handle_impossible_answer"):
+            found.append({"score": null, "start": 0, "end": 0, "answer": ""})
+        found.sort(key=lambda answer: -answer["score"])
+        if not found:
+            return {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+        return found[0] if wanted == 1 or len(found) == 1 else found[:wanted]
+
+    def _scores(self, part: Any, output: Dict[str, Any]) -> Tuple[Any, Any, Any]:
+        context = 1 if self.tokenizer.padding_side == "right" else 0
+        sides = part.sequence_ids if hasattr(part, "sequence_ids") else sequence_ids(part)
+        allowed = numpy.array([side == context for side in sides])
+        # Some models point at the first special token when there is no answer.
+        considered = allowed | (numpy.array(part.ids) == self.tokenizer.cls_token_id)
+        scores = []
+        for name in ("start_logits", "end_logits"):
+            logits = numpy.where(considered, output[name].astype(numpy.float64), NEVER)
+            exponents = numpy.exp(logits - logits.max())
+            scores.append(exponents / exponents.sum())
+        return scores[0], scores[1], allowed
+
+    def _add(self, answers: Dict[str, Any], context: str, part: Any, span: Span, aligned: bool) -> None:
+        start, end = part.offsets[span.first][0], part.offsets[span.last][1]
+        if aligned:
+            side = 1 if self.tokenizer.padding_side == "right" else 0
+            start, end = whole_words(part, span, side) or (start, end)
+        text = context[start:end]
+        known = answers.get(text.lower())
+        if known is not None:
+            known["score"] += span.score
+        else:
+            answers[text.lower()] = {"score": span.score, "start": start, "end": end, "answer": text}
+
+
+def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List[Span]:
+    """The `many` best pairs of a start and an end at most `longest` tokens apart, within what is allowed."""
+    candidates = numpy.tril(numpy.triu(numpy.outer(starts, ends)), longest - 1)
+    flat = candidates.ravel()
+    best = numpy.argpartition(-flat, many)[:many] if many < len(flat) else numpy.arange(len(flat))
+    best = best[numpy.argsort(-flat[best], kind="stable")]
+    places: Any = numpy.unravel_index(best, candidates.shape)
+    return [
+        Span(int(first), int(last), float(candidates[first, last]))
+        for first, last in zip(*places)
+        if allowed[first] and allowed[last] and first <= last < first + longest
+    ]
+
+
+def whole_words(part: Any, span: Span, side: int) -> Any:
+    """Where the words of a span begin and end; None for tokenizers that know no words."""
+    try:
+        first, last = part.token_to_word(span.first), part.token_to_word(span.last)
+        return part.word_to_chars(first, side)[0], part.word_to_chars(last, side)[1]
+    except (TypeError, ValueError, IndexError):
+        return None
+
+
+def sequence_ids(part: Any) -> List[Any]:
+    """Which of the two texts each token is from, for releases of tokenizers that do not say."""
+    sides: List[Any] = []
+    side = -1
+    was_special = True
+    for is_special in part.special_tokens_mask:
+        if was_special and not is_special:
+            side += 1
+        sides.append(None if is_special else side)
+        was_special = bool(is_special)
+    return sides

@@ -1,0 +1,227 @@
+"""text-classification (and sentiment-analysis) and zero-shot-classification."""
+
+from typing import Any, Dict, List, Tuple
+
+import numpy
+
+from hf_inference_toolkit.content.payload import kind_of
+from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.tasks.candidate_labels import (
+    CANDIDATE_LABELS,
+    HYPOTHESIS_TEMPLATE,
+    check_template,
+    split_labels,
+)
+from hf_inference_toolkit.tasks.parameters import FUNCTION, TOKENIZING, TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.service import Check, Piece
+from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+
+def softmax(logits: Any) -> Any:
+    """Scores that add up to one along the last axis."""
+    shifted = numpy.exp(logits - numpy.max(logits, axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: Any) -> Any:
+    """A score from zero to one for each number by itself."""
+    return 1.0 / (1.0 + numpy.exp(-logits))
+
+
+class SequenceClassification(TextTask):
+    """What the tasks on models with a label for each row have in common."""
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """See Service. Decoders find the end of a row by the padding token of their config: without one, row by row."""
+        if getattr(self.config, "pad_token_id", self.pad) is None:
+            return [
+                output
+                for piece in pieces
+                for output in super(SequenceClassification, self).run([piece], check)
+            ]
+        return super().run(pieces, check)
+
+
+class TextClassification(SequenceClassification):
+    """A label with its score for each text, or for each pair of texts.
+
+    A pair is `{"text": "...", "text_pair": "..."}`, or in a list of inputs also a list of two texts.
+    """
+
+    parameters = (
+        Parameter("top_k", "integer", "how many labels; null for all", 1, is_nullable=True),
+        Parameter("return_all_scores", "boolean", "the older name of top_k null"),
+        FUNCTION,
+        *TOKENIZING,
+    )
+    has_input_length = True
+    documented = {
+        "inputs": "This sound track was beautiful! It paints the senery in your mind so well I would recomend it\n"
+        "  even to people who hate vid. game music!"
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._labels = [self.config.id2label[index] for index in range(self.config.num_labels)]
+        kind = getattr(self.config, "problem_type", None)
+        if kind == "regression":
+            self._function = "none"
+        elif kind == "multi_label_classification" or self.config.num_labels == 1:
+            self._function = "sigmoid"
+        else:
+            self._function = "softmax"
+
+    def check_item(self, item: Any) -> None:
+        """A text, an object with a text and its pair, or in a list of inputs a list of two texts."""
+        if isinstance(item, list):
+            pair_of(item)
+        elif isinstance(item, dict):
+            right = set(item) <= {"text", "text_pair"} and "text" in item
+            if not right or not all(isinstance(value, str) for value in item.values()):
+                raise RequestError(
+                    "unsupported_value", 'an input object must be {"text": "...", "text_pair": "..."}'
+                )
+        else:
+            super().check_item(item)
+
+    def item_schema(self) -> Dict[str, Any]:
+        """See TextTask."""
+        text = {"type": "string"}
+        pair = {
+            "type": "object",
+            "required": ["text"],
+            "additionalProperties": False,
+            "properties": {"text": text, "text_pair": text},
+        }
+        return {"oneOf": [text, pair]}
+
+    def listed_schema(self) -> Dict[str, Any]:
+        """See TextTask."""
+        pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+        return {"oneOf": [*self.item_schema()["oneOf"], pair]}
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row."""
+        text, pair = item, None
+        if isinstance(item, dict):
+            text, pair = item["text"], item.get("text_pair")
+        elif isinstance(item, list):
+            text, pair = pair_of(item)
+        encoding, was_cut = self.tokens(text, pair, options)
+        return Encoded([row(encoding)], was_cut)
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """Labels and scores, best first."""
+        scores = self._scores(outputs[0]["logits"].astype(numpy.float64), options.get("function_to_apply"))
+        labels = [{"label": label, "score": float(score)} for label, score in zip(self._labels, scores)]
+        if options.get("return_all_scores"):
+            return labels
+        labels.sort(key=lambda label: -label["score"])
+        return labels[: options.get("top_k", 1)]
+
+    def _scores(self, logits: Any, function: Any) -> Any:
+        if function in (None, "default"):
+            function = self._function
+        if function == "none":
+            return logits
+        return softmax(logits) if function == "softmax" else sigmoid(logits)
+
+    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+        """As the pipeline: one label a text in a flat list, unless more labels were asked for."""
+        if options.get("return_all_scores"):
+            return results
+        if "top_k" in options:
+            return results if is_list else results[0]
+        return [labels[0] for labels in results]
+
+
+def pair_of(item: List[Any]) -> Tuple[str, str]:
+    """The texts of `["query", "document"]`, which older pipelines take with one more list around it."""
+    if len(item) == 1 and isinstance(item[0], list):
+        item = item[0]
+    if len(item) != 2 or not all(isinstance(text, str) for text in item):
+        raise RequestError(
+            "unsupported_value", 'a list in the list of inputs must be a pair of texts: ["...", "..."]'
+        )
+    return item[0], item[1]
+
+
+class ZeroShotClassification(SequenceClassification):
+    """Labels that the request brings, scored by a model that was made to judge whether one text follows another."""
+
+    parameters = (
+        CANDIDATE_LABELS,
+        HYPOTHESIS_TEMPLATE,
+        Parameter("multi_label", "boolean", "whether several labels may be true at once"),
+        Parameter("multi_class", "boolean", "the older name of multi_label"),
+        TRUNCATION,
+    )
+    sample = {
+        "inputs": "Hi, I recently bought a device from your company but it is not working as advertised and I would "
+        "like to get reimbursed!",
+        "parameters": {"candidate_labels": ["refund", "legal", "faq"]},
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.config.num_labels < 2:
+            raise StartError(
+                "zero-shot-classification needs a model with labels for entailment and contradiction; "
+                "this one has {} label".format(self.config.num_labels)
+            )
+        places = [i for label, i in self.config.label2id.items() if label.lower().startswith("entail")]
+        self._entailment = places[0] if places else -1
+        self._contradiction = -1 if self._entailment == 0 else 0
+
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """Parameters with the labels taken apart; they must be there."""
+        options = super().read_options(given)
+        options["candidate_labels"] = split_labels(options.get("candidate_labels"), self.task)
+        check_template(options.setdefault("hypothesis_template", "This example is {}."))
+        return options
+
+    def check_item(self, item: Any) -> None:
+        """A text with something in it."""
+        super().check_item(item)
+        if not item:
+            raise RequestError(
+                "unsupported_value",
+                "{} takes a text that is not empty, not {}".format(self.task, kind_of(item)),
+            )
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row for each label."""
+        rows, was_cut = [], False
+        side = getattr(self.tokenizer, "truncation_side", "right")
+        item = self.shortened(item, self.limit, options.get("truncation", True), side)
+        for label in options["candidate_labels"]:
+            sentence = options["hypothesis_template"].replace("{}", label)
+            encoding, cut = self.tokens(item, sentence, options, "only_first")
+            rows.append(row(encoding))
+            was_cut = was_cut or cut
+        return Encoded(rows, was_cut)
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """Labels in the order of their scores."""
+        logits = numpy.stack([output["logits"] for output in outputs]).astype(numpy.float64)
+        labels = options["candidate_labels"]
+        if options.get("multi_label", options.get("multi_class")) or len(labels) == 1:
+            scores = softmax(logits[:, [self._contradiction, self._entailment]])[:, 1]
+        else:
+            scores = softmax(logits[:, self._entailment])
+        order = list(reversed(scores.argsort()))
+        return {
+            "sequence": item,
+            "labels": [labels[index] for index in order],
+            "scores": [float(scores[index]) for index in order],
+        }
+
+    def for_hub_client(self, value: Any) -> Any:
+        """A list of labels with their scores, as huggingface_hub 1.0 and later read it."""
+        if isinstance(value, list):
+            return [self.for_hub_client(one) for one in value]
+        return [{"label": label, "score": score} for label, score in zip(value["labels"], value["scores"])]

@@ -1,0 +1,381 @@
+"""What all tasks on text share: items in a list or alone, tokens, truncation, and passes over rows of like length."""
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.content.payload import Request, kind_of
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Runtime, Tokens
+from hf_inference_toolkit.tasks import parameters
+from hf_inference_toolkit.tasks.encoder import encoder
+from hf_inference_toolkit.tasks.parameters import Parameter
+from hf_inference_toolkit.tasks.service import Check, Piece, Prediction, Reader, Service, Steps, alone
+from hf_inference_toolkit.tasks.task_name import TaskName
+from hf_inference_toolkit.tasks.warm_up import require_finite
+
+# A tokenizer that knows no limit says a very large number.
+NO_LIMIT = 1000000
+# These begin to count positions after the padding token's.
+OFFSET_POSITIONS = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "ibert",
+    "luke",
+    "data2vec-text",
+)
+# These have no table of positions that could end: their config's number is only what they were trained on.
+RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
+
+
+# Texts shorter than this many characters a token are tokenized whole.
+LONG_TEXT = 16
+# Tokens beyond the limit that a shortened text has at least: the cut changes tokens next to it only.
+MARGIN = 64
+
+
+class Encoded(NamedTuple):
+    """An item as rows for the model; `extra` is what the task needs to read the answer."""
+
+    rows: List[Tokens]
+    is_truncated: bool = False
+    extra: Any = None
+
+
+class TextTask(Service):
+    """A task of ours. Subclasses say how an item becomes rows, and how rows' outputs become an answer."""
+
+    parameters: Sequence[Parameter] = ()
+    # What the warm-up asks, and the reference document's request where it is another one.
+    sample: Dict[str, Any] = {"inputs": "I like you."}
+    documented: Optional[Dict[str, Any]] = None
+    # Whether max_length limits inputs. In text generation it limits answers.
+    has_input_length = False
+
+    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+        super().__init__(task.requested, facts)
+        self.runtime = runtime
+        self.tokenizer = tokenizer
+        self.config = runtime.model.config
+        # Where neither the model nor its tokenizer says one, memory does.
+        self.limit = longest_input(tokenizer, self.config) or limits.UNLIMITED_TOKENS
+        self._encoder = encoder(tokenizer)
+        self.pad = padding_token(tokenizer, self.config)
+
+    def check_item(self, item: Any) -> None:
+        """RequestError when an input is not of the task's kind."""
+        if not isinstance(item, str):
+            raise RequestError(
+                "unsupported_value", "{} takes a string, not {}".format(self.task, kind_of(item))
+            )
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """An item's rows."""
+        raise NotImplementedError
+
+    def decode(
+        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
+    ) -> Any:
+        """An item's answer from the outputs of its rows, in their order and without padding."""
+        raise NotImplementedError
+
+    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+        """The whole answer from the answers of the items."""
+        return results if is_list else results[0]
+
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """The request's parameters, checked; the tokenizer's options among the others."""
+        options = parameters.check(given, self.parameters)
+        for name in ("tokenize_kwargs", "tokenizer_kwargs"):
+            options.update(options.pop(name, {}))
+        if options.get("truncation") == "do_not_truncate":
+            options["truncation"] = False
+        return options
+
+    def items(self, inputs: Any) -> Tuple[List[Any], bool]:
+        """The inputs as a list, and whether they were one."""
+        is_list = isinstance(inputs, list)
+        items = inputs if is_list else [inputs]
+        if not items:
+            raise RequestError("unsupported_value", '"inputs" is an empty list')
+        for place, item in enumerate(items):
+            try:
+                self.check_item(item)
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
+        return items, is_list
+
+    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
+        """A request whose inputs and parameters are this task's."""
+        request = super().read(body, content_type, accept)
+        self.items(request.inputs)
+        self.read_options(request.parameters)
+        return request
+
+    def predict(self, request: Request, check: Check) -> Prediction:
+        """See Service."""
+        return alone(self, request, check)
+
+    def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
+        """See Service: the rows of all items are the pieces."""
+        items, is_list = self.items(request.inputs)
+        options = self.read_options(request.parameters)
+        encoded = self.encode_all(items, is_list, options, check)
+        rows = [row for one in encoded for row in one.rows]
+        outputs = yield [self.piece(row, options)._replace(reader=reader) for row in rows]
+        rest = iter(outputs)
+        results = []
+        for item, one in zip(items, encoded):
+            check()
+            results.append(self.decode(item, one, [next(rest) for _ in one.rows], options))
+        return Prediction(
+            self.shape(results, is_list, options),
+            any(one.is_truncated for one in encoded),
+            len(items),
+            sum(len(row["input_ids"]) for row in rows),
+            sum(self.count_generated(row, output) for row, output in zip(rows, outputs)),
+        )
+
+    def count_generated(self, row: Tokens, output: Any) -> int:
+        """How many tokens were generated for a row."""
+        return 0
+
+    def encode_all(
+        self, items: List[Any], is_list: bool, options: Dict[str, Any], check: Check
+    ) -> List[Encoded]:
+        """Every item's rows; an error says which item of a list it is about."""
+        encoded = []
+        count = 0
+        for place, item in enumerate(items):
+            check()
+            try:
+                one = self.encode(item, options)
+            except RequestError as error:
+                raise of_item(error, place, is_list) from None
+            except BaseException as problem:
+                # What a fast tokenizer raises where its code in Rust fails is not an Exception.
+                if type(problem).__name__ != "PanicException":
+                    raise
+                message = "the tokenizer cannot read an input: {}".format(problem)
+                raise of_item(RequestError("unprocessable", message), place, is_list) from None
+            count += sum(len(row["input_ids"]) for row in one.rows)
+            self.check_amount(count)
+            encoded.append(one)
+        return encoded
+
+    def check_amount(self, tokens: int) -> None:
+        """RequestError where all inputs of a request have too many tokens."""
+        if tokens > limits.REQUEST_TOKENS:
+            raise RequestError(
+                "unprocessable",
+                "the inputs have more than {} tokens; send fewer at once".format(limits.REQUEST_TOKENS),
+            )
+
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
+        """A row as a pass takes it: whatever the parameters, the model does the same with it."""
+        return Piece(row, len(row["input_ids"]))
+
+    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+        """See Service: each row's outputs without padding."""
+        self.runtime.set_check(check)
+        arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
+        return [
+            {name: _row(name, array[place], piece.length) for name, array in arrays.items()}
+            for place, piece in enumerate(pieces)
+        ]
+
+    def tokens(
+        self, text: str, pair: Any, options: Dict[str, Any], strategy: str = "longest_first"
+    ) -> Tuple[Any, bool]:
+        """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut.
+
+        `strategy` says which text of a pair is cut, unless the request does.
+        """
+        truncation = options.get("truncation", True)
+        if truncation is True:
+            truncation = strategy
+        side = getattr(self.tokenizer, "truncation_side", "right")
+        text = self.shortened(text, self.limit, truncation not in (False, "only_second"), side)
+        if pair is not None:
+            pair = self.shortened(pair, self.limit, truncation not in (False, "only_first"), side)
+        most = self.most_tokens(pair is not None, options)
+        try:
+            encoding, was_cut = self._encode(text, pair, truncation, most)
+        except Exception as problem:  # tokenizers raises nothing more specific
+            if "truncation" not in str(problem).lower():
+                raise
+            raise RequestError(
+                "unprocessable",
+                "an input cannot be cut to {} tokens with the truncation strategy {}: {}".format(
+                    most, truncation, str(problem)[:200]
+                ),
+            ) from None
+        self._check_length(len(encoding["input_ids"]))
+        return encoding, was_cut
+
+    def most_tokens(self, is_pair: bool, options: Dict[str, Any]) -> int:
+        """How many tokens an input may have: the model's limit, or max_length of the request."""
+        most = options.get("max_length") if self.has_input_length else None
+        if most is None:
+            return self.limit
+        special = self.tokenizer.num_special_tokens_to_add(pair=is_pair)
+        if most < special:
+            raise RequestError(
+                "unprocessable",
+                "max_length is {}, and the special tokens of an input are {}".format(most, special),
+            )
+        return int(min(most, self.limit))
+
+    def _encode(self, text: str, pair: Any, truncation: Any, most: int) -> Tuple[Any, bool]:
+        if self._encoder is not None:
+            return self._encoder(text, pair, truncation or None, most)
+        how = {"truncation": truncation, "max_length": most} if truncation else {}
+        texts = (text,) if pair is None else (text, pair)
+        encoding = self.tokenizer(*texts, **how)
+        if not truncation or len(encoding["input_ids"]) < most:
+            return encoding, False
+        return encoding, len(self.tokenizer(*texts)["input_ids"]) > most
+
+    def shortened(self, text: str, tokens: int, may_cut: bool, side: str = "right") -> str:
+        """A text, without what truncation to `tokens` would drop: tokenizing a text of megabytes takes gigabytes.
+
+        The rest is cut between words, and is known to have more tokens than are kept. 422 where a text is too long
+        and must not be cut, or where a cut text of any allowed length has too few tokens.
+        """
+        size = max(tokens, 64) * LONG_TEXT
+        while may_cut and tokens and size < min(len(text), limits.TEXT_CHARACTERS):
+            part = _end_of(text, size) if side == "left" else _start_of(text, size)
+            encoding = self.tokenizer(part, add_special_tokens=False, verbose=False)
+            if len(encoding["input_ids"]) >= tokens + MARGIN:
+                return part
+            size *= 4
+        if len(text) > limits.TEXT_CHARACTERS:
+            raise RequestError(
+                "unprocessable",
+                "a text has {} characters; at most {} are read".format(len(text), limits.TEXT_CHARACTERS),
+            )
+        return text
+
+    def check_windows(self, text: str, step: int) -> None:
+        """Refuse a text of too many windows before they are made: each is held in memory."""
+        if len(text) > limits.TEXT_CHARACTERS:
+            raise RequestError(
+                "unprocessable",
+                "the text has {} characters; at most {} are read".format(len(text), limits.TEXT_CHARACTERS),
+            )
+        # A character is at most one token of most tokenizers, and at most four of those that read bytes.
+        if 4 * len(text) > limits.CONTEXT_WINDOWS * step:
+            count = len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            if count > limits.CONTEXT_WINDOWS * step:
+                raise RequestError(
+                    "unprocessable",
+                    "the text has {} tokens, which are more than {} windows of {} new tokens".format(
+                        count, limits.CONTEXT_WINDOWS, step
+                    ),
+                )
+
+    def _check_length(self, count: int) -> None:
+        if not count:
+            raise RequestError("unprocessable", "an input has no tokens")
+        if self.limit and count > self.limit:
+            raise RequestError(
+                "unprocessable", "an input has {} tokens, and the model takes {}".format(count, self.limit)
+            )
+
+    def warm_up(self, check: Check) -> None:
+        """The task's sample must be answered, and the answer must be one that can be written."""
+        try:
+            self._try(check)
+        except Exception:
+            # The model may look into weights that were rearranged; whatever else is wrong is wrong without that, too.
+            if not self.runtime.disable_onednn():
+                raise
+            self._try(check)
+        self.facts["kernels"] = self.runtime.kernels
+
+    def _try(self, check: Check) -> None:
+        request = Request(self.sample["inputs"], self.sample.get("parameters", {}), [])
+        value = self.predict(request, check).value
+        require_finite(value)
+        self.write(value, "application/json")
+
+    def schema(self) -> Dict[str, Any]:
+        """See Service."""
+        several = {"type": "array", "items": self.listed_schema(), "minItems": 1}
+        return {
+            "type": "object",
+            "required": ["inputs"],
+            "additionalProperties": False,
+            "properties": {
+                "inputs": {"oneOf": [self.item_schema(), several]},
+                "parameters": parameters.schema(self.parameters),
+            },
+        }
+
+    def item_schema(self) -> Dict[str, Any]:
+        """JSON Schema of one input."""
+        return {"type": "string"}
+
+    def listed_schema(self) -> Dict[str, Any]:
+        """JSON Schema of an input in a list of inputs."""
+        return self.item_schema()
+
+    def examples(self) -> List[Dict[str, Any]]:
+        """See Service; the reference document's own where it has one."""
+        return [self.documented or self.sample]
+
+
+def _start_of(text: str, size: int) -> str:
+    """The first `size` characters, up to the last space in their second half."""
+    place = max(text.rfind(space, size // 2, size) for space in " \n")
+    return text[: place if place > 0 else size]
+
+
+def _end_of(text: str, size: int) -> str:
+    """The last `size` characters, from the first space in their first half."""
+    start = len(text) - size
+    places = [text.find(space, start, start + size // 2) for space in " \n"]
+    return text[min((place for place in places if place >= 0), default=start) :]
+
+
+def row(encoding: Any) -> Tokens:
+    """What of an encoding goes into the model."""
+    return {key: list(encoding[key]) for key in MODEL_INPUTS if key in encoding}
+
+
+def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
+    """An error about one item, with its place where the request has several."""
+    if not is_list:
+        return error
+    return RequestError(error.kind, "inputs[{}]: {}".format(place, error.message), error.headers)
+
+
+def _row(name: str, output: Any, length: int) -> Any:
+    """One row's output without its padding; a classifier's has a number a label, and no length to cut."""
+    return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
+
+
+def padding_token(tokenizer: Any, config: Any) -> int:
+    """The token that fills rows up: that of the model, by which some models find where a row ends."""
+    for number in (getattr(config, "pad_token_id", None), tokenizer.pad_token_id):
+        # Some configs say -1 where there is none.
+        if isinstance(number, int) and number >= 0:
+            return number
+    return 0
+
+
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """How many tokens the model takes; 0 when there is no end."""
+    limits = []
+    told = getattr(tokenizer, "model_max_length", None)
+    if told and told < NO_LIMIT:
+        limits.append(int(told))
+    kind = getattr(config, "model_type", "")
+    places = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if isinstance(places, int) and places > 0 and kind not in RELATIVE_POSITIONS:
+        offset = (config.pad_token_id or 0) + 1 if kind in OFFSET_POSITIONS else 0
+        limits.append(places - offset)
+    return min(limits) if limits else 0

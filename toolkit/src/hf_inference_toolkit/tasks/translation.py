@@ -1,0 +1,51 @@
+"""translation and translation_xx_to_yy."""
+
+from typing import Any, Dict, Optional
+
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.generation import TextToText
+from hf_inference_toolkit.tasks.generation_parameters import LANGUAGES
+from hf_inference_toolkit.tasks.text_task import Encoded
+
+
+class Translation(TextToText):
+    """A text in another language; models of many languages take `src_lang` and `tgt_lang`."""
+
+    result = "translation_text"
+
+    def extra_parameters(self) -> Any:
+        """The languages."""
+        return LANGUAGES
+
+    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+        """One row in the source language's form."""
+        source = options.get("src_lang", self._names.source)
+        if source and hasattr(self.tokenizer, "src_lang"):
+            self.tokenizer.src_lang = source
+        return super().encode(item, options)
+
+    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+        """The target language as the first token, for models that want it so."""
+        arguments = super().arguments(options, length)
+        target = options.get("tgt_lang", self._names.target)
+        number = self._language_id(target) if target else None
+        if number is not None:
+            arguments.setdefault("forced_bos_token_id", number)
+        elif "tgt_lang" in options:
+            raise RequestError(
+                "unprocessable", "the model does not know the language '{}'".format(options["tgt_lang"][:50])
+            )
+        return arguments
+
+    def _language_id(self, language: str) -> Optional[int]:
+        known = getattr(self.tokenizer, "lang_code_to_id", None) or {}
+        if language in known:
+            return int(known[language])
+        if hasattr(self.tokenizer, "get_lang_id"):
+            try:
+                return int(self.tokenizer.get_lang_id(language))
+            except KeyError:
+                return None
+        if hasattr(self.tokenizer, "src_lang") and language in self.tokenizer.get_vocab():
+            return int(self.tokenizer.get_vocab()[language])
+        return None

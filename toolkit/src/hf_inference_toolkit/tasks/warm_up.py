@@ -1,0 +1,118 @@
+"""The warm-up of tasks that transformers' own pipelines serve, and what every warm-up's answer must be."""
+
+import math
+from typing import Any, Callable, Dict, Optional
+
+from hf_inference_toolkit.content.payload import Request
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.tasks.service import Check, Service
+
+_LABELS = {"candidate_labels": ["one", "two"]}
+
+
+def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
+    """Predict the task's sample; StartError if that shows that no request would be answered.
+
+    A model may need inputs that the sample is not: what only a wrong input raises is a warning. In a precision that
+    HF_DTYPE has chosen, every error counts, because pipelines are written for float32.
+    """
+    request = sample(service.task, pipeline)
+    if request is None:
+        return
+    dtype = service.facts.get("dtype", "float32")
+    try:
+        value = service.predict(request, check).value
+        require_finite(value)
+        service.write(value, "application/json")
+    except Exception as problem:
+        words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
+        if dtype != "float32":
+            message = "HF_DTYPE={}: the warm-up of {} fails ({}). Leave HF_DTYPE out, or set float32"
+            raise StartError(message.format(dtype, service.task, words)) from problem
+        if isinstance(problem, (RuntimeError, NotFiniteError)):
+            raise StartError("the warm-up of {} fails: {}".format(service.task, words)) from problem
+        event(30, "the warm-up's sample does not suit this model: {}".format(words), problem)
+
+
+class NotFiniteError(ArithmeticError):
+    """An answer holds NaN or infinity."""
+
+
+def require_finite(value: Any) -> None:
+    """NotFiniteError if an answer holds a number that is NaN or infinite, which JSON cannot hold either."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            require_finite(inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise NotFiniteError(
+            "the answer holds {}: the model's weights or its precision are wrong".format(value)
+        )
+
+
+def sample(task: str, pipeline: Any) -> Optional[Request]:
+    """A small request that the task's models take; None where no input suits all of them."""
+    make = SAMPLES.get(task)
+    return make(pipeline) if make else None
+
+
+def _image(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
+    def make(_: Any) -> Request:
+        return Request(_picture(), dict(parameters), [])
+
+    return make
+
+
+def _picture() -> Any:
+    from PIL import Image
+
+    # Two colours: a segmentation of one has nothing to find.
+    picture = Image.new("RGB", (64, 64), (200, 30, 30))
+    picture.paste((30, 30, 200), (16, 16, 48, 48))
+    return picture
+
+
+def _sound(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
+    def make(pipeline: Any) -> Request:
+        import numpy
+
+        rate = getattr(getattr(pipeline, "feature_extractor", None), "sampling_rate", None) or 16000
+        wave = numpy.sin(numpy.arange(int(rate)) * (2 * numpy.pi * 440 / rate))
+        return Request({"raw": wave.astype(numpy.float32), "sampling_rate": int(rate)}, dict(parameters), [])
+
+    return make
+
+
+def _speech(pipeline: Any) -> Optional[Request]:
+    # A voice reads the letters of its own alphabet only.
+    tokens = sorted(getattr(pipeline.tokenizer, "get_vocab", dict)())
+    letters = [token for token in tokens if len(token) == 1 and token.isalpha()]
+    return Request("".join(letters[:5] * 2) if letters else "hello", {}, [])
+
+
+def _document(_: Any) -> Request:
+    boxes = [["one", [0, 0, 100, 100]], ["two", [100, 0, 200, 100]]]
+    return Request({"question": "one", "word_boxes": boxes, "image": _picture()}, {}, [])
+
+
+SAMPLES: Dict[str, Callable[[Any], Optional[Request]]] = {
+    "audio-classification": _sound({}),
+    "automatic-speech-recognition": _sound({}),
+    "depth-estimation": _image({}),
+    "document-question-answering": _document,
+    "image-classification": _image({}),
+    "image-feature-extraction": _image({}),
+    "image-segmentation": _image({}),
+    "image-to-image": _image({}),
+    "image-to-text": _image({"max_new_tokens": 2}),
+    "object-detection": _image({}),
+    "text-to-audio": _speech,
+    "text-to-speech": _speech,
+    "visual-question-answering": lambda _: Request({"image": _picture(), "question": "one"}, {}, []),
+    "zero-shot-audio-classification": _sound(_LABELS),
+    "zero-shot-image-classification": _image(_LABELS),
+}
