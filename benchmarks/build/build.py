@@ -24,8 +24,7 @@ from hfdlc.build import bases
 from hfdlc.engine import detect, images
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.selector import Filter, select
-from hfdlc.oci.store import Layers
-from hfdlc.oci.store import plain as unpacked
+from hfdlc.oci.store import LayerStore, decompressed
 from hfdlc.process import run
 from hfdlc.project import Project
 
@@ -131,7 +130,7 @@ def levels(found: Project, below: Path) -> Iterator[Row]:
         here.prepare(found, [found.default])
         here.hfdlc(found, "build", found.default.id)
         seconds, size = _with_gzip(here, found.default)
-        archives = list(_archives(Layers.of(here.state).root, below))
+        archives = list(_archives(LayerStore.of(here.state).root, below))
         for level in (1, 2, 3, 4, 6, 9):
             ours, packed = _with_zstd(archives, level, below)
             bound = 1.0 if level == LEVEL else None
@@ -177,7 +176,7 @@ def _archives(layers: Path, below: Path) -> Iterator[Path]:
             content.seek(0)
             file = below / f"{blob.name}.tar"
             with file.open("wb") as target:
-                shutil.copyfileobj(unpacked(content), target)
+                shutil.copyfileobj(decompressed(content), target)
         yield file
 
 

@@ -12,9 +12,8 @@ from types import ModuleType
 import pytest
 from backports import zstd
 
-from hfdlc.errors import HfdlcError
 from hfdlc.oci.image import digest_of
-from hfdlc.oci.store import GZIP, PLAIN, ZSTD, Layer, Layers, plain
+from hfdlc.oci.store import GZIP, PLAIN, ZSTD, Damaged, Layer, LayerStore, decompressed
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,16 +43,16 @@ def layer(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def layers(tmp_path: Path) -> Layers:
+def layers(tmp_path: Path) -> LayerStore:
     """An empty store."""
-    return Layers(tmp_path / "store")
+    return LayerStore(tmp_path / "store")
 
 
-def packed(program: ModuleType, source: Path, layers: Layers, *names: str) -> Layer:
+def packed(program: ModuleType, source: Path, layers: LayerStore, *names: str) -> Layer:
     """What the program makes of a folder or an archive, taken."""
     folder = source.with_name("packed")
     program.main(source, folder)
-    taken = layers.take(folder, *names)
+    taken = layers.add(folder, *names)
     assert taken
     return taken
 
@@ -115,37 +114,39 @@ def test_the_builder_packs_with_the_library_of_the_installer() -> None:
 
 
 def test_a_layer_is_known_by_its_names_and_by_its_archive(
-    program: ModuleType, layer: Path, layers: Layers
+    program: ModuleType, layer: Path, layers: LayerStore
 ) -> None:
     """So that it is compressed once, ever."""
     taken = packed(program, layer, layers, "one", "two")
-    assert layers.known("one") == layers.known("two") == taken
+    assert layers.get("one") == layers.get("two") == taken
     as_archive = Layer(taken.diff_id, taken.diff_id, 1, PLAIN)
-    assert layers.packed(as_archive, ZSTD, Path("nowhere")) == taken
-    assert layers.known("three") is None
+    assert layers.compressed(as_archive, ZSTD, Path("nowhere")) == taken
+    assert layers.get("three") is None
 
 
-def test_half_a_layer_is_not_taken(program: ModuleType, layer: Path, layers: Layers, tmp_path: Path) -> None:
+def test_half_a_layer_is_not_taken(
+    program: ModuleType, layer: Path, layers: LayerStore, tmp_path: Path
+) -> None:
     """BuildKit may still be writing it."""
     folder = tmp_path / "out"
-    assert layers.take(folder, "one") is None
+    assert layers.add(folder, "one") is None
     program.main(layer, folder)
     blob, told = folder / "layer.tar.zst", folder / "layer.json"
     whole, text = blob.read_bytes(), told.read_text()
     blob.write_bytes(whole[:-1])
-    assert layers.take(folder, "one") is None
+    assert layers.add(folder, "one") is None
     blob.write_bytes(whole)
     told.write_text(text[:-2])
-    assert layers.take(folder, "one") is None
+    assert layers.add(folder, "one") is None
     told.write_text(text)
-    assert layers.take(folder, "one")
+    assert layers.add(folder, "one")
 
 
 @pytest.mark.parametrize(
     "spoil", [lambda blob: blob[:-1], lambda blob: b"x" + blob[1:]], ids=["cut", "changed"]
 )
 def test_a_damaged_layer_is_never_read_as_a_whole_one(
-    program: ModuleType, layer: Path, layers: Layers, spoil: object
+    program: ModuleType, layer: Path, layers: LayerStore, spoil: object
 ) -> None:
     """One that was cut is not known; one that was changed is found when it is read, and set aside."""
     taken = packed(program, layer, layers, "one")
@@ -155,52 +156,52 @@ def test_a_damaged_layer_is_never_read_as_a_whole_one(
     file.unlink()  # the same file lies where it was packed
     file.write_bytes(content)
     if len(content) != taken.size:
-        assert layers.known("one") is None
-        assert layers.take(layer.with_name("packed"), "one")
-        assert layers.known("one") == taken
+        assert layers.get("one") is None
+        assert layers.add(layer.with_name("packed"), "one")
+        assert layers.get("one") == taken
         return
     with (
-        pytest.raises(HfdlcError, match=r"damaged: set aside(.|\n)*next: run this again"),
+        pytest.raises(Damaged, match=r"is damaged(.|\n)*set aside(.|\n)*next: run this again"),
         layers.open(taken.digest) as blob,
     ):
         blob.read()
-    assert layers.known("one") is None
+    assert layers.get("one") is None
 
 
 def test_a_damaged_note_is_told_and_means_nothing(
-    program: ModuleType, layer: Path, layers: Layers, capsys: pytest.CaptureFixture[str]
+    program: ModuleType, layer: Path, layers: LayerStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of another version, or half written by another program."""
     packed(program, layer, layers, "one")
     (note,) = layers.root.glob("known/*/one")
     for text in ("{", "[]", '{"diff_id": "sha256:1"}'):
         note.write_text(text)
-        assert layers.known("one") is None
+        assert layers.get("one") is None
         assert "is damaged: its layer is made again" in capsys.readouterr().err
 
 
-def test_a_damaged_archive_is_not_packed(layers: Layers, layer: Path) -> None:
+def test_a_damaged_archive_is_not_packed(layers: LayerStore, layer: Path) -> None:
     """What BuildKit wrote of a base is held against its name, too."""
     digest = digest_of(b"an archive")
     file = layers.path(digest)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"another")
-    with pytest.raises(HfdlcError, match="damaged"):
-        layers.packed(Layer(digest, digest, 7, PLAIN), ZSTD, ROOT)
+    with pytest.raises(Damaged, match="does not match its digest"):
+        layers.compressed(Layer(digest, digest, 7, PLAIN), ZSTD, ROOT)
     assert not file.exists()
 
 
 def test_gzip_is_made_of_zstd_and_what_came_compressed_stays(
-    program: ModuleType, layer: Path, layers: Layers
+    program: ModuleType, layer: Path, layers: LayerStore
 ) -> None:
-    """The same bytes each time: no time and no name stand in its head."""
+    """The same bytes each time: the gzip header has no time and no name."""
     taken = packed(program, layer, layers)
-    made = layers.packed(taken, GZIP, ROOT)
+    made = layers.compressed(taken, GZIP, ROOT)
     assert layers.path(made.digest).read_bytes()[4:10] == b"\0\0\0\0\0\xff"
     with layers.open(made.digest) as blob:
-        assert digest_of(plain(blob).read()) == taken.diff_id == made.diff_id
-    assert layers.packed(made, ZSTD, ROOT) == made
-    assert layers.packed(made, GZIP, ROOT) == made
+        assert digest_of(decompressed(blob).read()) == taken.diff_id == made.diff_id
+    assert layers.compressed(made, ZSTD, ROOT) == made
+    assert layers.compressed(made, GZIP, ROOT) == made
 
 
 def test_the_program_runs_as_a_stage_runs_it(layer: Path, tmp_path: Path) -> None:

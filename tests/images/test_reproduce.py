@@ -14,7 +14,7 @@ from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, compose
-from hfdlc.oci.store import ZSTD, Layers
+from hfdlc.oci.store import LayerStore
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -37,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
         name = plan.target_name(cell)
         bake = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
         made = buildkit.build(bake, [cell], used, project.root, state, sys.stderr).digests[name]
-        return compose(made, [], Layers(folder), ZSTD, project.root, created=render.EPOCH)
+        return compose(made, [], LayerStore(folder), project.root, created=render.EPOCH)
 
     monkeypatch.setattr(reproduce, "_build", build)
 

@@ -52,7 +52,7 @@ def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str,
     small.image(cell)
     words = ("--region", REGION, "--registry", f"{REGION}={registry}")
     ended = fine(hfdlc("publish", *words, environ=aws))
-    assert f"{REGION}: made the repository {cell.repository}" in ended.stderr
+    assert f"{REGION}: created the repository {cell.repository}" in ended.stderr
     (made,) = _client(aws, "ecr").describe_repositories()["repositories"]
     assert made["imageTagMutability"] == "IMMUTABLE"
     assert made["imageScanningConfiguration"] == {"scanOnPush": True}
@@ -85,7 +85,7 @@ def test_no_credentials(small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str)
     nothing["HFDLC_STATE"] = str(small.state.root)
     ended = hfdlc("publish", "--region", REGION, environ=nothing)
     assert ended.returncode == 1
-    assert f"{REGION}: there are no AWS credentials for ecr:GetAuthorizationToken" in ended.stderr
+    assert f"{REGION}: no AWS credentials for ecr:GetAuthorizationToken" in ended.stderr
 
 
 def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
@@ -94,7 +94,7 @@ def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Env
     unknown = {**aws, "AWS_ACCESS_KEY_ID": "AKIAUNKNOWN000000000"}
     ended = hfdlc("publish", "--region", REGION, environ=unknown)
     assert ended.returncode == 1
-    assert "AWS does not know these credentials" in ended.stderr
+    assert "authentication failed: AWS rejected the credentials" in ended.stderr
 
 
 def test_credentials_that_have_expired(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
@@ -169,7 +169,7 @@ def test_a_repository_that_may_not_be_made(small: Small, hfdlc: Hfdlc, registry:
     environ = _powers(aws, "ecr:GetAuthorizationToken", "ecr:Describe*")
     ended = hfdlc("publish", "--region", REGION, "--registry", registry, environ=environ)
     assert ended.returncode == 1
-    assert f"the repository {cell.repository} is missing and may not be made" in ended.stderr
+    assert f"the repository {cell.repository} does not exist and cannot be created" in ended.stderr
     assert f"ecr:CreateRepository on {cell.repository}" in ended.stderr
     assert Registry(registry).head(cell.repository, cell.tag) is None
 

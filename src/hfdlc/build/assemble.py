@@ -4,7 +4,6 @@ BuildKit's own exporter would copy every layer, compare it with what is below, a
 that takes several times as long: half of a cold build.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,10 +28,10 @@ from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci import image as oci_image
-from hfdlc.oci.image import Image, Manifest, archive, digest_of
-from hfdlc.oci.store import ZSTD, Layer, Layers
+from hfdlc.oci.image import Image, archive
+from hfdlc.oci.store import ZSTD, Layer, LayerStore
 from hfdlc.project import Project
-from hfdlc.state import State, write_whole
+from hfdlc.state import State
 
 # What containerd says where it unpacks onto a layer that it is just removing with an older image.
 LOST = "parent snapshot .* does not exist"
@@ -57,23 +56,21 @@ def assemble(
     state: State,
     environ: Mapping[str, str],
     *,
-    media_type: str = ZSTD,
-    anew: Layers | None = None,
+    anew: LayerStore | None = None,
     taken: Taken | None = None,
 ) -> Assembled:
     """The images of cells.
 
-    `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `anew`: nothing that is known counts,
-    no cache of BuildKit's either, and layers are kept there. `taken` is called with each layer of zstd that
-    is there or made, in a thread, while others are made. Raises BuildFailed where a build fails; the layers
-    that were made before are kept.
+    `anew`: nothing that is known counts, no cache of BuildKit's either, and layers are kept there. `taken` is
+    called with each layer of zstd that is there or made, in a thread, while others are made. Raises
+    BuildFailed where a build fails; the layers that were made before are kept.
     """
-    layers = anew or Layers.of(state)
-    images = {} if anew else {cell.id: _known(cell, machine, layers, media_type) for cell in cells}
+    layers = anew or LayerStore.of(state)
+    images = {} if anew else {cell.id: _known(cell, machine, layers) for cell in cells}
     todo = [cell for cell in cells if not images.get(cell.id)]
     laid = {cell.id: plan.layers_of(cell, project.root, machine) for cell in cells}
     wanted = graph.distinct({cell.id: laid[cell.id] for cell in todo})
-    missing = [part for part in wanted if anew or not layers.known(part.name)]
+    missing = [part for part in wanted if anew or not layers.get(part.name)]
     done = None
     if todo:
         with (
@@ -92,24 +89,18 @@ def assemble(
     for cell in todo:
         assert done
         above = [_there(part, layers) for part in laid[cell.id]]
-        image = oci_image.compose(
-            done.digests[plan.target_name(cell)],
-            above,
-            layers,
-            media_type,
-            project.root,
-            created=render.EPOCH,
-        )
+        shell = done.digests[plan.target_name(cell)]
+        image = oci_image.compose(shell, above, layers, project.root, created=render.EPOCH)
         images[cell.id] = image
         if not anew:
-            _remember(cell, machine, image, media_type)
+            image.save(inputs.digest(machine.inputs[cell.id]))
     known = len(graph.distinct(laid)) - len(missing)
     return Assembled({name: image for name, image in images.items() if image}, done, known)
 
 
 @contextmanager
 def _taking(
-    missing: Sequence[Part], folder: Path, layers: Layers, taken: Taken | None
+    missing: Sequence[Part], folder: Path, layers: LayerStore, taken: Taken | None
 ) -> Iterator[ThreadPoolExecutor]:
     """Take each layer out of the folder that BuildKit writes them to, as soon as it is there."""
     ended = Event()
@@ -118,7 +109,7 @@ def _taking(
         layer = None
         while not layer:
             over = ended.is_set()  # before the look: what was written last is seen
-            layer = layers.take(folder / part.name, part.name)
+            layer = layers.add(folder / part.name, part.name)
             if not layer:
                 if over:
                     return
@@ -136,9 +127,9 @@ def _taking(
             one.result()
 
 
-def _there(part: Part, layers: Layers) -> Layer:
+def _there(part: Part, layers: LayerStore) -> Layer:
     """A layer that was there or has been made; raises HfdlcError where it is gone: no image goes without."""
-    if layer := layers.known(part.name):
+    if layer := layers.get(part.name):
         return layer
     raise HfdlcError(
         f"the layer {part.stage} is not there any more",
@@ -147,37 +138,16 @@ def _there(part: Part, layers: Layers) -> Layer:
     )
 
 
-def _offer_base(cell: Cell, machine: Machine, layers: Layers, root: Path, taken: Taken | None) -> None:
+def _offer_base(cell: Cell, machine: Machine, layers: LayerStore, root: Path, taken: Taken | None) -> None:
     """What is known before anything is made: the layer of a base of this machine."""
     name = machine.starts[cell.id]["base"].partition("@")[0].rpartition(":")[2]
-    if taken and (base := layers.known(name)):
-        taken(layers.packed(base, ZSTD, root), cell)
+    if taken and (base := layers.get(name)):
+        taken(layers.compressed(base, ZSTD, root), cell)
 
 
-def _known(cell: Cell, machine: Machine, layers: Layers, media_type: str) -> Image | None:
+def _known(cell: Cell, machine: Machine, layers: LayerStore) -> Image | None:
     """The image that was put together from the same inputs, if all its blobs are there."""
-    try:
-        told = json.loads(_memory(cell, machine, layers, media_type).read_text())
-        content = told["manifest"].encode()
-        manifest = Manifest(content, json.loads(content)["mediaType"])
-        config = told["config"].encode()
-        there = [layers.path(each["digest"]).stat().st_size for each in manifest.parsed["layers"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    whole = there == [each["size"] for each in manifest.parsed["layers"]]
-    right = digest_of(config) == manifest.parsed["config"]["digest"]
-    return Image(manifest, config, layers) if whole and right else None
-
-
-def _remember(cell: Cell, machine: Machine, image: Image, media_type: str) -> None:
-    told = {"manifest": image.manifest.content.decode(), "config": image.config.decode()}
-    write_whole(_memory(cell, machine, image.layers, media_type), json.dumps(told))
-
-
-def _memory(cell: Cell, machine: Machine, layers: Layers, media_type: str) -> Path:
-    """Where the image of the cell's inputs is told."""
-    address = inputs.digest(machine.inputs[cell.id]).partition(":")[2]
-    return layers.root / "images" / f"{address}-{media_type.rpartition('+')[2]}.json"
+    return oci_image.load(layers, inputs.digest(machine.inputs[cell.id]))
 
 
 def load(images: Mapping[str, Image], used: Engine) -> None:

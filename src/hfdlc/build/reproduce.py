@@ -12,7 +12,7 @@ from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image
-from hfdlc.oci.store import Layers
+from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -57,7 +57,7 @@ def _build(project: Project, cell: Cell, environ: Environ, folder: Path, stand_i
     own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
     with session.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, machine):
         session.check_store(used)
-        made = assemble.assemble([cell], project, machine, used, state, own, anew=Layers(folder))
+        made = assemble.assemble([cell], project, machine, used, state, own, anew=LayerStore(folder))
     image = made.images[cell.id]
     say(f"built {cell.id}: {image.manifest.digest}")
     return image

@@ -14,7 +14,7 @@ from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import package_sources
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import Layers
+from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -41,7 +41,7 @@ def prepared(
     used = detect.ensure(environ, state)
     with ExitStack() as held:
         for cell in sorted(cells, key=lambda cell: cell.id):
-            _hold(held, f"build-{bake.target_name(cell)}", state)
+            hold(held, f"build-{bake.target_name(cell)}", state)
         machine = Machine(cache=environ.get("HFDLC_CACHE") or None, room=_room(cells, used))
         yield used, state, with_bases(machine, project, cells, used, state, environ, stand_ins, failures)
 
@@ -71,7 +71,8 @@ def check_store(used: Engine) -> None:
         )
 
 
-def _hold(held: ExitStack, name: str, state: State) -> None:
+def hold(held: ExitStack, name: str, state: State) -> None:
+    """Take a lock, and report which process has it if that takes a while."""
     try:
         held.enter_context(state.lock(name, wait=False))
     except HfdlcError as busy:
@@ -110,7 +111,7 @@ def with_bases(
                 else:
                     here[image] = here.get(image) or ensure(image, bootstraps.get(name))
             if bootstraps["base"]:
-                Layers.of(state).take_base(bases.archive(bootstraps["base"], state), project.root)
+                LayerStore.of(state).add_base(bases.archive(bootstraps["base"], state), project.root)
         except HfdlcError as problem:
             if failures is None:
                 raise
