@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from hfdlc.engine import images
 from hfdlc.oci import store
 from hfdlc.oci.image import DOCKER_MANIFEST, OCI_MANIFEST
 from hfdlc.oci.registry import Registry
@@ -78,6 +79,13 @@ def test_config_digest_is_that_of_the_checked_image(
     named = {one["name"]: one["digest"]["sha256"] for one in checks["predicate"]["configuration"]}
     assert f"sha256:{named['image configuration']}" == identity
     assert f"image config {identity}" in fine(hfdlc("verify", f"{docker}/{cell.id}")).stdout
+
+
+def test_config_digest_is_found_without_the_layer_store(small: Small) -> None:
+    """The engine exports the image, as for one that was built on another machine."""
+    cell = small.project.default
+    identity = small.image(cell)
+    assert images.config_digest(images.image_of(cell.id, small.engine), small.engine) == identity
 
 
 def test_verify_tells_what_holds(small: Small, hfdlc: Hfdlc, registry: str) -> None:
@@ -154,9 +162,8 @@ def test_layers_are_sent_once_and_mounted_in_the_other_repository(
     """Training and inference share layers, and live in different repositories."""
     inference = small.project.default
     training = next(cell for cell in small.cells if cell.type == "training")
-    one = small.image(inference, ballast=200_000)
+    small.image(inference, ballast=200_000)
     small.share(inference, training)
-    assert one
     fine(hfdlc("publish", inference.id, training.id, "--registry", proxied.host))
     assert any("mount=" in line for line in proxied.does.log)
     assert proxied.does.sent < 300_000, "the ballast went twice"

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -133,6 +134,16 @@ def test_a_tag_never_moves(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     assert Registry(registry).head(other.repository, other.tag) is None
 
 
+def test_two_runs_publish_the_same_cell(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """At the same time, on one machine: the second waits, and finds the image published."""
+    cell = small.project.default
+    small.image(cell, ballast=1_000_000)
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda _: fine(hfdlc("publish", "--registry", registry)), range(2)))
+    assert sorted("there already" in one.stdout for one in ended) == [False, True]
+    fine(hfdlc("verify", f"{registry}/{cell.id}"))
+
+
 def test_only_what_was_checked_is_published(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     """Not built, not checked, failed, older than the image, of older checks, a stand-in: all in one go."""
     cell, gpu, training, older = small.cells
@@ -220,7 +231,7 @@ def test_attachments_of_another_image_are_refused(
         in hfdlc("verify", f"{registry}/{name}:a").stderr
     )
     other = tampered.copy("bb")
-    own = Cosign(keys.private, state).sign(name, other, {})
+    own = Cosign(keys.private, state).sign(name, other, tampered.predicates)
     transfer.attach(there, name, other.digest, {**tampered.attachments, "sig": own["sig"]})
     assert f"the attestation {attestations.SBOM} of" in hfdlc("verify", f"{registry}/{name}:bb").stderr
     tampered.copy("ccc")

@@ -96,6 +96,7 @@ class Small:
         system = {
             "etc/os-release": b'ID=debian\nVERSION_ID="12"\n',
             "var/lib/dpkg/status": b"Package: libc6\nStatus: install ok installed\nVersion: 2.36-9\n\n",
+            "run": str(OWN).encode(),
             "ballast": random.Random(ballast).randbytes(ballast),
         }
         site = f"opt/venv/lib/python{cell.python}/site-packages"

@@ -7,6 +7,7 @@ https://github.com/distribution/distribution/blob/v2.8.3/docs/spec/manifest-v2-2
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,8 @@ def load(store: LayerStore, name: str) -> Image | None:
         pairs = zip(json.loads(config)["rootfs"]["diff_ids"], manifest["layers"], strict=True)
         layers = tuple(_layer(diff_id, each) for diff_id, each in pairs)
         there = [store.path(layer.digest).stat().st_size for layer in layers]
+        for blob in (digest, manifest["config"]["digest"], *(layer.digest for layer in layers)):
+            os.utime(store.path(blob))  # `hfdlc clean` keeps what was used last
     except (OSError, ValueError, KeyError, TypeError):
         return None
     complete = there == [layer.size for layer in layers]

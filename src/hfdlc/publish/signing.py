@@ -87,7 +87,8 @@ class Cosign:
         """
         options = ["--key", self.key, "--tlog-upload=false", "--yes", *self._legacy_format]
         with self._registry(repository, manifest) as (image, content, environment):
-            self._write(["sign", *options, image], environment)
+            identity = f"--sign-container-identity={repository}"  # not that of the registry in memory
+            self._write(["sign", *options, identity, image], environment)
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, "predicate.json")
                 for kind, predicate in predicates.items():
