@@ -23,8 +23,8 @@ pytestmark = pytest.mark.engine
 COSIGNS = ("2.5", "3.1")
 
 
-def test_what_is_published_is_what_sagemaker_takes(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """Docker's schema 2, one manifest, no index, and the layers in gzip."""
+def test_publish_sends_one_manifest_of_docker_schema_2(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """As SageMaker requires: no index, and gzip layers."""
     cell = small.project.default
     small.image(cell)
     fine(hfdlc("publish", "--registry", registry))
@@ -88,8 +88,8 @@ def test_config_digest_is_found_without_the_layer_store(small: Small) -> None:
     assert images.config_digest(images.image_of(cell.id, small.engine), small.engine) == identity
 
 
-def test_verify_tells_what_holds(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """Signature, statements, inputs, and the bill against the very layers."""
+def test_verify_lists_what_it_verified(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Signature, attestations, inputs, and the SBOM, which is compared with the layers."""
     cell = small.project.default
     small.image(cell)
     fine(hfdlc("publish", "--registry", registry))
@@ -108,7 +108,7 @@ def test_oci_images_are_published_as_they_were_built(small: Small, hfdlc: Hfdlc,
 
 
 def test_publishing_again_sends_nothing(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
-    """What is there is told by its digest: one question a cell."""
+    """The digest of the tag is enough: one request a cell."""
     small.image(small.project.default)
     fine(hfdlc("publish", "--registry", proxied.host))
     before = len(proxied.does.log)
@@ -173,7 +173,7 @@ def test_layers_are_sent_once_and_mounted_in_the_other_repository(
 def test_another_registry_gets_the_image_from_the_first(
     small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
 ) -> None:
-    """By digest, with the same proofs; no engine and no key is asked for."""
+    """By digest, with the same attachments, without engine and key."""
     cell = small.project.default
     first, second = new_registry(), new_registry()
     small.image(cell, ballast=100_000)
@@ -186,7 +186,7 @@ def test_another_registry_gets_the_image_from_the_first(
     fine(hfdlc("verify", f"{second}/{cell.id}"))
 
 
-def test_a_copy_in_a_fresh_clone_writes_the_record_from_the_proofs(
+def test_copy_in_a_fresh_clone_writes_the_record(
     small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
 ) -> None:
     """As CI's last job: it has no engine, no key, and no record of what the other jobs published."""
@@ -210,7 +210,7 @@ def test_a_copy_in_a_fresh_clone_writes_the_record_from_the_proofs(
     fine(hfdlc("diff", cell.id, cell.id))
 
 
-def test_a_cell_that_is_not_published_keeps_no_other_from_being_copied(
+def test_copy_continues_after_a_cell_that_is_not_published(
     small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
 ) -> None:
     """A job of CI failed: what the others published is copied, and what lacks is named at the end."""
@@ -225,7 +225,7 @@ def test_a_cell_that_is_not_published_keeps_no_other_from_being_copied(
     assert Registry(second).head(cell.repository, cell.tag)
 
 
-def test_an_image_that_is_packed_differently_feeds_the_next_registry(
+def test_image_with_another_compression_is_copied_to_the_next_registry(
     small: Small, new_registry: Callable[[], str], keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a registry has stays: another one gets that digest, not what would be packed now."""
@@ -262,7 +262,7 @@ def test_a_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) ->
     assert not (small.project.root / "releases").exists()
 
 
-def test_the_record_tells_what_changed_and_what_is_pulled(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+def test_diff_lists_changed_packages_and_bytes_to_pull(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     """Packages that differ, and the bytes of layers that one who has the old one lacks."""
     old, new = [cell for cell in small.cells if cell.type == "inference" and not cell.cuda]
     small.image(old, ballast=50_000)
@@ -271,9 +271,9 @@ def test_the_record_tells_what_changed_and_what_is_pulled(small: Small, hfdlc: H
     file.write_text(file.read_text().replace("2.13.0+cpu", "2.14.0+cpu"))
     small.image(new, packages={"torch": "2.14.0+cpu"}, ballast=60_000)
     ended = fine(hfdlc("publish", old.id, new.id, "--registry", registry))
-    told = json.loads(hfdlc("diff", old.id, new.id, "--json").stdout)
-    assert told["packages"] == {"deb": {}, "pypi": {"torch": ["2.13.0+cpu", "2.14.0+cpu"]}}
-    assert 60_000 < told["pull"] <= told["new"]["bytes"]
+    changes = json.loads(hfdlc("diff", old.id, new.id, "--json").stdout)
+    assert changes["packages"] == {"deb": {}, "pypi": {"torch": ["2.13.0+cpu", "2.14.0+cpu"]}}
+    assert 60_000 < changes["pull"] <= changes["new"]["bytes"]
     kept = json.loads((small.project.root / "releases" / old.repository / f"{old.tag}.json").read_text())
     assert list(kept["places"]) == [registry]
     assert kept["inputs"] == {"Dockerfile": "abc"}

@@ -47,9 +47,9 @@ def test_syft_sees_what_the_sbom_says(
     manifest = there.manifest(cell.repository, cell.tag)
     assert manifest.config_digest == identity
     statements = transfer.attachments(there, cell.repository, manifest.digest)["att"].statements
-    told = {one["predicateType"]: one["predicate"] for one in statements}
-    assert told[attestations.CHECKS]["result"] == "PASSED"
-    document = told[attestations.SBOM]
+    predicates = {one["predicateType"]: one["predicate"] for one in statements}
+    assert predicates[attestations.CHECKS]["result"] == "PASSED"
+    document = predicates[attestations.SBOM]
     assert sbom.with_license(document) > 0.9 * len(document["components"])
     environ = {**os.environ, "SYFT_REGISTRY_INSECURE_USE_HTTP": "true", "SYFT_CHECK_FOR_APP_UPDATE": "false"}
     command = [SYFT, "scan", f"registry:{registry}/{built}", "-q", "-o", "syft-json"]

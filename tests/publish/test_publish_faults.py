@@ -1,4 +1,4 @@
-"""What bad input and bad networks get: a letter of its own each, and nothing half-published."""
+"""Publishing with bad input and over bad networks: each fault is reported, and nothing is half-published."""
 
 import io
 import json
@@ -22,8 +22,8 @@ from proxy import Proxy
 pytestmark = pytest.mark.engine
 
 
-def test_a_registry_that_fails_every_tenth_request(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
-    """It is asked again, and the image is whole."""
+def test_publish_retries_failed_requests(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """Every tenth one gets a 503; the image is complete."""
     small.image(small.project.default, ballast=3_000_000)
     proxied.does.fail_every = 10
     fine(hfdlc("publish", "--registry", proxied.host))
@@ -31,8 +31,8 @@ def test_a_registry_that_fails_every_tenth_request(small: Small, hfdlc: Hfdlc, p
     fine(hfdlc("verify", f"{proxied.host}/{small.project.default.id}"))
 
 
-def test_a_blob_goes_on_where_it_stopped(proxied: Proxy) -> None:
-    """Of a blob in several parts, no part that the registry has is sent again."""
+def test_upload_resumes_after_a_failed_part(proxied: Proxy) -> None:
+    """No part that the registry has is sent again."""
     content = bytes(range(256)) * 200_000  # 51 MB: four parts
     proxied.does.fail_bodies_every = 3
     there = Registry(proxied.host)
@@ -42,8 +42,8 @@ def test_a_blob_goes_on_where_it_stopped(proxied: Proxy) -> None:
     assert proxied.does.sent == len(content)
 
 
-def test_a_cut_connection(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
-    """Half a part arrived, and Debian's registry forgets such an upload: the blob is sent anew."""
+def test_publish_survives_cut_connections(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
+    """Half a part arrived; Debian's registry drops such an upload, so the blob is sent from its start."""
     small.image(small.project.default, ballast=40_000_000)
     proxied.does.cut_every = 4
     fine(hfdlc("publish", "--registry", proxied.host))
@@ -51,26 +51,28 @@ def test_a_cut_connection(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
     fine(hfdlc("verify", f"{proxied.host}/{small.project.default.id}"))
 
 
-def test_a_token_that_expires_in_the_middle_is_renewed(proxied: Proxy) -> None:
-    """The next one is asked for, once."""
-    asked = []
+def test_upload_renews_an_expired_token(proxied: Proxy) -> None:
+    """Once."""
+    renewals = []
 
     def credentials(renew: bool) -> tuple[str, str]:
-        asked.append(renew)
-        return ("AWS", "second" if any(asked) else "first")
+        renewals.append(renew)
+        return ("AWS", "second" if any(renewals) else "first")
 
     content = bytes(50_000_000)
     proxied.does.passwords, proxied.does.expire_after = ("first", "second"), 4
     there = Registry(proxied.host, credentials)
     there.upload("blobs", digest_of(content), len(content), lambda at: io.BytesIO(content[at:]))
     assert there.has("blobs", digest_of(content))
-    assert asked.count(True) == 1
+    assert renewals.count(True) == 1
 
 
-def test_no_tag_appears_where_a_part_could_not_be_sent(small: Small, hfdlc: Hfdlc, proxied: Proxy) -> None:
-    """One manifest fails, for longer than anyone tries again: the run ends, and the next one goes on.
+def test_publish_sets_no_tag_if_attestations_could_not_be_sent(
+    small: Small, hfdlc: Hfdlc, proxied: Proxy
+) -> None:
+    """The run ends after all retries, and the next one continues.
 
-    Even where tags cannot move: the proofs that are there stay as they are.
+    Also if tags are immutable: the signature that was sent stays.
     """
     cell = small.project.default
     small.image(cell)
@@ -89,8 +91,8 @@ def test_no_tag_appears_where_a_part_could_not_be_sent(small: Small, hfdlc: Hfdl
     fine(hfdlc("verify", f"{proxied.host}/{cell.id}"))
 
 
-def test_a_tag_that_the_registry_does_not_let_move(proxied: Proxy) -> None:
-    """As ECR's: refused even to what it names, which is fine; to another digest it is told."""
+def test_immutable_tag_is_accepted_for_the_same_digest_only(proxied: Proxy) -> None:
+    """ECR refuses it for the same digest too, which is no error."""
     there, config = Registry(proxied.host), b"{}"
     there.upload("images", digest_of(config), len(config), lambda at: io.BytesIO(config[at:]))
     described = {
@@ -108,8 +110,8 @@ def test_a_tag_that_the_registry_does_not_let_move(proxied: Proxy) -> None:
     assert there.head("images", "tag") == manifest.digest
 
 
-def test_a_registry_that_is_not_there(small: Small, hfdlc: Hfdlc) -> None:
-    """Its host, and no traceback."""
+def test_unreachable_registry_is_reported(small: Small, hfdlc: Hfdlc) -> None:
+    """With its host, without a traceback."""
     small.image(small.project.default)
     ended = hfdlc("publish", "--registry", "127.0.0.1:9")
     assert ended.returncode == 1
@@ -117,8 +119,8 @@ def test_a_registry_that_is_not_there(small: Small, hfdlc: Hfdlc) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_tag_never_moves(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """Another image under a tag that is there is refused, by name, before anything is sent."""
+def test_publish_refuses_a_tag_of_another_image(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """It is named, before anything is sent."""
     cell = small.project.default
     small.image(cell)
     fine(hfdlc("publish", "--registry", registry))
@@ -144,8 +146,8 @@ def test_two_runs_publish_the_same_cell(small: Small, hfdlc: Hfdlc, registry: st
     fine(hfdlc("verify", f"{registry}/{cell.id}"))
 
 
-def test_only_what_was_checked_is_published(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """Not built, not checked, failed, older than the image, of older checks, a stand-in: all in one go."""
+def test_publish_refuses_unchecked_images(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """Not built, failed, older than the image, not checked, on a substitute base: all are named at once."""
     cell, gpu, training, older = small.cells
     small.image(cell, failed={"test_all: test_port": "no port"})
     small.image(gpu, labels={"io.hfdlc.stand-in": "Debian 12"})
@@ -163,8 +165,8 @@ def test_only_what_was_checked_is_published(small: Small, hfdlc: Hfdlc, registry
     assert "no check was run on sha256:" in ended.stderr
 
 
-def test_what_older_checks_have_shown_counts_no_more(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """The checks are part of what a digest has passed."""
+def test_publish_refuses_results_of_older_checks(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """The checks have changed since."""
     digest = small.image(small.project.default)
     file = small.state.root / "checks" / f"{digest.replace(':', '-')}.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "checks": "sha256:older"}))
@@ -172,8 +174,8 @@ def test_what_older_checks_have_shown_counts_no_more(small: Small, hfdlc: Hfdlc,
     assert "the checks themselves have changed" in ended.stderr
 
 
-def test_an_sbom_that_does_not_match_the_image(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """A package that no lock knows is named, and nothing is published."""
+def test_publish_refuses_an_image_with_packages_of_no_lock(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """The package is named, and no tag appears."""
     cell = small.project.default
     small.image(cell, packages={"stowaway": "1.0"})
     ended = hfdlc("publish", "--registry", registry)
@@ -182,8 +184,10 @@ def test_an_sbom_that_does_not_match_the_image(small: Small, hfdlc: Hfdlc, regis
     assert Registry(registry).head(cell.repository, cell.tag) is None
 
 
-def test_a_signature_of_another_key(small: Small, hfdlc: Hfdlc, registry: str, other_keys: Keys) -> None:
-    """It is named, with the key that it does not match."""
+def test_verify_refuses_a_signature_of_another_key(
+    small: Small, hfdlc: Hfdlc, registry: str, other_keys: Keys
+) -> None:
+    """The key is named."""
     cell = small.project.default
     small.image(cell)
     fine(hfdlc("publish", "--registry", registry))
@@ -315,13 +319,13 @@ def test_signed_statements_that_do_not_match_the_image_are_refused(
         (["verify", "127.0.0.1:9/a:b", "--key", "/no/key.pub"], "there is no such key"),
     ],
 )
-def test_words_that_cannot_be_used(words: list[str], said: str, hfdlc: Hfdlc) -> None:
-    """Exit code 2 and a letter."""
+def test_bad_arguments_exit_with_2(words: list[str], said: str, hfdlc: Hfdlc) -> None:
+    """The message names the argument."""
     ended = hfdlc(*words)
     assert (ended.returncode, said in ended.stderr) == (2, True), ended.stderr
 
 
-def test_no_key_and_a_key_that_does_not_open(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+def test_publish_needs_a_key_that_opens(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     """Nothing is published without a signature."""
     small.image(small.project.default)
     ended = hfdlc("publish", "--registry", registry, environ={"COSIGN_KEY": ""})
@@ -335,8 +339,8 @@ def test_no_key_and_a_key_that_does_not_open(small: Small, hfdlc: Hfdlc, registr
     assert Registry(registry).head(cell.repository, cell.tag) is None
 
 
-def test_an_image_that_the_engine_lost(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """It is told by its name."""
+def test_publish_reports_an_image_that_was_removed(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+    """By its name."""
     cell = small.project.default
     small.image(cell)
     with closing(detect.client(small.engine)) as client:
@@ -344,8 +348,10 @@ def test_an_image_that_the_engine_lost(small: Small, hfdlc: Hfdlc, registry: str
     assert "is not built" in hfdlc("publish", "--registry", registry).stderr
 
 
-def test_copying_what_has_no_proofs(small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]) -> None:
-    """Or is not there at all: refused."""
+def test_copy_refuses_an_image_without_attachments(
+    small: Small, hfdlc: Hfdlc, new_registry: Callable[[], str]
+) -> None:
+    """Or one that does not exist."""
     cell = small.project.default
     first, second = new_registry(), new_registry()
     ended = hfdlc("publish", "--from", first, "--registry", second)

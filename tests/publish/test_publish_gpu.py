@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """A GPU image whose GPU checks were not run is refused; told so, its proofs name them as not run."""
+    """An image whose GPU checks were not run is refused; with the option its attestation names them."""
     cell = next(cell for cell in small.cells if cell.cuda)
     small.image(cell)
     ended = hfdlc("publish", cell.id, "--registry", registry)
@@ -44,7 +44,7 @@ def test_a_gpu_cell_is_not_built_for_publishing_without_a_gpu(
     small.image(cell)
     monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "abc"}})
     monkeypatch.setattr(builder, "build", lambda *_: None)
-    with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as told:
+    with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as caught:
         builds.built(small.project, [cell], os.environ, *parse([], [registry]))
-    assert told.value.where == cell.id
-    assert "--without-gpu-checks" in told.value.allowed
+    assert caught.value.where == cell.id
+    assert "--without-gpu-checks" in caught.value.allowed

@@ -117,14 +117,14 @@ def diff(
 
     root = current_project().root
     before, after = releases.needed(old, root), releases.needed(new, root)
-    told = releases.changes(before, after)
+    found = releases.changes(before, after)
     if as_json:
-        print_json(told)
+        print_json(found)
         return
     for kind, packages in releases.differing(before, after).items():
         for name, (was, now) in packages.items():
             print(f"{kind:6}{name:32}{was or '-':20}{now or '-'}")
-    print(f"to pull: {told['pull'] / 1e6:.1f} MB of {after.bytes / 1e6:.1f} MB")  # type: ignore[operator]
+    print(f"to pull: {found['pull'] / 1e6:.1f} MB of {after.bytes / 1e6:.1f} MB")  # type: ignore[operator]
 
 
 def prune(

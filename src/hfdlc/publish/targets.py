@@ -52,7 +52,7 @@ class Target:
         return created
 
     def has(self, repository: str) -> bool:
-        """Whether the repository exists; the registry is asked once."""
+        """Whether the repository exists; the answer is remembered."""
         if repository not in self.known:
             self.known[repository] = self.repositories.has(self.registry.name(repository))
         return self.known[repository]
