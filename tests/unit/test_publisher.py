@@ -304,6 +304,19 @@ def test_two_runs_publish_different_images(project: Project, new_target: New, tm
     assert releases.read(project.default.id, tmp_path / "two") is None
 
 
+def test_push_does_not_send_a_damaged_layer(setup: Setup, new_target: New) -> None:
+    """Nothing is sent; what was sent before is pushed again without reading it."""
+    where, content = new_target()
+    damage(setup.built)
+    with pytest.raises(Damaged, match="does not match its digest"):
+        publisher.push_image(setup.built, where, setup.cell, [])
+    assert (content.blobs, content.manifests) == ({}, {})
+    made = image(setup.built.store.root, b"base" * 99, b"packages" * 99)
+    assert publisher.push_image(made, where, setup.cell, []).sent
+    assert not publisher.push_image(made, where, setup.cell, []).sent
+    assert tag(where, setup.cell) == made.manifest.digest
+
+
 def test_copy_needs_attachments(setup: Setup, new_target: New, project: Project) -> None:
     """The others are copied; the record is that of publishing."""
     (first, _), (second, _) = new_target(), new_target()

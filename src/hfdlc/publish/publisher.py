@@ -26,7 +26,7 @@ from hfdlc.publish.attestations import Predicates
 from hfdlc.publish.preflight import Candidate
 from hfdlc.publish.signing import SUFFIXES, Attachment, Attachments, Cosign
 from hfdlc.publish.targets import Target
-from hfdlc.publish.transfer import FromRegistry, Source, TagStatus, Wanted
+from hfdlc.publish.transfer import FromRegistry, Moved, Source, TagStatus, Wanted
 from hfdlc.state import State
 
 ATTEMPTS = 3  # at preparing an image whose layers turn out to be damaged
@@ -222,14 +222,25 @@ def push(
     for cell in cells:
         image = images[cell.id].as_docker(project.root) if docker_media_types else images[cell.id]
         try:
-            moved = transfer.copy_blobs(image, target, cell.repository, shared)
-            target.registry.put(cell.repository, cell.tag, image.manifest)
+            moved = push_image(image, target, cell, shared)
         except HfdlcError as problem:
             then = f"{again} {cell.id}"
             raise HfdlcError(problem.what, where=problem.where or registry, then=then) from problem
         say(f"pushed {registry}/{cell.id}@{image.manifest.digest} ({moved})")
         digests[cell.id] = image.manifest.digest
     return digests
+
+
+def push_image(image: Image, target: Target, cell: Cell, others: Sequence[str]) -> Moved:
+    """Send an image and set its tag, which may have named another image.
+
+    Raises Damaged, before a manifest is sent, if a blob does not match its digest.
+    """
+    if not target.registry.head(cell.repository, image.manifest.digest):
+        image.verify()
+    moved = transfer.copy_blobs(image, target, cell.repository, others)
+    target.registry.put(cell.repository, cell.tag, image.manifest)
+    return moved
 
 
 def repositories(project: Project) -> list[str]:
