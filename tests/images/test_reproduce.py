@@ -13,7 +13,7 @@ from hfdlc.dockerfile import render
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, compose
-from hfdlc.oci.store import ZSTD, LayerStore
+from hfdlc.oci.store import LayerStore
 
 CLAMPED = "touch --date=@1577836800 /one /one/*"
 
@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, session: Session, ce
         name = bake.target_name(cell)
         file = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
         made = buildkit.build(session, file, [cell], sys.stderr).digests[name]
-        return compose(made, [], LayerStore(folder), ZSTD, session.project.root, created=render.EPOCH)
+        return compose(made, [], LayerStore(folder), session.project.root, created=render.EPOCH)
 
     monkeypatch.setattr(reproduce, "_build", build)
 

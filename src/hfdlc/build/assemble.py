@@ -4,7 +4,6 @@ BuildKit's own exporter would copy every layer, compare it with the ones below, 
 that takes several times as long: half of a cold build.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,9 +26,9 @@ from hfdlc.dockerfile.layers import Layer
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.image import Image, Manifest, archive, compose, digest_of
+from hfdlc.oci import image as oci_image
+from hfdlc.oci.image import Image, archive, compose
 from hfdlc.oci.store import ZSTD, LayerStore, StoredLayer
-from hfdlc.state import write_whole
 
 # What containerd says where it unpacks onto a layer that it is just removing with an older image.
 LOST = "parent snapshot .* does not exist"
@@ -51,20 +50,22 @@ def assemble(
     cells: Sequence[Cell],
     context: BuildContext,
     *,
-    media_type: str = ZSTD,
     no_cache: LayerStore | None = None,
     on_layer: OnLayer | None = None,
 ) -> Assembled:
     """The images of cells, from stored layers; BuildKit builds those that are missing.
 
-    `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `no_cache`: neither stored layers nor
-    BuildKit's cache are used, and layers are kept in that store. `on_layer` is called with each zstd layer
-    that is stored, in a thread, while others are built. Raises BuildFailed where a build fails; the layers
-    that were built before are kept.
+    `no_cache`: neither stored layers nor BuildKit's cache are used, and layers are kept in that store.
+    `on_layer` is called with each layer that is stored, in a thread, while others are built. Raises
+    BuildFailed where a build fails; the layers that were built before are kept.
     """
     project = session.project
     store = no_cache or LayerStore.of(session.state)
-    images = {} if no_cache else {cell.id: _known(cell, context, store, media_type) for cell in cells}
+    images = (
+        {}
+        if no_cache
+        else {cell.id: oci_image.load(store, inputs.digest(context.inputs[cell.id])) for cell in cells}
+    )
     todo = [cell for cell in cells if not images.get(cell.id)]
     layers = {cell.id: bake.layers_of(cell, project, context) for cell in cells}
     wanted = distinct({cell.id: layers[cell.id] for cell in todo})
@@ -86,17 +87,12 @@ def assemble(
                 done = buildkit.build(session, file, todo, sys.stderr)
     for cell in todo:
         assert done
-        image = compose(
-            done.digests[bake.target_name(cell)],
-            [_stored(layer, store) for layer in layers[cell.id]],
-            store,
-            media_type,
-            project.root,
-            created=render.EPOCH,
-        )
+        shell = done.digests[bake.target_name(cell)]
+        found = [_stored(layer, store) for layer in layers[cell.id]]
+        image = compose(shell, found, store, project.root, created=render.EPOCH)
         images[cell.id] = image
         if not no_cache:
-            _remember(cell, context, image, media_type)
+            image.save(inputs.digest(context.inputs[cell.id]))
     known = len(distinct(layers)) - len(missing)
     return Assembled({name: image for name, image in images.items() if image}, done, known)
 
@@ -147,33 +143,7 @@ def _offer_base(
     """Report the layer of a base that this machine made: it is known before anything is built."""
     name = context.base_images[cell.id].partition("@")[0].rpartition(":")[2]
     if on_layer and (base := store.get(name)):
-        on_layer(store.packed(base, ZSTD, root), cell)
-
-
-def _known(cell: Cell, context: BuildContext, store: LayerStore, media_type: str) -> Image | None:
-    """The image that was assembled from the same inputs before, if all its blobs are stored."""
-    try:
-        found = json.loads(_memory(cell, context, store, media_type).read_text())
-        content = found["manifest"].encode()
-        manifest = Manifest(content, json.loads(content)["mediaType"])
-        config = found["config"].encode()
-        sizes = [store.path(each["digest"]).stat().st_size for each in manifest.parsed["layers"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    whole = sizes == [each["size"] for each in manifest.parsed["layers"]]
-    right = digest_of(config) == manifest.parsed["config"]["digest"]
-    return Image(manifest, config, store) if whole and right else None
-
-
-def _remember(cell: Cell, context: BuildContext, image: Image, media_type: str) -> None:
-    content = {"manifest": image.manifest.content.decode(), "config": image.config.decode()}
-    write_whole(_memory(cell, context, image.layers, media_type), json.dumps(content))
-
-
-def _memory(cell: Cell, context: BuildContext, store: LayerStore, media_type: str) -> Path:
-    """Where the manifest of the image of the cell's inputs is kept."""
-    address = inputs.digest(context.inputs[cell.id]).partition(":")[2]
-    return store.root / "images" / f"{address}-{media_type.rpartition('+')[2]}.json"
+        on_layer(store.compressed(base, ZSTD, root), cell)
 
 
 def load(images: Mapping[str, Image], engine: Engine) -> None:

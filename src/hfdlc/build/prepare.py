@@ -36,7 +36,7 @@ def prepared(
     """
     with ExitStack() as held:
         for cell in sorted(cells, key=lambda cell: cell.id):
-            _hold(held, f"build-{bake.target_name(cell)}", session.state)
+            hold(held, f"build-{bake.target_name(cell)}", session.state)
         context = BuildContext(
             cache=session.environ.get("HFDLC_CACHE") or None, scratch=scratch(cells, session.engine)
         )
@@ -71,7 +71,8 @@ def check_store(engine: Engine) -> None:
         )
 
 
-def _hold(held: ExitStack, name: str, state: State) -> None:
+def hold(held: ExitStack, name: str, state: State) -> None:
+    """Take a lock, and report which process has it if that takes a while."""
     try:
         held.enter_context(state.lock(name, wait=False))
     except HfdlcError as busy:

@@ -13,11 +13,13 @@ from packaging.version import Version
 from hfdlc.build.session import Session
 from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
-from hfdlc.engine.images import Layer, image_of, layers
+from hfdlc.engine.images import Layer, config_digest, image_of, layers
 from hfdlc.matrix.cells import Cell
-from hfdlc.state import write_whole
+from hfdlc.oci.image import config_digest_of
+from hfdlc.oci.store import LayerStore
+from hfdlc.state import State, write_whole
 
-FORM = "2"  # raised when facts are read in another way
+FORM = "3"  # raised when facts are read in another way
 # Runs inside the image, on every Python from 3.6 on and with nothing but its standard library. Frameworks say
 # what they were built for in a small file of their own: they are not imported, which would take seconds.
 SCRIPT = """
@@ -76,8 +78,9 @@ class Facts:
     os: str  # debian12
     size: int  # bytes, uncompressed
     layers: tuple[Layer, ...]
-    digest: str
+    digest: str  # the engine's id of the image
     packages: dict[str, str]  # canonical name -> version; what is there twice has both, comma between
+    config_digest: str = ""  # the identity of the image
 
     def json(self) -> dict[str, Any]:
         """The documented keys of `hfdlc facts --json`; they stay what they are."""
@@ -91,19 +94,27 @@ class Facts:
             "size": self.size,
             "layers": [vars(layer) for layer in self.layers],
             "digest": self.digest,
+            "config_digest": self.config_digest,
         }
 
 
-def read(cell: Cell, engine: Engine, image: str | None = None) -> Facts:
+def identity(image: Image, engine: Engine, state: State) -> str:
+    """The config digest of an image in the engine; the engine is not asked if the image was built here."""
+    known = config_digest_of(LayerStore.of(state), str(image.id)) if engine.containerd_store else None
+    return known or config_digest(image, engine)
+
+
+def read(cell: Cell, engine: Engine, state: State, image: str | None = None) -> Facts:
     """Start a container of the cell's image (or of another one) and look.
 
     Raises HfdlcError where there is no such image, or no Python in it.
     """
     with containers.idle(image or cell.id, engine) as container:
-        return look(cell, container, image_of(image or cell.id, engine))
+        found = image_of(image or cell.id, engine)
+        return look(cell, container, found, identity(found, engine, state))
 
 
-def look(cell: Cell, container: Container, image: Image) -> Facts:
+def look(cell: Cell, container: Container, image: Image, config_digest: str = "") -> Facts:
     """Read the facts of an image in a container of it."""
     inside = json.loads(containers.python(container, SCRIPT))
     packages = _by_name(inside["packages"])
@@ -120,6 +131,7 @@ def look(cell: Cell, container: Container, image: Image) -> Facts:
         layers=found,
         digest=str(image.id),
         packages=packages,
+        config_digest=config_digest,
     )
 
 
@@ -146,7 +158,7 @@ def remembered(session: Session, cell: Cell) -> dict[str, Any]:
     digest = str(image_of(cell.id, session.engine).id)
     file = session.state.root / "facts" / FORM / f"{digest.replace(':', '-')}.json"
     if not file.is_file():
-        write_whole(file, json.dumps(read(cell, session.engine).json()))
+        write_whole(file, json.dumps(read(cell, session.engine, session.state).json()))
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 

@@ -88,7 +88,7 @@ def subject(
     containers.remove_strays(engine)
     machine = Machine(sources, secrets.apt(), secrets.public())
     with containers.idle(name, engine, gpus=gpus) as container:
-        read = facts.look(cell, container, built)
+        read = facts.look(cell, container, built, facts.identity(built, engine, state))
         yield Subject(cell, project.root, state, engine, name, read, container, machine, gpus)
 
 
@@ -99,6 +99,7 @@ def run(about: Subject, *, only: str | None = None) -> Report:
     """
     date = datetime.now(UTC).isoformat(timespec="seconds")
     report = Report(about.cell.id, about.facts.digest, date, checks=checks())
+    report.config_digest = about.facts.config_digest
     files = modules(about.cell)
     arguments = [f"--rootdir={files[0].parent}", "-c/dev/null", "--import-mode=importlib"]
     arguments += [*(f"-pno:{plugin}" for plugin in QUIET), *(["-k", only] if only else [])]
@@ -129,8 +130,8 @@ def check(
     state, engine, sources = session.state, session.engine, package_sources(session.environ)
     shown = []
     for cell in cells:
-        digest = str(images.image_of(cell.id, engine).id)
-        report = None if again else reports.remembered(digest, state)
+        identity = facts.identity(images.image_of(cell.id, engine), engine, state)
+        report = None if again else reports.remembered(identity, state)
         if report and gpus and report.needs_gpu:
             report = None
         if report and facts.remembered(session, cell)["size"] > cell.size:

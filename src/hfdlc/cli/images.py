@@ -60,17 +60,20 @@ def _print(found: "Plan", *, explain: bool) -> None:
 @selecting
 def push(
     wanted: "Filter",
-    registry: Annotated[str, typer.Option(help="Where to: HOST, or HOST/PREFIX.")],
+    registry: Annotated[str, typer.Option(help="HOST or HOST/PREFIX.")],
     docker_media_types: Annotated[
-        bool, typer.Option("--docker-media-types", help="gzip and Docker's schema 2, not zstd and OCI.")
+        bool,
+        typer.Option(
+            "--docker-media-types", help="Docker's schema 2 with gzip layers, instead of OCI with zstd."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push images to a registry, as they are and unchecked (without a filter: the default cell)."""
-    from hfdlc.publish import push as pushing
+    """Build images and push them to a registry, unchecked and unsigned (default: the default cell)."""
+    from hfdlc.publish import publisher
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    digests = pushing.push(project, cells, os.environ, registry, docker_media_types=docker_media_types)
+    digests = publisher.push(project, cells, os.environ, registry, docker_media_types=docker_media_types)
     if as_json:
         print_json(digests)

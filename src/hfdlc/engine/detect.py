@@ -84,11 +84,6 @@ class Answer:
         return match is not None and Version(match[0]) >= OLDEST_ENGINE
 
 
-def client(engine: Engine, timeout: int = TIMEOUT) -> docker.DockerClient:
-    """A connection of its own to the engine; the caller closes it."""
-    return engine.address.client(timeout)
-
-
 def ask(where: Address) -> Answer | None:
     """What answers at an address; None where nothing does."""
     try:

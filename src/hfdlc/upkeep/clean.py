@@ -1,5 +1,6 @@
 """What the current matrix does not reach: images, bases, records, logs and caches, found and then removed."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -162,10 +163,18 @@ def _readings(state: State, digests: set[str]) -> Iterator[Unreached]:
     known = {f"{digest.replace(':', '-')}.json" for digest in digests}
     for folder in ("checks", "facts", f"facts/{FACTS_FORM}"):
         for file in sorted((state.root / folder).glob("*.json")):
-            if folder == "facts" or file.name not in known:
-                yield _file(
-                    "record", file, "its image is gone" if file.name not in known else "an older form"
-                )
+            gone = file.name not in known and not (folder == "checks" and _digest(file) in digests)
+            if folder == "facts" or gone:
+                yield _file("record", file, "its image is gone" if gone else "an older form")
+
+
+def _digest(report: Path) -> str | None:
+    """The engine's id of the image that a report of checks is about."""
+    try:
+        found: str | None = json.loads(report.read_text())["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 def _aged(state: State, before: float) -> Iterator[Unreached]:
