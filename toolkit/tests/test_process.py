@@ -296,12 +296,12 @@ def test_health_check_command_exits_0_only_when_ready(tmp_path):
     """1 while nothing listens and while the model loads; it needs no folder that it may write to."""
     with process(tmp_path, load=2) as (_, server):
         until_status(server, 503)
-        assert check(server.port) == (1, "serve: /ping answers 503\n")
+        assert check(server.port) == (1, "serve: /ping returns 503\n")
         until_status(server, 200)
         assert check(server.port) == (0, "")
     code, words = check(server.port)
     assert code == 1
-    assert "no answer from 127.0.0.1 port {}".format(server.port) in words
+    assert "no response from 127.0.0.1 port {}".format(server.port) in words
 
 
 def test_request_that_is_dropped_at_the_end_of_the_drain_is_logged(tmp_path):
@@ -317,7 +317,9 @@ def test_request_that_is_dropped_at_the_end_of_the_drain_is_logged(tmp_path):
     assert code == 0
     (dropped,) = [line for line in lines if "HF_DRAIN_SECONDS" in line["message"]]
     assert dropped["request_id"] == "long"
-    assert "set, and not used by this server: TS_NUMBER_OF_GPU" in [line["message"] for line in lines]
+    assert "these environment variables have no effect: TS_NUMBER_OF_GPU" in [
+        line["message"] for line in lines
+    ]
 
 
 def test_import_is_cheap():
