@@ -13,6 +13,7 @@ import pytest
 import serving
 from services import Echo, Fragile
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import TABLE, RequestError, StartError
 
 
@@ -444,11 +445,11 @@ def test_misspelled_parameters_of_the_document_are_read_with_a_warning(echo):
     assert echo.post({"inputs": "a", "paramters": {}, "parameters": {}}).status == 400
 
 
-def test_openapi_describes_errors_and_routes(echo):
-    """Every status of the table is there, and every route that predicts."""
+def test_openapi_lists_statuses_and_limits(echo):
     document = echo.get("/openapi.json").json
     responses = document["paths"]["/invocations"]["post"]["responses"]
     assert {str(kind.status) for kind in TABLE.values()} | {"200"} == set(responses)
+    assert [tuple(limit.values()) for limit in document["x-limits"]] == [tuple(one) for one in limits.TABLE]
 
 
 def test_batch_transform_is_told_its_limits(echo):

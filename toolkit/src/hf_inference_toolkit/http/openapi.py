@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List
 
-from hf_inference_toolkit import __version__, errors
+from hf_inference_toolkit import __version__, errors, limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.tasks.service import Service
 
@@ -40,6 +40,7 @@ def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
         },
         "paths": paths,
         "components": {"schemas": {"Request": service.schema(), "Error": _ERROR}},
+        "x-limits": [limit._asdict() for limit in limits.TABLE],
     }
 
 
