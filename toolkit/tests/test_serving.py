@@ -348,7 +348,10 @@ def test_parameters_twice_are_refused(echo):
     """One meaning for each name; the custom attributes of a JSON request are the client's own business."""
     body = {"inputs": 1, "parameters": {"top_k": 1}}
     twice = echo.post(body, path="/invocations?top_k=2")
-    assert (twice.status, "'top_k' is in the body and beside it" in twice.json["error"]["message"]) == (
+    assert (
+        twice.status,
+        "'top_k' is both in the body and in the query string" in twice.json["error"]["message"],
+    ) == (
         400,
         True,
     )
