@@ -25,10 +25,8 @@ _ERROR = {
 
 
 def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
-    """OpenAPI 3.0 for one task, with its parameters and with requests that work."""
-    paths: Dict[str, Any] = {
-        "/ping": {"get": {"summary": "Whether the model can answer", "responses": _ping()}}
-    }
+    """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`)."""
+    paths: Dict[str, Any] = {"/ping": {"get": {"summary": "Health check", "responses": _ping()}}}
     for path in predict_routes:
         paths[path] = {"post": _predict(service)}
     return {
