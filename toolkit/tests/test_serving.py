@@ -410,7 +410,7 @@ def test_messages_hold_no_objects_and_no_addresses(echo):
     assert error.message == "cannot identify BytesIO, a dict"
     reply = echo.post({"inputs": "object"})
     assert reply.status == 422
-    assert reply.json["error"]["message"] == "the model cannot take this request: no object here"
+    assert reply.json["error"]["message"] == "the model cannot process this request: no object here"
 
 
 def test_arrays_travel_as_npy_and_never_as_pickles(echo):
