@@ -1,4 +1,4 @@
-"""The standard model as user code calls it."""
+"""The standard model for user code without `model_fn`."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from typing import Any, Dict, Tuple
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.tasks.service import Check, Service
 
-# A decoded image or sound cannot be part of a JSON body. Its place is taken by the smallest one that can.
+# A placeholder for a decoded image, which cannot be part of a JSON body.
 _PNG = base64.b64encode(
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\n"
     b"IDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -17,9 +17,9 @@ _PNG = base64.b64encode(
 
 
 class DefaultModel:
-    """What `predict_fn` gets as its model when there is no `model_fn`: call it with inputs and parameters.
+    """The model argument of `predict_fn` if there is no `model_fn`. Call it with inputs and parameters.
 
-    Both are checked as in a request: user code often passes on what a client sent.
+    Both are checked as in a request, because user code often passes on what a client sent.
     """
 
     def __init__(self, service: Service) -> None:
@@ -31,15 +31,15 @@ class DefaultModel:
         self._here = threading.local()
 
     def during(self, check: Check) -> None:
-        """Call `check` between the steps of every prediction that this thread makes from here on."""
+        """Call `check` between the steps of further predictions in this thread."""
         self._here.check = check
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
-        """The prediction for inputs, as /invocations would answer them."""
+        """The prediction, as /invocations answers it."""
         return self._predict(_request(self.service, inputs, parameters))
 
     def answer(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Any:
-        """The prediction for a client's body."""
+        """The prediction for a request body."""
         media = codecs.content_type(content_type.name)._replace(parameters=content_type.parameters)
         return self._predict(self.service.read(body, media, accept))
 
@@ -59,7 +59,7 @@ def _request(service: Service, inputs: Any, parameters: Dict[str, Any]) -> paylo
 
 
 def _without_media(value: Any) -> Tuple[Any, Any]:
-    """A value with stand-ins for decoded media, and where the media were: by key or index, or the medium itself."""
+    """A value with placeholders for decoded media, and the media: by key or index, or the medium itself."""
     if isinstance(value, (bytes, bytearray)):
         return base64.b64encode(bytes(value)).decode("ascii"), None
     if type(value).__module__.startswith("PIL."):
@@ -88,7 +88,7 @@ class _Medium:
 
 def _with_media(value: Any, media: Any) -> Any:
     if isinstance(media, _Medium):
-        # Pipelines take the keys out of the dictionary that they get.
+        # Pipelines remove keys from the dictionary.
         return dict(media.value) if isinstance(media.value, dict) else media.value
     for place, inner in (media or {}).items():
         value[place] = _with_media(value[place], inner)
