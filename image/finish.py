@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Makes a layer of what an installer left in a folder: `finish /layer`.
+"""Finishes a layer that an installer left in a folder: `finish /layer [OPTIONS]`.
 
-Leaves out what fits the patterns in LEFT_OUT, cuts the symbols off what fits WITHOUT_SYMBOLS, compiles
-modules but those that fit WITHOUT_BYTE_CODE, and gives everything the time in SOURCE_DATE_EPOCH. A layer that
-is not `/layer` is packed into `/packed`, by the program beside this one. Runs in the stages that install
-packages, on every Python from 3.6 on.
+Removes files (`--remove PATTERN...`), cuts the symbols off libraries (`--strip PATTERN...`), compiles modules
+but some (`--no-byte-code PATTERN...`, `--no-byte-code-of PACKAGE...`), and gives everything the time in
+SOURCE_DATE_EPOCH. A layer in a folder that is not `/layer` is packed into `/packed`, by the program beside
+this one. Runs in the stages that install packages, on every Python from 3.6 on.
 """
 
+import argparse
 import csv
 import os
 import py_compile
@@ -27,19 +28,19 @@ SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, address, offset, si
 NOTHING, NO_BITS, LOADED = 0, 8, 2  # two types, a flag
 
 
-def main(layer, environ):
+def main(layer, options, epoch):
     """Finish the packages below the folder `layer`, which will be `/`."""
-    epoch = int(environ["SOURCE_DATE_EPOCH"])
-    unwanted, bare, raw = (
-        patterns(environ.get(name, "")) for name in ("LEFT_OUT", "WITHOUT_SYMBOLS", "WITHOUT_BYTE_CODE")
-    )
+    unwanted, bare, raw = map(patterns, (options.remove, options.strip, options.no_byte_code))
     for site in layer.glob(SITES):
         leave_out(site, unwanted)
         libraries = [name for name in files(site) if bare(name) and (site / name).is_file()]
         rewritten = [name for name in libraries if forget_symbols(site / name)]
         for record in site.glob("*.dist-info/RECORD"):
             correct(record, site, set(rewritten))
-        modules = [name for name in files(site) if name.endswith(".py") and not raw(name)]
+        whole = set(files_of(site, options.no_byte_code_of))
+        modules = [
+            name for name in files(site) if name.endswith(".py") and name not in whole and not raw(name)
+        ]
         compile_all(site, Path("/") / site.relative_to(layer), modules, epoch)
     for path in [layer, *layer.rglob("*")]:
         os.utime(str(path), (epoch, epoch), follow_symlinks=False)
@@ -47,12 +48,31 @@ def main(layer, environ):
         subprocess.check_call([str(Path(__file__).with_name("pack")), str(layer), "/packed"])
 
 
-def patterns(text):
-    """Whether a path fits one of the patterns in a text: `*` is within a name, `**/` any folders or none."""
+def arguments(argv):
+    """The options; each can be given once."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("layer", type=Path)
+    for name in ("remove", "strip", "no-byte-code", "no-byte-code-of"):
+        parser.add_argument("--" + name, nargs="+", default=[])
+    return parser.parse_args(argv)
+
+
+def files_of(site, packages):
+    """The files of packages, by canonical name."""
+    for record in site.glob("*.dist-info/RECORD"):
+        name = re.sub("[-_.]+", "-", record.parent.name.partition("-")[0]).lower()
+        if name in packages:
+            with record.open(newline="", encoding="utf-8") as file:
+                for row in csv.reader(file):
+                    yield from row[:1]
+
+
+def patterns(given):
+    """Whether a path fits one of the patterns: `*` is within a name, `**/` any folders or none."""
     words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     parts = re.compile(r"\*\*/|\*|\?|\[[^]]+\]")
     found = []
-    for pattern in text.split():
+    for pattern in given:
         rest = [re.escape(part) for part in parts.split(pattern)]
         special = [words.get(part, part.replace("[!", "[^")) for part in parts.findall(pattern)]
         pairs = zip_longest(rest, special, fillvalue="")
@@ -147,4 +167,5 @@ def compile_one(site, place, epoch, module):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), os.environ)
+    OPTIONS = arguments(sys.argv[1:])
+    main(OPTIONS.layer, OPTIONS, int(os.environ["SOURCE_DATE_EPOCH"]))

@@ -8,9 +8,9 @@ import pytest
 
 from hfdlc import project
 from hfdlc.build import builder
+from hfdlc.build.session import Session
 from hfdlc.checks import runner
 from hfdlc.checks.subject import Subject
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.locks.indexes import package_sources
 from hfdlc.project import Project
@@ -37,15 +37,22 @@ def state() -> State:
 
 
 @pytest.fixture(scope="session")
-def used_engine(state: State) -> Engine:
-    """The engine that answers, or a private one."""
-    return detect.ensure(os.environ, state)
+def session(repository: Project) -> Iterator[Session]:
+    """A session on the repository."""
+    with Session(repository, os.environ) as session:
+        yield session
 
 
 @pytest.fixture(scope="session")
-def built(repository: Project, used_engine: Engine) -> str:
+def used_engine(session: Session) -> Engine:
+    """The engine that answers, or a private one."""
+    return session.engine
+
+
+@pytest.fixture(scope="session")
+def built(repository: Project, session: Session) -> str:
     """The id of the default cell, whose image is up to date."""
-    builder.build(repository, [repository.default], os.environ)
+    builder.build(session, [repository.default])
     return repository.default.id
 
 

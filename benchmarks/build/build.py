@@ -5,6 +5,7 @@ an empty registry on loopback. Arguments name pieces of work (below); without on
 has room for.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,10 +26,11 @@ from hfdlc.build import bases
 from hfdlc.engine import detect, images
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.selector import Filter, select
-from hfdlc.oci.store import LayerStore
-from hfdlc.oci.store import plain as unpacked
+from hfdlc.oci.store import LayerStore, decompressed
 from hfdlc.process import run
 from hfdlc.project import Project
+from hfdlc.publish import releases, signing
+from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "image/pack.py"
@@ -86,6 +89,30 @@ def one(found: Project, below: Path) -> Iterator[Row]:
         yield Row("  its size, uncompressed", _size(here, cells) / 1e9, theirs.size / 1e9, "GB", 0.65)
 
 
+def published(found: Project, below: Path) -> Iterator[Row]:
+    """The default cell, cold, published as SageMaker takes it; the checks in between are not counted."""
+    cell, password = found.default, {"COSIGN_PASSWORD": ""}
+    theirs = plain.cost(found, [cell], below)
+    with rig(below) as here:
+        here.prepare(found, [cell])
+        cosign = signing.find_program(State.of(os.environ), os.environ)
+        run([cosign, "generate-key-pair"], cwd=below, env=password)
+        here = replace(here, environ={**here.environ, **password, "COSIGN_KEY": str(below / "cosign.key")})
+        built = here.hfdlc(found, "build", cell.id)
+        checked = here.hfdlc(found, "test", cell.id)
+        record = releases.file(cell.id, found.root)
+        try:
+            sent = here.hfdlc(found, "publish", cell.id, "--registry", here.host)
+        finally:
+            record.unlink(missing_ok=True)
+        yield Row(
+            "one CPU inference cell, cold, built and published", built + sent, theirs.seconds, "s", 0.35
+        )
+        yield Row("  of which publishing", sent, theirs.seconds, "s", None)
+        yield Row("  its checks, not counted above", checked, None, "s", None)
+        yield Row("  bytes in the registry", here.stored() / 1e9, theirs.stored / 1e9, "GB", None)
+
+
 def four(found: Project, below: Path) -> Iterator[Row]:
     """The CPU cells of today's releases, cold; with another base; with a patch of transformers."""
     cells, two = select(found.cells, Filter(FOUR)), select(found.cells, Filter(TWO))
@@ -142,6 +169,7 @@ def levels(found: Project, below: Path) -> Iterator[Row]:
 # By name, with the GB of disk that each needs at its peak.
 WORK: Mapping[str, tuple[Callable[[Project, Path], Iterator[Row]], int]] = {
     "one": (one, 10),
+    "published": (published, 10),
     "four": (four, 50),
     "again": (again, 22),
     "gpu": (gpu, 45),
@@ -177,7 +205,7 @@ def _archives(layers: Path, below: Path) -> Iterator[Path]:
             content.seek(0)
             file = below / f"{blob.name}.tar"
             with file.open("wb") as target:
-                shutil.copyfileobj(unpacked(content), target)
+                shutil.copyfileobj(decompressed(content), target)
         yield file
 
 

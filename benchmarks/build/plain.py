@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rig import rig
 
-from hfdlc.build import bake, buildkit, session
+from hfdlc.build import bake, buildkit, prepare
 from hfdlc.build.bake import BuildContext
+from hfdlc.build.session import Session
 from hfdlc.dockerfile import layers, render
 from hfdlc.engine import images
 from hfdlc.locks import lockfile
@@ -33,8 +34,9 @@ def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
     """Build and push the cells by one bake, on a new engine and to an empty registry."""
     with (
         rig(below) as here,
-        session.prepared(project, cells, here.environ) as (used, state, context),
-        session.with_packages(context, cells, project, used, state, here.environ) as context,
+        Session(project, here.environ) as session,
+        prepare.prepared(session, cells) as bases,
+        prepare.with_packages(session, cells, bases) as context,
     ):
         names = [f"{here.host}/{cell.id}" for cell in cells]
         targets = {
@@ -44,9 +46,9 @@ def cost(project: Project, cells: Sequence[Cell], below: Path) -> Cost:
         file = {"group": {"default": {"targets": list(targets)}}, "target": targets}
         os.sync()
         began = time.monotonic()
-        buildkit.build(file, cells, used, project.root, state, sys.stderr)
+        buildkit.build(session, file, cells, sys.stderr)
         seconds = time.monotonic() - began
-        built = [images.layers(images.image_of(name, used)) for name in names]
+        built = [images.layers(images.image_of(name, session.engine)) for name in names]
         return Cost(seconds, here.stored(), sum(layer.size for image in built for layer in image))
 
 
@@ -64,7 +66,7 @@ def _target(project: Project, cell: Cell, context: BuildContext, name: str) -> d
     pip = "python3 -m pip install --no-cache-dir --break-system-packages --root-user-action ignore"
     locks = " ".join(f"-r /locks/{n}.lock" for n in range(len(files)))
     # Some packages of training images have no wheels: a user would start from the image with a compiler.
-    base = "compiler_base" if any(layer.compiles for layer in layers.layers(cell)) else "installer_base"
+    base = "compiler_base" if layers.compiles(cell) else "installer_base"
     dockerfile = (
         f"ARG {base}\nFROM ${{{base}}}\n"
         f"RUN {' '.join(mounts + secrets)} {pip} --no-deps --require-hashes {links}{locks}\n"

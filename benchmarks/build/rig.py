@@ -14,7 +14,8 @@ from pathlib import Path
 
 import requests
 
-from hfdlc.build import session
+from hfdlc.build import prepare
+from hfdlc.build.session import Session
 from hfdlc.engine import debian, detect
 from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
@@ -49,7 +50,7 @@ class Rig:
 
     def prepare(self, project: Project, cells: Sequence[Cell]) -> None:
         """Start the engine, with the cells' bases in it: they are no part of what is measured."""
-        with session.prepared(project, cells, self.environ):
+        with Session(project, self.environ) as session, prepare.prepared(session, cells):
             os.sync()
 
 

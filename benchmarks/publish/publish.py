@@ -58,7 +58,7 @@ def hfdlc(
 def measure(folder: Path, stack: ExitStack) -> list[Row]:
     """Publish, publish again, to another registry, and after a small change."""
     state = State.of(os.environ)
-    program, keys = docker_registry(state), key_pair(signing.program(state), folder)
+    program, keys = docker_registry(state), key_pair(signing.find_program(state, os.environ), folder)
     small = Small(write_project(folder / "project", MORE), detect.ensure(os.environ, state), state)
     stack.callback(small.clean)
     root, cells = small.project.root, small.cells

@@ -1,7 +1,6 @@
 """The one place that starts programs, and says which."""
 
 import logging
-import os
 import shlex
 import subprocess
 import sys
@@ -29,7 +28,7 @@ def start(
     stderr: int | IO[str] | None = None,
     new_session: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start a program whose environment is this process's, with `env` on top.
+    """Start a program with the environment `env`, or with that of this process.
 
     Raises HfdlcError where there is no such program.
     """
@@ -37,7 +36,7 @@ def start(
     try:
         return subprocess.Popen(
             argv,
-            env={**os.environ, **(env or {})},
+            env=env,
             cwd=cwd,
             stdin=stdin,
             stdout=stdout,

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from hfdlc.build import bake
+from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -40,18 +41,28 @@ def test_a_run_waits_for_another_that_builds_the_same_cell(repository: Project, 
     assert process.returncode == 0, told
 
 
-def test_what_changed_is_named(built: str, hfdlc: Command, clone: Path) -> None:
-    """By `why-rebuild`, against the image in the engine; by `plan`, against the last build."""
-    assert hfdlc("why-rebuild").stdout == f"{built}: up to date\n"
+def test_plan_names_what_changed(built: str, hfdlc: Command, clone: Path) -> None:
+    before = hfdlc("plan", built, "--explain").stdout.splitlines()
+    assert before[0] == f"up to date  {built}"
     source = clone / "toolkit" / "src" / "hf_inference_toolkit" / "__init__.py"
     source.write_text(source.read_text() + "\n# another\n")
-    assert hfdlc("why-rebuild").stdout == f"{built}: toolkit changed\n"
-    planned = hfdlc("plan", built)
-    assert f"to build    {built} (toolkit changed)\n1 to build: 1 new layers" in planned.stdout
-    assert (
-        hfdlc("digest").stdout
-        != subprocess.run([HFDLC, "digest"], cwd=ROOT, capture_output=True, text=True).stdout
-    )
+    after = hfdlc("plan", built, "--explain").stdout.splitlines()
+    assert after[0] == f"to build    {built} (toolkit changed)"
+    assert after[1] != before[1]
+    assert after[2] == "            layers to build: inference-toolkit"
+    assert after[3].startswith("1 to build: 1 new layers, 0 of them shared; about 0 GB of disk in one batch")
+
+
+def test_plan_reports_a_removed_image_as_to_build(built: str, hfdlc: Command, used_engine: Engine) -> None:
+    images = used_engine.client.images
+    image = images.get(built)
+    image.tag("hfdlc.local/kept:1")
+    try:
+        images.remove(built)
+        assert hfdlc("plan", built).stdout.startswith(f"to build    {built}\n1 to build: 0 new layers")
+    finally:
+        image.tag(built)
+        images.remove("hfdlc.local/kept:1")
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +43,7 @@ def test_serve_answers_the_curl_line_that_it_prints(built: str, used_engine: Eng
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    before = {container.id for container in detect.client(used_engine).containers.list(all=True)}
+    before = {container.id for container in used_engine.client.containers.list(all=True)}
     process = subprocess.Popen(
         [HFDLC, "serve", "--port", str(port)],
         cwd=ROOT,
@@ -65,7 +64,7 @@ def test_serve_answers_the_curl_line_that_it_prints(built: str, used_engine: Eng
         process.wait(timeout=60)
     assert process.returncode == 130
     for _ in range(50):
-        now = {container.id for container in detect.client(used_engine).containers.list(all=True)}
+        now = {container.id for container in used_engine.client.containers.list(all=True)}
         if now == before:
             break
         time.sleep(0.1)

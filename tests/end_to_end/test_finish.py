@@ -37,15 +37,15 @@ def layer(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def finish(layer: Path, patterns: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def finish(layer: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The program, as a stage runs it; beside it lies one that packs nothing."""
     program = layer.with_name(f"{layer.name}-programs") / "finish"
     program.parent.mkdir(exist_ok=True)
     shutil.copy(PROGRAM, program)
     program.with_name("pack").write_text("#!/bin/sh\n")
     program.with_name("pack").chmod(0o755)
-    environ = {**os.environ, "LEFT_OUT": patterns, "SOURCE_DATE_EPOCH": str(EPOCH), **variables}
-    argv = [sys.executable, str(program), str(layer)]
+    environ = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}
+    argv = [sys.executable, str(program), str(layer), *options]
     return subprocess.run(argv, env=environ, text=True, capture_output=True, check=False)
 
 
@@ -58,7 +58,7 @@ def code(module: Path) -> tuple[bytes, CodeType]:
 
 def test_what_fits_a_pattern_is_gone_with_its_rows(layer: Path) -> None:
     """Folders at any depth, files, links that lead nowhere; the rest keeps its row as it was."""
-    assert finish(layer, "**/tests package/include **/*.a none/of/this").returncode == 0
+    assert finish(layer, "--remove", "**/tests", "package/include", "**/*.a", "none/of/this").returncode == 0
     package = layer / SITE / "package"
     there = sorted(str(file.relative_to(package)) for file in package.rglob("*") if file.is_file())
     assert [name for name in there if not name.endswith(".pyc")] == [
@@ -81,7 +81,7 @@ def test_where_nothing_fits_a_record_keeps_its_bytes(layer: Path) -> None:
     rows = [row for row in file.read_bytes().splitlines() if b"link.a" not in row]
     file.write_bytes(b"\r\n".join([*rows, b""]))
     before = file.read_bytes()
-    assert finish(layer, "none/of/this").returncode == 0
+    assert finish(layer, "--remove", "none/of/this").returncode == 0
     assert file.read_bytes() == before
 
 
@@ -147,14 +147,14 @@ def program() -> ModuleType:
 )
 def test_patterns(program: ModuleType, pattern: str, fits: list[str], does_not: list[str]) -> None:
     """As pathlib's, without a walk for each."""
-    matches = program.patterns(pattern)
+    matches = program.patterns(pattern.split())
     assert all(map(matches, fits))
     assert not any(map(matches, does_not))
 
 
 def test_what_has_no_byte_code_stays(layer: Path) -> None:
     """The module itself is there, and no folder for what is not."""
-    assert finish(layer, WITHOUT_BYTE_CODE="package/deep/**/*.py").returncode == 0
+    assert finish(layer, "--no-byte-code", "package/deep/**/*.py").returncode == 0
     package = layer / SITE / "package"
     assert (package / "deep/tests/b.py").is_file()
     assert not list(package.glob("deep/**/__pycache__"))
@@ -182,7 +182,7 @@ def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
     file = layer / SITE / "package/lib/a.so"
     whole = library()
     file.write_bytes(whole)
-    assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
+    assert finish(layer, "--strip", "**/*.so").returncode == 0
     cut = file.read_bytes()
     assert b"symbols" not in cut
     assert b"names" not in cut
@@ -190,7 +190,7 @@ def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
     record = (layer / SITE / "package-1.0.dist-info/RECORD").read_text().splitlines()
     assert "package/lib/a.so,," in record
     again = file.stat().st_size
-    assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
+    assert finish(layer, "--strip", "**/*.so").returncode == 0
     assert file.stat().st_size == again
 
 
@@ -203,7 +203,7 @@ def test_a_library_that_cannot_be_cut_stays(layer: Path, content: bytes) -> None
     """Where something is loaded from behind its symbols, or it is no library of 64 bits."""
     file = layer / SITE / "package/lib/a.so"
     file.write_bytes(content)
-    assert finish(layer, WITHOUT_SYMBOLS="**/*.so").returncode == 0
+    assert finish(layer, "--strip", "**/*.so").returncode == 0
     assert file.read_bytes() == content
 
 
@@ -220,6 +220,21 @@ def test_a_real_library_works_without_its_symbols(program: ModuleType, tmp_path:
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import _struct; print(_struct.__file__)"
     told = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
     assert told.strip() == str(file)
+
+
+def test_a_package_is_left_without_byte_code(layer: Path) -> None:
+    """By its canonical name, and only the files that it lists."""
+    site = layer / SITE
+    for name in ("other_package/one.py", "kept.py"):
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text("x = 1")
+    record = site / "Other_Package-1.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("other_package/one.py,,\n")
+    assert finish(layer, "--no-byte-code-of", "other-package").returncode == 0
+    assert not list(site.glob("other_package/__pycache__/*"))
+    assert list(site.glob("__pycache__/kept.*"))
+    assert list(site.glob("package/__pycache__/kept.*"))
 
 
 def test_what_is_elsewhere_is_packed(layer: Path) -> None:

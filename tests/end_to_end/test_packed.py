@@ -12,9 +12,8 @@ from types import ModuleType
 import pytest
 from backports import zstd
 
-from hfdlc.errors import HfdlcError
 from hfdlc.oci.image import digest_of
-from hfdlc.oci.store import GZIP, PLAIN, ZSTD, LayerStore, StoredLayer, plain
+from hfdlc.oci.store import GZIP, PLAIN, ZSTD, Damaged, LayerStore, StoredLayer, decompressed
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,7 +120,7 @@ def test_a_layer_is_known_by_its_names_and_by_its_archive(
     taken = packed(program, layer, layers, "one", "two")
     assert layers.get("one") == layers.get("two") == taken
     as_archive = StoredLayer(taken.diff_id, taken.diff_id, 1, PLAIN)
-    assert layers.packed(as_archive, ZSTD, Path("nowhere")) == taken
+    assert layers.compressed(as_archive, ZSTD, Path("nowhere")) == taken
     assert layers.get("three") is None
 
 
@@ -162,7 +161,7 @@ def test_a_damaged_layer_is_never_read_as_a_whole_one(
         assert layers.get("one") == taken
         return
     with (
-        pytest.raises(HfdlcError, match=r"damaged: set aside(.|\n)*next: run this again"),
+        pytest.raises(Damaged, match=r"is damaged(.|\n)*set aside(.|\n)*next: run this again"),
         layers.open(taken.digest) as blob,
     ):
         blob.read()
@@ -187,22 +186,22 @@ def test_a_damaged_archive_is_not_packed(layers: LayerStore, layer: Path) -> Non
     file = layers.path(digest)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"another")
-    with pytest.raises(HfdlcError, match="damaged"):
-        layers.packed(StoredLayer(digest, digest, 7, PLAIN), ZSTD, ROOT)
+    with pytest.raises(Damaged, match="does not match its digest"):
+        layers.compressed(StoredLayer(digest, digest, 7, PLAIN), ZSTD, ROOT)
     assert not file.exists()
 
 
 def test_gzip_is_made_of_zstd_and_what_came_compressed_stays(
     program: ModuleType, layer: Path, layers: LayerStore
 ) -> None:
-    """The same bytes each time: no time and no name stand in its head."""
+    """The same bytes each time: the gzip header has no time and no name."""
     taken = packed(program, layer, layers)
-    made = layers.packed(taken, GZIP, ROOT)
+    made = layers.compressed(taken, GZIP, ROOT)
     assert layers.path(made.digest).read_bytes()[4:10] == b"\0\0\0\0\0\xff"
     with layers.open(made.digest) as blob:
-        assert digest_of(plain(blob).read()) == taken.diff_id == made.diff_id
-    assert layers.packed(made, ZSTD, ROOT) == made
-    assert layers.packed(made, GZIP, ROOT) == made
+        assert digest_of(decompressed(blob).read()) == taken.diff_id == made.diff_id
+    assert layers.compressed(made, ZSTD, ROOT) == made
+    assert layers.compressed(made, GZIP, ROOT) == made
 
 
 def test_the_program_runs_as_a_stage_runs_it(layer: Path, tmp_path: Path) -> None:

@@ -18,9 +18,8 @@ from pathlib import Path
 import pytest
 
 from hfdlc.build import builder
-from hfdlc.engine import detect
+from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
-from hfdlc.project import Project
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -78,16 +77,16 @@ def accuracy(ask: Callable[[str], tuple[str, float]]) -> float:
     return sum(ask(row["text"])[0] == row["label"] for row in rows) / len(rows)
 
 
-def build_both(repository: Project, training: str) -> None:
+def build_both(session: Session, training: str) -> None:
     """The training cell, and the inference cell of its release."""
     wanted = (training, training.replace("-training:", "-inference:"))
-    builder.build(repository, [cell for cell in repository.cells if cell.id in wanted], os.environ)
+    builder.build(session, [cell for cell in session.project.cells if cell.id in wanted])
 
 
 @pytest.fixture(scope="module")
-def trained(repository: Project, used_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model.tar.gz of a real fine-tuning run."""
-    build_both(repository, PYTORCH)
+    build_both(session, PYTORCH)
     output = tmp_path_factory.mktemp("trained") / "model.tar.gz"
     ended = hfdlc(
         "train", PYTORCH, "--script", EXAMPLES / "train_pytorch.py", "--data", EXAMPLES / "data",
@@ -110,7 +109,7 @@ def test_what_was_trained_is_served_by_the_inference_image(trained: Path, used_e
 
 def _serving(used_engine: Engine) -> dict[str, str]:
     """The containers of the engine, each with its image's name."""
-    found = detect.client(used_engine).containers.list()
+    found = used_engine.client.containers.list()
     return {str(each.id): str(each.attrs["Config"]["Image"]) for each in found}
 
 
@@ -140,11 +139,9 @@ def predict_fn(data, model):
 
 
 @pytest.mark.rows
-def test_keras_trains_what_tensorflow_serves(
-    repository: Project, used_engine: Engine, tmp_path: Path
-) -> None:
+def test_keras_trains_what_tensorflow_serves(session: Session, tmp_path: Path) -> None:
     """The same with Keras, on today's TensorFlow."""
-    build_both(repository, TENSORFLOW)
+    build_both(session, TENSORFLOW)
     output = tmp_path / "model.tar.gz"
     script = EXAMPLES / "train_tensorflow.py"
     ended = hfdlc("train", TENSORFLOW, "--script", script, "--data", EXAMPLES / "data", "--output", output)
@@ -161,9 +158,9 @@ def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
 
 
 @pytest.fixture
-def script(tmp_path: Path, repository: Project, used_engine: Engine) -> Callable[..., list[object]]:
+def script(tmp_path: Path, session: Session) -> Callable[..., list[object]]:
     """The words of `hfdlc train` for a script of so many lines, with data that it does not look at."""
-    build_both(repository, PYTORCH)
+    build_both(session, PYTORCH)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "text.csv").write_text("text,label\n")
 

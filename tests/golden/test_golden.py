@@ -31,7 +31,7 @@ def compare(file: Path, text: str, refresh: bool) -> None:
 @each_cell
 def test_the_committed_dockerfile_is_what_is_rendered(cell: Cell, refresh: bool) -> None:
     """Nobody edited it, and nobody forgot `hfdlc render`."""
-    text = render.dockerfile(cell, PROJECT.matrix, PROJECT.templates)
+    text = render.dockerfile(cell, PROJECT)
     compare(ROOT / cell.folder / "Dockerfile", text, refresh)
 
 

@@ -28,7 +28,7 @@ from hfdlc.checks import (
 )
 from hfdlc.checks.proofs import Proof
 from hfdlc.checks.subject import Machine, Subject
-from hfdlc.engine import containers, detect
+from hfdlc.engine import containers
 from hfdlc.engine.images import image_of
 from hfdlc.locks.indexes import PackageSources
 from hfdlc.matrix.selector import Filter, select
@@ -179,7 +179,7 @@ def images(subject: Subject) -> Iterator[Mapping[Wrong, str]]:
         _build({tag: wrong.dockerfile(subject.image) for wrong, tag in tags.items()}, subject)
         yield tags
     finally:
-        images = detect.client(subject.engine).images
+        images = subject.engine.client.images
         for tag in tags.values():
             with suppress(ImageNotFound):
                 images.remove(tag, force=True)

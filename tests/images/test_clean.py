@@ -6,16 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from docker.errors import ImageNotFound
 
 from hfdlc.build import bases
+from hfdlc.build.freshness import ImagesHere
 from hfdlc.checks.facts import FORM as FACTS_FORM
 from hfdlc.dockerfile import inputs
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.oci.store import FOLDER
 from hfdlc.project import Project
@@ -37,8 +37,8 @@ def make(used: Engine, *labels: str) -> str:
     """An image of a cell that is no more; its digest."""
     words = " ".join([f"{clean.OURS}=inference", f"{clean.TITLE}={NO_CELL}", *labels])
     dockerfile = io.BytesIO(f"FROM scratch\nLABEL {words}\n".encode())
-    with closing(detect.client(used)) as client:
-        made, _ = client.images.build(fileobj=dockerfile, tag=NO_CELL)
+    client = used.client
+    made, _ = client.images.build(fileobj=dockerfile, tag=NO_CELL)
     return str(made.id)
 
 
@@ -46,7 +46,8 @@ def make(used: Engine, *labels: str) -> str:
 def image(used_engine: Engine) -> Iterator[str]:
     """Such an image, while a test lasts."""
     yield make(used_engine)
-    with closing(detect.client(used_engine)) as client, suppress(ImageNotFound):
+    client = used_engine.client
+    with suppress(ImageNotFound):
         client.images.remove(NO_CELL)
 
 
@@ -64,7 +65,8 @@ def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: 
     assert found[NO_CELL].why == "no cell of the matrix"
     assert found[str(reading)].why == "its image is gone"
     found[NO_CELL].remove()
-    with closing(detect.client(used_engine)) as client, pytest.raises(ImageNotFound):
+    client = used_engine.client
+    with pytest.raises(ImageNotFound):
         client.images.get(NO_CELL)
 
 
@@ -76,8 +78,8 @@ def test_a_name_that_a_newer_image_has_stays(
     newer = make(used_engine, "newer=1")
     assert newer != image
     assert found.remove() == 0
-    with closing(detect.client(used_engine)) as client:
-        assert client.images.get(NO_CELL).id == newer
+    client = used_engine.client
+    assert client.images.get(NO_CELL).id == newer
 
 
 def test_what_changed_since_is_named(repository: Project) -> None:
@@ -87,7 +89,7 @@ def test_what_changed_since_is_named(repository: Project) -> None:
 
     def why(**changed: str) -> str:
         said = {clean.TITLE: cell.id, clean.OURS: "inference", inputs.LABEL: inputs.text({**now, **changed})}
-        return clean._why(cell.id, said, repository, {cell.id: cell}, set())
+        return clean._why(cell.id, said, repository, {cell.id: cell}, set(), ImagesHere(None))
 
     assert why(toolkit="other") == "changed since: toolkit"
     assert why(base="some@sha256:1") == ""

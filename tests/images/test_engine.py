@@ -7,7 +7,6 @@ import signal
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,8 @@ def minimal(own: State) -> Path:
 def with_a_container(state: State, archive: Path) -> tuple[Engine, str]:
     """An engine that runs, and in it a container that does."""
     used = detect.ensure(NOWHERE, state)
-    with closing(detect.client(used)) as client, archive.open("rb") as file:
+    client = used.client
+    with archive.open("rb") as file:
         client.images.load(file)
         container = client.containers.run(
             "hfdlc.local/minimal:1",
@@ -91,11 +91,9 @@ def test_killed_with_its_containerd_it_starts_again(own: State, image: Path) -> 
     assert detect.find(NOWHERE, own) is None
     again = detect.ensure(NOWHERE, own)
     assert again == used
-    with closing(detect.client(again)) as client:
-        assert client.containers.get(container).status == "exited"
-        said = client.containers.run(
-            "hfdlc.local/minimal:1", ["echo", "on"], network_mode="none", remove=True
-        )
+    client = again.client
+    assert client.containers.get(container).status == "exited"
+    said = client.containers.run("hfdlc.local/minimal:1", ["echo", "on"], network_mode="none", remove=True)
     assert said == b"on\n"
 
 

@@ -8,25 +8,23 @@ from typing import Any
 import pytest
 
 from hfdlc.build import bake, bases, buildkit, reproduce
+from hfdlc.build.session import Session
 from hfdlc.dockerfile import render
-from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, compose
-from hfdlc.oci.store import ZSTD, LayerStore
-from hfdlc.project import Project
-from hfdlc.state import State
+from hfdlc.oci.store import LayerStore
 
 CLAMPED = "touch --date=@1577836800 /one /one/*"
 
 
-def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state: State, cell: Cell) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, session: Session, cell: Cell) -> None:
     """Let `reproduce` build this instead of a cell, which would take minutes."""
     bootstrap = cell.bootstrap
     assert bootstrap
-    text = f"FROM {bases.ensure(cell.base_image(), bootstrap, used, state, {})} AS system\n{dockerfile}"
+    text = f"FROM {bases.ensure(cell.base_image(), bootstrap, session)} AS system\n{dockerfile}"
 
-    def build(project: Project, cell: Cell, environ: Any, folder: Path, stand_ins: bool) -> Image:
+    def build(session: Session, cell: Cell, folder: Path, stand_ins: bool) -> Image:
         target = {
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},
@@ -35,8 +33,8 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, used: Engine, state:
         }
         name = bake.target_name(cell)
         file = {"group": {"default": {"targets": [name]}}, "target": {name: target}}
-        made = buildkit.build(file, [cell], used, project.root, state, sys.stderr).digests[name]
-        return compose(made, [], LayerStore(folder), ZSTD, project.root, created=render.EPOCH)
+        made = buildkit.build(session, file, [cell], sys.stderr).digests[name]
+        return compose(made, [], LayerStore(folder), session.project.root, created=render.EPOCH)
 
     monkeypatch.setattr(reproduce, "_build", build)
 
@@ -57,16 +55,14 @@ def test_what_differs_is_named(
     made: str,
     told: str,
     monkeypatch: pytest.MonkeyPatch,
-    repository: Project,
-    used_engine: Engine,
-    state: State,
+    session: Session,
 ) -> None:
     """The path, what of it differs, and from which byte on."""
-    small(monkeypatch, f"RUN {made}", used_engine, state, repository.default)
+    small(monkeypatch, f"RUN {made}", session, session.project.default)
     if "mode" in told:  # of eight modes, two builds may draw the same
         monkeypatch.setattr(reproduce, "_build", _until_another(reproduce._build))
     with pytest.raises(HfdlcError, match="two builds differ") as caught:
-        reproduce.reproduce(repository, repository.default, {"HFDLC_STATE": str(state.root)})
+        reproduce.reproduce(session, session.project.default)
     assert told in str(caught.value)
     assert caught.value.exit_code == 1
 
@@ -74,9 +70,9 @@ def test_what_differs_is_named(
 def _until_another(build: Any) -> Any:
     seen: list[str] = []
 
-    def again(project: Any, cell: Any, environ: Any, folder: Path, stand_ins: Any) -> Image:
+    def again(session: Any, cell: Any, folder: Path, stand_ins: Any) -> Image:
         for number in itertools.count():
-            image: Image = build(project, cell, environ, folder / str(number), stand_ins)
+            image: Image = build(session, cell, folder / str(number), stand_ins)
             if image.manifest.digest not in seen:
                 seen.append(image.manifest.digest)
                 return image
@@ -85,11 +81,9 @@ def _until_another(build: Any) -> Any:
     return again
 
 
-def test_the_same_twice(
-    monkeypatch: pytest.MonkeyPatch, repository: Project, used_engine: Engine, state: State
-) -> None:
+def test_the_same_twice(monkeypatch: pytest.MonkeyPatch, session: Session) -> None:
     """Nothing is told of what does not differ; the digest is."""
     dockerfile = f"RUN mkdir /one; echo 1 > /one/file; {CLAMPED}"
-    small(monkeypatch, dockerfile, used_engine, state, repository.default)
-    found = reproduce.reproduce(repository, repository.default, {"HFDLC_STATE": str(state.root)})
+    small(monkeypatch, dockerfile, session, session.project.default)
+    found = reproduce.reproduce(session, session.project.default)
     assert found.startswith("sha256:")

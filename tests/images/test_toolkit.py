@@ -1,6 +1,5 @@
 """The toolkit's own tests, inside the image: its Python, its packages, its processor's threads."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hfdlc.build import builder
+from hfdlc.build.session import Session
 from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
 from hfdlc.matrix.selector import Filter, select
@@ -54,9 +54,9 @@ def test_the_toolkits_tests_pass_inside_the_image(built: str, used_engine: Engin
 
 @pytest.mark.rows
 def test_the_toolkits_tests_pass_with_tensorflow(
-    repository: Project, used_engine: Engine, state: State
+    repository: Project, session: Session, used_engine: Engine, state: State
 ) -> None:
     """Today's, on a processor."""
     (cell,) = select(repository.cells, Filter(("*-tensorflow-inference:2.21.0-*-cpu-*",)))
-    builder.build(repository, [cell], os.environ)
+    builder.build(session, [cell])
     check(cell.id, cell.python, used_engine, state)

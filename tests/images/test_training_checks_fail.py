@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from hfdlc.build import builder
+from hfdlc.build.session import Session
 from hfdlc.checks import facts, runner, test_training
 from hfdlc.checks.subject import Subject
-from hfdlc.engine import containers, detect, images
+from hfdlc.engine import containers, images
 from hfdlc.engine.detect import Engine
 from hfdlc.locks.indexes import package_sources
 from hfdlc.project import Project
@@ -57,11 +58,11 @@ WRONG = [
 
 
 @pytest.fixture(scope="module")
-def training(repository: Project, used_engine: Engine, state: State) -> Iterator[Subject]:
+def training(repository: Project, session: Session, used_engine: Engine, state: State) -> Iterator[Subject]:
     """The training image of the default cell's release, as the checks see it."""
     name = repository.default.id.replace("-inference:", "-training:")
     (cell,) = [cell for cell in repository.cells if cell.id == name]
-    builder.build(repository, [cell], os.environ)
+    builder.build(session, [cell])
     sources = package_sources(os.environ)
     with runner.subject(cell, repository, used_engine, state, sources) as seen:
         yield seen
@@ -80,7 +81,7 @@ def changed(subject: Subject, command: str) -> Iterator[Subject]:
             read = facts.look(subject.cell, container, images.image_of(tag, subject.engine))
             yield replace(subject, image=tag, container=container, facts=read)
     finally:
-        detect.client(subject.engine).images.remove(tag, force=True)
+        subject.engine.client.images.remove(tag, force=True)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[wrong.checks for wrong in WRONG])

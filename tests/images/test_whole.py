@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from docker.errors import ImageNotFound
 
-from hfdlc.build import bake, buildkit, session
-from hfdlc.engine import containers, detect
+from hfdlc.build import bake, buildkit, prepare
+from hfdlc.build.session import Session
+from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
 
@@ -25,7 +26,7 @@ def name(used_engine: Engine) -> Iterator[str]:
     """An image's name, while a test lasts."""
     yield NAME
     with suppress(ImageNotFound):
-        detect.client(used_engine).images.remove(NAME, force=True)
+        used_engine.client.images.remove(NAME, force=True)
 
 
 def listing(image: str, used: Engine) -> str:
@@ -38,15 +39,15 @@ def listing(image: str, used: Engine) -> str:
 
 
 def test_docker_build_makes_the_same_files(
-    built: str, name: str, repository: Project, used_engine: Engine
+    built: str, name: str, repository: Project, session: Session, used_engine: Engine
 ) -> None:
     """As images that are put together from packed layers have."""
     cell = repository.default
     with (
-        session.prepared(repository, [cell], os.environ) as (used, state, context),
-        session.with_packages(context, [cell], repository, used, state, os.environ) as context,
+        prepare.prepared(session, [cell]) as bases,
+        prepare.with_packages(session, [cell], bases) as context,
     ):
         file = bake.of_images([cell], repository.matrix, replace(context, output=bake.LOADED))
         file["target"][bake.target_name(cell)]["tags"] = [name]
-        buildkit.build(file, [cell], used, repository.root, state, sys.stderr)
+        buildkit.build(session, file, [cell], sys.stderr)
     assert listing(name, used_engine) == listing(built, used_engine)

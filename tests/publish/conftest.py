@@ -22,6 +22,7 @@ from parts import (
     Small,
     aws_api,
     aws_environ,
+    debian_cosign,
     docker_registry,
     key_pair,
     serving,
@@ -82,7 +83,17 @@ def aws(aws_server: str) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def cosign(state: State) -> str:
     """The program."""
-    return signing.program(state)
+    return signing.find_program(state, os.environ)
+
+
+@pytest.fixture(scope="session")
+def cosigns(state: State) -> Callable[[str], str]:
+    """The program by version; skips the test if the distribution's mirror does not have it."""
+
+    def find(version: str) -> str:
+        return debian_cosign(version, state)
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,7 @@ def test_the_phases_run_in_a_fresh_clone(
     kept = json.loads((clone / "releases" / cell.repository / f"{cell.tag}.json").read_text())
     assert {*kept["places"]} == {"us-east-1", "eu-west-1"}
     again = _run('make ci-cell CELL="$CELL"', clone, environ)
-    assert "is published as it is now: nothing to build" in again.stderr
+    assert "is published from the same inputs: nothing to build" in again.stderr
 
 
 @pytest.mark.engine
@@ -188,16 +188,16 @@ def test_a_changed_cell_is_refused_before_it_is_built(
     small: Small, hfdlc: Hfdlc, registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--build` looks first; a tag from other inputs is never overwritten."""
-    from hfdlc.publish import building, publisher
-    from hfdlc.publish.targets import places
+    from hfdlc.publish import builds, publisher
+    from hfdlc.publish.targets import parse
 
     cell = small.project.default
     small.image(cell)
     fine(hfdlc("publish", "--registry", registry))
-    (place,) = places([], [registry])
-    assert building.published_inputs(place, cell) == {"Dockerfile": "abc"}
+    (target,) = parse([], [registry])
+    assert builds.published_inputs(target, cell) == {"Dockerfile": "abc"}
     other = next(cell for cell in small.cells if cell.type == "training")
-    assert building.published_inputs(place, other) is None
+    assert builds.published_inputs(target, other) is None
     monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "new"}})
     with pytest.raises(publisher.Differs, match=r"from other inputs \(Dockerfile\): a tag never moves"):
-        building.built(small.project, [cell], os.environ, place)
+        builds.built(small.project, [cell], os.environ, target)

@@ -52,7 +52,7 @@ def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str,
     small.image(cell)
     words = ("--region", REGION, "--registry", f"{REGION}={registry}")
     ended = fine(hfdlc("publish", *words, environ=aws))
-    assert f"{REGION}: made the repository {cell.repository}" in ended.stderr
+    assert f"{REGION}: created the repository {cell.repository}" in ended.stderr
     (made,) = _client(aws, "ecr").describe_repositories()["repositories"]
     assert made["imageTagMutability"] == "IMMUTABLE"
     assert made["imageScanningConfiguration"] == {"scanOnPush": True}
@@ -63,7 +63,7 @@ def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str,
 def test_a_second_region_is_copied_from_the_first(
     small: Small, hfdlc: Hfdlc, registry: str, proxied: Proxy, aws: Environ
 ) -> None:
-    """Each blob is read there, none from the engine; both have the proofs, and the record tells both."""
+    """Each blob is read there, none from here; both have the attachments, and the record names both."""
     cell = small.project.default
     small.image(cell, ballast=100_000)
     words = ["--region", REGION, "--region", "eu-west-1", "--registry", f"{REGION}={proxied.host}/one"]
@@ -85,7 +85,7 @@ def test_no_credentials(small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str)
     nothing["HFDLC_STATE"] = str(small.state.root)
     ended = hfdlc("publish", "--region", REGION, environ=nothing)
     assert ended.returncode == 1
-    assert f"{REGION}: there are no AWS credentials for ecr:GetAuthorizationToken" in ended.stderr
+    assert f"{REGION}: no AWS credentials for ecr:GetAuthorizationToken" in ended.stderr
 
 
 def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
@@ -94,7 +94,7 @@ def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Env
     unknown = {**aws, "AWS_ACCESS_KEY_ID": "AKIAUNKNOWN000000000"}
     ended = hfdlc("publish", "--region", REGION, environ=unknown)
     assert ended.returncode == 1
-    assert "AWS does not know these credentials" in ended.stderr
+    assert "authentication failed: AWS rejected the credentials" in ended.stderr
 
 
 def test_credentials_that_have_expired(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
@@ -129,7 +129,7 @@ def test_a_permission_that_is_lacking(small: Small, hfdlc: Hfdlc, aws: Environ) 
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("message", "said"),
     [
         (
             "User: arn:aws:iam::1:user/u is not authorized to perform: ecr:InitiateLayerUpload on resource: "
@@ -140,13 +140,13 @@ def test_a_permission_that_is_lacking(small: Small, hfdlc: Hfdlc, aws: Environ) 
     ],
 )
 def test_a_registry_that_may_not_be_pushed_to(
-    told: str, said: str, small: Small, hfdlc: Hfdlc, proxied: Proxy
+    message: str, said: str, small: Small, hfdlc: Hfdlc, proxied: Proxy
 ) -> None:
-    """A stand-in answers as ECR's registry does: the action and the resource are told, and no tag appears."""
+    """The proxy responds as ECR does: the action and the resource are named, and no tag appears."""
     cell = small.project.default
     small.image(cell)
     proxied.does.forbid = "/blobs/uploads/"
-    proxied.does.forbidden = json.dumps({"errors": [{"code": "DENIED", "message": told}]})
+    proxied.does.forbidden = json.dumps({"errors": [{"code": "DENIED", "message": message}]})
     ended = hfdlc("publish", "--registry", proxied.host)
     assert ended.returncode == 1
     assert f"{proxied.host}: {said}" in ended.stderr
@@ -169,13 +169,13 @@ def test_a_repository_that_may_not_be_made(small: Small, hfdlc: Hfdlc, registry:
     environ = _powers(aws, "ecr:GetAuthorizationToken", "ecr:Describe*")
     ended = hfdlc("publish", "--region", REGION, "--registry", registry, environ=environ)
     assert ended.returncode == 1
-    assert f"the repository {cell.repository} is missing and may not be made" in ended.stderr
+    assert f"the repository {cell.repository} does not exist and cannot be created" in ended.stderr
     assert f"ecr:CreateRepository on {cell.repository}" in ended.stderr
     assert Registry(registry).head(cell.repository, cell.tag) is None
 
 
 def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
-    """A dry run first; then the old ones go with their proofs, by digest."""
+    """A dry run first; then old images are removed with their attachments, by digest."""
     cell = small.project.default
     ecr = _client(aws, "ecr")
     ecr.create_repository(repositoryName=cell.repository)
@@ -187,9 +187,9 @@ def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: En
         manifest |= {"config": {"digest": f"sha256:{number}", "size": 1}, "layers": [layer]}
         put = ecr.put_image(repositoryName=cell.repository, imageTag=tag, imageManifest=json.dumps(manifest))
         digests[tag] = put["image"]["imageId"]["imageDigest"]
-    proof = f"{digests['old-1'].replace(':', '-')}.sig"
+    attachment = f"{digests['old-1'].replace(':', '-')}.sig"
     manifest = {**manifest, "layers": [{"digest": "sha256:9", "size": 1}]}
-    ecr.put_image(repositoryName=cell.repository, imageTag=proof, imageManifest=json.dumps(manifest))
+    ecr.put_image(repositoryName=cell.repository, imageTag=attachment, imageManifest=json.dumps(manifest))
     ended = fine(hfdlc("prune", "--keep", "1", "--region", REGION, environ=aws))
     assert "add --yes" in ended.stderr
     assert len(ecr.describe_images(repositoryName=cell.repository)["imageDetails"]) == 5
@@ -202,8 +202,8 @@ def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: En
     assert left == {cell.tag, "new"}
 
 
-def test_pruning_knows_referrers(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
-    """With --oci proofs have no tag: they count as no release, stay with their image and go with it."""
+def test_pruning_removes_referrers_with_their_image(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+    """They have no tag, do not count as releases, and stay as long as their image."""
     cell = small.project.default
     ecr = _client(aws, "ecr")
     ecr.create_repository(repositoryName=cell.repository)
@@ -217,10 +217,10 @@ def test_pruning_knows_referrers(small: Small, hfdlc: Hfdlc, aws: Environ) -> No
         text = json.dumps(manifest)
         digest = digest_of(text.encode())
         words = {"imageTag": tag} if tag else {"imageDigest": digest}
-        told = ecr.put_image(
+        put_image = ecr.put_image(
             repositoryName=cell.repository, imageManifest=text, imageManifestMediaType=OCI_MANIFEST, **words
         )
-        return str(told["image"]["imageId"]["imageDigest"])
+        return str(put_image["image"]["imageId"]["imageDigest"])
 
     old_one = put(1, "old")
     gone = put(2, "", old_one)

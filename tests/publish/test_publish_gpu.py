@@ -8,15 +8,15 @@ import pytest
 from hfdlc.build import builder
 from hfdlc.errors import HfdlcError
 from hfdlc.oci.registry import Registry
-from hfdlc.publish import attestations, building, referrers, signing
-from hfdlc.publish.targets import places
+from hfdlc.publish import attestations, builds, transfer
+from hfdlc.publish.targets import parse
 from parts import Hfdlc, Small, fine
 
 pytestmark = pytest.mark.engine
 
 
 def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, registry: str) -> None:
-    """A GPU image whose GPU checks were not run is refused; told so, its proofs name them as not run."""
+    """An image whose GPU checks were not run is refused; with the option its attestation names them."""
     cell = next(cell for cell in small.cells if cell.cuda)
     small.image(cell)
     ended = hfdlc("publish", cell.id, "--registry", registry)
@@ -27,9 +27,9 @@ def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, reg
     assert Registry(registry).head(cell.repository, cell.tag) is None
     fine(hfdlc("publish", cell.id, "--registry", registry, "--without-gpu-checks"))
     there = Registry(registry)
-    proofs = referrers.proofs(there, cell.repository, there.manifest(cell.repository, cell.tag).digest)
-    told = [signing.unverified(part.content) for part in referrers.parts(proofs["att"])]
-    (checks,) = [one["predicate"] for one in told if one["predicateType"] == attestations.CHECKS]
+    digest = there.manifest(cell.repository, cell.tag).digest
+    statements = transfer.attachments(there, cell.repository, digest)["att"].statements
+    (checks,) = [one["predicate"] for one in statements if one["predicateType"] == attestations.CHECKS]
     assert checks["notRun"] == {"test_gpu: test_the_gpu_is_seen": "needs a GPU: hfdlc test --gpus"}
     ended = fine(hfdlc("verify", f"{registry}/{cell.id}"))
     assert "but these checks were not run: test_gpu: test_the_gpu_is_seen" in ended.stdout
@@ -44,7 +44,7 @@ def test_a_gpu_cell_is_not_built_for_publishing_without_a_gpu(
     small.image(cell)
     monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "abc"}})
     monkeypatch.setattr(builder, "build", lambda *_: None)
-    with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as told:
-        building.built(small.project, [cell], os.environ, *places([], [registry]))
-    assert told.value.where == cell.id
-    assert "--without-gpu-checks" in told.value.allowed
+    with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as caught:
+        builds.built(small.project, [cell], os.environ, *parse([], [registry]))
+    assert caught.value.where == cell.id
+    assert "--without-gpu-checks" in caught.value.allowed

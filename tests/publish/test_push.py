@@ -31,7 +31,9 @@ def manifest(host: str, cell: str) -> requests.Response:
     return requests.get(f"http://{host}/v2/{repository}/manifests/{tag}", headers=accepted, timeout=30)
 
 
-def test_zstd_once_and_the_same_digest_again(built: str, new_registry: Callable[[], str]) -> None:
+def test_push_sends_zstd_layers_with_the_same_digest_each_time(
+    built: str, new_registry: Callable[[], str]
+) -> None:
     """One manifest of zstd layers; again, and to another registry, the digest is the same."""
     one, two = new_registry(), new_registry()
     ended = push(one)
@@ -47,9 +49,7 @@ def test_zstd_once_and_the_same_digest_again(built: str, new_registry: Callable[
 
 
 @pytest.mark.rows
-def test_media_types_of_docker_for_who_takes_nothing_newer(
-    built: str, new_registry: Callable[[], str]
-) -> None:
+def test_push_with_docker_media_types(built: str, new_registry: Callable[[], str]) -> None:
     """Schema 2, gzip, and no index."""
     host = new_registry()
     ended = push(host, "--docker-media-types")
@@ -61,7 +61,7 @@ def test_media_types_of_docker_for_who_takes_nothing_newer(
     }
 
 
-def test_a_registry_out_of_reach_is_told(built: str) -> None:
+def test_push_to_an_unreachable_registry(built: str) -> None:
     """In a few lines, with the command that tries it again."""
     ended = push("127.0.0.1:9")
     assert ended.returncode == 1
@@ -70,7 +70,7 @@ def test_a_registry_out_of_reach_is_told(built: str) -> None:
     assert f"next: hfdlc push --registry 127.0.0.1:9 {built}" in ended.stderr
 
 
-def test_a_registry_that_fails_is_told_and_the_next_push_goes_on(built: str, proxied: Proxy) -> None:
+def test_push_continues_after_a_failing_registry(built: str, proxied: Proxy) -> None:
     """It answers 503 to what is uploaded, then nothing is wrong any more."""
     proxied.does.refuse = "/blobs/uploads"
     ended = push(proxied.host)
@@ -83,8 +83,8 @@ def test_a_registry_that_fails_is_told_and_the_next_push_goes_on(built: str, pro
     assert push(proxied.host).returncode == 0
 
 
-def test_connections_that_drop_leave_no_tag_of_half_an_image(built: str, proxied: Proxy) -> None:
-    """Either it is tried again until all is there, or it is told and there is no tag."""
+def test_push_with_dropped_connections_sets_no_tag_of_half_an_image(built: str, proxied: Proxy) -> None:
+    """It succeeds after retries, or it reports the failure and there is no tag."""
     proxied.does.cut_every = 3
     ended = push(proxied.host)
     assert proxied.does.failed

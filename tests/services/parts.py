@@ -1,4 +1,4 @@
-"""What the tests of publishing hold in their hands: keys, small images, the command."""
+"""What the tests of publishing share: keys, small images, the command."""
 
 import io
 import json
@@ -8,25 +8,29 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import requests
+from backports import zstd
 from docker.errors import ImageNotFound
 
 from hfdlc import project
 from hfdlc.checks import report as reports
 from hfdlc.checks.report import Report
 from hfdlc.dockerfile import inputs
-from hfdlc.engine import debian, detect
+from hfdlc.engine import debian
 from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.image import digest_of
+from hfdlc.oci.image import Image, archive, digest_of
+from hfdlc.oci.store import LayerStore, StoredLayer
 from hfdlc.project import Project
 from hfdlc.state import State
 from matrices import write
@@ -34,6 +38,7 @@ from matrices import write
 Ended = subprocess.CompletedProcess[str]
 Hfdlc = Callable[..., Ended]
 PASSWORD = "of a test"
+METADATA = "Name: {name}\nLicense-Expression: MIT\n"
 OWN = os.getpid()  # part of versions: two runs on one engine do not take each other's images away
 RELEASE = """\
   - framework: pytorch 2.12.0
@@ -63,6 +68,7 @@ class Small:
     engine: Engine
     state: State
     made: list[str] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -79,8 +85,8 @@ class Small:
         packages: Mapping[str, str] | None = None,
         ballast: int = 0,
     ) -> str:
-        """Put an image of the cell into the engine; its digest there."""
-        said = {
+        """Put an image of the cell into the layer store and the engine; its config digest."""
+        described = {
             "title": cell.id,
             inputs.LABEL: inputs.text({"Dockerfile": "abc"}),
             "io.hfdlc.base": "a base",
@@ -90,37 +96,47 @@ class Small:
         system = {
             "etc/os-release": b'ID=debian\nVERSION_ID="12"\n',
             "var/lib/dpkg/status": b"Package: libc6\nStatus: install ok installed\nVersion: 2.36-9\n\n",
+            "run": str(OWN).encode(),
             "ballast": random.Random(ballast).randbytes(ballast),
         }
         site = f"opt/venv/lib/python{cell.python}/site-packages"
         files = {
-            f"{site}/{name.replace('-', '_')}-{version}.dist-info/METADATA": f"Name: {name}\n".encode()
+            f"{site}/{name.replace('-', '_')}-{version}.dist-info/METADATA": METADATA.format(
+                name=name
+            ).encode()
             for name, version in python.items()
         }
-        with closing(detect.client(self.engine)) as client:
-            client.images.load(_archive(cell.id, said, [_tar(system), _tar(files)]))
-            digest = str(client.images.get(cell.id).id)
+        image = _stored(LayerStore.of(self.state), described, [_tar(system), _tar(files)])
+        self.images.append(image)
+        client = self.engine.client
+        client.images.load(archive({cell.id: image}))  # type: ignore[arg-type] # pieces are fine, says requests
+        digest = str(client.images.get(cell.id).id)
         self.made.append(cell.id)
         if checked or failed:
             report = Report(cell.id, digest, "2026-11-23T00:00:00+00:00", ["test_all: test_port"])
+            report.config_digest = image.config_digest
             report.failed, report.checks = dict(failed or {}), reports.checks()
             if cell.cuda:  # as on a machine without a GPU
                 report.not_run = {"test_gpu: test_the_gpu_is_seen": "needs a GPU: hfdlc test --gpus"}
             reports.remember(report, self.state)
-        return digest
+        return image.config_digest
 
     def share(self, one: Cell, other: Cell) -> None:
         """Let the engine call an image by another cell's name, too."""
-        with closing(detect.client(self.engine)) as client:
-            client.images.get(one.id).tag(other.repository, other.tag)
+        client = self.engine.client
+        client.images.get(one.id).tag(other.repository, other.tag)
         self.made.append(other.id)
 
     def clean(self) -> None:
-        """Take the images out of the engine, and what was remembered of them."""
-        with closing(detect.client(self.engine)) as client:
-            for name in self.made:
-                with suppress(ImageNotFound):
-                    client.images.remove(name, force=True)
+        """Remove the images from the engine and the layer store, and their check results."""
+        client = self.engine.client
+        for name in self.made:
+            with suppress(ImageNotFound):
+                client.images.remove(name, force=True)
+        for image in self.images:
+            forms = [image, image.known_as_docker()]
+            for layer in [layer for each in forms if each for layer in each.layers]:
+                image.store.path(layer.digest).unlink(missing_ok=True)
         for file in (self.state.root / "checks").glob("*.json"):
             with suppress(FileNotFoundError):  # another run tidies too
                 if any(cell.id in file.read_text() for cell in self.cells):
@@ -137,19 +153,31 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return written.getvalue()
 
 
-def _archive(name: str, labels: Mapping[str, str], layers: list[bytes]) -> bytes:
-    """What `docker load` reads."""
+def _stored(store: LayerStore, labels: Mapping[str, str], archives: list[bytes]) -> Image:
+    """An image in the layer store, as a build leaves it there."""
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Labels": dict(labels)},
-        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
-        "history": [{"created_by": "COPY a layer"} for _ in layers],
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in archives]},
+        "history": [{"created_by": "COPY a layer"} for _ in archives],
     }
-    paths = [f"layer-{index}.tar" for index in range(len(layers))]
-    about = [{"Config": "config.json", "RepoTags": [name], "Layers": paths}]
-    files = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(about).encode()}
-    return _tar({**files, **dict(zip(paths, layers, strict=True))})
+    layers = tuple(stored_layer(store, content) for content in archives)
+    image = Image(json.dumps(config).encode(), layers, store)
+    image.save()
+    return image
+
+
+def stored_layer(store: LayerStore, archive: bytes) -> StoredLayer:
+    """An archive in the layer store, compressed as `image/pack.py` does it."""
+    blob = zstd.compress(archive)
+    about = {"diff_id": digest_of(archive), "digest": digest_of(blob), "size": len(blob)}
+    with tempfile.TemporaryDirectory(dir=store.root) as folder:
+        Path(folder, "layer.tar.zst").write_bytes(blob)
+        Path(folder, "layer.json").write_text(json.dumps(about))
+        layer = store.add(Path(folder))
+    assert layer
+    return layer
 
 
 def fine(ended: Ended) -> Ended:
@@ -181,6 +209,22 @@ def docker_registry(state: State) -> str:
     folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
     root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
     return str(root / "usr/bin/docker-registry")
+
+
+def debian_cosign(version: str, state: State) -> str:
+    """Cosign 2.5 of Debian 13 or 3.1 of Debian 14, unpacked below the state folder."""
+    suite = {"2.5": "trixie", "3.1": "forky"}[version]
+    folder, wanted = state.root / "tools" / f"cosign-{version}", {suite: ("cosign",)}
+    try:
+        machine = debian.release()
+        # The archive of a release that is not published yet: it has no updates, and may be a few days old.
+        archives = tuple(each for each in machine.archives if not each[0])
+        root = debian.unpacked(wanted, folder) or debian.unpack(
+            wanted, folder, replace(machine, archives=archives), state
+        )
+    except HfdlcError as problem:
+        pytest.skip(f"cosign {version} cannot be fetched: {problem}")
+    return str(root / "usr/bin/cosign")
 
 
 @contextmanager

@@ -13,12 +13,17 @@ import requests
 from docker.errors import APIError, ImageNotFound
 
 from hfdlc.build import bases
-from hfdlc.engine import debian, detect
+from hfdlc.engine import debian
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.schema import Bootstrap
 from hfdlc.state import State
 
-NO_ENGINE: Any = None  # what is asked of it is answered by a stand-in
+
+def engine(registry: Any) -> Any:
+    """An engine whose client is the given object."""
+    return SimpleNamespace(client=registry, address=SimpleNamespace(client=lambda _: registry))
+
+
 DEBIAN = Bootstrap(suite="bookworm", packages=["python3"])
 
 
@@ -80,8 +85,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | 
     """Ask for an image's digest at a time, through a registry."""
 
     def published(registry: Registry, image: str, at: float) -> str | None:
-        monkeypatch.setattr(detect, "client", lambda *_, **__: registry)
-        return bases.published(image, NO_ENGINE, State(tmp_path), lambda: at)
+        return bases.published(image, engine(registry), State(tmp_path), lambda: at)
 
     return published
 
@@ -157,9 +161,9 @@ def test_neither_a_registry_nor_a_bootstrap_is_an_error(
     """It names the base, and how to see what is wrong."""
     registry = Registry(failure(500))
     monkeypatch.setattr(registry, "get", Holding().get, raising=False)
-    monkeypatch.setattr(detect, "client", lambda *_, **__: registry)
+    session: Any = SimpleNamespace(engine=engine(registry), state=State(tmp_path), environ={})
     with pytest.raises(HfdlcError, match=r"the base example\.org/cuda:13 is out of reach"):
-        bases.ensure("example.org/cuda:13", None, NO_ENGINE, State(tmp_path), {})
+        bases.ensure("example.org/cuda:13", None, session)
 
 
 def test_a_full_disk_leaves_no_half_an_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_last_stage_that_does_more_than_copy_layers_is_an_error(
 ) -> None:
     edited(clone, "partials/last.Dockerfile.j2", "{% endfor %}", new)
     with pytest.raises(UserError) as caught:
-        render.dockerfile(clone.default, clone.matrix, clone.templates)
+        render.dockerfile(clone.default, clone)
     number = (clone.templates / "partials/last.Dockerfile.j2").read_text().splitlines().index(line) + 1
     assert str(caught.value).startswith(
         f"templates/partials/last.Dockerfile.j2:{number}: the last stage must"
@@ -173,7 +173,27 @@ def test_a_last_stage_that_does_more_than_copy_layers_is_an_error(
 def test_a_last_stage_without_a_layer_is_an_error(clone: Project) -> None:
     edited(clone, "partials/last.Dockerfile.j2", "in layers %}", "in layers[1:] %}")
     with pytest.raises(UserError, match="must only copy the layers in their order"):
-        render.dockerfile(clone.default, clone.matrix, clone.templates)
+        render.dockerfile(clone.default, clone)
+
+
+@pytest.mark.parametrize(
+    ("entry", "layers"),
+    [
+        ("{packages: [torch], files: [torch/more], reason: more}", {"framework"}),
+        ("{packages: [rich], part: byte code, reason: more}", set[str]()),
+        ("{packages: [scipy], part: byte code, reason: more}", {"data"}),
+        ("{files: [more], reason: more}", None),
+    ],
+)
+def test_an_entry_of_slim_changes_the_layers_that_hold_its_packages(
+    clone: Project, entry: str, layers: set[str] | None
+) -> None:
+    before = keys(one(clone, TODAY), clone)
+    file = clone.root / "matrix.yaml"
+    file.write_text(file.read_text().replace("slim:\n", f"slim:\n  - {entry}\n"))
+    found = project.find(clone.root)
+    after = keys(one(found, TODAY), found)
+    assert changed(before, after) == (set(before) if layers is None else layers)
 
 
 def test_a_new_layer_group_is_one_entry_of_the_matrix(clone: Project) -> None:
@@ -187,6 +207,6 @@ def test_a_new_layer_group_is_one_entry_of_the_matrix(clone: Project) -> None:
     assert "av" in cell.packages
     assert "video" not in training.groups
     assert "video" not in old.groups
-    text = render.dockerfile(cell, found.matrix, found.templates)
+    text = render.dockerfile(cell, found)
     assert f"source={cell.folder}/video.lock," in text
     assert "COPY --link --from=video /layer/ /\nCOPY --link --from=type /layer/ /\n" in text

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from hfdlc.cli import app
 from hfdlc.errors import HfdlcError
@@ -100,3 +101,14 @@ def test_building_without_a_lock_fails_before_anything_starts(
     """Exit code 1, and the command that makes the lock."""
     assert run(monkeypatch, "build") == 1
     assert "next: hfdlc lock huggingface-pytorch-inference:2.13.0" in capsys.readouterr().err
+
+
+def test_help_lists_commands_in_panels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    panels = [line.removesuffix(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert panels == ["Options", *app.PANELS]
+    named = {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
+    assert {command.name or "" for command in typer.main.get_group(app.app).commands.values()} <= named

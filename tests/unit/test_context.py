@@ -8,15 +8,29 @@ import pytest
 
 from hfdlc.engine import context as address
 from hfdlc.engine.context import DEFAULT_SOCKET, Address
+from hfdlc.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder of this process, where docker-py reads contexts."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    return tmp_path
 
 
 def context(home: Path, name: str, host: str) -> Path:
-    """Write a context as `docker context create` does, and give the folder of its certificates."""
+    """Write a context as `docker context create` does; the folder of its certificates."""
     key = hashlib.sha256(name.encode()).hexdigest()
     meta = home / ".docker" / "contexts" / "meta" / key
     meta.mkdir(parents=True)
-    described = {"Name": name, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
+    described = {
+        "Name": name,
+        "Metadata": {},
+        "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}},
+    }
     (meta / "meta.json").write_text(json.dumps(described))
+    (home / ".docker" / "config.json").write_text("{}")
     return home / ".docker" / "contexts" / "tls" / key / "docker"
 
 
@@ -51,8 +65,22 @@ def test_certificates_of_a_context_are_used(tmp_path: Path) -> None:
     """A context keeps them in a folder of its own."""
     folder = context(tmp_path, "far", "tcp://far.example:2376")
     folder.mkdir(parents=True)
-    found = address.of_machine({"HOME": str(tmp_path), "DOCKER_CONTEXT": "far"})
+    for name in ("ca", "cert", "key"):
+        (folder / f"{name}.pem").write_text("")
+    found = address.of_machine({"DOCKER_CONTEXT": "far"})
     assert found == Address("tcp://far.example:2376", folder)
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "does not exist"), ("{", "cannot be read")])
+def test_unusable_context_is_named(text: str | None, said: str, tmp_path: Path) -> None:
+    """No other engine is used in its place."""
+    context(tmp_path, "other", "unix:///other.sock")
+    if text:
+        context(tmp_path, "far", "tcp://far.example:2376")
+        (meta,) = (tmp_path / ".docker/contexts/meta").glob(f"{hashlib.sha256(b'far').hexdigest()}/meta.json")
+        meta.write_text(text)
+    with pytest.raises(UserError, match=f"Docker context 'far': {said}"):
+        address.of_machine({"DOCKER_CONTEXT": "far"})
 
 
 def test_certificates_of_the_environment_are_used() -> None:
@@ -66,13 +94,14 @@ def test_certificates_of_the_environment_are_used() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"currentContext": null}'])
-def test_a_broken_configuration_counts_as_none(content: str, tmp_path: Path) -> None:
+def test_a_broken_configuration_counts_as_none(content: str, home: Path) -> None:
     """Docker's own client goes on, too."""
-    (tmp_path / "config.json").write_text(content)
-    assert address.of_machine({"DOCKER_CONFIG": str(tmp_path)}) == Address(DEFAULT_SOCKET)
+    (home / ".docker").mkdir()
+    (home / ".docker/config.json").write_text(content)
+    assert address.of_machine({}) == Address(DEFAULT_SOCKET)
 
 
-def test_programs_do_not_hear_of_another_engine() -> None:
+def test_programs_get_no_other_engine() -> None:
     """The private engine is reached even where the environment has certificates for another one."""
     assert Address("unix:///state/docker.sock").environment == {
         "DOCKER_HOST": "unix:///state/docker.sock",

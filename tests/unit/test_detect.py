@@ -76,7 +76,7 @@ def test_a_state_folder_with_a_long_name_is_refused(tmp_path: Path, monkeypatch:
     """A socket's address ends at 108 bytes."""
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(HfdlcError, match="too long for a socket"):
-        private.start(State(tmp_path / ("x" * 80)))
+        private.start(State(tmp_path / ("x" * 80)), {})
 
 
 def test_a_process_id_that_went_to_another_program_is_no_engine(tmp_path: Path) -> None:

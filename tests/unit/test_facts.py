@@ -49,7 +49,7 @@ ANSWER = """{"python": "3.11", "cuda": %s, "os": "debian12", "packages":
 
 
 def look(cuda: str = "null", more: str = "") -> facts.Facts:
-    return facts.look(CELL, Container(ANSWER % (cuda, more)), Image())  # type: ignore[arg-type]
+    return facts.look(CELL, Container(ANSWER % (cuda, more)), Image(), "sha256:config")  # type: ignore[arg-type]
 
 
 def test_the_documented_keys() -> None:
@@ -68,6 +68,7 @@ def test_the_documented_keys() -> None:
             {"digest": "sha256:toolkit", "size": 7},
         ],
         "digest": "sha256:image",
+        "config_digest": "sha256:config",
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hfdlc.build.session import Session
 from hfdlc.checks import proofs, prove
 from hfdlc.checks.proofs import Proof
 from hfdlc.errors import HfdlcError
@@ -53,7 +54,7 @@ def test_what_is_proved_is_not_proved_again(project: Project, capfd: pytest.Capt
     cell = next(cell for cell in project.cells if cell.id == ROW)
     now = PROOF.model_copy(update={"made_from": proofs.address(cell, project.root)})
     proofs.keep(cell, now, project)
-    prove.prove(project, [cell], {}, stand_ins=True, keep=False)
+    prove.prove(Session(project, {}), [cell], stand_ins=True, keep=False)
     assert capfd.readouterr().err == f"proved 2026-11-23: {ROW}\n"
 
 

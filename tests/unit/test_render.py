@@ -7,22 +7,30 @@ import pytest
 
 from hfdlc.dockerfile import render
 from hfdlc.errors import UserError
+from hfdlc.locks import lockfile
 from hfdlc.matrix import cells, schema
+from hfdlc.project import Project
 from matrices import write
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
-def printed(folder: Path, templates: Path = TEMPLATES) -> str:
-    read = schema.read(write(folder))
-    return render.dockerfile(cells.cells(read)[0], read, templates)
+def printed(folder: Path, *changes: tuple[str, str]) -> str:
+    """The Dockerfile of a cell whose framework is locked."""
+    read = schema.read(write(folder, *changes))
+    if not (folder / "templates").exists():
+        shutil.copytree(TEMPLATES, folder / "templates")
+    found = Project(folder, read, cells.cells(read))
+    lock = folder / lockfile.group_file(found.cells[0], "framework")
+    lock.parent.mkdir(parents=True)
+    lock.write_text("torch==2.13.0+cpu --hash=sha256:00\n")
+    return render.dockerfile(found.cells[0], found)
 
 
-def copied(folder: Path, text: str) -> Path:
+def copied(folder: Path, text: str) -> None:
     """The templates, with another one for the image."""
     shutil.copytree(TEMPLATES, folder / "templates")
     (folder / "templates" / "inference.Dockerfile.j2").write_text(text)
-    return folder / "templates"
 
 
 def test_a_cell_with_a_page_of_its_own_asks_that_page(tmp_path: Path) -> None:
@@ -30,16 +38,23 @@ def test_a_cell_with_a_page_of_its_own_asks_that_page(tmp_path: Path) -> None:
     assert "ARG framework_wheels=https://example.org/cpu/" in printed(tmp_path)
 
 
-def test_what_is_left_out_of_packages_is_the_matrixs(tmp_path: Path) -> None:
-    """The patterns stand once, in the stage that installs; the layers carry them out."""
-    assert 'ENV LEFT_OUT="torch/include"' in printed(tmp_path)
+def test_a_layer_is_finished_with_the_entries_of_slim_for_its_packages(tmp_path: Path) -> None:
+    slim = "  - {files: [torch/include], reason: headers}\n"
+    more = "  - {packages: [torch], files: [torch/test], reason: a}\n"
+    more += "  - {packages: [numpy], files: [numpy/test], reason: b}\n"
+    more += "  - {packages: [torch, numpy], part: byte code, reason: c}\n"
+    text = printed(tmp_path, (slim, slim + more))
+    options = "--remove 'torch/include' 'torch/test' \\\n        --no-byte-code-of torch\n"
+    assert f"&& finish ${{LAYER}} \\\n        {options}" in text
+    assert "numpy/test" not in text  # no lock file has it
+    assert "ENV LEFT_OUT" not in text
 
 
 def test_an_undefined_name_is_told_with_its_line_and_the_cell(tmp_path: Path) -> None:
     """The message names the template, the line and the cell."""
-    templates = copied(tmp_path, "FROM x\nLABEL a={{ nothing }}\n")
+    copied(tmp_path, "FROM x\nLABEL a={{ nothing }}\n")
     with pytest.raises(UserError) as caught:
-        printed(tmp_path, templates)
+        printed(tmp_path)
     told = str(caught.value)
     assert told.startswith("templates/inference.Dockerfile.j2:2: 'nothing' is undefined")
     assert "huggingface-pytorch-inference:2.13.0" in told
@@ -47,6 +62,6 @@ def test_an_undefined_name_is_told_with_its_line_and_the_cell(tmp_path: Path) ->
 
 def test_a_mistake_in_a_template_is_told_with_its_line(tmp_path: Path) -> None:
     """A tag that is never closed has a place too."""
-    templates = copied(tmp_path, "FROM x\n{% if cell.cuda %}\n")
+    copied(tmp_path, "FROM x\n{% if cell.cuda %}\n")
     with pytest.raises(UserError, match=r"templates/inference\.Dockerfile\.j2:\d"):
-        printed(tmp_path, templates)
+        printed(tmp_path)

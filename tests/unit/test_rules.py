@@ -91,3 +91,8 @@ def test_two_rules_that_contradict_each_other_are_an_error(tmp_path: Path) -> No
     told = complaint(tmp_path, (RULE, RULE + other))
     assert "matrix.yaml:26:5: this rule and matrix.yaml:27:5 contradict each other" in told
     assert "no framework_version fits both" in told
+
+
+def test_a_layer_group_that_no_cell_has_is_an_error(tmp_path: Path) -> None:
+    told = complaint(tmp_path, ("when: {device: cu130}}\n  framework", "when: {device: cu999}}\n  framework"))
+    assert "no cell has the layer group 'cuda': none has device cu999" in told

@@ -24,6 +24,7 @@ class Facts:
     """All that a report asks of them."""
 
     digest = "sha256:1"
+    config_digest = "sha256:2"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Report:

@@ -80,7 +80,7 @@ def test_the_documented_uris_say_what_their_columns_say_but_for_two(row: dict[st
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("nginx:latest", "this is no URI of a Hugging Face container"),
+        ("nginx:latest", "this is not the URI of a Hugging Face container"),
         (
             ROWS[0]["documented_image_uri"].replace("us-west-2", "us-west-9"),
             "published in 'us-west-9' (did you mean",

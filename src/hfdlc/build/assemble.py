@@ -4,12 +4,11 @@ BuildKit's own exporter would copy every layer, compare it with the ones below, 
 that takes several times as long: half of a cold build.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -17,20 +16,19 @@ from threading import Event
 from docker.errors import DockerException
 from tenacity import Retrying, retry_if_exception_message, stop_after_attempt, wait_fixed
 
-from hfdlc.build import bake, buildkit, session
+from hfdlc.build import bake, buildkit, prepare
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import Done
+from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
 from hfdlc.dockerfile.cache_keys import distinct
 from hfdlc.dockerfile.layers import Layer
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.image import Image, Manifest, archive, compose, digest_of
+from hfdlc.oci import image as oci_image
+from hfdlc.oci.image import Image, archive, compose
 from hfdlc.oci.store import ZSTD, LayerStore, StoredLayer
-from hfdlc.project import Project
-from hfdlc.state import State, write_whole
 
 # What containerd says where it unpacks onto a layer that it is just removing with an older image.
 LOST = "parent snapshot .* does not exist"
@@ -48,26 +46,26 @@ class Assembled:
 
 
 def assemble(
+    session: Session,
     cells: Sequence[Cell],
-    project: Project,
     context: BuildContext,
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
     *,
-    media_type: str = ZSTD,
     no_cache: LayerStore | None = None,
     on_layer: OnLayer | None = None,
 ) -> Assembled:
     """The images of cells, from stored layers; BuildKit builds those that are missing.
 
-    `media_type` of the layers is ZSTD, or GZIP for Docker's schema 2. `no_cache`: neither stored layers nor
-    BuildKit's cache are used, and layers are kept in that store. `on_layer` is called with each zstd layer
-    that is stored, in a thread, while others are built. Raises BuildFailed where a build fails; the layers
-    that were built before are kept.
+    `no_cache`: neither stored layers nor BuildKit's cache are used, and layers are kept in that store.
+    `on_layer` is called with each layer that is stored, in a thread, while others are built. Raises
+    BuildFailed where a build fails; the layers that were built before are kept.
     """
-    store = no_cache or LayerStore.of(state)
-    images = {} if no_cache else {cell.id: _known(cell, context, store, media_type) for cell in cells}
+    project = session.project
+    store = no_cache or LayerStore.of(session.state)
+    images = (
+        {}
+        if no_cache
+        else {cell.id: oci_image.load(store, inputs.digest(context.inputs[cell.id])) for cell in cells}
+    )
     todo = [cell for cell in cells if not images.get(cell.id)]
     layers = {cell.id: bake.layers_of(cell, project, context) for cell in cells}
     wanted = distinct({cell.id: layers[cell.id] for cell in todo})
@@ -75,8 +73,8 @@ def assemble(
     done = None
     if todo:
         with (
-            tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder,
-            session.with_packages(context, todo, project, used, state, environ) as with_packages,
+            tempfile.TemporaryDirectory(dir=session.state.folder("tmp")) as folder,
+            prepare.with_packages(session, todo, context) as with_packages,
         ):
             file = bake.of_layers(todo, missing, project.matrix, with_packages, store.root, Path(folder))
             for target in file["target"].values() if no_cache else ():
@@ -86,20 +84,15 @@ def assemble(
             with _adding(missing, Path(folder), store, on_layer) as pool:
                 for cell in todo:
                     pool.submit(_offer_base, cell, context, store, project.root, on_layer)
-                done = buildkit.build(file, todo, used, project.root, state, sys.stderr)
+                done = buildkit.build(session, file, todo, sys.stderr)
     for cell in todo:
         assert done
-        image = compose(
-            done.digests[bake.target_name(cell)],
-            [_stored(layer, store) for layer in layers[cell.id]],
-            store,
-            media_type,
-            project.root,
-            created=render.EPOCH,
-        )
+        shell = done.digests[bake.target_name(cell)]
+        found = [_stored(layer, store) for layer in layers[cell.id]]
+        image = compose(shell, found, store, project.root, created=render.EPOCH)
         images[cell.id] = image
         if not no_cache:
-            _remember(cell, context, image, media_type)
+            image.save(inputs.digest(context.inputs[cell.id]))
     known = len(distinct(layers)) - len(missing)
     return Assembled({name: image for name, image in images.items() if image}, done, known)
 
@@ -150,51 +143,23 @@ def _offer_base(
     """Report the layer of a base that this machine made: it is known before anything is built."""
     name = context.base_images[cell.id].partition("@")[0].rpartition(":")[2]
     if on_layer and (base := store.get(name)):
-        on_layer(store.packed(base, ZSTD, root), cell)
+        on_layer(store.compressed(base, ZSTD, root), cell)
 
 
-def _known(cell: Cell, context: BuildContext, store: LayerStore, media_type: str) -> Image | None:
-    """The image that was assembled from the same inputs before, if all its blobs are stored."""
-    try:
-        found = json.loads(_memory(cell, context, store, media_type).read_text())
-        content = found["manifest"].encode()
-        manifest = Manifest(content, json.loads(content)["mediaType"])
-        config = found["config"].encode()
-        sizes = [store.path(each["digest"]).stat().st_size for each in manifest.parsed["layers"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    whole = sizes == [each["size"] for each in manifest.parsed["layers"]]
-    right = digest_of(config) == manifest.parsed["config"]["digest"]
-    return Image(manifest, config, store) if whole and right else None
-
-
-def _remember(cell: Cell, context: BuildContext, image: Image, media_type: str) -> None:
-    content = {"manifest": image.manifest.content.decode(), "config": image.config.decode()}
-    write_whole(_memory(cell, context, image.layers, media_type), json.dumps(content))
-
-
-def _memory(cell: Cell, context: BuildContext, store: LayerStore, media_type: str) -> Path:
-    """Where the manifest of the image of the cell's inputs is kept."""
-    address = inputs.digest(context.inputs[cell.id]).partition(":")[2]
-    return store.root / "images" / f"{address}-{media_type.rpartition('+')[2]}.json"
-
-
-def load(images: Mapping[str, Image], used: Engine) -> None:
+def load(images: Mapping[str, Image], engine: Engine) -> None:
     """Give images to an engine, each under its cell's id, in one archive that has every layer once.
 
     Raises HfdlcError where it does not take them.
     """
-    with closing(detect.client(used)) as client:
-        try:
-            again = retry_if_exception_message(match=f"(?s).*{LOST}")
-            for attempt in Retrying(
-                retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True
-            ):
-                with attempt:
-                    client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
-        except (DockerException, OSError) as error:
-            raise HfdlcError(
-                f"the engine could not load {', '.join(images)}: {error}",
-                where=used.host,
-                then=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
-            ) from error
+    client = engine.client
+    try:
+        again = retry_if_exception_message(match=f"(?s).*{LOST}")
+        for attempt in Retrying(retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True):
+            with attempt:
+                client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
+    except (DockerException, OSError) as error:
+        raise HfdlcError(
+            f"the engine could not load {', '.join(images)}: {error}",
+            where=engine.host,
+            then=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
+        ) from error

@@ -16,7 +16,8 @@ from typing import cast
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from hfdlc.engine import debian, detect, private
+from hfdlc.build.session import Session
+from hfdlc.engine import debian, private
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.matrix.schema import Bootstrap
@@ -58,40 +59,45 @@ def archive(bootstrap: Bootstrap, state: State) -> Path:
     return state.root / "bases" / f"{bootstrap.suite}-{digest(bootstrap)}.tar"
 
 
-def ensure(
-    image: str, bootstrap: Bootstrap | None, engine: Engine, state: State, environ: Mapping[str, str]
-) -> str:
+def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
     """What FROM is given: the public image by digest where its registry answers, else a bootstrapped one.
 
     Raises HfdlcError where neither can be had.
     """
-    with closing(detect.client(engine)) as client:
-        if pinned := published(image, engine, state) or _held(image, client):
-            return f"{image}@{pinned}"
-        if not bootstrap:
-            raise HfdlcError(
-                f"the base {image} is out of reach, and nothing says how to make its like",
-                then="run this where its registry answers (`docker pull` shows why it does not)",
-            )
-        name = tag(bootstrap)
-        with state.lock("bases"):
-            if not _held(name, client):
-                _load(_archive(image, name, bootstrap, state, environ), client)
+    client, state = session.engine.client, session.state
+    if pinned := published(image, session.engine, state) or _held(image, client):
+        return f"{image}@{pinned}"
+    if not bootstrap:
+        raise HfdlcError(
+            f"the base {image} is out of reach, and nothing says how to make its like",
+            then="run this where its registry answers (`docker pull` shows why it does not)",
+        )
+    name = tag(bootstrap)
+    with state.lock("bases"):
+        if not _held(name, client):
+            _load(_archive(image, name, bootstrap, state, session.environ), client)
     return name
 
 
 def in_reach(image: str, engine: Engine, state: State) -> bool:
     """Whether a registry, or the engine itself, has the image."""
-    with closing(detect.client(engine)) as client:
-        return bool(published(image, engine, state) or _held(image, client))
+    return bool(published(image, engine, state) or _held(image, engine.client))
+
+
+def known(image: str, bootstrap: Bootstrap | None, engine: Engine) -> str | None:
+    """The identity of an image that the engine has, without asking a registry; None where it has none."""
+    if digest := _held(image, engine.client):
+        return f"{image}@{digest}"
+    if bootstrap and (digest := _held(tag(bootstrap), engine.client)):
+        return f"{tag(bootstrap)}@{digest}"
+    return None
 
 
 def identity(image: str, engine: Engine) -> str:
     """What `ensure` gave, with its digest: a bootstrapped base's name does not tell its versions."""
     if "@" in image:
         return image
-    with closing(detect.client(engine)) as client:
-        return f"{image}@{_held(image, client)}"
+    return f"{image}@{_held(image, engine.client)}"
 
 
 def published(image: str, engine: Engine, state: State, now: Callable[[], float] = time.time) -> str | None:
@@ -116,7 +122,7 @@ def _registry(image: str) -> str:
 def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
     """What was learnt (of the image, or of its whole registry) and the digest, if there is one."""
     try:
-        with closing(detect.client(engine, timeout=PATIENCE)) as client:
+        with closing(engine.address.client(PATIENCE)) as client:
             return image, str(client.images.get_registry_data(image).id)
     except APIError as error:
         # The engine answers 500 for a registry that it cannot reach, and hands on what one refuses.
@@ -203,7 +209,7 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
     argv += ["--skip=cleanup/apt"]
     argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
     # What it unpacks in between is as large as the base.
-    own = {"SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
+    own = {**environ, "SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
     try:
         run(argv, env=own)
     except CommandFailed as error:

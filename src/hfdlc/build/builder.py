@@ -2,20 +2,19 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from docker.errors import ImageNotFound
-
-from hfdlc.build import assemble, bake, buildkit, estimate, records, session
+from hfdlc.build import assemble, bake, buildkit, estimate, freshness, history, prepare
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import BuildFailed, Done
+from hfdlc.build.history import Build
+from hfdlc.build.prepare import Failures
 from hfdlc.build.receipt import Receipt, text
-from hfdlc.build.records import Record
-from hfdlc.build.session import Failures
-from hfdlc.dockerfile import inputs, render
+from hfdlc.build.session import Session
+from hfdlc.dockerfile import inputs, layers, render
 from hfdlc.dockerfile.inputs import Inputs
 from hfdlc.engine import detect, images
 from hfdlc.engine.detect import Engine
@@ -36,41 +35,49 @@ class CellsFailed(HfdlcError):
 
 
 def build(
-    project: Project,
+    session: Session,
     cells: Sequence[Cell],
-    environ: Mapping[str, str],
     file: Path | None = None,
     *,
     stand_ins: bool = False,
+    strict: bool = False,
+    disk_check: bool = True,
 ) -> Receipt:
-    """Build the images of cells that are not up to date, into the engine that answers or a private one.
+    """Build the images of cells that are not up to date, in batches that fit the disk.
 
-    The receipt is kept with the state where something was built, and written to `file` where there is one.
-    `stand_ins` may take the place of bases that are out of reach; the images cannot be published.
+    A receipt is written to `file`. `stand_ins` may replace unreachable bases; such images cannot be
+    published. Incomplete cells are skipped beside others, unless `strict`. Without `disk_check` all cells are
+    one batch.
 
     Raises HfdlcError, after all else is done, where a lock or a Dockerfile is not current, or a build fails.
     """
     began = time.monotonic()
     receipt = Receipt()
     failures: Failures = {}
-    ready = [cell for cell in cells if _is_current(cell, project, failures, stand_ins)]
+    skipped = [] if strict or stand_ins else _incomplete(cells, session.project)
+    chosen = [cell for cell in cells if cell not in skipped]
+    ready = [cell for cell in chosen if _is_current(cell, session.project, failures, stand_ins)]
     if ready:
-        _make(project, ready, environ, receipt, failures, stand_ins)
-    receipt.cells |= dict.fromkeys(failures, "failed")
+        _make(session, ready, receipt, failures, stand_ins=stand_ins, disk_check=disk_check)
+    receipt.cells |= dict.fromkeys(failures, "failed") | {cell.id: "skipped" for cell in skipped}
     receipt.seconds = round(time.monotonic() - began, 3)
-    if "built" in receipt.cells.values():
-        write_whole(State.of(environ).root / "receipts" / f"{_now()}.json", text(receipt))
     if file:
         write_whole(file, text(receipt))
-    _tell(receipt, failures, cells)
+    _tell(session.project, receipt, failures, cells)
     return receipt
+
+
+def _incomplete(cells: Sequence[Cell], project: Project) -> list[Cell]:
+    """The cells whose locks lack something, where there are others."""
+    found = [cell for cell in cells if lockfile.state(cell, project.root) == "incomplete"]
+    return found if len(found) < len(cells) else []
 
 
 def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> None:
     """Raise HfdlcError where a lock or the Dockerfile is not what the matrix and the templates give."""
     lockfile.check(cell, project.matrix, project.root, stand_ins=stand_ins)
     file = project.root / cell.folder / "Dockerfile"
-    if not file.is_file() or file.read_text() != render.dockerfile(cell, project.matrix, project.templates):
+    if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
         raise HfdlcError(
             "is not what the matrix and the templates give",
             where=f"{cell.folder}/Dockerfile",
@@ -88,45 +95,92 @@ def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: boo
 
 
 def _make(
-    project: Project,
+    session: Session,
     cells: Sequence[Cell],
-    environ: Mapping[str, str],
     receipt: Receipt,
     failures: Failures,
+    *,
     stand_ins: bool,
+    disk_check: bool,
 ) -> None:
-    with session.prepared(project, cells, environ, stand_ins=stand_ins, failures=failures) as ready:
-        used, state, context = ready
+    with prepare.prepared(session, cells, stand_ins=stand_ins, failures=failures) as context:
+        engine = session.engine
         cells = [cell for cell in cells if cell.id not in failures]
-        todo = [cell for cell in cells if not is_up_to_date(cell, context.inputs[cell.id], used)]
-        if not stand_ins:  # a budget counts CUDA, which a stand-in lacks
-            estimate.refuse_what_cannot_fit(todo, project, used, state)
-        before = _layers_there(used) if todo else set()
-        _rounds(todo, context, project, used, state, environ, receipt, failures)
+        todo = [cell for cell in cells if not freshness.is_up_to_date(cell, context.inputs[cell.id], engine)]
+        before = _layers_there(engine) if todo else set()
+        # A budget counts CUDA, which a stand-in lacks.
+        _batches(session, todo, context, receipt, failures, disk_check=disk_check and not stand_ins)
         fine = [cell for cell in cells if cell.id not in failures]
         receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
         if todo:
-            built = {cell.id: images.layers(images.image_of(cell.id, used)) for cell in fine}
+            built = {cell.id: images.layers(images.image_of(cell.id, engine)) for cell in fine}
             receipt.weigh(built, before)
-            for cell in fine:
-                if cell in todo:
-                    _record(cell, project, context, used, state)
+
+
+def _batches(
+    session: Session,
+    todo: Sequence[Cell],
+    context: BuildContext,
+    receipt: Receipt,
+    failures: Failures,
+    *,
+    disk_check: bool,
+) -> None:
+    """Build cells in batches that fit the disk; what only the last batch needed makes room for the next."""
+    while todo:
+        batch = _fitting(session, todo, context, failures) if disk_check else todo
+        if not batch:
+            return
+        began = time.monotonic()
+        scratch = prepare.scratch(batch, session.engine)
+        _rounds(session, batch, replace(context, scratch=scratch), receipt, failures)
+        for cell in batch:
+            if cell.id not in failures:
+                _remember(session, cell, time.monotonic() - began)
+        todo = [cell for cell in todo if cell not in batch]
+        if todo:
+            detect.prune(session.engine, 0)
+
+
+def _fitting(
+    session: Session, todo: Sequence[Cell], context: BuildContext, failures: Failures
+) -> Sequence[Cell]:
+    """The cells that fit the disk together; where none does, all of them are added to `failures`."""
+    engine, state = session.engine, session.state
+    costs, memory = estimate.Costs(session.project, engine, state), prepare.memory(engine)
+    for cell in todo:
+        costs.layers(cell, context.inputs[cell.id])
+    room = estimate.free(state, engine)
+    batch = estimate.batch(todo, room, costs, memory=memory)
+    if not batch and detect.prune(engine, 0):
+        room = estimate.free(state, engine)
+        batch = estimate.batch(todo, room, costs, memory=memory)
+    if batch and len(batch) < len(todo):
+        needed = estimate.disk(costs, batch, memory)
+        say(f"first {len(batch)} of {len(todo)} cells, which need about {needed / 1e9:.0f} GB of disk")
+    if not batch:
+        failures |= {
+            cell.id: _no_room(cell, estimate.disk(costs, [cell], memory), room or 0, state) for cell in todo
+        }
+    return batch
+
+
+def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
+    return HfdlcError(
+        f"building {cell.id} needs about {needed / 1e9:.0f} GB of disk, and {room / 1e9:.0f} GB are free",
+        where=str(state.root),
+        allowed="--no-disk-check, which builds all the same",
+        then="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
+    )
 
 
 def _rounds(
-    todo: Sequence[Cell],
-    context: BuildContext,
-    project: Project,
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
-    receipt: Receipt,
-    failures: Failures,
+    session: Session, todo: Sequence[Cell], context: BuildContext, receipt: Receipt, failures: Failures
 ) -> None:
-    """One bake of all the cells; where one fails, another of those that it took along."""
+    """One bake of all cells; where a cell fails, another one of those that BuildKit stopped for it."""
     while todo:
         try:
-            done, known = _built(todo, context, project, used, state, environ)
+            done, known = _built(session, todo, context)
         except BuildFailed as problem:
             receipt.time(problem.solve)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
@@ -139,85 +193,51 @@ def _rounds(
             return
 
 
-def _built(
-    cells: Sequence[Cell],
-    context: BuildContext,
-    project: Project,
-    used: Engine,
-    state: State,
-    environ: Mapping[str, str],
-) -> tuple[Done | None, int]:
-    """What BuildKit told, if it was asked for something, and the layers that it was not asked for.
-
-    The cells' images are in the engine then.
-    """
-    if not used.containerd_store:  # its BuildKit gives out no layers
-        with session.with_packages(context, cells, project, used, state, environ) as context:
-            file = bake.of_images(cells, project.matrix, context)
-            return buildkit.build(file, cells, used, project.root, state, sys.stderr), 0
-    made = assemble.assemble(cells, project, context, used, state, environ)
-    assemble.load(made.images, used)
+def _built(session: Session, cells: Sequence[Cell], context: BuildContext) -> tuple[Done | None, int]:
+    """Build cells into the engine: the result of BuildKit, if it was needed, and the stored layers used."""
+    if not session.engine.containerd_store:  # its BuildKit cannot export layers
+        with prepare.with_packages(session, cells, context) as with_packages:
+            file = bake.of_images(cells, session.project.matrix, with_packages)
+            return buildkit.build(session, file, cells, sys.stderr), 0
+    made = assemble.assemble(session, cells, context)
+    assemble.load(made.images, session.engine)
     return made.done, made.known
 
 
-def inputs_of(project: Project, cells: Sequence[Cell], environ: Mapping[str, str]) -> dict[str, Inputs]:
-    """What the cells' images are made from, by cell; bases that are not here yet are fetched or made."""
-    context = session.with_bases(
-        BuildContext(), project, cells, detect.ensure(environ, State.of(environ)), State.of(environ), environ
-    )
-    return dict(context.inputs)
+def inputs_of(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs]:
+    """The inputs of cells, by cell; bases that are not here yet are downloaded or made."""
+    return dict(prepare.with_bases(session, cells, BuildContext()).inputs)
 
 
-def built_from(cells: Sequence[Cell], environ: Mapping[str, str]) -> dict[str, Inputs | None]:
-    """What the images in the engine were made from, by cell; None for what is not built."""
-    used = detect.ensure(environ, State.of(environ))
-    labels = {cell.id: label(cell.id, used) for cell in cells}
+def built_from(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs | None]:
+    """The inputs of the images in the engine, by cell; None for cells that are not built."""
+    labels = {cell.id: freshness.label(cell.id, session.engine) for cell in cells}
     return {cell: None if label is None else inputs.read(label) for cell, label in labels.items()}
 
 
-def is_up_to_date(cell: Cell, made_from: Inputs, used: Engine) -> bool:
-    """Whether the engine has the cell's image, made from these very inputs."""
-    return inputs.read(label(cell.id, used)) == made_from
+def _layers_there(engine: Engine) -> set[str]:
+    """The digests of all layers of images in the engine."""
+    images = engine.client.images.list()
+    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers", [])}
 
 
-def label(image: str, used: Engine) -> str | None:
-    """What an image says that it was made from; None where there is no such image, or it says nothing."""
-    with closing(detect.client(used)) as client:
-        try:
-            found: str | None = (client.images.get(image).labels or {}).get(inputs.LABEL)
-        except ImageNotFound:
-            return None
-    return found
+def _remember(session: Session, cell: Cell, seconds: float) -> None:
+    image = images.image_of(cell.id, session.engine)
+    names = [layer.name for layer in layers.layers(cell, session.project.root)]
+    # The first one that is copied is the virtual environment.
+    sizes = [layer.size for layer in images.laid(image)[1:]]
+    total = sum(layer.size for layer in images.layers(image))
+    build = Build(cell.id, _now(), round(seconds, 1), total, dict(zip(names, sizes, strict=True)))
+    history.add(build, session.state)
 
 
-def _layers_there(used: Engine) -> set[str]:
-    """The digests of all layers that the engine has in images."""
-    with closing(detect.client(used)) as client:
-        return {
-            digest for image in client.images.list() for digest in image.attrs["RootFS"].get("Layers", [])
-        }
-
-
-def _record(cell: Cell, project: Project, context: BuildContext, used: Engine, state: State) -> None:
-    image = images.image_of(cell.id, used)
-    keys = [layer.cache_key for layer in bake.layers_of(cell, project, context)]
-    sizes = [layer.size for layer in images.laid(image)[1:]]  # the first is the virtual environment
-    record = Record(
-        cell=cell.id,
-        image=str(image.id),
-        date=_now(),
-        inputs=dict(context.inputs[cell.id]),
-        layers=dict(zip(keys, sizes, strict=True)),
-        below=sum(layer.size for layer in images.layers(image)) - sum(sizes),
-    )
-    records.keep(cell, record, state)
-
-
-def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
-    """A line a cell and the receipt, where there were several; then the error, if there was one."""
+def _tell(project: Project, receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
+    """A line for each cell and the receipt, where there were several; then the error, if there was one."""
     if len(cells) > 1:
         for cell in cells:
-            say(f"{receipt.cells[cell.id]:12}{cell.id}")
+            state = receipt.cells[cell.id]
+            why = f" (its lock lacks {lockfile.missing(cell, project.root)})" if state == "skipped" else ""
+            say(f"{state:12}{cell.id}{why}")
         if "built" in receipt.cells.values():
             receipt.print()
     elif "up to date" in receipt.cells.values():
@@ -225,10 +245,11 @@ def _tell(receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
     if len(cells) == 1 and failures:
         raise next(iter(failures.values()))
     if failures:
-        letters = "\n".join(dict.fromkeys(str(problem) for problem in failures.values()))
+        messages = "\n".join(dict.fromkeys(str(problem) for problem in failures.values()))
+        built = ("built", "up to date")
         raise CellsFailed(
-            f"{len(failures)} of {len(cells)} cells failed\n{letters}",
-            fine=[cell.id for cell in cells if cell.id not in failures],
+            f"{len(failures)} of {len(cells)} cells failed\n{messages}",
+            fine=[cell.id for cell in cells if receipt.cells[cell.id] in built],
             then=f"hfdlc build {' '.join(failures)}",
         )
 

@@ -14,11 +14,11 @@ from typing import Any, TextIO
 from hfdlc.build.bake import host_network, target_name
 from hfdlc.build.log import Solve, Step
 from hfdlc.build.progress import for_people
+from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import start
-from hfdlc.state import State
 
 FULL = "no space left on device"
 
@@ -42,13 +42,12 @@ class BuildFailed(HfdlcError):
         self.solve, self.cells, self.alone = solve, tuple(cells), alone
 
 
-def build(
-    bake: dict[str, Any], cells: Sequence[Cell], engine: Engine, root: Path, state: State, out: TextIO
-) -> Done:
-    """Carry out a bake file.
+def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: TextIO) -> Done:
+    """Run a bake file; progress goes to `out`.
 
     Raises BuildFailed with the cell, the instruction, its last lines and the command that repeats it.
     """
+    engine, state = session.engine, session.state
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S.%f}-{os.getpid()}.log"
     solve = Solve(list(bake["target"]))
     ids = _owners(bake, cells)
@@ -59,7 +58,11 @@ def build(
         argv = [*engine.buildx, "bake", *files, "--progress", "rawjson", "--provenance=false"]
         argv += ["--metadata-file", str(made)]
         process = start(
-            argv, env=engine.environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            argv,
+            env=engine.environment,
+            cwd=session.project.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         _follow(process, solve, text, out, ids)
         if process.returncode:

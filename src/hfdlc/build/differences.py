@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from hfdlc.oci.image import Image
-from hfdlc.oci.store import plain
+from hfdlc.oci.store import decompressed
 
 CHUNK = 1 << 20  # bytes
 # What a file is beside its content, in the words of tarfile.
@@ -33,9 +33,9 @@ def between(one: Image, other: Image) -> Iterator[str]:
 @contextmanager
 def _unpacked(image: Image, digest: str) -> Iterator[IO[bytes]]:
     """A layer as an archive that can be sought in."""
-    with TemporaryFile(dir=image.layers.root) as file:
+    with TemporaryFile(dir=image.store.root) as file:
         with image.open(digest, 0) as content:
-            shutil.copyfileobj(plain(content), file, CHUNK)
+            shutil.copyfileobj(decompressed(content), file, CHUNK)
         file.seek(0)
         yield file
 

@@ -1,139 +1,187 @@
-"""What a build will cost, told from what earlier builds here left, or guessed and called a guess."""
+"""What a build would do: the layers that are missing, and the disk space that it needs."""
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-from hfdlc.build import records
-from hfdlc.build.records import Record
-from hfdlc.dockerfile import cache_keys, inputs
-from hfdlc.errors import HfdlcError
+from hfdlc.build import freshness, history
+from hfdlc.build.freshness import ImagesHere
+from hfdlc.build.history import Build
+from hfdlc.dockerfile import inputs
+from hfdlc.dockerfile.cache_keys import keyed_layers
+from hfdlc.dockerfile.layers import Layer
+from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
+from hfdlc.oci.store import LayerStore
 from hfdlc.project import Project
 from hfdlc.state import State
 
-if TYPE_CHECKING:
-    from hfdlc.engine.detect import Engine
-
-# Guesses, for each byte of a new layer (uncompressed): what is downloaded, what goes over the wire when it is
-# pushed with zstd, and what the disk holds at the end: package cache, stage, layer, and the layer unpacked.
-# Measured once, on the PyTorch images: 0.25 for a push, 4.3 on disk.
-DOWNLOADED, PUSHED, ON_DISK = 0.3, 0.25, 4.5
-RECEIPTS = 20  # the last ones tell the rate
-RATE = 40e6  # bytes of new layers a second, where no build has shown it
-ENOUGH = 100e6  # bytes that a run must have written to tell a rate
-BASE = 190e6  # bytes of a base that no build has shown
-LAYERS = 24  # that a cell may lay above its base
-SERVERLESS = 10_737_418_240  # bytes of an image that SageMaker Serverless takes
+# Measured on the PyTorch and TensorFlow images of today.
+PACKED = 0.4  # bytes of a packed layer for each of its own bytes
+COPIES = 3  # of a packed layer while it is built: in the stage, in the stage `layer-archive`, in the store
+TYPICAL = 0.75  # of a cell's size budget that its image has
+BASE = 190e6  # bytes of a base image
+LAYERS = 24  # that a cell may have above its base
+SERVERLESS = 10_737_418_240  # bytes of an image that SageMaker Serverless accepts
 
 
-@dataclass
-class Outlook:
+@dataclass(frozen=True)
+class CellPlan:
     """What a build would do with one cell."""
 
     cell: str
     state: str  # up to date, to build, or why it cannot be built: unlocked, stale, incomplete
-    changed: list[str] = field(default_factory=list)  # inputs that differ from the last build's
-    layers: dict[str, str] = field(default_factory=dict)  # stage -> address
+    inputs: str = ""  # their digest
+    changed: list[str] = field(default_factory=list)  # inputs that differ from those of the image here
+    layers: list[str] = field(default_factory=list)  # that are missing in the layer store
     breaks: list[str] = field(default_factory=list)  # limits
 
 
-@dataclass
-class Forecast:
+@dataclass(frozen=True)
+class Plan:
     """What a build would do."""
 
-    cells: list[Outlook]
-    layers: int = 0  # to lay, each counted once
-    shared: int = 0  # of these, laid in several cells
-    write: int = 0  # bytes of new layers
-    download: int = 0
-    push: int = 0
-    seconds: float = 0.0
-    rate_from: int = 0  # builds that told the rate; 0: a guess
-    disk: int = 0  # bytes needed
-    free: int | None = None  # bytes free; None where the engine's disk is not this machine's
-
-    def is_buildable(self, cell: Cell) -> bool:
-        """Whether the cell is locked."""
-        return any(one.cell == cell.id and one.layers for one in self.cells)
+    cells: list[CellPlan]
+    layers: int = 0  # to build, each counted once
+    shared: int = 0  # of these, in several cells
+    disk: int = 0  # bytes needed meanwhile
+    free: int | None = None  # bytes free; None where the engine's disk is not known
+    keyed: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)  # the layers of each locked cell
 
     def json(self) -> dict[str, Any]:
-        """The documented keys of `hfdlc plan --json`, beside `bake`."""
-        return asdict(self)
+        """The value of `forecast` in `hfdlc plan --json`."""
+        names = [each.name for each in fields(self) if each.name not in ("cells", "keyed")]
+        values = {name: getattr(self, name) for name in names}
+        return {"cells": [asdict(cell) for cell in self.cells], **values}
 
 
-def forecast(cells: Sequence[Cell], project: Project, state: State) -> Forecast:
-    """The future of a build of the cells, as the records of this machine tell it; no engine is asked."""
-    last = {cell.id: records.last(cell, state) for cell in cells}
-    outlooks = [_outlook(cell, project, last[cell.id]) for cell in cells]
-    told = Forecast(outlooks)
-    todo = [(cell, one) for cell, one in zip(cells, outlooks, strict=True) if one.state == "to build"]
-    known = records.sizes(last)
-    there = {address for record in last.values() if record for address in record.layers}
-    new = Counter(address for _, one in todo for address in one.layers.values() if address not in there)
-    told.layers, told.shared = len(new), sum(times > 1 for times in new.values())
-    told.write = sum(_sizes([cell for cell, _ in todo], outlooks, known, there).values())
-    told.download, told.push = int(told.write * DOWNLOADED), int(told.write * PUSHED)
-    rate, told.rate_from = _rate(state)
-    told.seconds = round(told.write / rate + 2 * len(todo))
-    told.disk = int(told.write * ON_DISK)
-    told.free = free(state)
-    return told
+class Costs:
+    """The disk space that building cells needs, from the layers that are missing.
+
+    Sizes of layers are those of earlier builds of the cell; unknown ones share what is left of its budget.
+    """
+
+    def __init__(self, project: Project, engine: Engine | None, state: State) -> None:
+        self._project, self._store = project, LayerStore(state.root / "layers")
+        self._builds = history.read(state)
+        self._there = _layers_of(engine) if engine else set[str]()
+        self._known: dict[str, tuple[Layer, ...]] = {}
+
+    def layers(self, cell: Cell, made_from: inputs.Inputs) -> tuple[Layer, ...]:
+        """The layers of a cell, with the cache keys that they have with these inputs."""
+        if cell.id not in self._known:
+            self._known[cell.id] = keyed_layers(cell, self._project, made_from)
+        return self._known[cell.id]
+
+    def missing(self, cell: Cell) -> list[Layer]:
+        """The layers of a cell that the layer store lacks."""
+        return [layer for layer in self._known[cell.id] if not self._store.get(layer.cache_key)]
+
+    def disk(self, cells: Sequence[Cell], *, in_memory: bool = True) -> int:
+        """Bytes that building the cells in one batch needs; `in_memory`: layers are packed from memory."""
+        sizes: dict[str, int] = {}
+        for cell in cells:
+            own = self.sizes(cell)
+            for layer in self._known[cell.id]:
+                sizes[layer.cache_key] = max(own[layer.name], sizes.get(layer.cache_key, 0))
+        return int(sum(self._bytes(key, size, in_memory=in_memory) for key, size in sizes.items()))
+
+    def sizes(self, cell: Cell) -> dict[str, int]:
+        """The bytes of each layer, uncompressed."""
+        names = [layer.name for layer in self._known[cell.id]]
+        known = _known_sizes(cell, self._project, self._builds)
+        found = {name: known[name] for name in names if name in known}
+        unknown = [name for name in names if name not in known]
+        rest = max(cell.size * TYPICAL - BASE - sum(found.values()), 0)
+        return found | {name: int(rest / len(unknown)) for name in unknown}
+
+    def _bytes(self, cache_key: str, size: int, *, in_memory: bool) -> float:
+        stored = self._store.get(cache_key)
+        loaded = size * (1 + PACKED)
+        if stored:
+            return 0 if stored.diff_id in self._there else loaded
+        return size * (COPIES * PACKED + (0 if in_memory else 1)) + loaded
 
 
-def _outlook(cell: Cell, project: Project, record: Record | None) -> Outlook:
-    state = lockfile.state(cell, project.root)
-    if state != "locked":
-        return Outlook(cell.id, state)
-    keyed = cache_keys.keyed_layers(cell, project, record.inputs if record else {})
-    layers = {layer.name: layer.cache_key for layer in keyed}
-    breaks = [f"{len(layers)} layers, of {LAYERS}"] if len(layers) > LAYERS else []
-    if cell.type == "inference" and cell.device == "cpu":
-        size = record.below + sum(record.layers.values()) if record else cell.size
-        breaks += [f"{size} bytes, of {SERVERLESS} for SageMaker Serverless"] if size > SERVERLESS else []
-    starts = ("base", "installer_base", "compiler_base", "pip_base")
-    before = {name: value for name, value in record.inputs.items() if name not in starts} if record else {}
-    changed = inputs.changed(before, inputs.of(cell, project.root, {}))
-    return Outlook(
-        cell.id, "to build" if changed else "up to date", changed if record else [], layers, breaks
+def plan(cells: Sequence[Cell], project: Project, engine: Engine | None, state: State) -> Plan:
+    """What a build of the cells would do; no registry is asked, and no engine is started."""
+    costs, here = Costs(project, engine, state), ImagesHere(engine)
+    found = [_cell_plan(cell, project, here, costs) for cell in cells]
+    todo = [cell for cell, one in zip(cells, found, strict=True) if one.state == "to build"]
+    missing = Counter(layer.cache_key for cell in todo for layer in costs.missing(cell))
+    return Plan(
+        found,
+        layers=len(missing),
+        shared=sum(times > 1 for times in missing.values()),
+        disk=costs.disk(todo),
+        free=free(state, engine),
+        keyed={
+            one.cell: costs.layers(cell, {}) for cell, one in zip(cells, found, strict=True) if one.inputs
+        },
     )
 
 
-def _sizes(
-    cells: Sequence[Cell], outlooks: Sequence[Outlook], known: dict[str, int], there: set[str]
-) -> dict[str, int]:
-    """The bytes of every layer that is to be written; what no build has shown fills its cell's budget."""
-    laid = {one.cell: list(one.layers.values()) for one in outlooks}
-    found: dict[str, int] = {}
-    for cell in cells:
-        unknown = [address for address in laid[cell.id] if address not in known and address not in found]
-        rest = cell.size - BASE - sum(known.get(a, found.get(a, 0)) for a in laid[cell.id])
-        found |= dict.fromkeys(unknown, int(max(rest, 0) / max(len(unknown), 1)))
-        found |= {a: known[a] for a in laid[cell.id] if a in known and a not in there}
+def _cell_plan(cell: Cell, project: Project, here: ImagesHere, costs: Costs) -> CellPlan:
+    state = lockfile.state(cell, project.root)
+    if state != "locked":
+        return CellPlan(cell.id, state)
+    now, before = here.inputs(cell, project), here.label(cell.id)
+    changed = [] if before is None else freshness.changed(before, now)
+    layers = costs.layers(cell, now)
+    if before is not None and not changed:
+        return CellPlan(cell.id, "up to date", inputs.digest(now), breaks=_breaks(cell, layers, costs))
+    return CellPlan(
+        cell.id,
+        "to build",
+        inputs.digest(now),
+        changed,
+        [layer.name for layer in costs.missing(cell)],
+        _breaks(cell, layers, costs),
+    )
+
+
+def _breaks(cell: Cell, layers: Sequence[Layer], costs: Costs) -> list[str]:
+    found = [f"{len(layers)} layers, of {LAYERS}"] if len(layers) > LAYERS else []
+    if cell.type == "inference" and cell.device == "cpu":
+        size = int(BASE) + sum(costs.sizes(cell).values())
+        found += [f"{size} bytes, of {SERVERLESS} for SageMaker Serverless"] if size > SERVERLESS else []
     return found
 
 
-def _rate(state: State) -> tuple[float, int]:
-    """Bytes of new layers a second, and how many builds of this machine tell it."""
-    runs = []
-    for file in sorted((state.root / "receipts").glob("*.json"))[-RECEIPTS:]:
-        try:
-            receipt = json.loads(file.read_text())
-            runs.append((int(receipt["written"]), float(receipt["seconds"])))
-        except (ValueError, KeyError, TypeError, OSError):
-            continue
-    runs = [run for run in runs if run[0] >= ENOUGH]
-    written, seconds = sum(run[0] for run in runs), sum(run[1] for run in runs)
-    return (written / seconds, len(runs)) if seconds else (RATE, 0)
+def _known_sizes(cell: Cell, project: Project, builds: list[Build]) -> Mapping[str, int]:
+    """The sizes of layers in the last build of the cell, else of a cell of the same framework and device."""
+    if own := history.last(cell, builds):
+        return own.layers
+    alike = (
+        each
+        for each in project.cells
+        if (each.framework, each.framework_version, each.cuda)
+        == (cell.framework, cell.framework_version, cell.cuda)
+    )
+    sizes: dict[str, int] = {}
+    for each in alike:
+        if build := history.last(each, builds):
+            shared = set(each.groups) & set(cell.groups)
+            sizes |= {
+                name: size
+                for name, size in build.layers.items()
+                if name in shared and name != cell.group_of_rest("type")
+            }
+    return sizes
 
 
-def free(state: State, used: "Engine | None" = None) -> int | None:
+def _layers_of(engine: Engine) -> set[str]:
+    """The diff ids of all layers of cells' images in the engine."""
+    images = engine.client.images.list(filters={"label": inputs.LABEL})
+    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers") or []}
+
+
+def free(state: State, engine: Engine | None = None) -> int | None:
     """Bytes free where a private engine keeps images; None where another engine does."""
-    if used and not used.private:
+    if engine and not engine.private:
         return None
     folder = state.root
     while not folder.exists():
@@ -141,20 +189,34 @@ def free(state: State, used: "Engine | None" = None) -> int | None:
     return shutil.disk_usage(folder).free
 
 
-def refuse_what_cannot_fit(cells: Sequence[Cell], project: Project, used: "Engine", state: State) -> None:
-    """Raise HfdlcError where the disk has no room for the cells, and say which of them it has room for."""
-    room = free(state, used)
-    if room is None or not cells or forecast(cells, project, state).disk <= room:
-        return
-    fitting: list[Cell] = []
-    for cell in cells:
-        if forecast([*fitting, cell], project, state).disk <= room:
-            fitting.append(cell)
-    needed = forecast(cells, project, state).disk
-    fits = f"hfdlc build {' '.join(cell.id for cell in fitting)}" if fitting else "none of them fits"
-    raise HfdlcError(
-        f"{len(cells)} cells need about {needed / 1e9:.0f} GB of disk while they are built, "
-        f"and {room / 1e9:.0f} GB are free",
-        where=str(state.root),
-        then=f"make room (`hfdlc engine prune`), or build what fits: {fits}",
-    )
+def batch(cells: Sequence[Cell], room: int | None, costs: Costs, *, memory: int = 0) -> list[Cell]:
+    """The cells that can be built together in `room` bytes: the largest, and those that share most with it.
+
+    Empty where none fits. `memory`: bytes of the engine's memory.
+    """
+    if room is None:
+        return list(cells)
+    chosen: list[Cell] = []
+    left = sorted(cells, key=lambda cell: disk(costs, [cell], memory), reverse=True)
+    while left:
+        nearest = min(left, key=lambda cell: _new_part(costs, chosen, cell, memory)) if chosen else left[0]
+        left.remove(nearest)
+        if disk(costs, [*chosen, nearest], memory) <= room:
+            chosen.append(nearest)
+    return chosen
+
+
+def _new_part(costs: Costs, chosen: Sequence[Cell], cell: Cell, memory: int) -> float:
+    """The part of a cell's disk space that it needs beside cells that were chosen before."""
+    more = disk(costs, [*chosen, cell], memory) - disk(costs, chosen, memory)
+    return more / max(disk(costs, [cell], memory), 1)
+
+
+def disk(costs: Costs, cells: Sequence[Cell], memory: int) -> int:
+    """Bytes that one batch needs on a machine with so much memory."""
+    return costs.disk(cells, in_memory=fits_in_memory(cells, memory))
+
+
+def fits_in_memory(cells: Sequence[Cell], memory: int) -> bool:
+    """Whether the layers of cells can be written to memory before they are packed: if they fit twice."""
+    return 2 * sum(cell.size for cell in cells) < memory

@@ -2,42 +2,39 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from hfdlc.build import assemble, builder, session
+from hfdlc.build import assemble, builder, prepare
 from hfdlc.build.differences import between
+from hfdlc.build.session import Session
 from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image
 from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
-from hfdlc.project import Project
 from hfdlc.state import State
 
-Environ = Mapping[str, str]
 SHOWN = 40  # differences
 
 
-def reproduce(
-    project: Project, cell: Cell, environ: Environ, *, two_engines: bool = False, stand_ins: bool = False
-) -> str:
+def reproduce(session: Session, cell: Cell, *, two_engines: bool = False, stand_ins: bool = False) -> str:
     """Build the cell twice, the second time on a new private engine if told so; the digest of both.
 
     `stand_ins` may take the place of bases that are out of reach. Raises HfdlcError with the files that
     differ, or where a build fails.
     """
-    builder.check_current(cell, project, stand_ins=stand_ins)
-    state = State.of(environ)
-    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=state.folder("tmp")) as folder:
-        first = _build(project, cell, environ, Path(folder, "first"), stand_ins)
+    builder.check_current(cell, session.project, stand_ins=stand_ins)
+    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=session.state.folder("tmp")) as folder:
+        first = _build(session, cell, Path(folder, "first"), stand_ins)
         if two_engines:
-            with _another(state, environ) as elsewhere:
-                second = _build(project, cell, elsewhere, Path(folder, "second"), stand_ins)
+            with _another(session) as elsewhere:
+                second = _build(elsewhere, cell, Path(folder, "second"), stand_ins)
         else:
-            second = _build(project, cell, environ, Path(folder, "second"), stand_ins)
+            second = _build(session, cell, Path(folder, "second"), stand_ins)
         if first.manifest.digest == second.manifest.digest:
             return first.manifest.digest
         found = list(between(first, second)) or [
@@ -52,25 +49,25 @@ def reproduce(
     )
 
 
-def _build(project: Project, cell: Cell, environ: Environ, folder: Path, stand_ins: bool) -> Image:
-    """The cell's image, made without a cache, and beside those of the engine; its layers are in a folder."""
-    own = {name: value for name, value in environ.items() if name != "HFDLC_CACHE"}
-    with session.prepared(project, [cell], own, stand_ins=stand_ins) as (used, state, context):
-        session.check_store(used)
-        made = assemble.assemble([cell], project, context, used, state, own, no_cache=LayerStore(folder))
+def _build(session: Session, cell: Cell, folder: Path, stand_ins: bool) -> Image:
+    """The cell's image, built without a cache and not loaded into the engine; its layers are in a folder."""
+    prepare.check_store(session.engine)
+    with prepare.prepared(session, [cell], stand_ins=stand_ins) as context:
+        made = assemble.assemble(session, [cell], replace(context, cache=None), no_cache=LayerStore(folder))
     image = made.images[cell.id]
     say(f"built {cell.id}: {image.manifest.digest}")
     return image
 
 
 @contextmanager
-def _another(state: State, environ: Environ) -> Iterator[Environ]:
-    """The environment of a private engine that has nothing yet, in a state folder of its own."""
-    folder = tempfile.mkdtemp(prefix="second-", dir=state.folder("tmp"))
-    other = State(Path(folder))
+def _another(session: Session) -> Iterator[Session]:
+    """A session on a new private engine, in a state folder of its own."""
+    folder = tempfile.mkdtemp(prefix="second-", dir=session.state.folder("tmp"))
+    # No engine answers at this address: so a private one is started.
+    environ = {**session.environ, "HFDLC_STATE": folder, "DOCKER_HOST": f"unix://{folder}/none.sock"}
     try:
-        # No engine answers there: so it is the private one that is used, and started.
-        yield {**environ, "HFDLC_STATE": folder, "DOCKER_HOST": f"unix://{folder}/none.sock"}
+        with Session(session.project, environ) as other:
+            yield other
     finally:
-        detect.stop(other)
+        detect.stop(State(Path(folder)))
         shutil.rmtree(folder)

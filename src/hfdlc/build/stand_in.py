@@ -10,19 +10,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 from docker.errors import ImageNotFound
 
 from hfdlc.build import bake, bases
-from hfdlc.engine import detect
+from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Bootstrap
 from hfdlc.process import run, say
-from hfdlc.state import State
 
 LABEL = "io.hfdlc.stand-in"  # says what stands for what; images inherit it
 REPLACED = ("base", "pip_base")  # the build arguments that a stand-in can take the place of
@@ -67,31 +65,29 @@ LABEL {label}={says}
 """
 
 
-def ensure(
-    name: str, image: str, cell: Cell, engine: Engine, state: State, environ: Mapping[str, str]
-) -> str:
+def ensure(name: str, image: str, cell: Cell, session: Session) -> str:
     """What FROM is given in place of `image`, the cell's build argument `name`; made where it is missing.
 
     The image itself, where it is in reach. Raises HfdlcError where pyenv has no such Python, or a framework
     comes from the image alone.
     """
-    if bases.in_reach(image, engine, state) or cell.source.image:
-        return bases.ensure(image, None, engine, state, environ)
+    if bases.in_reach(image, session.engine, session.state) or cell.source.image:
+        return bases.ensure(image, None, session)
     compiles = name == "pip_base"
-    python = _python(cell.python, environ)
+    python = _python(cell.python, session.environ)
     tag = f"{NAME}:{LAYOUT}-python{python.name}-{bases.digest(system(compiles))}"
-    with closing(detect.client(engine)) as client, state.lock("bases"):
+    with session.state.lock("bases"):
         try:
-            client.images.get(tag)
+            session.engine.client.images.get(tag)
         except ImageNotFound:
             say(f"{image} is out of reach: a stand-in takes its place, Debian 12 with pyenv's {python.name}")
         else:
             return tag
-    below = bases.ensure("hfdlc.local/debian:12", system(compiles), engine, state, environ)
-    with tempfile.TemporaryDirectory(prefix="stand-in-", dir=state.folder("tmp")) as folder:
+    below = bases.ensure("hfdlc.local/debian:12", system(compiles), session)
+    with tempfile.TemporaryDirectory(prefix="stand-in-", dir=session.state.folder("tmp")) as folder:
         _gather(python, cell.python, Path(folder), pip=compiles)
         text = _dockerfile(python.name, cell.python, pip=compiles)
-        _build(text, Path(folder), tag, below, engine)
+        _build(text, Path(folder), tag, below, session.engine)
     return tag
 
 
@@ -102,11 +98,11 @@ def system(compiles: bool) -> Bootstrap:
 
 def of(image: str, engine: Engine) -> str | None:
     """What an image says that it stands for; None where it is on its own base."""
-    with closing(detect.client(engine)) as client:
-        try:
-            said: str | None = (client.images.get(image).labels or {}).get(LABEL)
-        except ImageNotFound:
-            return None
+    client = engine.client
+    try:
+        said: str | None = (client.images.get(image).labels or {}).get(LABEL)
+    except ImageNotFound:
+        return None
     return said
 
 

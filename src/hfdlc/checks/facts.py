@@ -1,7 +1,7 @@
 """Facts: what is read inside a built image."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,16 @@ from docker.models.images import Image
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from hfdlc.engine import containers, detect
+from hfdlc.build.session import Session
+from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
-from hfdlc.engine.images import Layer, image_of, layers
+from hfdlc.engine.images import Layer, config_digest, image_of, layers
 from hfdlc.matrix.cells import Cell
+from hfdlc.oci.image import config_digest_of
+from hfdlc.oci.store import LayerStore
 from hfdlc.state import State, write_whole
 
-FORM = "2"  # raised when facts are read in another way
+FORM = "3"  # raised when facts are read in another way
 # Runs inside the image, on every Python from 3.6 on and with nothing but its standard library. Frameworks say
 # what they were built for in a small file of their own: they are not imported, which would take seconds.
 SCRIPT = """
@@ -75,8 +78,9 @@ class Facts:
     os: str  # debian12
     size: int  # bytes, uncompressed
     layers: tuple[Layer, ...]
-    digest: str
+    digest: str  # the engine's id of the image
     packages: dict[str, str]  # canonical name -> version; what is there twice has both, comma between
+    config_digest: str = ""  # the identity of the image
 
     def json(self) -> dict[str, Any]:
         """The documented keys of `hfdlc facts --json`; they stay what they are."""
@@ -90,19 +94,27 @@ class Facts:
             "size": self.size,
             "layers": [vars(layer) for layer in self.layers],
             "digest": self.digest,
+            "config_digest": self.config_digest,
         }
 
 
-def read(cell: Cell, engine: Engine, image: str | None = None) -> Facts:
+def identity(image: Image, engine: Engine, state: State) -> str:
+    """The config digest of an image in the engine; the engine is not asked if the image was built here."""
+    known = config_digest_of(LayerStore.of(state), str(image.id)) if engine.containerd_store else None
+    return known or config_digest(image, engine)
+
+
+def read(cell: Cell, engine: Engine, state: State, image: str | None = None) -> Facts:
     """Start a container of the cell's image (or of another one) and look.
 
     Raises HfdlcError where there is no such image, or no Python in it.
     """
     with containers.idle(image or cell.id, engine) as container:
-        return look(cell, container, image_of(image or cell.id, engine))
+        found = image_of(image or cell.id, engine)
+        return look(cell, container, found, identity(found, engine, state))
 
 
-def look(cell: Cell, container: Container, image: Image) -> Facts:
+def look(cell: Cell, container: Container, image: Image, config_digest: str = "") -> Facts:
     """Read the facts of an image in a container of it."""
     inside = json.loads(containers.python(container, SCRIPT))
     packages = _by_name(inside["packages"])
@@ -119,6 +131,7 @@ def look(cell: Cell, container: Container, image: Image) -> Facts:
         layers=found,
         digest=str(image.id),
         packages=packages,
+        config_digest=config_digest,
     )
 
 
@@ -140,25 +153,23 @@ def cuda_tag(version: str | None) -> str | None:
     return "cu" + "".join(version.split(".")[:2]) if version else None
 
 
-def remembered(cell: Cell, environ: Mapping[str, str]) -> dict[str, Any]:
+def remembered(session: Session, cell: Cell) -> dict[str, Any]:
     """The documented object of `hfdlc facts --json`; what was read of a digest is not read again."""
-    state = State.of(environ)
-    used = detect.ensure(environ, state)
-    digest = str(image_of(cell.id, used).id)
-    file = state.root / "facts" / FORM / f"{digest.replace(':', '-')}.json"
+    digest = str(image_of(cell.id, session.engine).id)
+    file = session.state.root / "facts" / FORM / f"{digest.replace(':', '-')}.json"
     if not file.is_file():
-        write_whole(file, json.dumps(read(cell, used).json()))
+        write_whole(file, json.dumps(read(cell, session.engine, session.state).json()))
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
-def summary(cell: Cell, environ: Mapping[str, str]) -> str:
+def summary(session: Session, cell: Cell) -> str:
     """A built image's facts, and how to run it, for people."""
-    found = remembered(cell, environ)
+    found = remembered(session, cell)
     layers = len(found.pop("layers"))
     found["size"] = f"{found['size'] / 1e9:.2f} GB in {layers} layers"
     lines = [cell.id, *(f"  {key:22}{value}" for key, value in found.items())]
-    used = detect.ensure(environ, State.of(environ))
+    used = session.engine
     host = f"DOCKER_HOST={used.host} " if used.private else ""
     network = "--network host -e HF_BIND_HOST=127.0.0.1" if used.private else "-p 127.0.0.1:8080:8080"
     gpus = " --gpus all" if cell.cuda else ""

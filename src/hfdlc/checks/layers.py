@@ -13,7 +13,7 @@ from typing import IO
 import docker
 from docker.models.images import Image
 
-from hfdlc.oci.store import plain
+from hfdlc.oci.store import decompressed
 
 PIECE = 1 << 22
 HEADER = 257  # where a file's header in an archive has the word `ustar`
@@ -39,7 +39,9 @@ def search(
     with _blobs(client, image, folder) as blobs:
         for name, blob in blobs:
             with blob:
-                found += [Found(needles[needle], file, name) for needle, file in _in(plain(blob), needles)]
+                found += [
+                    Found(needles[needle], file, name) for needle, file in _in(decompressed(blob), needles)
+                ]
     return found
 
 

@@ -11,19 +11,18 @@ from typing import Any
 from packaging.version import Version
 
 from hfdlc.build import builder, stand_in
+from hfdlc.build.session import Session
 from hfdlc.checks import proofs, runner, sizes
 from hfdlc.checks import report as reports
 from hfdlc.checks.proofs import Proof
 from hfdlc.checks.subject import Subject, invoke, wait_until_ready
-from hfdlc.engine import containers, detect
+from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import package_sources
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
-from hfdlc.project import Project
 from hfdlc.sagemaker import training
-from hfdlc.state import State
 
 Uses = Mapping[str, Callable[[], None]]
 MODELS = "toolkit/tests/tiny.py"  # makes a small model for each task, inside any image
@@ -43,14 +42,12 @@ class NotRun(Exception):
     """A use that the image cannot have, and why."""
 
 
-def prove(
-    project: Project, cells: Sequence[Cell], environ: Mapping[str, str], *, stand_ins: bool, keep: bool
-) -> None:
+def prove(session: Session, cells: Sequence[Cell], *, stand_ins: bool, keep: bool) -> None:
     """Prove cells that are not proved as they are now; `keep` keeps images that this run has built.
 
     Raises HfdlcError at the end where something failed.
     """
-    failed = []
+    failed, project = [], session.project
     for cell in cells:
         known = proofs.read(project.root).get(cell.id)
         if known and known.made_from == proofs.address(cell, project.root) and not known.failed:
@@ -60,7 +57,7 @@ def prove(
         if lacking and not (stand_ins and lockfile.stood_in(cell, project.root)):
             say(f"not proved: {cell.id}: its lock lacks {lacking}")
             continue
-        proof = _prove(project, cell, environ, stand_ins=stand_ins, keep=keep)
+        proof = _prove(session, cell, stand_ins=stand_ins, keep=keep)
         if proof.failed and known:  # the size that the next check compares with is one that was fine
             proof = proof.model_copy(update={"sizes": known.sizes})
         proofs.keep(cell, proof, project)
@@ -72,18 +69,17 @@ def prove(
         raise HfdlcError(f"{len(failed)} cells failed; {proofs.PAGE} says in what", then="hfdlc prove")
 
 
-def _prove(project: Project, cell: Cell, environ: Mapping[str, str], *, stand_ins: bool, keep: bool) -> Proof:
-    state = State.of(environ)
-    used = detect.ensure(environ, state)
-    there = _there(cell, environ)
+def _prove(session: Session, cell: Cell, *, stand_ins: bool, keep: bool) -> Proof:
+    project, state, used = session.project, session.state, session.engine
+    there = _there(session, cell)
     made_from = proofs.address(cell, project.root)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        builder.build(project, [cell], environ, stand_ins=stand_ins)
+        builder.build(session, [cell], stand_ins=stand_ins)
     except HfdlcError as problem:
         return Proof(digest="", date=date, made_from=made_from, failed={"build": str(problem)})
     try:
-        with runner.subject(cell, project, used, state, package_sources(environ)) as subject:
+        with runner.subject(cell, project, used, state, package_sources(session.environ)) as subject:
             say(f"checking {cell.id}")
             report = runner.run(subject)
             reports.remember(report, state)
@@ -97,15 +93,15 @@ def _prove(project: Project, cell: Cell, environ: Mapping[str, str], *, stand_in
                 not_run=report.not_run,
                 sizes=sizes.read(subject),
             )
-            _use(_uses(subject, environ), proof)
+            _use(_uses(session, subject), proof)
     finally:
         if not (keep or there):
-            detect.client(used).images.remove(cell.id, force=True)
+            used.client.images.remove(cell.id, force=True)
     return proof
 
 
-def _there(cell: Cell, environ: Mapping[str, str]) -> bool:
-    return builder.built_from([cell], environ)[cell.id] is not None
+def _there(session: Session, cell: Cell) -> bool:
+    return builder.built_from(session, [cell])[cell.id] is not None
 
 
 def _use(uses: Uses, proof: Proof) -> None:
@@ -122,9 +118,9 @@ def _use(uses: Uses, proof: Proof) -> None:
             proof.passed.append(f"use: {name}")
 
 
-def _uses(subject: Subject, environ: Mapping[str, str]) -> Uses:
+def _uses(session: Session, subject: Subject) -> Uses:
     if subject.cell.type == "training":
-        return {"examples are trained, and served": lambda: _train(subject, environ)}
+        return {"examples are trained, and served": lambda: _train(session, subject)}
     requests = dict(OTHERS)
     for file in sorted((subject.root / REQUESTS).glob("*.json")):
         requests[file.stem] = json.loads(file.read_text(), strict=False)
@@ -161,13 +157,13 @@ def _lacking_for_tables(subject: Subject) -> str | None:
     return None if needed in subject.locked else needed
 
 
-def _train(subject: Subject, environ: Mapping[str, str]) -> None:
+def _train(session: Session, subject: Subject) -> None:
     """The example is trained to its accuracy; the same image serves it, and tells unseen sentences."""
     examples = subject.root / "examples"
     with tempfile.TemporaryDirectory(dir=subject.state.folder("tmp")) as folder:
         output = Path(folder, "model.tar.gz")
         script = examples / f"train_{subject.cell.framework}.py"
-        training.train(subject.cell, training.Order(script, examples / "data", output), environ)
+        training.train(session, subject.cell, training.Order(script, examples / "data", output))
         with containers.volume(subject.engine) as volume:
             mount = {volume: {"bind": "/opt/ml/model", "mode": "rw"}}
             with containers.idle(subject.image, subject.engine, mount) as filler:

@@ -18,12 +18,13 @@ class Report:
     """What the checks of an image showed."""
 
     cell: str
-    digest: str
+    digest: str  # the engine's id of the image: of its manifest, with the containerd image store
     date: str
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # check -> what it said
     not_run: dict[str, str] = field(default_factory=dict)  # check -> why
     checks: str = ""  # the digest of the checks themselves
+    config_digest: str = ""  # the identity of the image
 
     @property
     def needs_gpu(self) -> list[str]:
@@ -35,10 +36,10 @@ class Report:
         return asdict(self)
 
 
-def remembered(digest: str, state: State) -> Report | None:
-    """What these very checks showed for this very digest, if they all passed."""
+def remembered(identity: str, state: State) -> Report | None:
+    """What the checks of today showed for the image with this config digest, if all passed."""
     try:
-        report = Report(**json.loads(_record(digest, state).read_text()))
+        report = Report(**json.loads(_record(identity, state).read_text()))
     except (OSError, ValueError, TypeError):  # none, or of another version of this program
         return None
     return None if report.failed or report.checks != checks() else report
@@ -52,9 +53,11 @@ def checks() -> str:
 
 
 def remember(report: Report, state: State) -> None:
-    """Keep a report for its digest."""
-    write_whole(_record(report.digest, state), json.dumps(report.json(), indent=2) + "\n")
+    """Keep a report for its image."""
+    write_whole(
+        _record(report.config_digest or report.digest, state), json.dumps(report.json(), indent=2) + "\n"
+    )
 
 
-def _record(digest: str, state: State) -> Path:
-    return state.root / "checks" / f"{digest.replace(':', '-')}.json"
+def _record(identity: str, state: State) -> Path:
+    return state.root / "checks" / f"{identity.replace(':', '-')}.json"

@@ -1,6 +1,6 @@
 """Running the checks of an image."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from hfdlc.build.session import Session
 from hfdlc.checks import facts, secrets
 from hfdlc.checks import report as reports
 from hfdlc.checks.report import CHECKS, Report, checks
 from hfdlc.checks.subject import Machine, Subject
-from hfdlc.engine import containers, detect, images
+from hfdlc.engine import containers, images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.locks.indexes import PackageSources, package_sources
@@ -87,7 +88,7 @@ def subject(
     containers.remove_strays(engine)
     machine = Machine(sources, secrets.apt(), secrets.public())
     with containers.idle(name, engine, gpus=gpus) as container:
-        read = facts.look(cell, container, built)
+        read = facts.look(cell, container, built, facts.identity(built, engine, state))
         yield Subject(cell, project.root, state, engine, name, read, container, machine, gpus)
 
 
@@ -98,6 +99,7 @@ def run(about: Subject, *, only: str | None = None) -> Report:
     """
     date = datetime.now(UTC).isoformat(timespec="seconds")
     report = Report(about.cell.id, about.facts.digest, date, checks=checks())
+    report.config_digest = about.facts.config_digest
     files = modules(about.cell)
     arguments = [f"--rootdir={files[0].parent}", "-c/dev/null", "--import-mode=importlib"]
     arguments += [*(f"-pno:{plugin}" for plugin in QUIET), *(["-k", only] if only else [])]
@@ -114,9 +116,8 @@ def run(about: Subject, *, only: str | None = None) -> Report:
 
 
 def check(
-    project: Project,
+    session: Session,
     cells: Sequence[Cell],
-    environ: Mapping[str, str],
     *,
     again: bool = False,
     gpus: bool = False,
@@ -126,19 +127,18 @@ def check(
     What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
     what was not run without one. Raises HfdlcError where one fails.
     """
-    state, sources = State.of(environ), package_sources(environ)
-    used = detect.ensure(environ, state)
+    state, engine, sources = session.state, session.engine, package_sources(session.environ)
     shown = []
     for cell in cells:
-        digest = str(images.image_of(cell.id, used).id)
-        report = None if again else reports.remembered(digest, state)
+        identity = facts.identity(images.image_of(cell.id, engine), engine, state)
+        report = None if again else reports.remembered(identity, state)
         if report and gpus and report.needs_gpu:
             report = None
-        if report and facts.remembered(cell, environ)["size"] > cell.size:
+        if report and facts.remembered(session, cell)["size"] > cell.size:
             report = None  # its budget was cut since
         if not report:
             say(f"checking {cell.id}")
-            with subject(cell, project, used, state, sources, gpus=gpus) as about:
+            with subject(cell, session.project, engine, state, sources, gpus=gpus) as about:
                 report = run(about)
             reports.remember(report, state)
         say(_told(report))

@@ -9,7 +9,7 @@ from hfdlc.build.estimate import LAYERS
 from hfdlc.checks import layers, proofs, secrets, sizes
 from hfdlc.checks.subject import Subject
 from hfdlc.dockerfile import render
-from hfdlc.engine import detect, images
+from hfdlc.engine import images
 
 COMMANDS = {"training": "train", "inference": "serve"}
 # Programs that make programs, and what installs packages while an image is built.
@@ -42,13 +42,17 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
 print(json.dumps(found[:20]))
 """
 # Modules that have no byte code though they compile, so that each start would compile them again; and those
-# that have it though `patterns` say that they have none.
+# that have it though `patterns` or `packages` say that they have none.
 BYTE_CODE = """
-import glob, importlib.util, json, os
+import csv, glob, importlib.util, json, os, re
 from pathlib import Path
 found = []
 for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
     raw = {file for pattern in patterns for file in site.glob(pattern)}
+    for record in site.glob("*.dist-info/RECORD"):
+        if re.sub("[-_.]+", "-", record.parent.name.partition("-")[0]).lower() in packages:
+            with record.open(newline="", encoding="utf-8") as file:
+                raw |= {site / row[0] for row in csv.reader(file) if row}
     for path in site.rglob("*.py"):
         there = os.path.isfile(importlib.util.cache_from_source(str(path)))
         if path in raw:
@@ -191,22 +195,30 @@ def test_layers(subject: Subject) -> None:
     assert len(above) <= LAYERS, f"{len(above)} layers, {LAYERS} allowed"
 
 
+def _patterns(subject: Subject, part: str) -> list[str]:
+    return [pattern for each in subject.cell.slim if each.part == part for pattern in each.files]
+
+
+def _whole_packages(subject: Subject) -> list[str]:
+    return [name for each in subject.cell.slim if not each.files for name in each.packages]
+
+
 def test_what_is_left_out(subject: Subject) -> None:
     """No file is there that the matrix leaves out of packages (`slim`), and no package lists one."""
-    script = f"patterns = {list(subject.cell.left_out)!r}\n{LEFT_OUT}"
+    script = f"patterns = {_patterns(subject, 'files')!r}\n{LEFT_OUT}"
     assert json.loads(subject.python(script)) == []
 
 
 def test_byte_code(subject: Subject) -> None:
     """Every module of the packages is compiled, so that no start does it, but for those that `slim` names."""
-    assert (
-        json.loads(subject.python(f"patterns = {list(subject.cell.without_byte_code)!r}\n{BYTE_CODE}")) == []
-    )
+    patterns, packages = _patterns(subject, "byte code"), _whole_packages(subject)
+    script = f"patterns, packages = {patterns!r}, {packages!r}\n{BYTE_CODE}"
+    assert json.loads(subject.python(script)) == []
 
 
 def test_symbols(subject: Subject) -> None:
     """No library has symbols that `slim` takes and that can be cut off."""
-    assert json.loads(subject.python(f"patterns = {list(subject.cell.without_symbols)!r}\n{SYMBOLS}")) == []
+    assert json.loads(subject.python(f"patterns = {_patterns(subject, 'symbols')!r}\n{SYMBOLS}")) == []
 
 
 def test_no_build_tools(subject: Subject) -> None:
@@ -248,6 +260,6 @@ def test_no_secrets_in_layers(subject: Subject) -> None:
     needles = subject.machine.needles()
     if not needles:
         pytest.skip("this machine is configured with nothing that could be left in an image")
-    client, folder = detect.client(subject.engine), subject.state.folder("tmp")
+    client, folder = subject.engine.client, subject.state.folder("tmp")
     found = layers.search(client, subject.built, needles, folder)
     assert not found, "\n".join(map(str, found))

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hfdlc.cli import engine, images, matrix, publish, sagemaker, upkeep
 from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
@@ -20,7 +21,30 @@ from hfdlc.process import say
 if TYPE_CHECKING:
     from hfdlc.matrix.selector import Filter
 
+MATRIX, GENERATED, IMAGES = "Matrix", "Generated files", "Images"
+RUN, REGISTRY, MACHINE = "Run", "Registry", "This machine"
+
+
+class Grouped(TyperGroup):
+    """Lists commands by panel: Typer can, but needs rich for it, which takes long to import."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one section for each panel."""
+        for panel in (MATRIX, GENERATED, IMAGES, RUN, REGISTRY, MACHINE):
+            with formatter.section(panel):
+                names = self.list_commands(ctx)
+                commands = [(name, command) for name in names if (command := self.get_command(ctx, name))]
+                formatter.write_dl(
+                    [
+                        (name, command.get_short_help_str(limit=90))
+                        for name, command in commands
+                        if getattr(command, "rich_help_panel", None) == panel
+                    ]
+                )
+
+
 app = typer.Typer(
+    cls=Grouped,
     help="Build, check and publish Hugging Face Deep Learning Containers from matrix.yaml.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,7 +64,7 @@ def options(
     logging.basicConfig(format="%(message)s", level=logging.INFO if verbose or debug else logging.WARNING)
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=MATRIX)
 @selecting
 def list_(wanted: "Filter", as_json: AsJson = False) -> None:
     """List cells."""
@@ -58,7 +82,7 @@ def list_(wanted: "Filter", as_json: AsJson = False) -> None:
         print(f"{row['id']}  {row['state']}" + (f": {lacking}" if lacking else ""))
 
 
-@app.command()
+@app.command(rich_help_panel=MATRIX)
 @selecting
 def show(wanted: "Filter", as_json: AsJson = False) -> None:
     """Show what a cell is made of."""
@@ -77,7 +101,7 @@ def show(wanted: "Filter", as_json: AsJson = False) -> None:
             print(f"{group:22}{' '.join(f'{name}=={version}' for name, version in locked.items())}")
 
 
-@app.command()
+@app.command(rich_help_panel=GENERATED)
 @selecting
 def lock(wanted: "Filter") -> None:
     """Pin and hash the packages of cells; the only command that asks a package index."""
@@ -86,14 +110,14 @@ def lock(wanted: "Filter") -> None:
     from hfdlc.state import State
 
     project = current_project()
-    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ), os.environ)
     resolve.lock_installer(project.matrix, project.root, resolver)
     for cell in some(project, wanted):
         missing = resolve.lock(cell, project.matrix, project.root, resolver)
         say(f"locked {cell.id}" + (f", but for {missing}: out of reach" if missing else ""))
 
 
-@app.command()
+@app.command(rich_help_panel=GENERATED)
 @selecting
 def render(wanted: "Filter") -> None:
     """Print Dockerfiles into images/; without a filter also what else is derived, in docs/."""
@@ -111,7 +135,7 @@ def render(wanted: "Filter") -> None:
             say(f"wrote {path}")
 
 
-@app.command()
+@app.command(rich_help_panel=GENERATED)
 def check() -> None:
     """Compare what is committed with what the matrix and the templates give; offline."""
     from hfdlc.generated import drift
@@ -127,7 +151,7 @@ def check() -> None:
     say(f"{len(project.cells)} cells: everything derived is current")
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 @selecting
 def build(
     wanted: "Filter",
@@ -138,29 +162,40 @@ def build(
     stand_in: Annotated[
         bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach; never to be published.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where a cell is incomplete, instead of skipping it.")
+    ] = False,
+    no_disk_check: Annotated[
+        bool,
+        typer.Option("--no-disk-check", help="Build all cells in one batch, whatever the disk has free."),
+    ] = False,
 ) -> None:
     """Build images that are not up to date (without a filter: the default cell)."""
     from hfdlc.build import builder
     from hfdlc.build.builder import CellsFailed
+    from hfdlc.build.session import Session
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    failed = None
-    try:
-        builder.build(project, cells, os.environ, receipt, stand_ins=stand_in)
-    except CellsFailed as problem:
-        failed, cells = problem, tuple(cell for cell in cells if cell.id in problem.fine)
-    if check:
-        from hfdlc.checks import facts, runner  # pytest, which a build alone does not need
+    with Session(project, os.environ) as session:
+        try:
+            result = builder.build(
+                session, cells, receipt, stand_ins=stand_in, strict=strict, disk_check=not no_disk_check
+            )
+            failed, fine = None, [cell for cell in cells if result.cells[cell.id] != "skipped"]
+        except CellsFailed as problem:
+            failed, fine = problem, [cell for cell in cells if cell.id in problem.fine]
+        if check:
+            from hfdlc.checks import facts, runner  # pytest, which a build alone does not need
 
-        runner.check(project, cells, os.environ)
-        for cell in cells:
-            print(facts.summary(cell, os.environ))
+            runner.check(session, fine)
+            for cell in fine:
+                print(facts.summary(session, cell))
     if failed:
         raise failed
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 @selecting
 def test(
     wanted: "Filter",
@@ -168,43 +203,46 @@ def test(
     as_json: AsJson = False,
 ) -> None:
     """Check built images against their cells (without a filter: the default cell)."""
+    from hfdlc.build.session import Session
     from hfdlc.checks import runner
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    reports = runner.check(project, cells, os.environ, again=True, gpus=gpus)
+    with Session(project, os.environ) as session:
+        reports = runner.check(session, cells, again=True, gpus=gpus)
     if as_json:
         print_json(reports)
 
 
-@app.command()
+@app.command(rich_help_panel=IMAGES)
 @selecting
 def facts(wanted: "Filter", as_json: AsJson = False) -> None:
     """Read versions, CUDA, size and layers inside a built image."""
+    from hfdlc.build.session import Session
     from hfdlc.checks import facts as reading
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    if as_json:
-        print_json(reading.remembered(cells[0], os.environ))
-        return
-    for cell in cells:
-        print(reading.summary(cell, os.environ))
+    with Session(project, os.environ) as session:
+        if as_json:
+            print_json(reading.remembered(session, cells[0]))
+            return
+        for cell in cells:
+            print(reading.summary(session, cell))
 
 
-app.add_typer(engine.app, name="engine")
-app.command()(sagemaker.train)
-app.command()(sagemaker.serve)
-app.command()(sagemaker.prove)
-for command in (images.plan, images.digest, images.why_rebuild, images.push):
-    app.command()(command)
-for command in (matrix.why, matrix.schema, matrix.uri, matrix.bump, matrix.outdated):
-    app.command()(command)
-for command in (publish.publish, publish.verify, publish.diff, publish.prune, publish.ci):
-    app.command()(command)
-app.command()(upkeep.reproduce)
-app.command()(upkeep.clean)
-app.command()(engine.doctor)
+PANELS = {
+    MATRIX: (matrix.why, matrix.uri, matrix.schema, matrix.bump, matrix.outdated),
+    GENERATED: (publish.ci,),
+    IMAGES: (images.plan, upkeep.reproduce),
+    RUN: (sagemaker.train, sagemaker.serve, sagemaker.prove),
+    REGISTRY: (images.push, publish.publish, publish.verify, publish.diff, publish.prune),
+    MACHINE: (engine.doctor, upkeep.clean),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(engine.app, name="engine", rich_help_panel=MACHINE)
 
 
 def main() -> None:

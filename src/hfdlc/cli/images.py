@@ -6,96 +6,74 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc.cli.options import AsJson, Patterns, current_project, print_json, selecting, some
+from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
 
 if TYPE_CHECKING:
-    from hfdlc.build.estimate import Forecast
+    from hfdlc.build.estimate import Plan
     from hfdlc.matrix.selector import Filter
 
 
 @selecting
-def plan(wanted: "Filter", as_json: AsJson = False) -> None:
-    """Show what would be built, what it would cost, and whether it fits; no engine is asked."""
+def plan(
+    wanted: "Filter",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the digest of the inputs, and the layers to build.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be built, which inputs changed, and whether it fits the disk; nothing is started."""
     from hfdlc.build import bake, estimate
+    from hfdlc.build.bake import BuildContext
     from hfdlc.dockerfile import cache_keys
+    from hfdlc.engine import detect
     from hfdlc.state import State
 
-    project = current_project()
+    project, state = current_project(), State.of(os.environ)
     cells = some(project, wanted)
-    told = estimate.forecast(cells, project, State.of(os.environ))
+    engine = detect.find(os.environ, state)
+    found = estimate.plan(cells, project, engine, state)
     if as_json:
-        context, buildable = bake.BuildContext(), [cell for cell in cells if told.is_buildable(cell)]
-        layers = {cell.id: bake.layers_of(cell, project, context) for cell in buildable}
-        folders = Path("layers"), Path("tmp")
-        file = bake.of_layers(cells, cache_keys.distinct(layers), project.matrix, context, *folders)
-        print_json({"bake": file, "forecast": told.json()})
+        layers, folders = cache_keys.distinct(found.keyed), (Path("layers"), Path("tmp"))
+        file = bake.of_layers(cells, layers, project.matrix, BuildContext(), *folders)
+        print_json({"bake": file, "forecast": found.json()})
         return
-    _print(told)
+    _print(found, explain=explain)
 
 
-def _print(told: "Forecast") -> None:
-    for one in told.cells:
+def _print(found: "Plan", *, explain: bool) -> None:
+    for one in found.cells:
         why = f" ({', '.join(one.changed)} changed)" if one.changed else ""
         print(f"{one.state:12}{one.cell}{why}")
+        if explain and one.inputs:
+            print(f"            inputs  {one.inputs}")
+            print(f"            layers to build: {', '.join(one.layers) or 'none'}")
         for limit in one.breaks:
             print(f"            breaks a limit: {limit}")
-    number = sum(one.state == "to build" for one in told.cells)
-    if not number:
-        return
-    how = f"as {told.rate_from} builds here took" if told.rate_from else "a guess: no build here has told yet"
-    free = "" if told.free is None else f", {told.free / 1e9:.0f} GB are free"
-    print(
-        f"{number} to build: {told.layers} new layers, {told.shared} of them shared\n"
-        f"  bytes   about {told.download / 1e9:.1f} GB to download, {told.write / 1e9:.1f} GB to write, "
-        f"{told.push / 1e9:.1f} GB to push\n"
-        f"  time    about {told.seconds / 60:.1f} min ({how})\n"
-        f"  disk    about {told.disk / 1e9:.0f} GB while it is built{free}"
-    )
-
-
-def digest(cells: Patterns = None) -> None:
-    """Print the content address of cells: of all that their images are made from."""
-    from hfdlc.build import builder
-    from hfdlc.dockerfile import inputs
-    from hfdlc.matrix.selector import Filter
-
-    project = current_project()
-    chosen = some(project, Filter(tuple(cells or ())), default=True)
-    for cell, made_from in builder.inputs_of(project, chosen, os.environ).items():
-        print(f"{inputs.digest(made_from)}  {cell}")
+    if number := sum(one.state == "to build" for one in found.cells):
+        free = "" if found.free is None else f", {found.free / 1e9:.0f} GB are free"
+        print(
+            f"{number} to build: {found.layers} new layers, {found.shared} of them shared; "
+            f"about {found.disk / 1e9:.0f} GB of disk in one batch{free}"
+        )
 
 
 @selecting
 def push(
     wanted: "Filter",
-    registry: Annotated[str, typer.Option(help="Where to: HOST, or HOST/PREFIX.")],
+    registry: Annotated[str, typer.Option(help="HOST or HOST/PREFIX.")],
     docker_media_types: Annotated[
-        bool, typer.Option("--docker-media-types", help="gzip and Docker's schema 2, not zstd and OCI.")
+        bool,
+        typer.Option(
+            "--docker-media-types", help="Docker's schema 2 with gzip layers, instead of OCI with zstd."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push images to a registry, as they are and unchecked (without a filter: the default cell)."""
-    from hfdlc.publish import push as pushing
+    """Build images and push them to a registry, unchecked and unsigned (default: the default cell)."""
+    from hfdlc.publish import publisher
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    digests = pushing.push(project, cells, os.environ, registry, docker_media_types=docker_media_types)
+    digests = publisher.push(project, cells, os.environ, registry, docker_media_types=docker_media_types)
     if as_json:
         print_json(digests)
-
-
-def why_rebuild(cells: Patterns = None) -> None:
-    """Name the inputs that changed since the image in the engine was built."""
-    from hfdlc.build import builder
-    from hfdlc.dockerfile import inputs
-    from hfdlc.matrix.selector import Filter
-
-    project = current_project()
-    chosen = some(project, Filter(tuple(cells or ())), default=True)
-    before = builder.built_from(chosen, os.environ)
-    for cell, now in builder.inputs_of(project, chosen, os.environ).items():
-        if before[cell] is None:
-            print(f"{cell}: not built")
-            continue
-        changed = inputs.changed(before[cell] or {}, now)
-        print(f"{cell}: {', '.join(changed) + ' changed' if changed else 'up to date'}")

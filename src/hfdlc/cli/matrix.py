@@ -71,7 +71,7 @@ def bump(
     from hfdlc.state import State
 
     project = current_project()
-    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ))
+    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ), os.environ)
     cell = select(project.cells, Filter(patterns=(of,)))[0] if of else project.default
 
     def lock_one(new: "Cell", there: "Project") -> None:

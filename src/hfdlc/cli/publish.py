@@ -10,17 +10,21 @@ from hfdlc.process import say
 
 if TYPE_CHECKING:
     from hfdlc.matrix.selector import Filter
-    from hfdlc.publish.comparing import Difference
+    from hfdlc.publish.transfer import TagStatus
 
-Regions = Annotated[list[str] | None, typer.Option("--region", help="An AWS region; more than one is fine.")]
+Regions = Annotated[list[str] | None, typer.Option("--region", help="An AWS region; can be repeated.")]
 Registries = Annotated[
     list[str] | None,
     typer.Option("--registry", help="HOST[/PREFIX] instead of a region's own, or REGION=HOST[/PREFIX]."),
 ]
 WithoutGpuChecks = Annotated[
-    bool, typer.Option("--without-gpu-checks", help="GPU images, too; their proofs say what was not run.")
+    bool,
+    typer.Option(
+        "--without-gpu-checks",
+        help="Publish GPU images whose GPU checks were not run; the attestation names them.",
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
 Key = Annotated[
     str | None, typer.Option(envvar="COSIGN_KEY", help="What cosign signs with: a file, or awskms:///….")
 ]
@@ -33,66 +37,73 @@ def publish(
     registry: Registries = None,
     key: Key = None,
     oci: Annotated[
-        bool, typer.Option("--oci", help="OCI manifests with referrers, not what SageMaker accepts.")
+        bool,
+        typer.Option(
+            "--oci", help="OCI media types and zstd layers; SageMaker takes Docker's schema 2 only."
+        ),
     ] = False,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="REGION|HOST", help="Copy what is published there; no image is here."),
+        typer.Option(
+            "--from", metavar="REGION|HOST", help="Copy what is published there; needs no image here."
+        ),
     ] = None,
     build: Annotated[
-        bool, typer.Option("--build", help="Build and check first what is not published as it is now.")
+        bool,
+        typer.Option("--build", help="First build and check what is not published from the same inputs."),
     ] = False,
     without_gpu_checks: WithoutGpuChecks = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish checked images with their proofs (without a filter: the default cell)."""
+    """Publish checked images with SBOM, provenance, check results, signature (default: the default cell)."""
     from hfdlc.publish import publisher, targets
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    there = targets.places(region or [], registry or [])
+    there = targets.parse(region or [], registry or [])
     if start:
         found = publisher.copy(project, cells, targets.named(start, there), there, dry_run=dry_run)
     else:
         if build:
-            from hfdlc.publish import building
+            from hfdlc.publish import builds
 
-            cells = building.built(project, cells, os.environ, there[0], gpu_checks=not without_gpu_checks)
+            cells = builds.built(project, cells, os.environ, there[0], gpu_checks=not without_gpu_checks)
         options = publisher.Options(key, oci, dry_run, not without_gpu_checks)
         found = publisher.publish(project, cells, os.environ, there, options)
     if as_json:
         print_json([one.json() for one in found])
         return
-    _tell(found, dry_run)
+    _print(found, dry_run)
 
 
-def _tell(found: "list[Difference]", dry_run: bool) -> None:
+def _print(found: "list[TagStatus]", dry_run: bool) -> None:
     words = {"missing": "to publish" if dry_run else "published", "there": "there already"}
     for one in found:
         digest = f"  {one.there or one.here}" if one.there or one.here else ""
-        print(f"{words[one.state]:14}{one.place.name}  {one.cell}{digest}")
+        print(f"{words[one.state]:14}{one.target.name}  {one.cell}{digest}")
 
 
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="HOST/REPOSITORY:TAG or …@DIGEST.")],
     key: Annotated[str, typer.Option(envvar="COSIGN_PUBLIC_KEY", help="The public key: a file, or a URI.")],
     layers: Annotated[
-        bool, typer.Option(help="Hold the SBOM against the layers, which are read for it.")
+        bool, typer.Option(help="Read the layers, and compare their packages with the SBOM.")
     ] = True,
 ) -> None:
-    """Check a published image's signature, provenance, checks and SBOM; only its registry is asked."""
+    """Verify a published image: signature, provenance, check results, SBOM. Reads its registry only."""
     from hfdlc.publish import targets
     from hfdlc.publish import verify as verifying
     from hfdlc.publish.signing import Cosign
     from hfdlc.state import State
 
-    host, repository, reference = verifying.take_apart(uri)
-    verifier = Cosign(key, State.of(os.environ))
-    place = targets.of_host(host)
-    found = verifying.verify(place.registry, repository, reference, verifier, layers=layers)
+    host, repository, reference = verifying.split(uri)
+    verifier = Cosign(key, State.of(os.environ), os.environ)
+    target = targets.of_address(host)
+    found = verifying.verify(target.registry, repository, reference, verifier, layers=layers)
     print(f"{host}/{repository}@{found.digest}")
-    for line in found.holds:
+    print(f"  image config {found.config_digest}")
+    for line in found.results:
         print(f"  {line}")
 
 
@@ -101,28 +112,28 @@ def diff(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")],
     as_json: AsJson = False,
 ) -> None:
-    """List the packages that changed between two published images, and the bytes that a user pulls."""
+    """List the packages that changed between two published images, and the bytes to pull."""
     from hfdlc.publish import releases
 
     root = current_project().root
     before, after = releases.needed(old, root), releases.needed(new, root)
-    told = releases.changes(before, after)
+    found = releases.changes(before, after)
     if as_json:
-        print_json(told)
+        print_json(found)
         return
     for kind, packages in releases.differing(before, after).items():
         for name, (was, now) in packages.items():
             print(f"{kind:6}{name:32}{was or '-':20}{now or '-'}")
-    print(f"to pull: {told['pull'] / 1e6:.1f} MB of {after.bytes / 1e6:.1f} MB")  # type: ignore[operator]
+    print(f"to pull: {found['pull'] / 1e6:.1f} MB of {after.bytes / 1e6:.1f} MB")  # type: ignore[operator]
 
 
 def prune(
-    keep: Annotated[int, typer.Option(min=1, help="Releases of each repository that stay.")],
+    keep: Annotated[int, typer.Option(min=1, help="Releases of each repository to keep.")],
     region: Annotated[str, typer.Option(help="An AWS region.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them, after a dry run has shown them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show old releases in a region, or remove them; never one that the matrix still names."""
+    """List old releases in a region, or remove them; never one that a tag of the matrix names."""
     from hfdlc.publish import retention
     from hfdlc.publish.ecr import Ecr
     from hfdlc.publish.uri import region as known_region
@@ -138,7 +149,7 @@ def prune(
     if gone and not yes:
         say(f"{len(gone)} would be removed: add --yes to do it")
     if not gone:
-        say("nothing is old")
+        say("there is nothing to remove")
 
 
 def ci(

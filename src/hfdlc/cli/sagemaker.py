@@ -33,10 +33,12 @@ def train(
     gpus: Annotated[bool, typer.Option("--gpus", help="Give the container this machine's GPUs.")] = False,
 ) -> None:
     """Train a script with a built training image, as SageMaker would; leave model.tar.gz."""
+    from hfdlc.build.session import Session
     from hfdlc.sagemaker import training
 
     order = training.Order(script, data, output, _pairs(hyperparameter or []), checkpoints, online, gpus)
-    training.train(_one(current_project(), cell), order, os.environ)
+    with Session(current_project(), os.environ) as session:
+        training.train(session, _one(session.project, cell), order)
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
@@ -59,6 +61,7 @@ def serve(
 
     A training cell stands for the inference cell of its release, or serves itself where there is none.
     """
+    from hfdlc.build.session import Session
     from hfdlc.sagemaker import endpoint, models
 
     words = list(names or [])
@@ -68,7 +71,8 @@ def serve(
         raise UserError("one endpoint serves one model", where=" ".join(words), allowed="[CELL] [MODEL]")
     project = current_project()
     cell = _one(project, words[0]) if words else project.default
-    endpoint.serve(endpoint.matching(cell, project.cells), os.environ, model=model, task=task, port=port)
+    with Session(project, os.environ) as session:
+        endpoint.serve(session, endpoint.matching(cell, project.cells), model=model, task=task, port=port)
 
 
 @selecting
@@ -80,10 +84,12 @@ def prove(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the images that this run builds.")] = False,
 ) -> None:
     """Build, check and use cells one by one; go on where it was stopped; keep what it showed in docs/."""
+    from hfdlc.build.session import Session
     from hfdlc.checks import prove as proving
 
     project = current_project()
-    proving.prove(project, some(project, wanted), os.environ, stand_ins=stand_in, keep=keep)
+    with Session(project, os.environ) as session:
+        proving.prove(session, some(project, wanted), stand_ins=stand_in, keep=keep)
 
 
 def _one(project: "Project", name: str) -> "Cell":

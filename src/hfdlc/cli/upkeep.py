@@ -25,10 +25,12 @@ def reproduce(
 ) -> None:
     """Build cells twice without a cache, and name what differs (without a filter: the default cell)."""
     from hfdlc.build import reproduce as reproducing
+    from hfdlc.build.session import Session
 
     project = current_project()
     for cell in some(project, wanted, default=True):
-        digest = reproducing.reproduce(project, cell, os.environ, two_engines=engines, stand_ins=stand_in)
+        with Session(project, os.environ) as session:
+            digest = reproducing.reproduce(session, cell, two_engines=engines, stand_ins=stand_in)
         print(f"{digest}  {cell.id}", flush=True)
 
 

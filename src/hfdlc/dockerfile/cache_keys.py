@@ -32,7 +32,7 @@ def keyed_layers(
     )
     return tuple(
         replace(layer, cache_key=_digest(*tools, *_own(layer, stages, root, made_from)))
-        for layer in layers(cell, locks)
+        for layer in layers(cell, root, locks)
     )
 
 

@@ -1,10 +1,12 @@
 """The layers of a cell, as values: templates print them, and everything else reads them here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell, LayerGroup
+from hfdlc.matrix.schema import Slim
 
 TOOLKIT = "inference-toolkit"  # the layer of the toolkit's own files; the layer group has what these need
 NO_LOCKS: Mapping[str, str] = {}
@@ -20,34 +22,52 @@ class Layer:
     page: str | None = None  # where the framework's wheels are, beside the package index
     compiles: bool = False  # whether one of its packages has no wheel
     trains: bool = False  # whether it holds the program `train`
+    finish: tuple[str, ...] = ()  # options of `finish`: what the layer's packages lose
     cache_key: str = ""  # the hash of everything that decides its bytes; see `cache_keys`
 
 
-def layers(cell: Cell, locks: Mapping[str, str] = NO_LOCKS) -> tuple[Layer, ...]:
+def layers(cell: Cell, root: Path, locks: Mapping[str, str] = NO_LOCKS) -> tuple[Layer, ...]:
     """The layers of a cell, from the lowest to the highest.
 
     `locks`: lock files (paths below the root) that replace the cell's own, by layer group.
     """
     framework = cell.groups.index(cell.group_of_rest("framework"))
+    files = {name: locks.get(name) or lockfile.group_file(cell, name) for name in cell.groups}
     groups = [
         Layer(
             cell,
             group.name,
-            locks.get(group.name) or lockfile.group_file(cell, group.name),
+            files[group.name],
             # CUDA packages are below the framework, and can come from the same page.
             page=cell.source.page if position <= framework else None,
             compiles=not cell.pip_image and _compiles(cell, group),
             trains=group.rest == "type" and cell.type == "training",
+            finish=tuple(_options(cell.slim, lockfile.names(root / files[group.name]))),
         )
         for position, group in enumerate(cell.layer_groups)
     ]
-    return (*groups, Layer(cell, TOOLKIT, None))
+    return (*groups, Layer(cell, TOOLKIT, None, finish=tuple(_options(cell.slim, frozenset()))))
+
+
+def compiles(cell: Cell) -> bool:
+    """Whether a layer of the cell is made with a compiler."""
+    return not cell.pip_image and any(_compiles(cell, group) for group in cell.layer_groups)
 
 
 def _compiles(cell: Cell, group: LayerGroup) -> bool:
     """Whether a requirement of the cell that the group holds has no wheel."""
-    sources = {lockfile.name_of(text) for text in cell.requirements(cell.packages)} & set(
-        cell.base.sources_only
-    )
+    required = {lockfile.name_of(text) for text in cell.requirements(cell.packages)}
+    sources = required & set(cell.base.sources_only)
     named = {name for each in cell.layer_groups for name in each.named}
     return bool(sources & set(group.named) or (group.rest == "type" and sources - named))
+
+
+def _options(slim: tuple[Slim, ...], held: frozenset[str]) -> Iterator[str]:
+    """The options of `finish` for a layer that holds these packages, one for each kind of removal."""
+    mine = [each for each in slim if not each.packages or held & set(each.packages)]
+    kinds = {"files": "--remove", "symbols": "--strip", "byte code": "--no-byte-code"}
+    for part, option in kinds.items():
+        if patterns := [pattern for each in mine if each.part == part for pattern in each.files]:
+            yield " ".join([option, *(f"'{pattern}'" for pattern in patterns)])
+    if whole := sorted({name for each in mine if not each.files for name in held & set(each.packages)}):
+        yield " ".join(["--no-byte-code-of", *whole])

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from hfdlc.dockerfile.layers import NO_LOCKS, Layer, layers
+from hfdlc.dockerfile.layers import NO_LOCKS, Layer, compiles, layers
 from hfdlc.errors import UserError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix
+from hfdlc.project import Project
 
 if TYPE_CHECKING:
     from jinja2.environment import TemplateModule
@@ -57,7 +58,7 @@ def images(cell: Cell, matrix: Matrix) -> dict[str, str]:
     found = {"base": cell.base_image(), "installer_base": installer.image}
     if cell.pip_image:
         found["pip_base"] = cell.pip_image
-    elif any(layer.compiles for layer in layers(cell)):
+    elif compiles(cell):
         found["compiler_base"] = installer.compiler
     return found
 
@@ -157,9 +158,9 @@ class Stages:
             raise UserError(str(error.message), where=where, then=f"for the cell {self._cell.id}") from error
 
 
-def dockerfile(cell: Cell, matrix: Matrix, templates: Path, locks: Mapping[str, str] = NO_LOCKS) -> str:
+def dockerfile(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> str:
     """The text of the cell's Dockerfile; `locks`: see `layers`."""
-    stages, found = Stages(cell, matrix, templates), layers(cell, locks)
+    stages, found = Stages(cell, project.matrix, project.templates), layers(cell, project.root, locks)
     parts = [stages.start(), stages.tools()]
     for layer in found:
         if layer.compiles and stages.compiler() not in parts:

@@ -10,7 +10,6 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
@@ -40,7 +39,7 @@ def started(
     Raises HfdlcError where there is no such image.
     """
     try:
-        container = detect.client(engine).containers.create(
+        container = engine.client.containers.create(
             image,
             command,
             entrypoint=entrypoint,
@@ -91,7 +90,7 @@ def idle(
 @contextmanager
 def volume(engine: Engine) -> Iterator[str]:
     """The name of a folder in the engine that containers can share; the engine may be on another machine."""
-    made = detect.client(engine).volumes.create(labels=labels())
+    made = engine.client.volumes.create(labels=labels())
     try:
         yield str(made.name)
     finally:
@@ -100,7 +99,7 @@ def volume(engine: Engine) -> Iterator[str]:
 
 def remove_strays(engine: Engine) -> list[str]:
     """Remove what a process of this machine left that was killed before it could; give the names."""
-    client = detect.client(engine)
+    client = engine.client
     wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
     removed = []
     for container in client.containers.list(all=True, filters=wanted):

@@ -1,14 +1,15 @@
-"""Where this machine's engine is reached: what DOCKER_HOST or Docker's current context says."""
+"""Where this machine's engine is reached: DOCKER_HOST, or the current Docker context."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
+from docker.context import ContextAPI
+from docker.context.config import get_current_context_name
 from docker.tls import TLSConfig
+
+from hfdlc.errors import UserError
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
@@ -23,7 +24,7 @@ class Address:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program needs to reach it, whatever this machine's environment says of another engine."""
+        """What a program needs to reach this engine, and not another one that the environment names."""
         return {
             "DOCKER_HOST": self.host,
             "DOCKER_CONTEXT": "",
@@ -33,7 +34,7 @@ class Address:
         }
 
     def client(self, timeout: int) -> docker.DockerClient:
-        """docker-py, speaking to it; whoever asks for it closes it."""
+        """A client of the engine, which the caller closes."""
         tls: TLSConfig | bool = False
         if folder := self.certificates:
             pair = (str(folder / "cert.pem"), str(folder / "key.pem"))
@@ -43,34 +44,30 @@ class Address:
 
 
 def of_machine(environ: Mapping[str, str]) -> Address:
-    """The address that Docker's own client would use: DOCKER_HOST, else the context, else the socket."""
-    settings = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/root")) / ".docker")
+    """The address that Docker's own client would use: DOCKER_HOST, else the context, else the socket.
+
+    docker-py reads contexts beside config.json, in DOCKER_CONFIG or the home folder of this process.
+    Raises UserError if the context does not exist or cannot be read.
+    """
     if host := environ.get("DOCKER_HOST"):
-        verify = bool(environ.get("DOCKER_TLS_VERIFY"))
-        named = environ.get("DOCKER_CERT_PATH")
-        return Address(host, Path(named or settings) if verify or named else None, verify)
-    name = environ.get("DOCKER_CONTEXT") or _read(settings / "config.json").get("currentContext")
+        verify, folder = bool(environ.get("DOCKER_TLS_VERIFY")), environ.get("DOCKER_CERT_PATH")
+        settings = environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/root"), ".docker")
+        return Address(host, Path(folder or settings) if verify or folder else None, verify)
+    name = environ.get("DOCKER_CONTEXT") or get_current_context_name()
     if not name or name == "default":
         return Address(DEFAULT_SOCKET)
-    return _of_context(name, settings / "contexts")
+    return _of_context(name)
 
 
-def _of_context(name: str, folder: Path) -> Address:
-    """Docker keeps a context in a folder that is named with its name's SHA-256."""
-    key = hashlib.sha256(name.encode()).hexdigest()
-    endpoint = _read(folder / "meta" / key / "meta.json").get("Endpoints", {}).get("docker", {})
-    certificates = folder / "tls" / key / "docker"
-    return Address(
-        endpoint.get("Host") or DEFAULT_SOCKET,
-        certificates if certificates.is_dir() else None,
-        not endpoint.get("SkipTLSVerify", False),
-    )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or broken, as for Docker's own client."""
+def _of_context(name: str) -> Address:
+    where, then = f"Docker context {name!r}", "docker context use NAME, or set DOCKER_HOST"
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        context = ContextAPI.get_context(name)
+    except Exception as error:  # docker-py raises it as it is for files that it cannot parse
+        raise UserError(f"cannot be read: {error}", where=where, then=then) from error
+    if not context:
+        raise UserError("does not exist", where=where, then=then)
+    tls = context.TLSConfig
+    certificates = Path(tls.cert[0]).parent if tls and tls.cert else None
+    verify = not context.endpoints["docker"]["SkipTLSVerify"]
+    return Address(context.Host or DEFAULT_SOCKET, certificates, verify)

@@ -178,10 +178,10 @@ def install(packages: Sequence[str]) -> None:
     if os.geteuid():
         raise HfdlcError(f"missing: {' '.join(packages)}", then=f"apt-get install {' '.join(packages)}")
     say(f"installing with apt-get, because they are missing: {' '.join(packages)}")
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     try:
         run(["apt-get", "-qq", "update"])
-        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=quiet)
+        run(["env", "DEBIAN_FRONTEND=noninteractive", *install])
     except CommandFailed as error:
         raise HfdlcError(
             f"{' '.join(packages)} could not be installed\n{error}", then=advice(error)

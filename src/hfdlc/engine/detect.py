@@ -1,10 +1,9 @@
 """The container engine that is used: one that answers and is recent enough, else a private one."""
 
-import os
 import re
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +22,7 @@ from hfdlc.state import State
 OLDEST_ENGINE = Version("23.0")  # the first whose own BuildKit knows named contexts and COPY --link
 OLDEST_BUILDX = Version("0.13")  # the first with --progress=rawjson
 PATIENCE = 5  # seconds that an engine has to say what it is
+TIMEOUT = 600  # seconds of a request to an engine
 TOO_OLD = f"Docker {OLDEST_ENGINE} or newer, for named contexts and COPY --link"
 
 
@@ -37,6 +37,17 @@ class Engine:
     containerd_store: bool  # it keeps OCI images as they are
     buildx_config: str
     address: Address
+    environ: Mapping[str, str] = field(repr=False)  # of the command: programs are started with it
+
+    @cached_property
+    def client(self) -> docker.DockerClient:
+        """docker-py, connected to the engine until `close`."""
+        return self.address.client(TIMEOUT)
+
+    def close(self) -> None:
+        """End the connection."""
+        if client := self.__dict__.pop("client", None):
+            client.close()
 
     @cached_property
     def buildkit(self) -> str:
@@ -48,12 +59,13 @@ class Engine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What programs that speak to it are started with; nothing is written to the home folder."""
+        """The environment of programs that use the engine; nothing is written to the home folder."""
         return {
+            **self.environ,
             **self.address.environment,
             "BUILDX_CONFIG": self.buildx_config,
             "BUILDX_BUILDER": "default",
-            "BUILDX_GIT_INFO": "false",  # no image tells it
+            "BUILDX_GIT_INFO": "false",  # it would get into images
         }
 
 
@@ -70,11 +82,6 @@ class Answer:
         """Whether its BuildKit is recent enough."""
         match = re.match(r"\d+(\.\d+)*", self.version)
         return match is not None and Version(match[0]) >= OLDEST_ENGINE
-
-
-def client(engine: Engine, timeout: int = 600) -> docker.DockerClient:
-    """docker-py, speaking to the engine."""
-    return engine.address.client(timeout)
 
 
 def ask(where: Address) -> Answer | None:
@@ -94,9 +101,9 @@ def find(environ: Mapping[str, str], state: State) -> Engine | None:
     where, ours = address.of_machine(environ), Folders.of(state).address
     answer = ask(where)
     if answer and answer.is_recent:
-        return _engine(where, answer, state)
+        return _engine(where, answer, state, environ)
     if private_engine.running(state) and (answer := ask(ours)):
-        return _engine(ours, answer, state)
+        return _engine(ours, answer, state, environ)
     return None
 
 
@@ -111,7 +118,7 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
     Raises HfdlcError where this machine cannot run one, and says so if an engine answered that is too old.
     """
     try:
-        folders = private_engine.start(state, environ.get("PATH", os.defpath))
+        folders = private_engine.start(state, environ)
     except HfdlcError as error:
         answer = ask(address.of_machine(environ))
         if answer and not answer.is_recent:
@@ -120,7 +127,7 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
     answer = ask(folders.address)
     if not answer:
         raise HfdlcError("the private engine does not answer", then=f"read {folders.log}")
-    return _engine(folders.address, answer, state)
+    return _engine(folders.address, answer, state, environ)
 
 
 def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
@@ -144,37 +151,39 @@ def prune(engine: Engine, keep: float) -> int:
     the stages that installed a GPU image's packages are.
     """
     freed = 0
-    with closing(client(engine)) as speaker:
-        speaker.images.prune({"dangling": True})
-        while True:
-            records = _unused(speaker)
-            over = sum(one["Size"] for one in records) - keep * 1e9
-            before = freed
-            for one in sorted(records, key=lambda one: str(one.get("LastUsedAt"))):
-                if over <= freed - before:
-                    return freed
-                which: Any = {"id": one["ID"]}
-                told = speaker.api.prune_builds(filters=which, all=True)
-                freed += int(told["SpaceReclaimed"])
-            if freed == before:  # what is left is needed by what is left
+    speaker = engine.client
+    speaker.images.prune({"dangling": True})
+    while True:
+        records = _unused(speaker)
+        over = sum(one["Size"] for one in records) - keep * 1e9
+        before = freed
+        for one in sorted(records, key=lambda one: str(one.get("LastUsedAt"))):
+            if over <= freed - before:
                 return freed
+            which: Any = {"id": one["ID"]}
+            told = speaker.api.prune_builds(filters=which, all=True)
+            freed += int(told["SpaceReclaimed"])
+        if freed == before:  # what is left is needed by what is left
+            return freed
 
 
 def unused_cache(engine: Engine) -> int:
     """The bytes of build cache that nothing uses now: what `prune` can drop."""
-    with closing(client(engine)) as speaker:
-        return sum(int(one["Size"]) for one in _unused(speaker))
+    speaker = engine.client
+    return sum(int(one["Size"]) for one in _unused(speaker))
 
 
 def _unused(speaker: docker.DockerClient) -> list[dict[str, Any]]:
     return [one for one in speaker.api.df()["BuildCache"] or [] if not one["InUse"]]
 
 
-def _engine(where: Address, answer: Answer, state: State) -> Engine:
+def _engine(where: Address, answer: Answer, state: State, environ: Mapping[str, str]) -> Engine:
     private = where == Folders.of(state).address
     config = str(state.folder("buildx"))
     buildx = (str(Folders.of(state).buildx),) if private else _buildx(state)
-    return Engine(answer.host, answer.version, private, buildx, answer.containerd_store, config, where)
+    return Engine(
+        answer.host, answer.version, private, buildx, answer.containerd_store, config, where, environ
+    )
 
 
 def _buildx(state: State) -> tuple[str, ...]:

@@ -1,13 +1,16 @@
 """Images in an engine: finding them, and the layers that their history lists."""
 
+import io
+import json
 import re
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO, cast
 
 from docker.errors import ImageNotFound
 from docker.models.images import Image
 
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
@@ -32,9 +35,47 @@ def image_of(name: str, engine: Engine) -> Image:
     Raises HfdlcError where it is not built.
     """
     try:
-        return detect.client(engine).images.get(name)
+        return engine.client.images.get(name)
     except ImageNotFound as error:
         raise HfdlcError("is not built", where=name, then=f"hfdlc build {name}") from error
+
+
+def config_digest(image: Image, engine: Engine) -> str:
+    """The digest of an image's OCI configuration, which is the same whatever the compression of its layers.
+
+    Docker's classic image store uses it as the image's id. With the containerd image store the id is the
+    digest of the manifest, and the API does not report the configuration: the image is exported to find it,
+    which takes about a second for each GB.
+    """
+    if not engine.containerd_store:
+        return str(image.id)
+    stream = cast("IO[bytes]", io.BufferedReader(_Stream(image.save()), 1 << 20))
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
+        for member in archive:
+            if member.name == "manifest.json":
+                (about,) = json.load(cast("IO[bytes]", archive.extractfile(member)))
+                return "sha256:" + str(about["Config"]).removesuffix(".json").rpartition("/")[2]
+    raise HfdlcError("the engine exported an image without manifest.json", where=str(image.id))
+
+
+class _Stream(io.RawIOBase):
+    """Pieces of bytes as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._rest:
+            try:
+                self._rest = next(self._pieces)
+            except StopIteration:
+                return 0
+        piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 def layers(image: Image) -> tuple[Layer, ...]:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -40,10 +40,11 @@ def unpack_buildx(state: State) -> Path:
     return root / BUILDX
 
 
-def start(state: State, path: str = os.defpath) -> Folders:
+def start(state: State, environ: Mapping[str, str]) -> Folders:
     """Start the engine if it does not run, on what an earlier one left, however that one ended.
 
-    `path` is where it searches for programs. Raises HfdlcError where this machine cannot run one.
+    `environ`: of the command, whose PATH it searches for programs. Raises HfdlcError where this machine
+    cannot run one.
     """
     check_machine(state)
     folders = Folders.of(state)
@@ -54,7 +55,7 @@ def start(state: State, path: str = os.defpath) -> Folders:
         machine = debian.release()
         debian.unpack(packages(machine.codename), folders.base, machine, state)
         began = time.monotonic()
-        process = _launch(folders, path)
+        process = _launch(folders, environ)
         _wait(folders, lambda: process.poll() is None)
         say(f"the private engine started in {time.monotonic() - began:.1f} s")
     return folders
@@ -77,7 +78,7 @@ def check_machine(state: State) -> None:
     debian.codename()
 
 
-def _launch(folders: Folders, path: str) -> subprocess.Popen[str]:
+def _launch(folders: Folders, environ: Mapping[str, str]) -> subprocess.Popen[str]:
     _forget_dead(folders)
     configure(folders)
     if folders.log.is_file() and folders.log.stat().st_size > LOG_ENDS:
@@ -86,7 +87,7 @@ def _launch(folders: Folders, path: str) -> subprocess.Popen[str]:
         return start_process(
             [str(folders.root / "usr/sbin/dockerd"), "--config-file", str(folders.base / "daemon.json")],
             # It builds, and has the machine's memory: collecting garbage was a seventh of its processor time.
-            env={"PATH": folders.path(path), "GOGC": "400"},
+            env={**environ, "PATH": folders.path(environ.get("PATH", os.defpath)), "GOGC": "400"},
             stdout=log,
             stderr=subprocess.STDOUT,
             new_session=True,

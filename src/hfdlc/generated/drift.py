@@ -18,10 +18,7 @@ SCHEMA = "docs/matrix.schema.json"
 
 def dockerfiles(project: Project, cells: Sequence[Cell]) -> dict[str, str]:
     """The cells' Dockerfiles, whole, by their paths below the root."""
-    return {
-        f"{cell.folder}/Dockerfile": render.dockerfile(cell, project.matrix, project.templates)
-        for cell in cells
-    }
+    return {f"{cell.folder}/Dockerfile": render.dockerfile(cell, project) for cell in cells}
 
 
 def pages(project: Project) -> dict[str, str]:

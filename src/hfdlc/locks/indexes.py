@@ -33,8 +33,8 @@ class PackageSources:
 
 
 def package_sources(environ: Mapping[str, str]) -> PackageSources:
-    """Ask pip for its configuration (files and environment together)."""
-    settings = _settings(run([sys.executable, "-m", "pip", "config", "list"]).stdout)
+    """Read pip's configuration: its files and the environment."""
+    settings = _settings(run([sys.executable, "-m", "pip", "config", "list"], env=environ).stdout)
     bundle = settings.get("cert") or next((environ[name] for name in BUNDLES if environ.get(name)), None)
     folders = [Path(word.removeprefix("file://")) for word in settings.get("find-links", "").split()]
     return PackageSources(

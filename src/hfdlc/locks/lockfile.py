@@ -149,6 +149,16 @@ def packages(file: Path) -> str:
     return _text(file).removeprefix(HEADER)
 
 
+def names(file: Path) -> frozenset[str]:
+    """The packages of a lock file, by canonical name; empty where there is no such file."""
+    return _names(_text(file)) if file.is_file() else frozenset()
+
+
+@cache
+def _names(requirements: str) -> frozenset[str]:
+    return frozenset(entry.name for entry in entries(requirements))
+
+
 def _digest(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

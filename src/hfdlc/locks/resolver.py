@@ -42,6 +42,7 @@ class Resolver:
 
     sources: PackageSources
     state: State
+    environ: Mapping[str, str]
 
     def resolve(
         self, asked: Request, requirements: Iterable[str], held: str = "", *, page: bool = True
@@ -100,7 +101,7 @@ class Resolver:
     def _environment(self) -> dict[str, str]:
         bundle = self.sources.certificates
         certificates = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
-        return {"UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
+        return {**self.environ, "UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
 
 
 def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:

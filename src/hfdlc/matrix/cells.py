@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from hfdlc.errors import Problems, UserError
 from hfdlc.matrix.axes import meets
-from hfdlc.matrix.schema import Base, Bootstrap, Framework, Group, Matrix, Release, Rest, Source, Type
+from hfdlc.matrix.schema import Base, Bootstrap, Framework, Group, Matrix, Release, Rest, Slim, Source, Type
 
 ID = (
     r"huggingface-(?P<framework>pytorch|tensorflow)-(?P<type>training|inference)"
@@ -60,9 +60,7 @@ class Cell:
     of_all_types: tuple[str, ...]  # the same of all types: what they share gets the same version
     toolkit_packages: tuple[str, ...]  # requirements of the toolkit
     layer_groups: tuple[LayerGroup, ...]  # from the lowest layer to the highest
-    left_out: tuple[str, ...]  # patterns of files that packages have, and the image has not
-    without_symbols: tuple[str, ...]  # of those that stay
-    without_byte_code: tuple[str, ...]
+    slim: tuple[Slim, ...]  # what the image does not need of its packages
     size: int  # bytes that the image may have
     driver: str | None  # the oldest driver of the GPU that runs it
     source_url: str | None  # of the repository that the image is built from
@@ -260,9 +258,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
             LayerGroup(name, group.rest, (*map(_name_of, group.requires), *group.packages))
             for name, group in groups[kind].items()  # type: ignore[index]
         ),
-        left_out=_slim(matrix, "all"),
-        without_symbols=_slim(matrix, "symbols"),
-        without_byte_code=_slim(matrix, "byte code"),
+        slim=tuple(matrix.file.slim),
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
         source_url=matrix.file.source,
@@ -294,8 +290,3 @@ def _packages(
 
 def _name_of(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)
-
-
-def _slim(matrix: Matrix, part: str) -> tuple[str, ...]:
-    """The patterns of what loses this part."""
-    return tuple(pattern for each in matrix.file.slim if each.part == part for pattern in each.files)

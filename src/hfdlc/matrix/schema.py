@@ -204,11 +204,12 @@ class Group(Written):
     when: dict[Axis, str] = {}
 
 
-class LeftOut(Written):
-    """Files of packages, as patterns below site-packages, that no image needs, or a part of them, and why."""
+class Slim(Written):
+    """What no image needs of its packages; see the comment in `matrix.yaml`."""
 
-    files: list[Pattern]
-    part: Literal["all", "symbols", "byte code"] = "all"
+    files: list[Pattern] = []
+    packages: list[Name] = []
+    part: Literal["files", "symbols", "byte code"] = "files"
     reason: str
 
 
@@ -225,7 +226,7 @@ class MatrixFile(Written):
     rules: list[Rule] = []
     drivers: dict[Cuda, str] = {}
     types: dict[Type, ImageType]
-    slim: list[LeftOut] = []
+    slim: list[Slim] = []
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def read(path: Path) -> Matrix:
     except ValidationError as error:
         problems = [_problem(document, detail) for detail in error.errors()]
         raise Problems(sorted(problems, key=_line)) from None
-    if problems := [*_unknown_names(document, file), *_wrong_groups(document, file)]:
+    if problems := [*_unknown_names(document, file), *_wrong_entries(document, file)]:
         raise Problems(problems)
     return Matrix(file, document)
 
@@ -269,14 +270,17 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
                     yield _unknown(document, path, f"source of {name}", device, sorted(devices))
 
 
-def _wrong_groups(document: Document, file: MatrixFile) -> Iterator[UserError]:
-    """Every package needs a group: each `rest` is stated once, and no group is without packages."""
+def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    """Every package needs a group: each `rest` is stated once. No group, and no entry of `slim`, is empty."""
     for name, group in file.groups.items():
         where = document.where(("groups", name))
         if name in RESERVED:
             yield UserError(f"{name!r} cannot name a layer group: a stage has that name", where=where)
         if not (group.packages or group.requires or group.rest):
             yield UserError(f"the layer group {name!r} names no packages", where=where)
+    for index, slim in enumerate(file.slim):
+        if not slim.files and not (slim.packages and slim.part == "byte code"):
+            yield UserError("this entry names no files", where=document.where(("slim", index)))
     for rest in get_args(Rest):
         names = [name for name, group in file.groups.items() if group.rest == rest]
         if len(names) != 1:

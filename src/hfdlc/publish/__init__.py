@@ -1,1 +1,1 @@
-"""Publishing: checked images to registries by digest, each with its proofs, so that it can be repeated."""
+"""Publishing checked images to registries, with signature and attestations."""

@@ -1,4 +1,4 @@
-"""What is attested of a published digest, as in-toto statements."""
+"""The predicates that are attested of an image: SBOM, provenance and check results."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,26 +11,37 @@ from hfdlc.engine.detect import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
+from hfdlc.oci.image import Image
 from hfdlc.process import run
 from hfdlc.project import Project
+from hfdlc.publish import sbom
 from hfdlc.publish.preflight import BASE, Candidate
 
-STATEMENT = "https://in-toto.io/Statement/v1"
 SBOM = "https://cyclonedx.org/bom"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 CHECKS = "https://in-toto.io/attestation/test-result/v0.1"
 KINDS = (SBOM, PROVENANCE, CHECKS)
 BUILD_TYPE = "urn:hfdlc:build:1"
 
+Predicates = dict[str, dict[str, Any]]  # predicate type -> predicate
 
-def statement(cell: str, digest: str, kind: str, predicate: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of one digest."""
-    subject = {"name": cell, "digest": {"sha256": digest.removeprefix("sha256:")}}
-    return {"_type": STATEMENT, "subject": [subject], "predicateType": kind, "predicate": dict(predicate)}
+
+def predicates(project: Project, engine: Engine, candidate: Candidate, image: Image) -> Predicates:
+    """What is attested of an image.
+
+    Raises HfdlcError if its layers hold other packages than its lock files list.
+    """
+    contents = sbom.read(image.open(layer.digest, 0) for layer in image.layers)
+    sbom.compare_with_locks(candidate.cell, project.root, contents)
+    return {
+        SBOM: sbom.make(candidate.cell, candidate.config_digest, contents),
+        PROVENANCE: provenance(candidate, project, engine),
+        CHECKS: checks(candidate.report, candidate.config_digest),
+    }
 
 
 def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[str, Any]:
-    """How the image came about: https://slsa.dev/spec/v1.0/provenance."""
+    """How the image was built: https://slsa.dev/spec/v1.0/provenance."""
     cell, root = candidate.cell, project.root
     files = ["matrix.yaml", f"{cell.folder}/Dockerfile", lockfile.INSTALLER_FILE]
     files += [lockfile.group_file(cell, group) for group in cell.groups]
@@ -40,7 +51,11 @@ def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[s
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {"cell": cell.id, "matrix": _line(cell, project)},
-            "internalParameters": {"inputs": candidate.made_from},
+            "internalParameters": {
+                "inputs": candidate.inputs,
+                "configDigest": candidate.config_digest,
+                "builtManifestDigest": candidate.image,
+            },
             "resolvedDependencies": [*sources, *bases, *_revision(root)],
         },
         "runDetails": {
@@ -56,19 +71,28 @@ def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[s
     }
 
 
-def checks(report: Report) -> dict[str, Any]:
+def checks(report: Report, config_digest: str) -> dict[str, Any]:
     """What the checks showed: https://github.com/in-toto/attestation, predicate test-result."""
     return {
         "result": "FAILED" if report.failed else "PASSED",
         "configuration": [
-            {"name": "checks", "digest": {"sha256": report.checks.removeprefix("sha256:")}},
-            {"name": "image in the engine", "digest": {"sha256": report.digest.removeprefix("sha256:")}},
+            {"name": "checks", "digest": _digest(report.checks)},
+            {"name": "image configuration", "digest": _digest(config_digest)},
+            {"name": "image in the engine", "digest": _digest(report.digest)},
         ],
         "date": report.date,
         "passedTests": report.passed,
         "failedTests": list(report.failed),
         "notRun": report.not_run,
     }
+
+
+def config_digest(predicates: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The config digest of the image whose checks were attested; None in attestations of older versions."""
+    for part in predicates[CHECKS].get("configuration", []):
+        if part["name"] == "image configuration":
+            return f"sha256:{part['digest']['sha256']}"
+    return None
 
 
 def _line(cell: Cell, project: Project) -> str:
@@ -82,12 +106,16 @@ def _line(cell: Cell, project: Project) -> str:
 
 
 def _revision(root: Path) -> list[dict[str, Any]]:
-    """The commit that is checked out, where this is a clone."""
+    """The commit that is checked out, in a clone."""
     try:
         commit = run(["git", "rev-parse", "HEAD"], cwd=root).stdout.strip()
     except (CommandFailed, HfdlcError):
         return []
     return [{"uri": "git+file:.", "digest": {"gitCommit": commit}}]
+
+
+def _digest(digest: str) -> dict[str, str]:
+    return {"sha256": digest.removeprefix("sha256:")}
 
 
 def _sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Amazon ECR in a region: signing in, and its repositories, by boto3 and its chain of credentials."""
+"""Amazon ECR in a region: authentication and repositories, with boto3 and its credential chain."""
 
 import base64
 import json
@@ -30,11 +30,11 @@ EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefr
 UNKNOWN = ("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException")
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 AT_ONCE = 100  # images that one request may name
-_MAKING = Lock()  # a session makes its clients one after another; the clients may be shared
+_CREATING = Lock()  # creating clients of a boto3 session is not thread-safe; using them is
 
 
 class Denied(HfdlcError):
-    """AWS knows who asks, and does not let them."""
+    """The credentials are valid, but lack a permission."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,26 @@ class Ecr:
 
     @classmethod
     def of(cls, region: str) -> "Ecr":
-        """Speak to a region; nothing is sent yet."""
-        with _letters(region, "signing in"), _MAKING:
+        """A client of the region; nothing is sent yet."""
+        with _reporting(region, "authentication"), _CREATING:
             return cls(region, _session().client("ecr", region_name=region))
 
     def sign_in(self) -> tuple[str, str, str]:
-        """The registry's host, and a user and a password that hold for twelve hours."""
-        with _letters(self.region, "ecr:GetAuthorizationToken"):
-            told = self.client.get_authorization_token()["authorizationData"][0]
-        user, _, password = base64.b64decode(told["authorizationToken"]).decode().partition(":")
-        return told["proxyEndpoint"].removeprefix("https://"), user, password
+        """The registry's host, and a user and a password that are valid for twelve hours."""
+        with _reporting(self.region, "ecr:GetAuthorizationToken"):
+            found = self.client.get_authorization_token()["authorizationData"][0]
+        user, _, password = base64.b64decode(found["authorizationToken"]).decode().partition(":")
+        return found["proxyEndpoint"].removeprefix("https://"), user, password
 
     def ensure(self, repository: str) -> bool:
-        """Make a repository with immutable tags and scan on push where it is missing; whether it was.
+        """Create a repository with immutable tags and scan on push if it is missing; whether it was.
 
-        Raises HfdlcError where it is missing and may not be made.
+        Raises HfdlcError if it may not be created.
         """
         if self.has(repository):
             return False
         try:
-            with _letters(self.region, "ecr:CreateRepository", repository):
+            with _reporting(self.region, "ecr:CreateRepository", repository):
                 self.client.create_repository(
                     repositoryName=repository,
                     imageTagMutability="IMMUTABLE",
@@ -73,43 +73,43 @@ class Ecr:
                 )
         except Denied as problem:
             raise HfdlcError(
-                f"the repository {repository} is missing and may not be made: {problem.what}",
+                f"the repository {repository} does not exist and cannot be created: {problem.what}",
                 where=self.region,
-                then=f"let it be made, or allow {problem.allowed or 'ecr:CreateRepository'}",
+                then=f"create it, or allow {problem.allowed or 'ecr:CreateRepository'}",
             ) from problem
         return True
 
     def has(self, repository: str) -> bool:
-        """Whether there is such a repository."""
+        """Whether the repository exists."""
         try:
-            with _letters(self.region, "ecr:DescribeRepositories", repository):
+            with _reporting(self.region, "ecr:DescribeRepositories", repository):
                 self.client.describe_repositories(repositoryNames=[repository])
         except self.client.exceptions.RepositoryNotFoundException:
             return False
         return True
 
     def images(self, repository: str) -> "list[ImageDetailTypeDef]":
-        """All images of a repository, with their tags and times; none where it is not there."""
+        """All images of a repository, with their tags and times; none if it does not exist."""
         try:
-            with _letters(self.region, "ecr:DescribeImages", repository):
+            with _reporting(self.region, "ecr:DescribeImages", repository):
                 pages = self.client.get_paginator("describe_images").paginate(repositoryName=repository)
                 return [image for page in pages for image in page["imageDetails"]]
         except self.client.exceptions.RepositoryNotFoundException:
             return []
 
     def subjects(self, repository: str, digests: list[str]) -> dict[str, str]:
-        """Which image each of these refers to, as OCI 1.1 says it, by their digests; most refer to none.
+        """The image that each of these manifests refers to (OCI 1.1), by digest; most refer to none.
 
         Raises HfdlcError that names what could not be read.
         """
         found = {}
-        for some in _portions(digests):
-            with _letters(self.region, "ecr:BatchGetImage", repository):
-                told = self.client.batch_get_image(
+        for some in _batches(digests):
+            with _reporting(self.region, "ecr:BatchGetImage", repository):
+                response = self.client.batch_get_image(
                     repositoryName=repository, imageIds=some, acceptedMediaTypes=ACCEPT.split(", ")
                 )
-            _whole(told, "could not be read", repository)
-            for image in told["images"]:
+            _require_all(response, "could not be read", repository)
+            for image in response["images"]:
                 if subject := json.loads(image["imageManifest"]).get("subject"):
                     found[image["imageId"]["imageDigest"]] = str(subject["digest"])
         return found
@@ -119,66 +119,66 @@ class Ecr:
 
         Raises HfdlcError that names what could not be removed.
         """
-        for some in _portions(digests):
-            with _letters(self.region, "ecr:BatchDeleteImage", repository):
-                told = self.client.batch_delete_image(repositoryName=repository, imageIds=some)
-            _whole(told, "could not be removed", repository)
+        for some in _batches(digests):
+            with _reporting(self.region, "ecr:BatchDeleteImage", repository):
+                response = self.client.batch_delete_image(repositoryName=repository, imageIds=some)
+            _require_all(response, "could not be removed", repository)
 
 
-def _portions(digests: list[str]) -> Iterator[Any]:
+def _batches(digests: list[str]) -> Iterator[Any]:
     for first in range(0, len(digests), AT_ONCE):
         yield [{"imageDigest": digest} for digest in digests[first : first + AT_ONCE]]
 
 
-def _whole(told: Any, what: str, repository: str) -> None:
-    if failures := told.get("failures"):
+def _require_all(response: Any, what: str, repository: str) -> None:
+    if failures := response.get("failures"):
         lines = [f"{one['imageId'].get('imageDigest')}: {one.get('failureReason')}" for one in failures]
         raise HfdlcError(f"{what}\n  " + "\n  ".join(lines), where=repository)
 
 
 @cache
 def _session() -> boto3.session.Session:
-    """One for all regions: it reads AWS's descriptions once."""
+    """One for all regions: reading AWS's service descriptions takes a while."""
     return boto3.session.Session()
 
 
 @contextmanager
-def _letters(region: str, action: str, resource: str = "") -> Iterator[None]:
-    """AWS's errors as letters; a missing repository stays what it is."""
+def _reporting(region: str, action: str, resource: str = "") -> Iterator[None]:
+    """Raise AWS's errors as HfdlcError, except that of a missing repository."""
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise HfdlcError(
-            f"there are no AWS credentials for {action}: {error}",
+            f"no AWS credentials for {action}: {error}",
             where=region,
-            then="aws configure, AWS_PROFILE, or a role: whatever boto3's credential chain finds",
+            then="run `aws configure`, set AWS_PROFILE, or use a role: boto3's credential chain finds them",
         ) from error
     except ClientError as error:
-        code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
         if code == "RepositoryNotFoundException":
             raise
-        raise _letter(code, said, region, action, resource) from error
+        raise _error(code, message, region, action, resource) from error
     except BotoCoreError as error:
-        raise HfdlcError(f"AWS does not answer {action}: {error}", where=region) from error
+        raise HfdlcError(f"{action} failed: {error}", where=region) from error
 
 
-def _letter(code: str, said: str, region: str, action: str, resource: str) -> HfdlcError:
-    # A code is what AWS's documentation promises; what stands between may answer in another form.
-    if code in EXPIRED or "token included in the request is expired" in said:
+def _error(code: str, message: str, region: str, action: str, resource: str) -> HfdlcError:
+    # AWS documents the codes; a proxy in between may respond in another form.
+    if code in EXPIRED or "token included in the request is expired" in message:
         return HfdlcError(
-            f"the AWS credentials have expired: {said}",
+            f"the AWS credentials have expired: {message}",
             where=region,
-            then="sign in anew (aws sso login, or take the role again), then run this again",
+            then="authenticate again (`aws sso login`, or assume the role again), then run this again",
         )
-    if code in UNKNOWN or "token included in the request is invalid" in said:
+    if code in UNKNOWN or "token included in the request is invalid" in message:
         return HfdlcError(
-            f"AWS does not know these credentials: {said}",
+            f"authentication failed: AWS rejected the credentials: {message}",
             where=region,
-            then="aws sts get-caller-identity shows whose they are",
+            then="run `aws sts get-caller-identity` to see which credentials are used",
         )
-    if code in DENIED or "not authorized to perform" in said:
-        told = ACTION.search(said)
-        which = told["action"] if told else action
-        on = (told["resource"] if told else None) or resource or "*"
+    if code in DENIED or "not authorized to perform" in message:
+        found = ACTION.search(message)
+        which = found["action"] if found else action
+        on = (found["resource"] if found else None) or resource or "*"
         return Denied(f"{which} on {on} is not allowed", where=region, allowed=f"{which} on {on}")
-    return HfdlcError(f"{action} failed: {code}: {said}", where=region)
+    return HfdlcError(f"{action} failed: {code}: {message}", where=region)

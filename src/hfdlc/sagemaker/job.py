@@ -14,7 +14,7 @@ from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
-from hfdlc.engine import containers, detect
+from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
@@ -75,7 +75,7 @@ def created(
     """
     network = ("host" if engine.private else "bridge") if online else "none"
     try:
-        container = detect.client(engine).containers.create(
+        container = engine.client.containers.create(
             image,
             ["train"],
             network_mode=network,

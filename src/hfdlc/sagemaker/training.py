@@ -15,13 +15,13 @@ from docker.models.containers import Container
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hfdlc.engine import containers, detect
+from hfdlc.build.session import Session
+from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker.job import Job
-from hfdlc.state import State
 
 # `30/144 [` of tqdm and Keras, `Epoch 3/12` of Keras.
 DONE = re.compile(r"\b(\d+)/(\d+) \[|^Epoch (\d+)/(\d+)")
@@ -41,16 +41,15 @@ class Order:
     gpus: bool = False
 
 
-def train(cell: Cell, order: Order, environ: Mapping[str, str]) -> None:
+def train(session: Session, cell: Cell, order: Order) -> None:
     """Run the training contract with the cell's image, show the log as it comes, leave model.tar.gz.
 
     Raises UserError where what is asked for cannot be used, HfdlcError with the script's own reason where it
     fails, and where it leaves no model. On Ctrl-C the script gets SIGTERM, and its time to keep a checkpoint.
     """
     job, volumes = _job(cell, order)
-    used = detect.ensure(environ, State.of(environ))
     with train_job.created(
-        cell.id, used, job.files(), volumes, online=order.online, gpus=order.gpus
+        cell.id, session.engine, job.files(), volumes, online=order.online, gpus=order.gpus
     ) as container:
         containers.start(container)
         try:

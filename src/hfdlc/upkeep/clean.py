@@ -1,9 +1,9 @@
 """What the current matrix does not reach: images, bases, records, logs and caches, found and then removed."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from docker.errors import APIError, ImageNotFound
 from docker.models.images import Image
 
 from hfdlc.build import bases as base
-from hfdlc.build import stand_in
-from hfdlc.build.estimate import RECEIPTS
+from hfdlc.build import freshness, stand_in
+from hfdlc.build.freshness import ImagesHere
 from hfdlc.checks.facts import FORM as FACTS_FORM
 from hfdlc.dockerfile import inputs
 from hfdlc.engine import detect
@@ -58,14 +58,14 @@ def find(
     """
     state = State.of(environ)
     before = now() - older * DAY
-    found = [*_builds(project, state), *_archives(project, state), *_aged(state, before)]
+    found = [*_older(state), *_archives(project, state), *_aged(state, before)]
     found += _packed(state, keep, before)
     used = detect.find(environ, state)
     if not used:
         say("no engine runs: its images and its cache are left out")
         return found
-    with closing(detect.client(used)) as client:
-        images = client.images.list()
+    client = used.client
+    images = client.images.list()
     going = list(_images(project, images, used))
     gone = {one.name for one in going}
     digests = {str(image.id) for image in images if not set(image.tags) <= gone}
@@ -91,15 +91,21 @@ def _images(project: Project, images: Iterable[Image], used: Engine) -> Iterator
     """Images of cells that are no more or are made from something else now, and bases of no cell."""
     cells = {cell.id: cell for cell in project.cells}
     bases = {base.tag(bootstrap) for bootstrap in _bootstraps(project)}
+    here = ImagesHere(used)
     for image in images:
         for tag in image.tags:
-            if why := _why(tag, image.labels, project, cells, bases):
+            if why := _why(tag, image.labels, project, cells, bases, here):
                 remove = partial(_remove_image, tag, str(image.id), used)
                 yield Unreached("image", tag, why, int(image.attrs["Size"]), remove)
 
 
 def _why(
-    tag: str, labels: Mapping[str, str], project: Project, cells: Mapping[str, Cell], bases: set[str]
+    tag: str,
+    labels: Mapping[str, str],
+    project: Project,
+    cells: Mapping[str, Cell],
+    bases: set[str],
+    here: ImagesHere,
 ) -> str:
     """Why an image can go; nothing where it stays."""
     if tag.startswith(f"{base.NAME}:"):
@@ -110,13 +116,9 @@ def _why(
         return ""
     if tag not in cells:
         return "no cell of the matrix"
-    changed = _changed(inputs.read(labels.get(inputs.LABEL)), inputs.of(cells[tag], project.root, {}))
+    now = here.inputs(cells[tag], project)
+    changed = freshness.changed(labels.get(inputs.LABEL, ""), now)
     return f"changed since: {', '.join(changed)}" if changed else ""
-
-
-def _changed(made_from: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The inputs that lie in the repository and differ; what bases are now, only a build asks."""
-    return [name for name, digest in now.items() if made_from.get(name) != digest]
 
 
 def _bootstraps(project: Project) -> list[Bootstrap]:
@@ -127,26 +129,25 @@ def _bootstraps(project: Project) -> list[Bootstrap]:
 
 def _remove_image(tag: str, digest: str, used: Engine) -> int:
     """Take the image away, unless its name has gone to a newer one or a container runs it."""
-    with closing(detect.client(used)) as client:
-        try:
-            image = client.images.get(tag)
-            if image.id != digest:
-                return 0
-            client.images.remove(tag)
-        except ImageNotFound:
+    client = used.client
+    try:
+        image = client.images.get(tag)
+        if image.id != digest:
             return 0
-        except APIError as error:
-            say(f"kept {tag}: {error.explanation}")
-            return 0
+        client.images.remove(tag)
+    except ImageNotFound:
+        return 0
+    except APIError as error:
+        say(f"kept {tag}: {error.explanation}")
+        return 0
     return int(image.attrs["Size"])
 
 
-def _builds(project: Project, state: State) -> Iterator[Unreached]:
-    """Records of cells that are no more, and records that were set aside."""
-    names = {f"{cell.repository}-{cell.tag}.json" for cell in project.cells}
-    for file in sorted((state.root / "builds").glob("*")):
-        if file.name not in names:
-            yield _file("record", file, "no cell of the matrix")
+def _older(state: State) -> Iterator[Unreached]:
+    """What an earlier version of hfdlc kept, and this one does not read."""
+    for name in ("builds", "receipts"):
+        if (state.root / name).is_dir():
+            yield _file("record", state.root / name, "of an older version of hfdlc")
 
 
 def _archives(project: Project, state: State) -> Iterator[Unreached]:
@@ -162,18 +163,25 @@ def _readings(state: State, digests: set[str]) -> Iterator[Unreached]:
     known = {f"{digest.replace(':', '-')}.json" for digest in digests}
     for folder in ("checks", "facts", f"facts/{FACTS_FORM}"):
         for file in sorted((state.root / folder).glob("*.json")):
-            if folder == "facts" or file.name not in known:
-                yield _file(
-                    "record", file, "its image is gone" if file.name not in known else "an older form"
-                )
+            gone = file.name not in known and not (folder == "checks" and _digest(file) in digests)
+            if folder == "facts" or gone:
+                yield _file("record", file, "its image is gone" if gone else "an older form")
+
+
+def _digest(report: Path) -> str | None:
+    """The engine's id of the image that a report of checks is about."""
+    try:
+        found: str | None = json.loads(report.read_text())["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 def _aged(state: State, before: float) -> Iterator[Unreached]:
-    """Logs, receipts and what killed runs left, and caches that nothing has used for long."""
-    receipts = sorted((state.root / "receipts").glob("*.json"))
+    """Logs and what killed runs left, and caches that nothing has used for long."""
     logs = sorted((state.root / "logs").glob("*"))
     left = sorted((state.root / "tmp").glob("*"))
-    for kind, paths in (("log", logs), ("receipt", receipts[:-RECEIPTS]), ("left behind", left)):
+    for kind, paths in (("log", logs), ("left behind", left)):
         yield from (_file(kind, path, "old") for path in paths if _touched(path) < before)
     for name in CACHES:
         folder = state.root / name

@@ -6,7 +6,7 @@ from earlier passes. Rows of different lengths share a pass if their padding cos
 
 from typing import List, Sequence
 
-from hf_inference_toolkit.tasks.service import Piece, Service
+from hf_inference_toolkit.tasks.service import BatchRow, Service
 
 # Most tokens of a pass, padding included. Larger passes need more memory and were not faster.
 MOST_TOKENS = 4096
@@ -26,7 +26,7 @@ class Cost:
         self.overhead = 32.0
         self._count = self._tokens = self._seconds = self._squares = self._products = 0.0
 
-    def saw(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: int, seconds: float) -> None:
         """Update the estimate with a pass. `overhead` is the intercept, converted to tokens."""
         self._count = self._count * self.DECAY + 1
         self._tokens = self._tokens * self.DECAY + tokens
@@ -56,7 +56,7 @@ class DecodingCost(Cost):
         self.overhead = 1e9
         self._budget = budget
 
-    def saw(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: int, seconds: float) -> None:
         """Do nothing: the budget is fixed."""
 
     @property
@@ -92,7 +92,7 @@ def partition(lengths: Sequence[int], overhead: float, budget: int) -> List[rang
     return groups[::-1]
 
 
-def choose(waiting: Sequence[Piece], cost: Cost) -> List[int]:
+def choose(waiting: Sequence[BatchRow], cost: Cost) -> List[int]:
     """Indexes of the rows of the next pass: the oldest row and those that share a pass with it at the least cost."""
     key = waiting[0].key
     alike = [place for place, piece in enumerate(waiting[:WINDOW]) if piece.key == key]

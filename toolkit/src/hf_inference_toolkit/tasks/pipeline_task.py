@@ -47,6 +47,8 @@ class PipelineTask(Service):
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
         """See Service. Inputs are decoded in `predict`, so that only one request at a time needs memory for them."""
         request = super().read(body, content_type, accept)
+        if self._name == "document-question-answering":
+            request = _with_word_boxes(request)
         pipeline_parameters.check(request.parameters, self._allowed, self.task)
         self._items(request.inputs)
         return request
@@ -131,6 +133,15 @@ class PipelineTask(Service):
     def warm_up(self, check: Check) -> None:
         """See Service. No prediction if no sample is suitable for all models of the task."""
         warm_up_pipeline(self, self._pipeline, check)
+
+
+def _with_word_boxes(request: Request) -> Request:
+    """The words of the document as an input; `huggingface_hub.InferenceClient` sends them as a parameter."""
+    inputs, parameters = request.inputs, dict(request.parameters)
+    if not isinstance(inputs, dict) or "word_boxes" in inputs or "word_boxes" not in parameters:
+        return request
+    inputs = dict(inputs, word_boxes=parameters.pop("word_boxes"))
+    return request._replace(inputs=inputs, parameters=parameters)
 
 
 def sampling_rate(pipeline: Any) -> int:

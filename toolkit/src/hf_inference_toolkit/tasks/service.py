@@ -22,11 +22,22 @@ class Prediction(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token that was written; `text` is what the text grew by, and may be empty."""
+    """A generated token; `text` is what it adds to the text, and may be empty."""
 
     number: int
     text: str
     is_special: bool
+    # None unless the request asks for details.
+    logprob: Optional[float] = None
+
+    def described(self) -> Dict[str, Any]:
+        """The token in the form of text-generation-inference."""
+        return {
+            "id": self.number,
+            "text": self.text,
+            "logprob": self.logprob,
+            "special": self.is_special,
+        }
 
 
 class Part(NamedTuple):
@@ -45,7 +56,7 @@ class Part(NamedTuple):
 Reader = Optional[Callable[[Any], None]]
 
 
-class Piece(NamedTuple):
+class BatchRow(NamedTuple):
     """A row of a batch. Rows of equal `key` may share a forward pass; `length` is a row's number of tokens."""
 
     row: Any
@@ -56,7 +67,7 @@ class Piece(NamedTuple):
 
 
 # A prediction in steps: it yields rows, receives their outputs in the same order, and returns the prediction.
-Steps = Generator[List[Piece], List[Any], Prediction]
+Steps = Generator[List[BatchRow], List[Any], Prediction]
 
 
 class Service:
@@ -107,7 +118,7 @@ class Service:
         return self.predict(request, check)
         yield []
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """One forward pass: the output of each row. All rows have the same key."""
         raise NotImplementedError
 
@@ -115,8 +126,8 @@ class Service:
         """The body of the response, and its content type."""
         return codecs.write(value, accept), accept
 
-    def for_hub_client(self, value: Any) -> Any:
-        """The answer of `POST /`, in the form that `huggingface_hub.InferenceClient` reads."""
+    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+        """The answer of `POST /` to one input or a list, in the form that `huggingface_hub.InferenceClient` reads."""
         return value
 
     def warm_up(self, check: Check) -> None:
@@ -139,7 +150,7 @@ class Service:
 UNSHARED_TOKENS = 4096
 
 
-def alone(service: Service, request: payload.Request, check: Check) -> Prediction:
+def predict_alone(service: Service, request: payload.Request, check: Check) -> Prediction:
     """The prediction of one request, without the scheduler."""
     steps = service.steps(request, check)
     try:
@@ -150,7 +161,7 @@ def alone(service: Service, request: payload.Request, check: Check) -> Predictio
         return end.value  # type: ignore[no-any-return]
 
 
-def _outputs(service: Service, pieces: List[Piece], check: Check) -> List[Any]:
+def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Any]:
     """The outputs of rows, in their order. Rows of equal key and similar length share a pass."""
     outputs: List[Any] = [None] * len(pieces)
     for batch in _batches(pieces, service.kept_tokens or UNSHARED_TOKENS):
@@ -159,7 +170,7 @@ def _outputs(service: Service, pieces: List[Piece], check: Check) -> List[Any]:
     return outputs
 
 
-def _batches(pieces: List[Piece], most: int) -> List[List[int]]:
+def _batches(pieces: List[BatchRow], most: int) -> List[List[int]]:
     """Indexes of rows, grouped by key and sorted by length. A batch has at most `most` tokens, padding included."""
     batches: List[List[int]] = []
     for place in sorted(range(len(pieces)), key=lambda one: (repr(pieces[one].key), pieces[one].length)):

@@ -1,7 +1,8 @@
 """The warm-up of pass-through tasks, and the check of the answers of every warm-up."""
 
+import contextlib
 import math
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import StartError
@@ -14,17 +15,30 @@ _LABELS = {"candidate_labels": ["one", "two"]}
 def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
     """Predict the task's sample. StartError if the error shows that the model cannot serve.
 
-    An error that an unsuitable sample can cause is a warning, because some models need other inputs. If HF_DTYPE is
-    not float32, every error is a StartError, because pipelines are written for float32.
+    An error that an unsuitable sample can cause is a warning, because some models need other inputs.
     """
-    request = sample(service.task, pipeline)
-    if request is None:
-        return
+    try:
+        request = sample(service.task, pipeline)
+        if request is not None:
+            with explained(service):
+                value = service.predict(request, check).value
+                require_finite(value)
+                service.write(value, "application/json")
+    except Exception as problem:
+        if isinstance(problem, StartError):
+            raise
+        event(30, "the sample of the warm-up is not suitable for this model: {}".format(problem), problem)
+
+
+@contextlib.contextmanager
+def explained(service: Service) -> Iterator[None]:
+    """Raise StartError for errors of a warm-up, unless an unsuitable sample can cause them.
+
+    If HF_DTYPE is not float32, every error is a StartError, because pipelines are written for float32.
+    """
     dtype = service.facts.get("dtype", "float32")
     try:
-        value = service.predict(request, check).value
-        require_finite(value)
-        service.write(value, "application/json")
+        yield
     except Exception as problem:
         words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
         if dtype != "float32":
@@ -32,7 +46,7 @@ def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
             raise StartError(message.format(dtype, service.task, words)) from problem
         if isinstance(problem, (RuntimeError, NotFiniteError)):
             raise StartError("the warm-up of {} fails: {}".format(service.task, words)) from problem
-        event(30, "the sample of the warm-up is not suitable for this model: {}".format(words), problem)
+        raise
 
 
 class NotFiniteError(ArithmeticError):
@@ -89,8 +103,8 @@ def _sound(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
 
 def _speech(pipeline: Any) -> Optional[Request]:
     # A text-to-speech model supports the letters of its vocabulary only.
-    tokens = sorted(getattr(pipeline.tokenizer, "get_vocab", dict)())
-    letters = [token for token in tokens if len(token) == 1 and token.isalpha()]
+    tokens = filter(None, getattr(pipeline.tokenizer, "get_vocab", dict)())
+    letters = sorted(token for token in tokens if len(token) == 1 and token.isalpha())
     return Request("".join(letters[:5] * 2) if letters else "hello", {}, [])
 
 

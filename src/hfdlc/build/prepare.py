@@ -1,0 +1,152 @@
+"""What a build needs before it begins: its bases, access to package indexes, and locks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from hfdlc.build import bake, bases, estimate, packages, stand_in
+from hfdlc.build.bake import BuildContext
+from hfdlc.build.session import Session
+from hfdlc.dockerfile import inputs, render
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
+from hfdlc.locks import lockfile
+from hfdlc.locks.indexes import package_sources
+from hfdlc.matrix.cells import Cell
+from hfdlc.oci.store import LayerStore
+from hfdlc.process import say
+from hfdlc.state import State
+
+if TYPE_CHECKING:
+    from hfdlc.dockerfile.inputs import Inputs
+
+Failures = dict[str, HfdlcError]  # cell -> why
+
+
+@contextmanager
+def prepared(
+    session: Session, cells: Sequence[Cell], *, stand_ins: bool = False, failures: Failures | None = None
+) -> Iterator[BuildContext]:
+    """The context of a build, with the cells' bases in the engine; no other run builds these cells meanwhile.
+
+    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError where a base is
+    unreachable, or adds that to `failures`.
+    """
+    with ExitStack() as held:
+        for cell in sorted(cells, key=lambda cell: cell.id):
+            hold(held, f"build-{bake.target_name(cell)}", session.state)
+        context = BuildContext(
+            cache=session.environ.get("HFDLC_CACHE") or None, scratch=scratch(cells, session.engine)
+        )
+        yield with_bases(session, cells, context, stand_ins=stand_ins, failures=failures)
+
+
+@contextmanager
+def with_packages(session: Session, cells: Sequence[Cell], context: BuildContext) -> Iterator[BuildContext]:
+    """The context with access to package indexes, while a build lasts.
+
+    Only for what is built: reading pip's configuration takes a while.
+    """
+    sources = package_sources(session.environ)
+    with packages.with_access(
+        context,
+        sources,
+        cells,
+        session.project.root,
+        session.state,
+        shares_host_network=session.engine.private,
+    ) as found:
+        yield found
+
+
+def check_store(engine: Engine) -> None:
+    """Raise HfdlcError where the engine's BuildKit cannot export layers."""
+    if not engine.containerd_store:
+        raise HfdlcError(
+            "this engine uses Docker's classic image store, which cannot export layers",
+            where=engine.host,
+            then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
+        )
+
+
+def hold(held: ExitStack, name: str, state: State) -> None:
+    """Take a lock, and report which process has it if that takes a while."""
+    try:
+        held.enter_context(state.lock(name, wait=False))
+    except HfdlcError as busy:
+        say(f"waiting: {busy.what}")
+        held.enter_context(state.lock(name))
+
+
+def with_bases(
+    session: Session,
+    cells: Sequence[Cell],
+    context: BuildContext,
+    *,
+    stand_ins: bool = False,
+    failures: Failures | None = None,
+) -> BuildContext:
+    """The context with the images that replace public ones here, and with the inputs of the cells."""
+    identity = cache(partial(bases.identity, engine=session.engine))
+    images: dict[str, dict[str, str]] = {}
+    made_from: dict[str, Inputs] = {}
+    dockerfiles, locks, base_images = {}, {}, {}
+    project = session.project
+    for cell in cells:
+        public = render.images(cell, project.matrix)
+        try:
+            for name, image in public.items():
+                _ensure(session, cell, name, image, images.setdefault(name, {}), stand_ins=stand_ins)
+            if cell.bootstrap:
+                archive = bases.archive(cell.bootstrap, session.state)
+                LayerStore.of(session.state).add_base(archive, project.root)
+        except HfdlcError as problem:
+            if failures is None:
+                raise
+            failures[cell.id] = problem
+            continue
+        chosen = bake.chosen(public, images, cell)
+        starts = {name: identity(image) for name, image in chosen.items()}
+        base_images[cell.id] = starts["base"]
+        if stand_ins and lockfile.stood_in(cell, project.root):
+            locks[cell.id] = {cell.group_of_rest("framework"): lockfile.stand_in_file(cell)}
+            dockerfiles[cell.id] = render.dockerfile(cell, project, locks[cell.id])
+            starts["stand-in.lock"] = lockfile.packages(project.root / lockfile.stand_in_file(cell))
+        made_from[cell.id] = inputs.of(cell, project.root, starts)
+    return replace(
+        context,
+        images=images,
+        dockerfiles=dockerfiles,
+        locks=locks,
+        inputs=made_from,
+        base_images=base_images,
+    )
+
+
+def _ensure(
+    session: Session, cell: Cell, name: str, image: str, here: dict[str, str], *, stand_ins: bool
+) -> None:
+    """Get one of a cell's base images, and note what replaces it here; each only once."""
+    installer = session.project.matrix.file.installer
+    bootstrap = {
+        "base": cell.bootstrap,
+        "installer_base": installer.bootstrap,
+        "compiler_base": installer.bootstrap_compiler,
+    }.get(name)
+    if stand_ins and name in stand_in.REPLACED and not bootstrap:
+        here[cell.id] = stand_in.ensure(name, image, cell, session)
+    elif image not in here:
+        here[image] = bases.ensure(image, bootstrap, session)
+
+
+def scratch(cells: Sequence[Cell], engine: Engine) -> str:
+    """The folder of a build in which layers are written before they are packed: in memory if they fit."""
+    in_memory = estimate.fits_in_memory(cells, memory(engine))
+    return "/memory" if in_memory else "/var/tmp"  # noqa: S108 - of a stage
+
+
+def memory(engine: Engine) -> int:
+    """Bytes of memory where the engine runs."""
+    return int(engine.client.info()["MemTotal"])

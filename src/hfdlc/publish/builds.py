@@ -1,0 +1,77 @@
+"""Building and checking what a target lacks, for `hfdlc publish --build`."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from hfdlc.build import builder
+from hfdlc.build.session import Session
+from hfdlc.dockerfile import inputs
+from hfdlc.engine.containers import NoGpu
+from hfdlc.errors import HfdlcError, UserError
+from hfdlc.matrix.cells import Cell
+from hfdlc.process import say
+from hfdlc.project import Project
+from hfdlc.publish.publisher import Differs
+from hfdlc.publish.targets import Target
+
+
+def built(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    target: Target,
+    *,
+    gpu_checks: bool = True,
+) -> tuple[Cell, ...]:
+    """Build and check the cells that a target does not have from the same inputs; those that were built.
+
+    Raises Differs, before anything is built, if a tag was built from other inputs, and HfdlcError if GPU
+    images are to be checked on a machine without a GPU.
+    """
+    with Session(project, environ) as session:
+        now = builder.inputs_of(session, cells)
+    todo, problems = [], []
+    for cell in cells:
+        published = published_inputs(target, cell)
+        if published == now[cell.id]:
+            say(f"{target.name}: {cell.id} is published from the same inputs: nothing to build")
+        elif published is None:
+            todo.append(cell)
+        else:
+            changed = ", ".join(inputs.changed(published, now[cell.id]))
+            what = f"{target.name} has it from other inputs ({changed}): a tag never moves"
+            problems.append(UserError(what, where=cell.id, then=f"hfdlc bump --of {cell.id} ..."))
+    if problems:
+        raise Differs(problems)
+    if todo:
+        with Session(project, environ) as session:
+            builder.build(session, todo)
+            _check(session, todo, gpu_checks=gpu_checks)
+    return tuple(todo)
+
+
+def _check(session: Session, cells: Sequence[Cell], *, gpu_checks: bool) -> None:
+    """Check what was built; GPU images with this machine's GPUs."""
+    from hfdlc.checks import runner  # it imports pytest, which nothing else here needs
+
+    without = [cell for cell in cells if not (cell.cuda and gpu_checks)]
+    with_gpus = [cell for cell in cells if cell.cuda and gpu_checks]
+    runner.check(session, without)
+    try:
+        runner.check(session, with_gpus, gpus=True)
+    except NoGpu as problem:
+        raise HfdlcError(
+            f"{problem.what}, and the checks that need one must run before publishing",
+            where=", ".join(cell.id for cell in with_gpus),
+            allowed="--without-gpu-checks, which attests them as not run",
+            then=problem.then.replace(", or leave out --gpus", "") or "run this on a machine with a GPU",
+        ) from problem
+
+
+def published_inputs(target: Target, cell: Cell) -> dict[str, str] | None:
+    """What a published image was built from, from its label; None if it is not published."""
+    if not target.has(cell.repository) or not target.registry.head(cell.repository, cell.tag):
+        return None
+    manifest = target.registry.manifest(cell.repository, cell.tag)
+    config = json.loads(target.registry.read(cell.repository, manifest.parsed["config"]["digest"]))
+    return inputs.read((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL))
