@@ -188,7 +188,7 @@ def read_npy(body: bytes) -> Any:
         if array.dtype.kind == "U" and array.size:
             codes = array.reshape(-1).view(array.dtype.str[0] + "u4")
             if codes.max() > sys.maxunicode:
-                raise RequestError("malformed", "the .npy array holds numbers that are no characters")
+                raise RequestError("malformed", "the .npy array contains numbers that are not characters")
         value = array.tolist()
     except (MemoryError, RequestError):
         raise

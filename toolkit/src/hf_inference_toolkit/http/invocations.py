@@ -101,8 +101,8 @@ class Invocations:
     async def _body(self, request: Request, ends: float) -> bytes:
         """Receive the body. RequestError (413) as soon as it is known to be too large."""
         most = self._settings.max_payload
-        told = request.headers.get("content-length", "")
-        if told.isdigit() and int(told) > most:
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
         arrival = BodyDeadline(ends)
         self._arriving.add(arrival)

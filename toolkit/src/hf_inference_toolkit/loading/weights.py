@@ -157,7 +157,7 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
             )
         )
     if model_folder.read_config(folder).get("model_type") == "idefics":
-        raise StartError("models of type idefics fetch addresses that a text holds: use idefics2 or idefics3")
+        raise StartError("models of type idefics fetch URLs in texts: use idefics2 or idefics3")
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(

@@ -27,7 +27,7 @@ class Token(NamedTuple):
     number: int
     text: str
     is_special: bool
-    # None unless the request asks for details.
+    # None unless the request has `details`.
     logprob: Optional[float] = None
 
     def described(self) -> Dict[str, Any]:
