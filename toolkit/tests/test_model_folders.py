@@ -105,7 +105,7 @@ def test_answer_that_is_not_a_number_fails_the_warm_up(copy):
     weights = safetensors.torch.load_file(str(folder / "model.safetensors"))
     weights["classifier.weight"] = weights["classifier.weight"] * 0 + 3e38
     safetensors.torch.save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    assert "the answer holds nan" in refusal(folder)
+    assert "the answer contains nan" in refusal(folder)
 
 
 ARCHITECTURES = [

@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List
 
-from hf_inference_toolkit import __version__, errors
+from hf_inference_toolkit import __version__, errors, limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.tasks.service import Service
 
@@ -25,10 +25,8 @@ _ERROR = {
 
 
 def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
-    """OpenAPI 3.0 for one task, with its parameters and with requests that work."""
-    paths: Dict[str, Any] = {
-        "/ping": {"get": {"summary": "Whether the model can answer", "responses": _ping()}}
-    }
+    """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`)."""
+    paths: Dict[str, Any] = {"/ping": {"get": {"summary": "Health check", "responses": _ping()}}}
     for path in predict_routes:
         paths[path] = {"post": _predict(service)}
     return {
@@ -40,6 +38,7 @@ def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
         },
         "paths": paths,
         "components": {"schemas": {"Request": service.schema(), "Error": _ERROR}},
+        "x-limits": [limit._asdict() for limit in limits.TABLE],
     }
 
 

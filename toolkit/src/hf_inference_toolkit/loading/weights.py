@@ -47,7 +47,7 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
 
 
 def _check_head(task: TaskName, folder: Path) -> None:
-    """StartError for a classifier of texts that is to classify tokens, or the reverse: the weights fit both."""
+    """StartError for a text classifier served as token classifier or the reverse, because the weights fit both."""
     alike = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
     inferred = registry.infer(model_folder.read_config(folder))
     made_for = registry.find(inferred).auto_class if inferred else ""
@@ -71,7 +71,7 @@ def _listed(keys: List[str]) -> str:
 
 
 def _lacking(task: TaskName, runtime: Runtime) -> List[str]:
-    """The packages that a task needs beside transformers, and that this image does not have."""
+    """The packages that a task needs and this image does not have."""
     needed = dict(registry.find(task.name).packages)
     if task.name == "table-question-answering" and runtime.prefix:
         needed["tensorflow_probability"] = "tensorflow-probability"
@@ -103,7 +103,7 @@ def _misfit(task: TaskName, folder: Path, reason: str) -> str:
 
 @contextlib.contextmanager
 def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, Any]]) -> Iterator[None]:
-    """Collect what `pipeline` throws away: which weights were not in the folder and were made up."""
+    """Collect the loading infos that `pipeline` discards: which weights were missing and initialised randomly."""
     base = getattr(transformers, runtime.prefix + "PreTrainedModel")
     original = base.__dict__["from_pretrained"]
 
@@ -157,7 +157,7 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
             )
         )
     if model_folder.read_config(folder).get("model_type") == "idefics":
-        raise StartError("models of type idefics fetch addresses that a text holds: use idefics2 or idefics3")
+        raise StartError("models of type idefics fetch URLs in texts: use idefics2 or idefics3")
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(
