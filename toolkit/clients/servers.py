@@ -53,7 +53,7 @@ def serving(python, folder, task):
 
 
 def _wait(process, address, log):
-    ends = time.monotonic() + 180
+    ends = time.monotonic() + 600
     # A proxy of this machine is not for loopback.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < ends and process.poll() is None:

@@ -3,7 +3,7 @@
 import threading
 
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.tasks.service import Piece, Prediction, Service
+from hf_inference_toolkit.tasks.service import BatchRow, Prediction, Service
 
 
 class Echo(Service):
@@ -48,7 +48,7 @@ class Rows(Service):
         for place, item in enumerate(items):
             if item == "bad":
                 raise RequestError("unprocessable", "inputs[{}]: bad is refused".format(place))
-        outputs = yield [Piece(item, len(item), reader=reader) for item in items]
+        outputs = yield [BatchRow(item, len(item), reader=reader) for item in items]
         return Prediction(outputs, items=len(items))
 
     def run(self, pieces, check):

@@ -66,7 +66,7 @@ def serve(load_model, wait=True, parser="auto", head_seconds=None, **settings):
             assert thread.is_alive(), "the server ended before it listened"
             time.sleep(0.01)
         running = Running(app, server.servers[0].sockets[0].getsockname()[1])
-        while wait and app.health.state == "loading":
+        while wait and app.model.state == "loading":
             time.sleep(0.01)
         yield running
     finally:

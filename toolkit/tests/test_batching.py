@@ -15,7 +15,7 @@ from hf_inference_toolkit.scheduling import batching
 from hf_inference_toolkit.scheduling.batching import Cost, DecodingCost
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import Piece, alone
+from hf_inference_toolkit.tasks.service import BatchRow, predict_alone
 
 
 def together(service, requests, size=1000):
@@ -25,7 +25,7 @@ def together(service, requests, size=1000):
     scheduler = Scheduler(size)
 
     async def ask():
-        jobs = [scheduler.enter(service, request, 60) for request in requests]
+        jobs = [scheduler.submit(service, request, 60) for request in requests]
         return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
 
     try:
@@ -65,7 +65,7 @@ def test_values_and_order_are_those_of_one_by_one(model_folder, task):
     """Every request of a task, several times, at once; a wrong one among them fails by itself."""
     service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
     requests = asked(task)
-    expected = [alone(service, request, lambda: None) for request in requests]
+    expected = [predict_alone(service, request, lambda: None) for request in requests]
     sizes = watched(service)
     wrong = requests[0]._replace(parameters=dict(requests[0].parameters, no_such_parameter=1))
     answers = together(service, [*requests, wrong, *requests, *requests])
@@ -81,12 +81,12 @@ def test_prompts_of_different_lengths_are_written_together(model_folder):
     service = load_model(Settings(model_dir=str(model_folder("text-generation")), task="text-generation"))
     texts = ["I like you", "my name is sylvain and I live in paris", "paris"]
     greedy = {"max_new_tokens": 12, "do_sample": False}
-    if "suppress_tokens" in service._knows:
+    if "suppress_tokens" in service.supported:
         greedy["suppress_tokens"] = [0, 1, 2, 3, 4]
-    expected = [alone(service, Request(text, greedy, []), lambda: None).value for text in texts]
+    expected = [predict_alone(service, Request(text, greedy, []), lambda: None).value for text in texts]
     sizes = watched(service)
     assert [one.value for one in together(service, [Request(text, greedy, []) for text in texts])] == expected
-    if service.runtime.generates_padded and "max_new_tokens" in service._knows:
+    if service.runtime.generates_padded and "max_new_tokens" in service.supported:
         assert max(sizes) > 1
     del sizes[:]
     careful = dict(greedy, repetition_penalty=3.0)
@@ -102,9 +102,9 @@ def test_item_that_cannot_be_taken_fails_alone(model_folder, inputs):
     options = {"truncation": False}
     answers = together(service, [good, Request(inputs, options, []), good])
     for answer in (answers[0], answers[2]):
-        assert_close(answer.value, alone(service, good, lambda: None).value)
+        assert_close(answer.value, predict_alone(service, good, lambda: None).value)
     try:
-        expected = alone(service, Request(inputs, options, []), lambda: None).value
+        expected = predict_alone(service, Request(inputs, options, []), lambda: None).value
     except RequestError as problem:
         assert (answers[1].kind, str(answers[1])) == (problem.kind, str(problem))
         assert ("the model takes" if isinstance(inputs, str) else "text") in str(problem)
@@ -139,11 +139,11 @@ def test_what_was_read_along_is_not_written_again():
     scheduler = Scheduler(10)
     read = []
     try:
-        first = scheduler.enter(service, Request("first", {}, []), 60)
+        first = scheduler.submit(service, Request("first", {}, []), 60)
         while not service.seen:
             pass
-        others = [scheduler.enter(service, Request(text, {}, []), 60) for text in ("poison", "fine")]
-        reads = scheduler.enter(service, Request("read", {}, []), 60, read.append)
+        others = [scheduler.submit(service, Request(text, {}, []), 60) for text in ("poison", "fine")]
+        reads = scheduler.submit(service, Request("read", {}, []), 60, read.append)
         service.gate.set()
         wait = asyncio.gather(*(job.future for job in (first, *others, reads)), return_exceptions=True)
         answers = loop.run_until_complete(wait)
@@ -163,15 +163,15 @@ def test_left_work_that_still_runs_makes_no_more_room():
     asyncio.set_event_loop(loop)
     scheduler = Scheduler(4)
     try:
-        left = scheduler.enter(service, Request(["a"] * 4, {}, []), 60)
+        left = scheduler.submit(service, Request(["a"] * 4, {}, []), 60)
         while not service.seen:
             pass
         # A pass that looks at the time would end when it is left; this one does not.
-        scheduler._turn.check = lambda: None
-        scheduler.leave(left)
-        scheduler.enter(service, Request(["b"] * 4, {}, []), 60)
+        scheduler._step.check = lambda: None
+        scheduler.cancel(left)
+        scheduler.submit(service, Request(["b"] * 4, {}, []), 60)
         with pytest.raises(RequestError, match="4 inputs are waiting"):
-            scheduler.enter(service, Request("c", {}, []), 60)
+            scheduler.submit(service, Request("c", {}, []), 60)
     finally:
         service.gate.set()
         loop.close()
@@ -185,13 +185,13 @@ def test_list_counts_by_its_items():
     asyncio.set_event_loop(loop)
     scheduler = Scheduler(4)
     try:
-        first = scheduler.enter(service, Request(["a"] * 4, {}, []), 60)
-        second = scheduler.enter(service, Request("b", {}, []), 60)
+        first = scheduler.submit(service, Request(["a"] * 4, {}, []), 60)
+        second = scheduler.submit(service, Request("b", {}, []), 60)
         with pytest.raises(RequestError) as full:
-            scheduler.enter(service, Request(["c"] * 4, {}, []), 60)
+            scheduler.submit(service, Request(["c"] * 4, {}, []), 60)
         assert full.value.status == 503
-        scheduler.leave(first)
-        third = scheduler.enter(service, Request(["c"] * 3, {}, []), 60)
+        scheduler.cancel(first)
+        third = scheduler.submit(service, Request(["c"] * 3, {}, []), 60)
         service.gate.set()
         answers = loop.run_until_complete(asyncio.gather(second.future, third.future))
         assert [one.value for one in answers] == [["b"], ["c"] * 3]
@@ -208,20 +208,20 @@ def test_list_longer_than_the_queue_is_answered_and_leaves_places_to_others():
     asyncio.set_event_loop(loop)
     scheduler = Scheduler(4)
     try:
-        runs = scheduler.enter(service, Request("a", {}, []), 60)
+        runs = scheduler.submit(service, Request("a", {}, []), 60)
         while not service.seen:
             pass
-        long = scheduler.enter(service, Request(["b"] * 50, {}, []), 60)
+        long = scheduler.submit(service, Request(["b"] * 50, {}, []), 60)
         assert scheduler.waiting == 2
-        others = [scheduler.enter(service, Request("c", {}, []), 60) for _ in range(2)]
+        others = [scheduler.submit(service, Request("c", {}, []), 60) for _ in range(2)]
         with pytest.raises(RequestError, match="4 inputs are waiting"):
-            scheduler.enter(service, Request(["d"] * 50, {}, []), 60)
+            scheduler.submit(service, Request(["d"] * 50, {}, []), 60)
         service.gate.set()
         jobs = [runs, long, *others]
         answers = loop.run_until_complete(asyncio.gather(*(job.future for job in jobs)))
         assert [len(one.value) for one in answers] == [1, 50, 1, 1]
         for job in jobs:
-            scheduler.leave(job)
+            scheduler.cancel(job)
         assert not scheduler.is_busy
     finally:
         service.gate.set()
@@ -236,11 +236,11 @@ def test_who_leaves_takes_the_pieces_along():
     asyncio.set_event_loop(loop)
     scheduler = Scheduler(10)
     try:
-        stays = scheduler.enter(service, Request("stays", {}, []), 60)
+        stays = scheduler.submit(service, Request("stays", {}, []), 60)
         while not service.seen:
             pass
-        left = scheduler.enter(service, Request(["left", "left"], {}, []), 60)
-        scheduler.leave(left)
+        left = scheduler.submit(service, Request(["left", "left"], {}, []), 60)
+        scheduler.cancel(left)
         assert scheduler.waiting == 0
         service.gate.set()
         assert loop.run_until_complete(stays.future).value == ["stays"]
@@ -279,20 +279,24 @@ def test_partition_is_the_cheapest(lengths, overhead, budget):
 
 def test_oldest_piece_is_always_chosen():
     """However odd its length and its key are."""
-    waiting = [Piece("old", 900, "x")] + [Piece(str(n), 4, "y") for n in range(50)]
+    waiting = [BatchRow("old", 900, "x")] + [BatchRow(str(n), 4, "y") for n in range(50)]
     assert batching.choose(waiting, Cost()) == [0]
     assert len(batching.choose(waiting[1:], Cost())) == 50
-    assert batching.choose([Piece(0, 5), Piece(0, 9), Piece(0, 500), Piece(0, 6)], Cost()) == [0, 3, 1]
-    assert len(batching.choose([Piece(0, 5), Piece(0, 900)], DecodingCost(10000))) == 2
+    assert batching.choose([BatchRow(0, 5), BatchRow(0, 9), BatchRow(0, 500), BatchRow(0, 6)], Cost()) == [
+        0,
+        3,
+        1,
+    ]
+    assert len(batching.choose([BatchRow(0, 5), BatchRow(0, 900)], DecodingCost(10000))) == 2
 
 
 def test_overhead_is_learned():
     """From passes of different sizes; passes of one size teach nothing."""
     cost = Cost()
     for _ in range(20):
-        cost.saw(100, 0.5)
+        cost.observe(100, 0.5)
     assert cost.overhead == Cost().overhead
     for tokens in (10, 500, 100, 1000) * 50:
-        cost.saw(tokens, 0.002 * (tokens + 100))
+        cost.observe(tokens, 0.002 * (tokens + 100))
     assert cost.overhead == pytest.approx(100, rel=0.3)
     assert cost.budget == pytest.approx(100 * batching.ENOUGH, rel=0.3)

@@ -9,7 +9,7 @@ from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.runtimes import select, threads
 from hf_inference_toolkit.settings import Settings, read
-from hf_inference_toolkit.tasks.service import alone
+from hf_inference_toolkit.tasks.service import predict_alone
 
 MINE = len(os.sched_getaffinity(0))
 V1 = "sys/fs/cgroup/cpu/cpu.cfs_{}_us"
@@ -61,7 +61,7 @@ def test_precision_out_of_range_is_refused_at_start():
 def scores(folder, dtype):
     """A classifier's scores in a precision, and the precision that it says it has."""
     service = load_model(Settings(model_dir=str(folder), dtype=dtype))
-    answer = alone(service, Request("I like you", {"top_k": None}, []), lambda: None).value
+    answer = predict_alone(service, Request("I like you", {"top_k": None}, []), lambda: None).value
     return {label["label"]: label["score"] for label in answer}, service.facts["dtype"]
 
 

@@ -19,7 +19,7 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import alone
+from hf_inference_toolkit.tasks.service import predict_alone
 
 hypothesis = pytest.importorskip("hypothesis")
 transformers = pytest.importorskip("transformers")
@@ -53,7 +53,7 @@ DIFFERENCES = {
         "`truncation` is not given, and an input is longer than the model takes",
         "fails",
         "the input is cut, and the answer has `X-Inputs-Truncated: true`",
-        "clients do not know the tokens of their texts",
+        "clients do not count tokens",
     ),
     "max_length": Difference(
         "text-classification, feature-extraction, fill-mask",
@@ -117,26 +117,26 @@ DIFFERENCES = {
         "an empty label in the list `candidate_labels`",
         "a score for no label",
         "refused with 400",
-        "it is a mistake of the client",
+        "an empty label is a mistake in the request",
     ),
     "rows": Difference(
         "table-question-answering",
         "a table has more rows than the model has numbers for",
         "fails",
         "the last rows are dropped, and the answer has `X-Inputs-Truncated: true`",
-        "rows that are too many tokens are dropped, too",
+        "rows with too many tokens are dropped in the same way",
     ),
     "doc_stride": Difference(
         "question-answering",
         "`doc_stride` is not given, and a long question leaves less room than its default",
         "fails",
         "the largest `doc_stride` that is possible",
-        "the client has not asked for another one",
+        "the client did not request this overlap",
     ),
     "max_question_len": Difference(
         "question-answering",
         "the question is longer than `max_question_len`",
-        "the question is not cut, whatever the documentation says",
+        "the question is not cut, although this is documented",
         "the question is cut",
         "a long question leaves no room for the context",
     ),
@@ -145,14 +145,14 @@ DIFFERENCES = {
         "`top_k` is more than the number of possible answers",
         "filled up with answers of score 0 whose end is before their start",
         "fewer answers",
-        "they are no answers",
+        "such spans are not answers",
     ),
     "long prompts": Difference(
         "text-generation",
         "the prompt and `max_new_tokens` are more than the model takes",
         "fails, or generates beyond the positions that the model was trained for",
         "the start of the prompt is cut, and the answer has `X-Inputs-Truncated: true`",
-        "as for the other tasks; the end of a prompt says what comes next",
+        "as in the other tasks; the end of a prompt matters most",
     ),
     "defaults": Difference(
         "text-generation, summarization, translation, text2text-generation",
@@ -686,7 +686,7 @@ def refused_or_answer(service, request):
     """The toolkit's answer as a client reads it; RequestError for a refusal. Anything else that fails is a fault."""
     read = service.read(json.dumps(request).encode(), codecs.parse("application/json"), "application/json")
     try:
-        value = alone(service, read, lambda: None).value
+        value = predict_alone(service, read, lambda: None).value
     except Exception as problem:
         error = as_request_error(problem, service, read) if not isinstance(problem, RequestError) else problem
         if error.kind == "internal":

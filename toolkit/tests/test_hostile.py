@@ -477,7 +477,7 @@ def own_process(folder, task, log):
         process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)
     server = Own(port, process)
     try:
-        ends = time.monotonic() + 120
+        ends = time.monotonic() + 600
         status = None
         while status != 200:
             assert process.poll() is None and time.monotonic() < ends, log.read_text()[-2000:]

@@ -13,7 +13,7 @@ import serving
 from services import Echo, Rows
 
 from hf_inference_toolkit.http import protocol
-from hf_inference_toolkit.scheduling.batching import Piece
+from hf_inference_toolkit.scheduling.batching import BatchRow
 from hf_inference_toolkit.tasks.service import Prediction, Token
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
@@ -381,7 +381,7 @@ def test_stream_to_an_http_1_0_client(parser):
         streams = True
 
         def steps(self, request, check, reader=None):
-            outputs = yield [Piece(request.inputs, 1, reader=reader)]
+            outputs = yield [BatchRow(request.inputs, 1, reader=reader)]
             return Prediction([{"generated_text": outputs[0]}])
 
         def run(self, pieces, check):

@@ -23,7 +23,7 @@ logging.getLogger().addHandler(handler)
 for settings in json.loads(sys.argv[1]):
     with serving.serve(load_model, hub_endpoint=os.environ["HF_ENDPOINT"], hub_cache=os.environ["HF_HOME"],
                        model_id="someone/model", **settings) as server:
-        if server.app.health.state == "ready":
+        if server.app.model.state == "ready":
             reply = server.post({"inputs": "a b"})
             results.append(reply.json if reply.status == 200 else {"status": reply.status, "body": str(reply.body)})
         else:

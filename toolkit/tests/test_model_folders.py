@@ -27,7 +27,7 @@ def refusal(folder, **settings):
     logging.getLogger("hf_inference_toolkit").addHandler(handler)
     try:
         with serving.serve(load_model, model_dir=str(folder), **settings) as server:
-            assert server.app.health.state == "failed"
+            assert server.app.model.state == "failed"
     finally:
         logging.getLogger("hf_inference_toolkit").removeHandler(handler)
     (message,) = [record.getMessage() for record in records]
@@ -160,7 +160,7 @@ def test_document_model_is_served_without_a_task(tmp_path):
     with serving.serve(load_model, model_dir=str(tmp_path)) as server:
         boxes = [["paris", [0, 0, 100, 100]], ["berlin", [100, 0, 200, 100]]]
         reply = server.post({"inputs": {"question": "the", "word_boxes": boxes}})
-        assert server.app.health.service.task == "document-question-answering"
+        assert server.app.model.service.task == "document-question-answering"
         assert reply.status in (200, 422), reply.body
 
 
@@ -180,12 +180,49 @@ def depth_model(tmp_path_factory):
     return folder
 
 
+def test_voice_is_served_without_a_task(tmp_path):
+    """VITS by its architecture; its warm-up reads letters of its own alphabet."""
+    config = transformers.VitsConfig(
+        vocab_size=30,
+        hidden_size=16,
+        num_hidden_layers=1,
+        ffn_dim=32,
+        flow_size=16,
+        spectrogram_bins=9,
+        upsample_initial_channel=16,
+        upsample_rates=[4, 4],
+        upsample_kernel_sizes=[8, 8],
+        resblock_kernel_sizes=[3],
+        resblock_dilation_sizes=[[1]],
+        posterior_encoder_num_wavenet_layers=1,
+        prior_encoder_num_flows=1,
+        prior_encoder_num_wavenet_layers=1,
+        duration_predictor_filter_channels=16,
+        duration_predictor_num_flows=1,
+        depth_separable_num_layers=1,
+    )
+    tiny.seed()
+    transformers.VitsModel(config).save_pretrained(str(tmp_path))
+    letters = "\u0905\u0906\u0907\u0908\u0909\u090a"
+    vocabulary = dict({"<pad>": 0, "<unk>": 1, " ": 2}, **{one: 3 + at for at, one in enumerate(letters)})
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    options = {"add_blank": True, "phonemize": False, "pad_token": "<pad>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(dict(options, tokenizer_class="VitsTokenizer"))
+    )
+    with serving.serve(load_model, model_dir=str(tmp_path)) as server:
+        assert server.app.model.service.task == "text-to-audio"
+        reply = server.post({"inputs": letters})
+        assert reply.status == 200, reply.body
+        assert reply.json["sampling_rate"] == 16000
+
+
 def test_precision_in_which_a_pipeline_fails_stops_the_start(depth_model):
     """Either every request works or the start fails: never a healthy server whose requests all fail."""
     with serving.serve(load_model, model_dir=str(depth_model)) as server:
-        assert server.app.health.state == "ready"
+        assert server.app.model.state == "ready"
     with serving.serve(load_model, model_dir=str(depth_model), dtype="bfloat16") as server:
-        healthy = server.app.health.state == "ready"
+        healthy = server.app.model.state == "ready"
     if not healthy:
         message = refusal(depth_model, dtype="bfloat16")
         assert "HF_DTYPE=bfloat16" in message

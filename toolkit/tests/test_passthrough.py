@@ -4,6 +4,7 @@ import base64
 import contextlib
 import importlib
 import io
+import json
 import socket
 import wave
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import serving
 import tiny
 
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
+from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
@@ -187,3 +190,19 @@ def test_standard_audio_model_behind_user_code(listener, tmp_path, hook):
         reply = server.post(out.getvalue(), {"Content-Type": "audio/wav"})
         assert reply.status == 200, reply.body
         assert {label["label"] for label in reply.json[1]} == {"yes", "no"}
+
+
+def test_word_boxes_in_parameters_are_part_of_the_document(pipeline_service):
+    """`InferenceClient.document_question_answering` sends them there."""
+    service = pipeline_service("document-question-answering")
+    boxes = [["sylvain", [0, 0, 500, 100]], ["brooklyn", [0, 200, 500, 300]]]
+    given = {"inputs": {"question": "my name"}, "parameters": {"word_boxes": boxes, "top_k": 1}}
+    request = service.read(
+        json.dumps(given).encode(), codecs.content_type("application/json"), "application/json"
+    )
+    assert request.inputs == {"question": "my name", "word_boxes": boxes}
+    assert request.parameters == {"top_k": 1}
+    assert service.predict(request, lambda: None).value[0]["answer"]
+    given["inputs"]["word_boxes"] = boxes
+    with pytest.raises(RequestError, match="word_boxes"):
+        service.read(json.dumps(given).encode(), codecs.content_type("application/json"), "application/json")

@@ -304,7 +304,7 @@ def test_health_check_command_exits_0_only_when_ready(tmp_path):
     assert "no answer from 127.0.0.1 port {}".format(server.port) in words
 
 
-def test_request_that_is_dropped_at_the_end_of_the_drain_is_logged(tmp_path):
+def test_request_that_is_dropped_at_the_end_of_the_drain_is_answered_and_logged(tmp_path):
     """With its id, and the process ends all the same."""
     with process(tmp_path, HF_DRAIN_SECONDS="0", TS_NUMBER_OF_GPU="1") as (child, server):
         until_status(server, 200)
@@ -312,8 +312,11 @@ def test_request_that_is_dropped_at_the_end_of_the_drain_is_logged(tmp_path):
         client.request("POST", "/invocations", b'{"inputs": 60}', {"X-Request-Id": "long"})
         time.sleep(0.2)
         child.send_signal(signal.SIGTERM)
-        code, lines = ended(child)
+        answer = client.getresponse()
+        error = json.loads(answer.read().decode())["error"]
+        assert (answer.status, error["code"], answer.getheader("connection")) == (503, "draining", "close")
         client.close()
+        code, lines = ended(child)
     assert code == 0
     (dropped,) = [line for line in lines if "HF_DRAIN_SECONDS" in line["message"]]
     assert dropped["request_id"] == "long"

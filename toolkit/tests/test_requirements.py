@@ -1,11 +1,14 @@
 """requirements.txt of user code, by the real pip in a real server."""
 
+import base64
 import contextlib
+import http.server
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -199,6 +202,90 @@ def test_codeartifact_gives_pip_its_index_and_the_token_is_not_logged(tmp_path):
             codeartifact.index_url(arn, client)
     with pytest.raises(StartError, match="arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY"):
         codeartifact.index_url("arn:aws:s3:::bucket")
+
+
+INSTALL = """
+import sys
+from pathlib import Path
+import boto3
+from botocore.stub import Stubber
+from hf_inference_toolkit import logs
+from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.loading import codeartifact, requirements
+from hf_inference_toolkit.settings import Settings
+
+def client(region):
+    made = boto3.client("codeartifact", region_name=region, aws_access_key_id="a", aws_secret_access_key="b")
+    stub = Stubber(made)
+    stub.add_response("get_authorization_token", {"authorizationToken": "verysecret"})
+    stub.add_response("get_repository_endpoint", {"repositoryEndpoint": sys.argv[1]})
+    stub.activate()
+    return made
+
+logs.configure(10)
+codeartifact._client = client
+folder = Path(sys.argv[2])
+settings = Settings(codeartifact="arn:aws:codeartifact:eu-west-1:123456789012:repository/domain/repo")
+requirements.install(folder / "good.txt", settings)
+import private_package
+print(private_package.VALUE)
+try:
+    requirements.install(folder / "bad.txt", settings)
+except StartError as problem:
+    print(problem)
+"""
+
+
+class Index(http.server.SimpleHTTPRequestHandler):
+    """A package index in a folder, for one user and one token."""
+
+    folder = ""
+    seen = []
+
+    def translate_path(self, path):
+        return self.folder + "/" + path.split("/pypi/repo/", 1)[-1]
+
+    def do_GET(self):
+        given = self.headers.get("Authorization", "")
+        self.seen.append(given)
+        if given != "Basic " + base64.b64encode(b"aws:verysecret").decode():
+            return self.send_error(401)
+        return super().do_GET()
+
+    def log_message(self, *args):
+        return
+
+
+def test_private_package_comes_from_codeartifact(tmp_path):
+    """pip installs from the repository's index with the token, which is in no output."""
+    pytest.importorskip("boto3")
+    page = tmp_path / "index" / "simple" / "private-package"
+    page.mkdir(parents=True)
+    name = wheel(page, "private_package", "3", private_package_dot_py="VALUE = 3")[2:]
+    (page / "index.html").write_text('<a href="{0}">{0}</a>'.format(name))
+    (tmp_path / "good.txt").write_text("private-package\n")
+    (tmp_path / "bad.txt").write_text("no-such-package-here\n")
+    Index.folder, Index.seen = str(tmp_path / "index"), []
+    server = http.server.HTTPServer(("127.0.0.1", 0), Index)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    names = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    names.update(PYTHONPATH=str(Path(__file__).parent.parent / "src"), PIP_CONFIG_FILE=os.devnull)
+    address = "http://127.0.0.1:{}/pypi/repo/".format(server.server_address[1])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", INSTALL, address, str(tmp_path)],
+            env=names,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    lines = done.stdout.decode().splitlines()
+    assert lines[:1] == ["3"], done.stderr.decode()[-3000:]
+    assert "no-such-package-here" in lines[1]
+    assert Index.seen
+    assert b"verysecret" not in done.stdout + done.stderr
 
 
 def test_codeartifact_without_boto3_names_it(tmp_path, monkeypatch):

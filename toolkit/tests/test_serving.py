@@ -20,7 +20,7 @@ from hf_inference_toolkit.errors import TABLE, RequestError, StartError
 def echo():
     """A server whose model gives back what it gets."""
     service = Echo()
-    with serving.serve(lambda settings: service, deadline=5.0, queue_size=3, max_payload=100000) as server:
+    with serving.serve(lambda settings: service, deadline=30.0, queue_size=3, max_payload=100000) as server:
         server.service = service
         yield server
         service.gate.set()
@@ -462,7 +462,7 @@ def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
     echo.service.gate.clear()
     results, thread = in_background(lambda: echo.post({"inputs": "accepted"}).json)
     until(lambda: echo.service.seen)
-    echo.app.health.drain()
+    echo.app.model.drain()
     assert echo.get("/ping").status == 503
     late = echo.post({"inputs": "late"})
     assert late.json["error"]["code"] == "draining"

@@ -13,7 +13,7 @@ from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import alone
+from hf_inference_toolkit.tasks.service import predict_alone
 
 # The reference document's requests, byte for byte; the second name is the file's.
 DOCUMENTED = {
@@ -90,6 +90,19 @@ def test_zero_shot_answers_the_hub_client_with_a_list(served):
     assert server.post(request, path="/").json == pairs
     several = server.post(dict(request, inputs=["a", "a"]), path="/").json
     assert [[sorted(pair) for pair in one] for one in several] == [[["label", "score"]] * 2] * 2
+
+
+@pytest.mark.parametrize("served", ["text-classification"], indirect=True)
+def test_classification_answers_the_hub_client_with_a_list_for_each_text(served):
+    """Which InferenceClient.text_classification reads; /invocations keeps the documented list."""
+    _, server = served
+    for parameters in ({}, {"top_k": 2}, {"return_all_scores": True}):
+        request = {"inputs": "a", "parameters": parameters}
+        documented = server.post(request).json
+        labels = documented[0] if isinstance(documented[0], list) else documented
+        assert server.post(request, path="/").json == [labels]
+        several = server.post(dict(request, inputs=["a", "a"]), path="/").json
+        assert [[set(label) for label in one] for one in several] == [[{"label", "score"}] * len(labels)] * 2
 
 
 @pytest.mark.parametrize("served", ["text-classification"], indirect=True)
@@ -228,7 +241,7 @@ def test_words_end_at_any_space(maker, strategy, tmp_path):
         "stra\u00dfe paris  nuremberg",
     ):
         request = Request(text, {"aggregation_strategy": strategy}, [])
-        groups = alone(service, request, lambda: None).value
+        groups = predict_alone(service, request, lambda: None).value
         words = [text[group["start"] : group["end"]].strip() for group in groups]
         assert [word for word in words if word] == text.split()
 
@@ -318,8 +331,8 @@ def test_null_is_a_parameter_that_is_not_given(task, model_folder):
         assert absent
         body = json.dumps(dict(example, parameters=dict(absent, **given))).encode()
         request = service.read(body, codecs.parse("application/json"), "application/json")
-        expected = alone(service, Request(request.inputs, given, []), lambda: None).value
-        assert_close(alone(service, request, lambda: None).value, expected)
+        expected = predict_alone(service, Request(request.inputs, given, []), lambda: None).value
+        assert_close(predict_alone(service, request, lambda: None).value, expected)
 
 
 @pytest.mark.parametrize("pad", [None, 0, 4])
@@ -359,10 +372,10 @@ def test_unusual_characters_are_text(task, model_folder):
     parameters = {"candidate_labels": ["legal", *UNUSUAL[2:4]]} if task == "zero-shot-classification" else {}
     if task == "token-classification":
         parameters = {"ignore_labels": []}
-    answers = alone(service, Request(UNUSUAL, parameters, []), lambda: None).value
+    answers = predict_alone(service, Request(UNUSUAL, parameters, []), lambda: None).value
     assert len(answers) == len(UNUSUAL)
     for text, answer in zip(UNUSUAL, answers):
-        single = alone(service, Request(text, parameters, []), lambda: None).value
+        single = predict_alone(service, Request(text, parameters, []), lambda: None).value
         assert_close(single[0] if task == "text-classification" else single, answer)
         if task == "token-classification":
             assert all(0 <= one["start"] <= one["end"] <= len(text) for one in answer)

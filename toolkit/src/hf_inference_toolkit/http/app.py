@@ -7,7 +7,7 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,10 +16,10 @@ from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import openapi
-from hf_inference_toolkit.http.invocations import Invocations
+from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.model import DRAINING, Health
+from hf_inference_toolkit.models.model import DRAINING, Model
 from hf_inference_toolkit.runtimes import memory
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
@@ -38,6 +38,16 @@ class Route(NamedTuple):
 
     methods: Tuple[str, ...]
     endpoint: Endpoint
+
+
+class Answering:
+    """A request that is being answered; `statuses` has the status of the answer once it has begun."""
+
+    def __init__(self, request_id: str, began: float, task: Any, statuses: List[int]) -> None:
+        self.request_id = request_id
+        self.began = began
+        self.task = task
+        self.statuses = statuses
 
 
 ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
@@ -64,16 +74,16 @@ class App:
         self, settings: Settings, load_model: LoadModel, on_failure: Callable[[BaseException], None]
     ) -> None:
         self.settings = settings
-        self.health = Health(lambda: load_model(settings), on_failure)
+        self.model = Model(lambda: load_model(settings), on_failure)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
-            is_ready=lambda: float(self.health.status == 200),
-            load_seconds=lambda: self.health.load_seconds,
+            is_ready=lambda: float(self.model.status == 200),
+            load_seconds=lambda: self.model.load_seconds,
         )
         self.scheduler = Scheduler(settings.queue_size, self.metrics)
-        self.invocations = Invocations(settings, self.health, self.scheduler, self.metrics)
-        # Requests that are being answered: the id and the start of each.
-        self._answering: Dict[object, Tuple[str, float]] = {}
+        self.invocations = Invocations(settings, self.model, self.scheduler, self.metrics)
+        self._answering: Set[Answering] = set()
+        self._is_ending = False
         self._watches: List[asyncio.Future[None]] = []
         self._routes = _routes(self)
 
@@ -100,19 +110,19 @@ class App:
 
     def start(self) -> None:
         """Begin to load the model and to look after the worker; needs a running event loop."""
-        self.health.start()
-        looking = (self._look_after_worker(), self.invocations.look_after_bodies())
+        self.model.start()
+        looking = (self._watch_worker(), self.invocations.watch_bodies())
         self._watches = [asyncio.ensure_future(watch) for watch in looking]
 
-    async def _look_after_worker(self) -> None:
-        turns = 0
+    async def _watch_worker(self) -> None:
+        steps_taken = 0
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
                 event(40, "a prediction does not end; its thread is given up")
-            self.health.stuck(self.scheduler.is_lost)
-            if self.scheduler.turns != turns and not self.scheduler.is_busy:
-                turns = self.scheduler.turns
+            self.model.stuck(self.scheduler.is_lost)
+            if self.scheduler.steps_taken != steps_taken and not self.scheduler.is_busy:
+                steps_taken = self.scheduler.steps_taken
                 await asyncio.get_event_loop().run_in_executor(None, memory.trim)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,17 +144,17 @@ class App:
                 sent.append(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
                 # While it drains, the client's next request needs another server.
-                if is_last or self.health.state == DRAINING:
+                if is_last or self.model.state == DRAINING:
                     message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        mark = object()
-        self._answering[mark] = (request_id, began)
+        answering = Answering(request_id, began, current_task(), sent)
+        self._answering.add(answering)
         try:
             await self._handle(scope, receive_body, send_with_id, request_id)
         finally:
-            del self._answering[mark]
+            self._answering.discard(answering)
             self._count(scope, sent[0] if sent else 499, time.monotonic() - began, request_id)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -152,10 +162,17 @@ class App:
             response = await self._find(scope)(Request(scope, receive))
         except RequestError as error:
             response = _respond(errors.document(error, request_id), error.status, error.headers)
+        except asyncio.CancelledError:
+            if not self._is_ending:
+                raise
+            late = RequestError("draining", "the server has ended before the answer", {"Retry-After": "1"})
+            response = _respond(errors.document(late, request_id), late.status, late.headers)
         except Exception as problem:
             event(40, "unexpected error", problem, request_id=request_id)
             hidden = RequestError("internal", "internal error; the log has it under this request_id")
             response = _respond(errors.document(hidden, request_id), 500, {})
+        if scope["http_version"] == "1.0":
+            send = WholeAnswer(send)
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> Endpoint:
@@ -192,10 +209,14 @@ class App:
         """How many requests are being answered."""
         return len(self._answering)
 
-    def unanswered(self) -> List[Tuple[str, float]]:
-        """The id of each request that is being answered, and for how many seconds."""
+    def end(self) -> List[Tuple[str, float]]:
+        """Answer what is left with 503; the id of each such request, and for how many seconds it has waited."""
+        self._is_ending = True
         now = time.monotonic()
-        return [(request_id, now - began) for request_id, began in self._answering.values()]
+        for one in self._answering:
+            if not one.statuses:
+                one.task.cancel()
+        return [(one.request_id, now - one.began) for one in self._answering]
 
     @property
     def health_routes(self) -> List[str]:
@@ -205,7 +226,7 @@ class App:
     async def ping(self, request: Request) -> Response:
         """200 when a prediction would be answered, 503 while loading or ending, 500 when it never will be again."""
         # starlette before 0.20 gives an empty answer no length.
-        return Response(status_code=self.health.status, headers={"Content-Length": "0"})
+        return Response(status_code=self.model.status, headers={"Content-Length": "0"})
 
     async def show_metrics(self, request: Request) -> Response:
         """The counters, for Prometheus."""
@@ -213,7 +234,7 @@ class App:
 
     async def show_openapi(self, request: Request) -> Response:
         """The description of the task that is served."""
-        return _respond(openapi.document(self.health.serving(), self.invocations.routes), 200, {})
+        return _respond(openapi.document(self.model.serving(), self.invocations.routes), 200, {})
 
     async def execution_parameters(self, request: Request) -> Response:
         """What SageMaker's batch transform may ask of this server."""
@@ -226,6 +247,28 @@ class App:
             200,
             {},
         )
+
+
+class WholeAnswer:
+    """Sends an answer when all of it is there, for HTTP/1.0, which has no chunks to mark the end of a stream."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message = {}
+        self._parts: List[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        """Called as ASGI's `send`."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            body = b"".join(self._parts)
+            headers = [pair for pair in self._start["headers"] if pair[0].lower() != b"content-length"]
+            headers.append((b"content-length", str(len(body)).encode("ascii")))
+            await self._send(dict(self._start, headers=headers))
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _routes(app: App) -> Dict[str, Route]:

@@ -1,10 +1,10 @@
-"""Text as it is written: server-sent events, in the form that text-generation-inference gave them.
+"""Text while it is generated: server-sent events in the format of text-generation-inference.
 
 `huggingface_hub.InferenceClient.text_generation(..., stream=True)` reads them.
 """
 
 import asyncio
-from typing import Any, Callable, Dict, List, MutableMapping, Optional
+from typing import Any, Callable, Dict, MutableMapping, Optional
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,8 +16,8 @@ from hf_inference_toolkit.tasks.service import Token
 TYPE = "text/event-stream"
 
 
-class Readings:
-    """The tokens of a job, from the model's thread to the event loop."""
+class TokenStream:
+    """The tokens of a job, on their way from the model's thread to the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_event_loop()
@@ -28,7 +28,7 @@ class Readings:
         self._loop.call_soon_threadsafe(self._tokens.put_nowait, token)
 
     def end(self, *_: Any) -> None:
-        """There are no more; called in the loop."""
+        """No token follows. Called in the event loop."""
         self._tokens.put_nowait(None)
 
     async def next(self) -> Optional[Token]:
@@ -37,13 +37,13 @@ class Readings:
 
 
 class EventStream(Response):  # type: ignore[misc]
-    """An answer that is sent while it is written. `finish` is called once, whatever way it ends."""
+    """A response that is sent while it is generated. `finish` is called once, however it ends."""
 
     def __init__(
         self,
         job: Job,
         first: Optional[Token],
-        readings: Readings,
+        tokens: TokenStream,
         explain: Callable[[Exception], Any],
         finish: Callable[[], None],
     ) -> None:
@@ -52,15 +52,12 @@ class EventStream(Response):  # type: ignore[misc]
         self._start = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
         self._job = job
         self._first = first
-        self._readings = readings
+        self._tokens = tokens
         self._explain = explain
         self._finish = finish
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Send events until the text ends or the client is gone."""
-        if scope["http_version"] == "1.0":
-            # Such a client knows no chunks, which is how the end of a stream is marked.
-            send = _Whole(send)
+        """Send events until the text ends or the client disconnects."""
         gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
         writing = asyncio.ensure_future(self._write(send))
         try:
@@ -77,54 +74,31 @@ class EventStream(Response):  # type: ignore[misc]
         index, token = 0, self._first
         while token is not None:
             index += 1
-            following = await self._readings.next()
-            # The whole text comes with the last token.
-            whole = None if following is not None else await self._text()
-            await send(_event(dict(_described(token, index), **(whole or {}))))
+            following = await self._tokens.next()
+            # The last token's event has the whole text.
+            end = None if following is not None else await self._end()
+            await send(_event(dict(_described(token, index), **(end or {}))))
             token = following
         if not index:
-            await send(_event(await self._text()))
+            await send(_event(await self._end()))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _text(self) -> Dict[str, Any]:
-        """The end of the last event: the text, or why there is none."""
+    async def _end(self) -> Dict[str, Any]:
+        """What only the last event has: the whole text, or the error."""
         try:
             prediction = await self._job.future
         except Exception as problem:
             error = await self._explain(problem)
             return {"error": error.message, "error_type": error.code}
-        return {"generated_text": _only(prediction.value)}
-
-
-class _Whole:
-    """Sends an answer when all of it is there."""
-
-    def __init__(self, send: Any) -> None:
-        self._send = send
-        self._start: Dict[str, Any] = {}
-        self._parts: List[bytes] = []
-
-    async def __call__(self, message: Dict[str, Any]) -> None:
-        """Called as ASGI's `send`."""
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        self._parts.append(message["body"])
-        if not message["more_body"]:
-            body = b"".join(self._parts)
-            length = (b"content-length", str(len(body)).encode("ascii"))
-            await self._send(dict(self._start, headers=[*self._start["headers"], length]))
-            await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _only(value: Any) -> Any:
-    """The text in `[{"generated_text": ...}]`, whatever the task calls it."""
-    return next(iter(value[0].values()))
+        # `[{"generated_text": ..., "details": ...}]`, or `summary_text` and so on.
+        result = dict(prediction.value[0])
+        details = result.pop("details", None) or {}
+        details = {name: value for name, value in details.items() if name not in ("prefill", "tokens")}
+        return {"generated_text": next(iter(result.values())), "details": details or None}
 
 
 def _described(token: Token, index: int) -> Dict[str, Any]:
-    described = {"id": token.number, "text": token.text, "logprob": None, "special": token.is_special}
-    return {"index": index, "token": described, "generated_text": None, "details": None}
+    return {"index": index, "token": token.described(), "generated_text": None, "details": None}
 
 
 def _event(value: Dict[str, Any]) -> Dict[str, Any]:
@@ -133,7 +107,7 @@ def _event(value: Dict[str, Any]) -> Dict[str, Any]:
 
 
 async def disconnected(request: Request) -> None:
-    """Returns when the client hangs up."""
+    """Returns when the client disconnects."""
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

@@ -12,12 +12,12 @@ from hf_inference_toolkit.content import codecs, compression, payload
 from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import parameters
-from hf_inference_toolkit.http.events import TYPE, EventStream, Readings, disconnected
+from hf_inference_toolkit.http.events import TYPE, EventStream, TokenStream, disconnected
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.http.parts import PartStream
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.failures import as_request_error
-from hf_inference_toolkit.models.model import Health
+from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
@@ -29,17 +29,17 @@ SMALL = 16 * 1024
 LOOK_SECONDS = 0.2
 SOON = 0.05
 HUB_ROUTE = "/"
+# Python 3.6 has it elsewhere.
+current_task: Callable[[], Any] = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
 
 
-class Arrival:
+class BodyDeadline:
     """A body on its way: the moment by which it must be there, and why it was ended."""
 
     def __init__(self, ends: float) -> None:
         self.ends = ends
         self.problem: Optional[RequestError] = None
-        # Python 3.6 has it elsewhere.
-        current = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
-        self._task = current()
+        self._task = current_task()
 
     def end(self, problem: RequestError) -> None:
         """Stop waiting for it."""
@@ -51,26 +51,27 @@ class Arrival:
 class Invocations:
     """Reads, checks, predicts and writes; nothing that takes long runs on the event loop."""
 
-    def __init__(self, settings: Settings, health: Health, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, health: Model, scheduler: Scheduler, metrics: Metrics) -> None:
         # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
         self.routes = list(filter(None, ("/invocations", settings.predict_route, HUB_ROUTE)))
         self._settings = settings
-        self._health = health
+        self._model = health
         self._scheduler = scheduler
         self._metrics = metrics
-        self._arriving: Set[Arrival] = set()
+        self._arriving: Set[BodyDeadline] = set()
         self._codec = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
 
     async def answer(self, request: Request) -> Response:
         """The answer to one POST; RequestError for everything that is wrong with it."""
         ends = time.monotonic() + self._settings.deadline
-        service = self._health.serving()
+        service = self._model.serving()
         content_type, accept = self._negotiate(service, request)
         coding = compression.coding(request.headers.get("content-encoding"))
         body = await self._body(request, ends)
-        self._health.serving()  # the server may have begun to drain while the body came in
+        self._model.serving()  # the server may have begun to drain while the body came in
         if coding != "identity":
-            body = await self._off_loop(len(body), lambda: self._decompressed(body, coding))
+            # A small body may become a large one.
+            body = await self._off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
         if service.negotiates:
             content_type = codecs.sniff(content_type, body)
         content_type = content_type._replace(task_parameters=_parameters(service, request, content_type))
@@ -81,7 +82,7 @@ class Invocations:
         prediction = await self._predict(service, prompt, request, ends)
         value = prediction.value
         if request.scope["path"] == HUB_ROUTE and not prompt.is_vertex:
-            value = service.for_hub_client(value)
+            value = service.for_hub_client(value, isinstance(prompt.inputs, list))
         if prompt.is_vertex:
             value = {"predictions": value}
         size = 0 if payload.is_small(value) else SMALL + 1
@@ -103,7 +104,7 @@ class Invocations:
         told = request.headers.get("content-length", "")
         if told.isdigit() and int(told) > most:
             raise _too_large(most)
-        arrival = Arrival(ends)
+        arrival = BodyDeadline(ends)
         self._arriving.add(arrival)
         chunks: List[bytes] = []
         size = 0
@@ -134,13 +135,13 @@ class Invocations:
             )
         return decoded
 
-    async def look_after_bodies(self) -> None:
+    async def watch_bodies(self) -> None:
         """Ends what arrives too slowly with 408, and with 503 when the server ends before the body does."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             for arrival in list(self._arriving):
                 try:
-                    self._health.serving()
+                    self._model.serving()
                 except RequestError as refused:
                     arrival.end(refused)
                 if time.monotonic() > arrival.ends:
@@ -154,29 +155,29 @@ class Invocations:
 
     async def _predict(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Prediction:
         began = time.monotonic()
-        job = self._scheduler.enter(service, prompt, ends - began)
+        job = self._scheduler.submit(service, prompt, ends - began)
         try:
             prediction: Prediction = await self._result(job.future, request, ends - began)
-        except RequestError:
+        except (RequestError, asyncio.CancelledError):  # the latter is an Exception before Python 3.8
             raise
         except Exception as problem:
             raise await self._explain(problem, service, prompt, request) from None
         finally:
-            self._scheduler.leave(job)
+            self._scheduler.cancel(job)
         self._metrics.used(prediction.tokens_in, prediction.tokens_out)
         return prediction
 
     async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
         """The answer while it is written. What goes wrong before the first token is an error like any other."""
         began = time.monotonic()
-        readings = Readings()
-        job = self._scheduler.enter(service, prompt, ends - began, readings)
-        job.future.add_done_callback(readings.end)
-        first = asyncio.ensure_future(readings.next())
+        tokens = TokenStream()
+        job = self._scheduler.submit(service, prompt, ends - began, tokens)
+        job.future.add_done_callback(tokens.end)
+        first = asyncio.ensure_future(tokens.next())
 
         def finish() -> None:
             first.cancel()
-            self._scheduler.leave(job)
+            self._scheduler.cancel(job)
             if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
                 prediction = job.future.result()
                 self._metrics.used(prediction.tokens_in, prediction.tokens_out)
@@ -190,15 +191,18 @@ class Invocations:
             token = await self._result(first, request, ends - began)
             if token is None:
                 prediction = job.future.result()
+        except asyncio.CancelledError:
+            finish()
+            raise
         except Exception as problem:
             finish()
             raise await explain(problem) from None
         if isinstance(token, Part):
-            return PartStream(job, token, readings, explain, finish)
+            return PartStream(job, token, tokens, explain, finish)
         if service.may_stream:
             finish()
             return _whole(prediction)
-        return EventStream(job, token, readings, explain, finish)
+        return EventStream(job, token, tokens, explain, finish)
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
         """The result of a future in time; it is not waited for when the client hangs up first."""
@@ -234,10 +238,10 @@ class Invocations:
         except asyncio.TimeoutError:
             return error  # behind work that does not end: that is found elsewhere
         if fault:
-            self._health.fail(fault)
+            self._model.fail(fault)
             return error
         try:
-            job = self._scheduler.enter(service, None, self._settings.deadline)
+            job = self._scheduler.submit(service, None, self._settings.deadline)
         except RequestError:
             return error  # no place to look: the next failure will
         try:
@@ -246,9 +250,9 @@ class Invocations:
             pass  # no time to look
         except Exception as worse:
             event(40, "the warm-up fails too", worse, request_id=request.scope["request_id"])
-            self._health.fail("a prediction failed, and now the warm-up does")
+            self._model.fail("a prediction failed, and now the warm-up does")
         finally:
-            self._scheduler.leave(job)
+            self._scheduler.cancel(job)
         return error
 
     def _headers(self, prediction: Prediction, prompt: Prompt, request: Request) -> Dict[str, str]:

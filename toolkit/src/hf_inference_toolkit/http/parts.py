@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_inference_toolkit.content import payload
-from hf_inference_toolkit.http.events import Readings, disconnected
+from hf_inference_toolkit.http.events import TokenStream, disconnected
 from hf_inference_toolkit.scheduling.scheduler import Job
 from hf_inference_toolkit.tasks.service import Part
 
@@ -27,7 +27,7 @@ class PartStream(Response):  # type: ignore[misc]
         self,
         job: Job,
         first: Part,
-        readings: Readings,
+        tokens: TokenStream,
         explain: Callable[[Exception], Any],
         finish: Callable[[], None],
     ) -> None:
@@ -40,7 +40,7 @@ class PartStream(Response):  # type: ignore[misc]
         ]
         self._job = job
         self._first = first
-        self._readings = readings
+        self._tokens = tokens
         self._explain = explain
         self._finish = finish
 
@@ -64,7 +64,7 @@ class PartStream(Response):  # type: ignore[misc]
         while part is not None:
             await send({"type": "http.response.body", "body": part.body, "more_body": True})
             part.sent(len(part.body))
-            part = await self._readings.next()
+            part = await self._tokens.next()
         try:
             await self._job.future
         except Exception as problem:

@@ -56,16 +56,16 @@ class Process:
         return self._code
 
     def _on_signal(self) -> None:
-        if self._app.health.state != "draining":
+        if self._app.model.state != "draining":
             event(20, "stopping: no new work, what was accepted is answered")
-            self._app.health.drain()
+            self._app.model.drain()
             self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
     async def _drain(self) -> None:
         ends = time.monotonic() + self._settings.drain_seconds
         while self._app.in_flight and time.monotonic() < ends:
             await asyncio.sleep(0.02)
-        for request_id, seconds in self._app.unanswered():
+        for request_id, seconds in self._app.end():
             event(
                 30,
                 "not answered within the drain time of {:g} s (HF_DRAIN_SECONDS)".format(
@@ -74,6 +74,7 @@ class Process:
                 request_id=request_id,
                 seconds=round(seconds, 4),
             )
+        await asyncio.sleep(0.1)  # until these answers are sent
         self._server.should_exit = True
         while time.monotonic() < ends + 2:
             await asyncio.sleep(0.05)

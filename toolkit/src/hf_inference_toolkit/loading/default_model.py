@@ -1,25 +1,17 @@
 """The standard model as user code calls it."""
 
-import base64
-import io
 import threading
-import wave
-from typing import Any, Dict, Tuple
+from typing import Any
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.tasks.service import Check, Service
-
-# A decoded image or sound cannot be part of a JSON body. Its place is taken by the smallest one that can.
-_PNG = base64.b64encode(
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\n"
-    b"IDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
-).decode("ascii")
 
 
 class DefaultModel:
     """What `predict_fn` gets as its model when there is no `model_fn`: call it with inputs and parameters.
 
-    Both are checked as in a request: user code often passes on what a client sent.
+    Every task checks both when it predicts: user code often passes on what a client sent. Beside what a request may
+    hold, images may be PIL's, and sound may be an array or `{"raw": array, "sampling_rate": hertz}`.
     """
 
     def __init__(self, service: Service) -> None:
@@ -36,7 +28,8 @@ class DefaultModel:
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
         """The prediction for inputs, as /invocations would answer them."""
-        return self._predict(_request(self.service, inputs, parameters))
+        items = list(inputs) if isinstance(inputs, tuple) else inputs
+        return self._predict(payload.Request(items, parameters, []))
 
     def answer(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Any:
         """The prediction for a client's body."""
@@ -49,57 +42,3 @@ class DefaultModel:
 
 def _no_check() -> None:
     return None
-
-
-def _request(service: Service, inputs: Any, parameters: Dict[str, Any]) -> payload.Request:
-    plain, media = _without_media(inputs)
-    body = payload.write_json({"inputs": plain, "parameters": parameters})
-    request = service.read(body, codecs.MediaType(codecs.JSON, {}), codecs.JSON)
-    return request._replace(inputs=_with_media(request.inputs, media)) if media else request
-
-
-def _without_media(value: Any) -> Tuple[Any, Any]:
-    """A value with stand-ins for decoded media, and where the media were: by key or index, or the medium itself."""
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(bytes(value)).decode("ascii"), None
-    if type(value).__module__.startswith("PIL."):
-        return _PNG, _Medium(value)
-    if _is_array(value) or (isinstance(value, dict) and _is_array(value.get("raw", value.get("array")))):
-        return _silence(), _Medium(value)
-    if isinstance(value, dict):
-        parts = {key: _without_media(inner) for key, inner in value.items()}
-        return {key: part[0] for key, part in parts.items()}, {
-            key: part[1] for key, part in parts.items() if part[1]
-        }
-    if isinstance(value, (list, tuple)):
-        items = [_without_media(inner) for inner in value]
-        return [item[0] for item in items], {place: item[1] for place, item in enumerate(items) if item[1]}
-    return value, None
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "__array__") and bool(getattr(value, "ndim", 0)) and not hasattr(value, "to_dict")
-
-
-class _Medium:
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _with_media(value: Any, media: Any) -> Any:
-    if isinstance(media, _Medium):
-        # Pipelines take the keys out of the dictionary that they get.
-        return dict(media.value) if isinstance(media.value, dict) else media.value
-    for place, inner in (media or {}).items():
-        value[place] = _with_media(value[place], inner)
-    return value
-
-
-def _silence() -> str:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16000)
-        sound.writeframes(bytes(3200))
-    return base64.b64encode(out.getvalue()).decode("ascii")

@@ -15,7 +15,7 @@ from hf_inference_toolkit.loading.context import Context, RequestProcessor
 from hf_inference_toolkit.loading.default_model import DefaultModel
 from hf_inference_toolkit.loading.user_code import Hooks
 from hf_inference_toolkit.tasks.media import decode
-from hf_inference_toolkit.tasks.service import Check, Part, Piece, Prediction, Reader, Service, Steps
+from hf_inference_toolkit.tasks.service import BatchRow, Check, Part, Prediction, Reader, Service, Steps
 
 # How often a coroutine of user code is interrupted to see whether its client still waits.
 CHECK_SECONDS = 0.05
@@ -82,7 +82,7 @@ class HookService(Service):
         check()
         try:
             if self._hooks.batch:
-                (value,) = yield [Piece((self._input(raw, context, check), processor), 1)]
+                (value,) = yield [BatchRow((self._input(raw, context, check), processor), 1)]
                 if isinstance(value, Exception):
                     raise value
             else:
@@ -94,7 +94,7 @@ class HookService(Service):
             raise _with_status(problem) from problem
         return _prediction_of(value, written, processor)
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """One call of a batched function; an exception is the output of every input if it returns a wrong number."""
         inputs = [piece.row[0] for piece in pieces]
         context = self._context.for_requests([piece.row[1] for piece in pieces])

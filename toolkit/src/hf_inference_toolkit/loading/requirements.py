@@ -123,10 +123,16 @@ def _run_pip(environment: Path, listing: Path, secrets: Dict[str, str]) -> None:
         for secret in secrets.values():
             output = output.replace(secret, "***")
         event(30, "pip failed", output=output[-8000:])
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
-        errors = [line for line in lines if line.lower().startswith("error:")]
-        lines = [line for line in lines if not line.startswith(("[notice]", "note:"))]
-        raise StartError("{} cannot be installed: {}".format(listing, " | ".join((errors or lines)[-4:])))
+        raise StartError("{} cannot be installed: {}".format(listing, " | ".join(_errors(output)[-4:])))
+
+
+def _errors(output: str) -> List[str]:
+    """The lines of pip's output that say what is wrong, each once; all lines if there are none."""
+    lines = list(dict.fromkeys(line.strip() for line in output.splitlines() if line.strip()))
+    # pip marks what did not run with a multiplication sign.
+    marks = ("error:", "fatal:", "\u00d7 ")
+    errors = [line for line in lines if line.lower().startswith(marks)]
+    return [line for line in errors if "subprocess-exited-with-error" not in line] or lines
 
 
 def _activate(environment: Path) -> None:

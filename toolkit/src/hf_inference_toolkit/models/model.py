@@ -13,7 +13,7 @@ LOADING, READY, STUCK, FAILED, DRAINING = "loading", "ready", "stuck", "failed",
 PING_STATUS = {LOADING: 503, READY: 200, STUCK: 500, FAILED: 500, DRAINING: 503}
 
 
-class Health:
+class Model:
     """Loads the model in a thread, and knows what /ping must say."""
 
     def __init__(self, load: Callable[[], Service], on_failure: Callable[[BaseException], None]) -> None:

@@ -4,9 +4,10 @@ import importlib.util
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
+
 # The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
 Tokens = Dict[str, List[int]]
-OnStep = Optional[Callable[[List[int]], None]]
 # The inputs that are passed to a model, of those that its tokenizer returns.
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # The outputs that tasks read.
@@ -53,17 +54,23 @@ class Runtime:
     # Whether `generate` accepts prompts of different lengths, padded on the left.
     generates_padded = False
 
-    def streams(self) -> bool:
-        """Whether `generate` of the installed release accepts a streamer."""
+    def reports_steps(self) -> bool:
+        """Whether `generate` of the installed release supports `on_step` and `sampling`."""
         return False
 
     def generate(
-        self, rows: Sequence[Tokens], pad: int, options: Dict[str, Any], on_step: OnStep = None
+        self,
+        rows: Sequence[Tokens],
+        pad: int,
+        options: Dict[str, Any],
+        on_step: Optional[OnStep] = None,
+        sampling: Optional[Sampling] = None,
+        with_logprobs: bool = False,
     ) -> List[List[int]]:
         """The sequences that `generate` returns, those of one row next to each other.
 
-        A sequence begins with the left-padded prompt (decoder-only models) or the decoder's start token.
-        `on_step` is called after each step with one new token for each row.
+        Each begins with the left-padded prompt, or with the decoder's start token. `on_step` is called after each
+        step. `sampling` draws the tokens; without it `generate` follows `options`.
         """
         raise NotImplementedError
 

@@ -1,11 +1,12 @@
 """TensorFlow, on the device that it chooses."""
 
 import contextlib
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import threads
-from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, OnStep, Runtime, Tokens, padded
+from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Runtime, Tokens, padded
+from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
 
 
 class TensorFlow(Runtime):
@@ -45,7 +46,13 @@ class TensorFlow(Runtime):
         return {name: outputs[name].numpy() for name in MODEL_OUTPUTS if name in outputs}
 
     def generate(
-        self, rows: Sequence[Tokens], pad: int, options: Dict[str, Any], on_step: OnStep = None
+        self,
+        rows: Sequence[Tokens],
+        pad: int,
+        options: Dict[str, Any],
+        on_step: Optional[OnStep] = None,
+        sampling: Optional[Sampling] = None,
+        with_logprobs: bool = False,
     ) -> List[List[int]]:
         """See Runtime."""
         import tensorflow

@@ -1,11 +1,11 @@
 """PyTorch, on the first GPU where there is one."""
 
-import inspect
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.runtimes import kernels, threads
-from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, OnStep, Runtime, Tokens, padded
+from hf_inference_toolkit.runtimes import decoding, kernels, threads
+from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Runtime, Tokens, padded
+from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
 
 
 class Torch(Runtime):
@@ -98,38 +98,30 @@ class Torch(Runtime):
 
         return {key: torch.from_numpy(array).to(self.device) for key, array in arrays.items()}
 
-    def streams(self) -> bool:
-        """See Runtime. transformers has streamers from 4.28 on."""
-        return "streamer" in inspect.signature(self.model.generate).parameters
+    def reports_steps(self) -> bool:
+        """See Runtime."""
+        return decoding.are_supported(self.model.generate)
 
     def generate(
-        self, rows: Sequence[Tokens], pad: int, options: Dict[str, Any], on_step: OnStep = None
+        self,
+        rows: Sequence[Tokens],
+        pad: int,
+        options: Dict[str, Any],
+        on_step: Optional[OnStep] = None,
+        sampling: Optional[Sampling] = None,
+        with_logprobs: bool = False,
     ) -> List[List[int]]:
         """See Runtime."""
         import torch
 
-        if on_step is not None:
-            options = dict(options, streamer=StepStreamer(on_step))
+        hooks = on_step and decoding.StepHooks(on_step, sampling, with_logprobs, self.device)
+        if hooks:
+            options = dict(options, **hooks.arguments())
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)
+            if hooks:
+                hooks.finish(sequences)
         return [list(map(int, sequence)) for sequence in sequences.cpu().tolist()]
-
-
-class StepStreamer:
-    """A streamer for batches: `generate` calls `put` with the prompts first, then with one token for each row."""
-
-    def __init__(self, on_step: Callable[[List[int]], None]) -> None:
-        self._on_step = on_step
-        self._has_begun = False
-
-    def put(self, value: Any) -> None:
-        """Called by `generate` after each step."""
-        if self._has_begun:
-            self._on_step(value.reshape(-1).tolist())
-        self._has_begun = True
-
-    def end(self) -> None:
-        """Called by `generate` at the end."""

@@ -6,7 +6,7 @@ company with padding, rows that are alone pay for a pass of their own; what is c
 
 from typing import List, Sequence
 
-from hf_inference_toolkit.tasks.service import Piece, Service
+from hf_inference_toolkit.tasks.service import BatchRow, Service
 
 # Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
 MOST_TOKENS = 4096
@@ -26,7 +26,7 @@ class Cost:
         self.overhead = 32.0
         self._count = self._tokens = self._seconds = self._squares = self._products = 0.0
 
-    def saw(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: int, seconds: float) -> None:
         """A pass over `tokens` took `seconds`; `overhead`, in tokens, is what it would take without any."""
         self._count = self._count * self.DECAY + 1
         self._tokens = self._tokens * self.DECAY + tokens
@@ -56,7 +56,7 @@ class DecodingCost(Cost):
         self.overhead = 1e9
         self._budget = budget
 
-    def saw(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: int, seconds: float) -> None:
         """Nothing to learn."""
 
     @property
@@ -92,7 +92,7 @@ def partition(lengths: Sequence[int], overhead: float, budget: int) -> List[rang
     return groups[::-1]
 
 
-def choose(waiting: Sequence[Piece], cost: Cost) -> List[int]:
+def choose(waiting: Sequence[BatchRow], cost: Cost) -> List[int]:
     """Places of the pieces to run next: the oldest, and those that it is cheapest to run it with."""
     key = waiting[0].key
     alike = [place for place, piece in enumerate(waiting[:WINDOW]) if piece.key == key]

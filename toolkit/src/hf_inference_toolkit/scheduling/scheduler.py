@@ -17,7 +17,7 @@ from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
 from hf_inference_toolkit.scheduling.batching import Cost, choose, cost_of
-from hf_inference_toolkit.tasks.service import Piece, Prediction, Reader, Service, Steps, Token
+from hf_inference_toolkit.tasks.service import BatchRow, Prediction, Reader, Service, Steps, Token
 
 # How many threads may be stuck in a prediction that nobody waits for any more, before the model counts as lost.
 MOST_STUCK = 3
@@ -57,10 +57,10 @@ class Job:
         self.submitted = time.monotonic()
         # Whether a pass of its own has begun.
         self.has_run = False
-        self.reader = self._tell if reader else None
+        self.reader = self._emit if reader else None
         self._reader = reader
         # Whether its client has a part of the answer already.
-        self.has_told = False
+        self.has_streamed = False
         self.loop = loop
         self.future = loop.create_future()
         self.is_cancelled = False
@@ -73,9 +73,9 @@ class Job:
         """Whether nobody waits for it any more."""
         return self.is_cancelled or time.monotonic() > self.deadline
 
-    def _tell(self, token: Token) -> None:
+    def _emit(self, token: Token) -> None:
         """Hand a token on to who reads along."""
-        self.has_told = True
+        self.has_streamed = True
         self._reader(token)  # type: ignore[misc]
 
     def check(self) -> None:
@@ -84,12 +84,12 @@ class Job:
             raise Cancelled()
 
 
-class Waiting(NamedTuple):
+class PendingRow(NamedTuple):
     """A piece of a job that has not been run, and the place of its output."""
 
     job: Job
     place: int
-    piece: Piece
+    piece: BatchRow
 
 
 class Outcome(NamedTuple):
@@ -100,15 +100,15 @@ class Outcome(NamedTuple):
     problem: Optional[BaseException]
 
 
-class Turn:
+class Step:
     """What the thread does in one go, without the lock: start a job, or make a pass for the jobs of several pieces."""
 
-    def __init__(self, jobs: List[Job], pieces: List[Waiting], observer: Observer) -> None:
+    def __init__(self, jobs: List[Job], pieces: List[PendingRow], observer: Observer) -> None:
         self._observer = observer
         self.jobs = jobs
         self.pieces = pieces
         self.outcomes: List[Outcome] = []
-        self.more: List[Waiting] = []
+        self.more: List[PendingRow] = []
 
     @property
     def items(self) -> int:
@@ -138,7 +138,7 @@ class Turn:
         else:
             self._advance(self.jobs[0])
 
-    def _run(self, pieces: List[Waiting]) -> None:
+    def _run(self, pieces: List[PendingRow]) -> None:
         service = pieces[0].job.service
         began = time.monotonic()
         try:
@@ -147,7 +147,7 @@ class Turn:
             self._failed(pieces, problem)
             return
         seconds = time.monotonic() - began
-        pieces[0].job.cost.saw(len(pieces) * max(one.piece.length for one in pieces), seconds)
+        pieces[0].job.cost.observe(len(pieces) * max(one.piece.length for one in pieces), seconds)
         self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
         for one, output in zip(pieces, outputs):
             one.job.outputs[one.place] = output
@@ -163,14 +163,14 @@ class Turn:
                 job.has_run = True
                 self._observer.queued(began - job.submitted)
 
-    def _failed(self, pieces: List[Waiting], problem: BaseException) -> None:
+    def _failed(self, pieces: List[PendingRow], problem: BaseException) -> None:
         """Whose fault it was is found by running the pieces of each job alone; who reads along has read too much."""
         jobs = _jobs(pieces)
         is_final = len(jobs) == 1 or not isinstance(problem, Exception)
         if is_out_of_memory(problem):
             release_memory()
         for job in jobs:
-            if is_final or job.has_told:
+            if is_final or job.has_streamed:
                 self.outcomes.append(Outcome(job, None, problem))
             else:
                 self._run([one for one in pieces if one.job is job])
@@ -191,7 +191,7 @@ class Turn:
             self.outcomes.append(Outcome(job, None, problem))
         else:
             job.outputs, job.missing = [None] * len(pieces), len(pieces)
-            self.more.extend(Waiting(job, place, piece) for place, piece in enumerate(pieces))
+            self.more.extend(PendingRow(job, place, piece) for place, piece in enumerate(pieces))
 
 
 def _steps(job: Job) -> Steps:
@@ -202,7 +202,7 @@ def _steps(job: Job) -> Steps:
     return Prediction(None)
 
 
-def _jobs(pieces: List[Waiting]) -> List[Job]:
+def _jobs(pieces: List[PendingRow]) -> List[Job]:
     """The jobs of pieces, each once, in order."""
     found: List[Job] = []
     for one in pieces:
@@ -219,12 +219,12 @@ class Scheduler:
         self._costs: MutableMapping[Service, Cost] = weakref.WeakKeyDictionary()
         self._observer = observer or Observer()
         self._jobs: Deque[Job] = deque()
-        self._pieces: List[Waiting] = []
+        self._pieces: List[PendingRow] = []
         self._held = 0
         self._changed = threading.Condition()
-        self._turn: Optional[Turn] = None
+        self._step: Optional[Step] = None
         # How much was done since the start: jobs begun and passes made.
-        self.turns = 0
+        self.steps_taken = 0
         self._stuck = 0
         self._generation = 0
         self._start_worker()
@@ -232,8 +232,8 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """How many items are in the queue."""
-        turn = self._turn
-        return max(0, self._held - (turn.items if turn else 0))
+        step = self._step
+        return max(0, self._held - (step.items if step else 0))
 
     @property
     def is_busy(self) -> bool:
@@ -245,7 +245,7 @@ class Scheduler:
         """Whether so many predictions do not end that no thread is started for more; it may pass."""
         return self._stuck > MOST_STUCK
 
-    def enter(
+    def submit(
         self, service: Service, request: Optional[Request], seconds: float, reader: Reader = None
     ) -> Job:
         """A job for a request (for the warm-up where there is none); whoever enters it must `leave` it.
@@ -259,7 +259,7 @@ class Scheduler:
                 # A list that no queue could hold takes half of the places that are free, and leaves some to others.
                 job.items = max(1, (self._size - self.waiting + 1) // 2)
             # One more than may wait: the worker may not have taken the first one yet.
-            running = self._turn.items if self._turn else 1
+            running = self._step.items if self._step else 1
             if self._held and self._held - running + job.items > self._size:
                 raise RequestError(
                     "overloaded", "{} inputs are waiting already".format(self.waiting), {"Retry-After": "1"}
@@ -269,7 +269,7 @@ class Scheduler:
             self._changed.notify()
         return job
 
-    def leave(self, job: Job) -> None:
+    def cancel(self, job: Job) -> None:
         """Whoever waited has the result, or is gone: the job's place is free at once, wherever the job is."""
         with self._changed:
             if job.is_cancelled:
@@ -284,13 +284,13 @@ class Scheduler:
             job.future.cancel()
 
     def replace_stuck_worker(self, patience: float) -> bool:
-        """Give the queue a new thread when the present one is `patience` seconds past its turn's end."""
+        """Give the queue a new thread when the present one is `patience` seconds past its step's end."""
         with self._changed:
-            turn = self._turn
-            if turn is None or not turn.is_left or time.monotonic() < turn.ends + patience:
+            step = self._step
+            if step is None or not step.is_left or time.monotonic() < step.ends + patience:
                 return False
             self._stuck += 1
-            self._turn = None
+            self._step = None
             self._generation += 1
             if not self.is_lost:
                 self._start_worker()
@@ -311,8 +311,8 @@ class Scheduler:
                     self._changed.wait()
                     if generation != self._generation:
                         return
-                turn = self._turn = self._next()
-            turn.take()
+                step = self._step = self._next()
+            step.take()
             with self._changed:
                 if generation != self._generation:
                     # It ended after all. Another thread has its place, unless there were too many of them.
@@ -321,22 +321,22 @@ class Scheduler:
                     if was_lost and not self.is_lost:
                         self._start_worker()
                     return
-                self._turn = None
-                self.turns += 1
-                over = frozenset(outcome.job for outcome in turn.outcomes)
+                self._step = None
+                self.steps_taken += 1
+                over = frozenset(outcome.job for outcome in step.outcomes)
                 if over:
                     self._pieces = [one for one in self._pieces if one.job not in over]
-                self._pieces.extend(one for one in turn.more if not one.job.is_cancelled)
-            _settle(turn.outcomes)
+                self._pieces.extend(one for one in step.more if not one.job.is_cancelled)
+            _settle(step.outcomes)
 
-    def _next(self) -> Turn:
+    def _next(self) -> Step:
         """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
         if self._jobs:
-            return Turn([self._jobs.popleft()], [], self._observer)
+            return Step([self._jobs.popleft()], [], self._observer)
         chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.cost))
         pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
-        return Turn(_jobs(pieces), pieces, self._observer)
+        return Step(_jobs(pieces), pieces, self._observer)
 
 
 def _settle(outcomes: List[Outcome]) -> None:

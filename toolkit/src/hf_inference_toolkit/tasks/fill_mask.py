@@ -7,7 +7,7 @@ import numpy
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
-from hf_inference_toolkit.tasks.service import Check, Piece
+from hf_inference_toolkit.tasks.service import BatchRow, Check
 from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
@@ -51,7 +51,7 @@ class FillMask(TextTask):
             )
         return Encoded([row(encoding)], was_cut, masks)
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """See Service: the scores at the masks only, because a vocabulary has many and a request many texts."""
         outputs = super().run(pieces, check)
         for piece, output in zip(pieces, outputs):

@@ -1,76 +1,101 @@
-"""The tasks that write text: text-generation, text2text-generation, summarization, translation."""
+"""What text-generation, text2text-generation, summarization and translation have in common."""
 
 import inspect
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
+import os
+import random
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
-from hf_inference_toolkit.content.payload import Request, kind_of
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
+from hf_inference_toolkit.runtimes.decoding import NEUTRAL, Sampling, Step
 from hf_inference_toolkit.tasks.generation_parameters import (
     DOCUMENTED,
     GENERATION,
+    NOT_SUPPORTED,
     OWN,
+    SEED,
+    STOP_NAMES,
     check_amount,
     check_token_ids,
+    requested,
+    stop_sequences,
     token_ids,
     unavailable,
 )
-from hf_inference_toolkit.tasks.parameters import FULL_TEXT, TRUNCATION
-from hf_inference_toolkit.tasks.service import Check, Piece, Token
+from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, IncrementalDecoder, stop_end
+from hf_inference_toolkit.tasks.parameters import TRUNCATION
+from hf_inference_toolkit.tasks.service import BatchRow, Check
 from hf_inference_toolkit.tasks.task_name import TaskName
-from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+from hf_inference_toolkit.tasks.text_task import Encoded, TextTask
 
-# New tokens when neither the request nor the model says how many; transformers 5 has the same number.
+# New tokens when neither the request nor the model has a number; transformers 5 has the same.
 NEW_TOKENS = 256
-# What configurations of releases before 5 say when nobody has said anything.
-UNSAID_LENGTH = 20
-# Tokens, prompts and candidates counted, that are kept in memory while texts are written together.
+# max_length in configurations of transformers before 5 that do not set it.
+UNSET_MAX_LENGTH = 20
+# top_k of transformers, where neither the request nor the model has one.
+DEFAULT_TOP_K = 50
+# Tokens, prompts and candidates counted, that are kept in memory while texts are generated together.
 MOST_KEPT = 65536
 # Options that look at the prompt, and would take padding for a part of it; with the values that do nothing.
-LOOKS_BACK = {
+PROMPT_OPTIONS = {
     "repetition_penalty": (None, 1, 1.0),
     "no_repeat_ngram_size": (None, 0),
     "min_length": (None, 0),
     "penalty_alpha": (None, 0, 0.0),
 }
-LOOKS_AT_SOURCE = {
+SOURCE_OPTIONS = {
     "encoder_repetition_penalty": (None, 1, 1.0),
     "encoder_no_repeat_ngram_size": (None, 0),
 }
-# They count positions by the attention mask, and have no argument that says so.
-COUNT_BY_MASK = ("bloom", "opt")
+# They count positions by the attention mask, and have no argument `position_ids`.
+POSITIONS_BY_MASK = ("bloom", "opt")
+# Tokens of the prompt with which the first generated ones are decoded, for the spaces between them.
+CONTEXT_TOKENS = 8
 
 
 class Prompt(NamedTuple):
-    """A row and what `generate` is called with for it."""
+    """One input of a pass."""
 
     row: Tokens
+    # Of `generate`.
     arguments: Dict[str, Any]
-    # Texts after which nothing more is written.
-    stops: Tuple[str, ...] = ()
+    options: Dict[str, Any]
+    # Sampling parameters and the seed, where tokens are drawn by `runtimes.decoding`.
+    sampling: Optional[Dict[str, Any]] = None
+    seed: Optional[int] = None
+    # How many sequences are drawn for it.
+    copies: int = 1
 
 
 class Generation(TextTask):
-    """What the four have in common: parameters of `generate`, defaults of the model, and text made of tokens."""
+    """Parameters of `generate`, defaults of the model, passes over several prompts, and text of tokens."""
 
     result = "generated_text"
     is_flat = True
     kept_tokens = MOST_KEPT
+    # The class of transformers' pipeline, which has defaults of its own.
+    pipeline = "Text2TextGenerationPipeline"
     # Short, so that the start does not wait for a long text.
     sample = {"inputs": "I like you.", "parameters": {"max_new_tokens": 8}}
 
     def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
         super().__init__(task, runtime, tokenizer, facts)
-        self._names = task
-        self._knows = known_options(runtime.model)
+        self.task_name = task
+        self.supported = supported_options(runtime.model)
+        self.streams = self._reports_steps = runtime.reports_steps()
         self._counts_by_mask = runtime.generates_padded and counts_by_mask(runtime.model)
-        self.streams = runtime.streams()
-        supported = [one for one in GENERATION if one.name in self._knows or one.name == "max_new_tokens"]
-        self.parameters = (*supported, *OWN, TRUNCATION, *self.extra_parameters())
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._model_stops = stop_sequences({"stop_strings": self._value({}, "stop_strings") or ()})
+        self._cleans_up = cleans_up(self.pipeline)
+        supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
+        seed = (SEED,) if self._reports_steps else ()
+        known = (*supported, *OWN, *seed, TRUNCATION, *self.extra_parameters())
+        self.parameters = tuple(one._replace(is_nullable=True) for one in known)
         specific = getattr(self.config, "task_specific_params", None) or {}
-        told = specific.get(task.requested) or specific.get(task.name) or {}
-        self._defaults = {name: value for name, value in told.items() if name in self._knows}
-        self.prefix = told.get("prefix") or getattr(self.config, "prefix", None) or ""
+        defaults = specific.get(task.requested) or specific.get(task.name) or {}
+        self._defaults = {name: value for name, value in defaults.items() if name in self.supported}
+        self.prefix = defaults.get("prefix") or getattr(self.config, "prefix", None) or ""
 
     def examples(self) -> List[Dict[str, Any]]:
         """The reference document's request, spelled right, and a short one."""
@@ -81,7 +106,7 @@ class Generation(TextTask):
         return ()
 
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
-        """See Service; one text at a time can be read along."""
+        """See Service. Only one sequence of one input can be streamed."""
         request = super().read(body, content_type, accept)
         if request.is_stream:
             options = self.read_options(request.parameters)
@@ -90,155 +115,236 @@ class Generation(TextTask):
                 several.append("a list of inputs")
             if several:
                 raise RequestError(
-                    "unprocessable", '"stream" is for one text, not with {}'.format(" and ".join(several))
+                    "unprocessable",
+                    '"stream" is for one sequence of one input, not with {}'.format(" and ".join(several)),
                 )
+            # The model or the task may have others; tokens of beams are known at the end only.
+            one = {name: 1 for name in ("num_beams", "num_return_sequences") if name in self.supported}
+            request = request._replace(parameters=dict(request.parameters, **one))
         return request
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """Parameters; token ids must be ids of this model."""
-        options = super().read_options(given)
+        """Parameters without those that ask for nothing; token ids must be ids of this model."""
+        options = super().read_options(requested(_with_nested(given), self.parameters))
         check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
 
-    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
-        """A prompt; those of equal arguments are written together."""
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> BatchRow:
+        """A prompt; those of equal arguments share passes."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
         check_amount(length, arguments, NEW_TOKENS)
-        key = [(name, repr(value)) for name, value in sorted(arguments.items()) if name != "tokenizer"]
+        new = arguments.get("max_new_tokens", arguments.get("max_length", NEW_TOKENS))
+        width = 1
+        for name in ("num_beams", "num_return_sequences"):
+            width *= self._value(arguments, name) or 1
+        prompt = self._drawn(Prompt(row, arguments, options))
+        key = [(name, repr(value)) for name, value in sorted(prompt.arguments.items())]
+        key.append(("sampling", repr(prompt.sampling)))
         if not self.may_pad(arguments):
             key.append(("length", str(length)))
-        new = arguments.get("max_new_tokens", arguments.get("max_length", NEW_TOKENS))
-        width = arguments.get("num_beams", 1) * arguments.get("num_return_sequences", 1)
-        return Piece(Prompt(row, arguments, stop_texts(options)), (length + new) * width, tuple(key))
+        return BatchRow(prompt, (length + new) * width, tuple(key))
+
+    def _drawn(self, prompt: Prompt) -> Prompt:
+        """A prompt whose tokens are drawn by us where they are drawn at all, so that a seed decides about them."""
+        arguments = dict(prompt.arguments)
+        value = self._value
+        if value(arguments, "temperature") == 0:
+            # It means the most probable token everywhere but in transformers, which refuses it.
+            arguments.pop("temperature", None)
+            arguments["do_sample"] = False
+        is_sampled = bool(value(arguments, "do_sample"))
+        if is_sampled and "seed" in prompt.options:
+            if prompt.options.get("num_beams", 1) > 1:
+                raise RequestError("unprocessable", "parameter 'seed' does not work with num_beams")
+            arguments["num_beams"] = 1
+        if not is_sampled or (value(arguments, "num_beams") or 1) > 1 or not self._reports_steps:
+            return prompt._replace(arguments=arguments)
+        sampling = {name: value(arguments, name) for name in NEUTRAL if name in self.supported}
+        if sampling.get("top_k") is None:
+            sampling["top_k"] = DEFAULT_TOP_K
+        copies = arguments.pop("num_return_sequences", None) or value({}, "num_return_sequences") or 1
+        for name in sampling:
+            arguments.pop(name, None)
+        arguments["do_sample"] = False
+        if "num_return_sequences" in self.supported:
+            arguments["num_return_sequences"] = 1
+        seed = prompt.options.get("seed")
+        if seed is None:
+            seed = int.from_bytes(os.urandom(4), "big")
+        return prompt._replace(arguments=arguments, sampling=sampling, seed=seed, copies=copies)
 
     def may_pad(self, arguments: Dict[str, Any]) -> bool:
-        """Whether prompts of different lengths can be written together and each gets what it gets alone."""
+        """Whether prompts of different lengths can share a pass without a change of the answers."""
         if self.config.is_encoder_decoder:
-            return all(self._value(arguments, name) in idle for name, idle in LOOKS_AT_SOURCE.items())
+            return all(self._value(arguments, name) in idle for name, idle in SOURCE_OPTIONS.items())
         return (
             self._counts_by_mask
             and "max_new_tokens" in arguments
             and all(
                 self._value(arguments, name) in idle
-                for name, idle in dict(LOOKS_BACK, **LOOKS_AT_SOURCE).items()
+                for name, idle in dict(PROMPT_OPTIONS, **SOURCE_OPTIONS).items()
             )
         )
 
     def _value(self, arguments: Dict[str, Any], name: str) -> Any:
-        """What `generate` takes for an option: the argument's value, or the model's own."""
+        """The value that `generate` uses for an option: the argument's, or the model's own."""
         if name in arguments:
             return arguments[name]
         configs = (getattr(self.runtime.model, "generation_config", None), self.config)
         return next((getattr(config, name) for config in configs if hasattr(config, name)), None)
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """See Service: the sequences of each prompt, as they would be had it been alone."""
         self.runtime.set_check(check)
         self.runtime.check()
-        rows = [piece.row.row for piece in pieces]
         arguments = pieces[0].row.arguments
-        ends = self._ends(arguments)
-        written = self._written(pieces, ends) if any(piece.reader for piece in pieces) else None
-        sequences = self.runtime.generate(rows, self.pad, arguments, written)
-        many = len(sequences) // len(rows)
-        longest = max(len(one["input_ids"]) for one in rows)
-        outputs = []
-        for place, one in enumerate(rows):
-            length = len(one["input_ids"])
-            padding, begun = (0, 1) if self.config.is_encoder_decoder else (longest - length, length)
-            own = sequences[place * many : (place + 1) * many]
-            outputs.append([until_end(sequence[padding:], begun, ends) for sequence in own])
-        return outputs
+        ends = frozenset(token_ids(self._value(arguments, "eos_token_id") or []))
+        if self._reports_steps and (self._value(arguments, "num_beams") or 1) == 1:
+            sequences = self._generate_by_steps(pieces, ends)
+        else:
+            sequences = self._generate_at_once(pieces, ends)
+        for sequence in sequences:
+            sequence.close()
+        many = len(sequences) // sum(piece.row.copies for piece in pieces)
+        results = iter(sequences)
+        return [[next(results) for _ in range(piece.row.copies * many)] for piece in pieces]
 
-    def _written(self, pieces: List[Piece], ends: FrozenSet[int]) -> Any:
-        """What is called after each step of `generate`: readers get their tokens, and time is looked at."""
-        open_texts = {
-            place: Growing(self.tokenizer, piece.reader, self._context(piece), piece.row.stops)
-            for place, piece in enumerate(pieces)
-            if piece.reader is not None
-        }
+    def _generate_by_steps(self, pieces: List[BatchRow], ends: FrozenSet[int]) -> List[GeneratedSequence]:
+        """One sequence after the other for each prompt, filled while `generate` runs."""
+        prompts = [piece.row for piece in pieces for _ in range(piece.row.copies)]
+        sequences = [self._sequence(piece, ends) for piece in pieces for _ in range(piece.row.copies)]
 
-        def written(numbers: List[int]) -> None:
+        def on_step(step: Step) -> bool:
             self.runtime.check()
-            for place, number in enumerate(numbers):
-                if place in open_texts:
-                    open_texts[place].add(number)
-                    # What comes now is padding, until the last text of the pass has ended.
-                    if number in ends or open_texts[place].is_over:
-                        del open_texts[place]
+            for place, sequence in enumerate(sequences):
+                sequence.add(step.tokens[place], step.logprobs[place] if step.logprobs else None)
+            return all(sequence.is_over for sequence in sequences)
 
-        return written
+        sampling = None
+        if prompts[0].sampling is not None:
+            seeds = [(one.row.seed, copy) for one in pieces for copy in range(one.row.copies)]
+            generators = [random.Random("{}:{}".format(*pair)) for pair in seeds]  # noqa: S311 (no secrets)
+            sampling = Sampling(prompts[0].sampling, generators)
+        self.runtime.generate(
+            [prompt.row for prompt in prompts],
+            self.pad,
+            prompts[0].arguments,
+            on_step,
+            sampling,
+            any(prompt.options.get("details") for prompt in prompts),
+        )
+        return sequences
 
-    def _context(self, piece: Piece) -> List[int]:
-        """The tokens that stand before the first one that is written; a few decide about its spaces."""
-        return [] if self.config.is_encoder_decoder else list(piece.row.row["input_ids"][-8:])
+    def _generate_at_once(self, pieces: List[BatchRow], ends: FrozenSet[int]) -> List[GeneratedSequence]:
+        """The same from what `generate` returns: of beams, and of releases that do not report steps."""
+        rows = [piece.row.row for piece in pieces]
+        returned = self.runtime.generate(rows, self.pad, pieces[0].row.arguments)
+        begin = 1 if self.config.is_encoder_decoder else max(len(row["input_ids"]) for row in rows)
+        many = len(returned) // len(rows)
+        sequences = [self._sequence(piece, ends) for piece in pieces for _ in range(many)]
+        for sequence, tokens in zip(sequences, returned):
+            for token in tokens[begin:]:
+                sequence.add(token)
+        return sequences
 
-    def _ends(self, arguments: Dict[str, Any]) -> FrozenSet[int]:
-        """The tokens after which nothing more is written."""
-        return frozenset(token_ids(self._value(arguments, "eos_token_id") or []))
+    def _sequence(self, piece: BatchRow, ends: FrozenSet[int]) -> GeneratedSequence:
+        prompt: Prompt = piece.row
+        context = [] if self.config.is_encoder_decoder else prompt.row["input_ids"][-CONTEXT_TOKENS:]
+        decoder = IncrementalDecoder(lambda tokens: self.text(tokens, prompt.options), context)
+        sequence = GeneratedSequence(
+            decoder,
+            ends,
+            self._stops(prompt.options),
+            self._special,
+            piece.reader,
+            bool(prompt.options.get("details")),
+        )
+        sequence.seed = prompt.seed
+        return sequence
+
+    def _stops(self, options: Dict[str, Any]) -> Tuple[str, ...]:
+        """Stop sequences of the request and of the model."""
+        return stop_sequences(options) + self._model_stops
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
-        """What `generate` is called with for a prompt of `length` tokens."""
+        """The arguments of `generate` for a prompt of `length` tokens."""
         arguments = dict(self._defaults)
-        arguments.update((name, value) for name, value in options.items() if name in self._knows)
-        stops = stop_texts(options)
-        if stops and "stop_strings" in self._knows:
-            arguments.update(stop_strings=list(stops), tokenizer=self.tokenizer)
+        arguments.update((name, value) for name, value in options.items() if name in self.supported)
         new = self.new_tokens(options, length)
         if new is not None:
             arguments.pop("max_length", None)
-            if "max_new_tokens" in self._knows:
+            if "max_new_tokens" in self.supported:
                 arguments["max_new_tokens"] = new
             else:
                 arguments["max_length"] = self.total(new, length)
+        if self._model_stops:
+            arguments["stop_strings"] = None
         if self.config.pad_token_id is None and self.tokenizer.pad_token_id is None:
             arguments.setdefault("pad_token_id", self.tokenizer.eos_token_id or 0)
         return arguments
 
     def total(self, new: int, length: int) -> int:
-        """`max_length` for so many new tokens; an encoder's prompt does not count, its decoder's first token does."""
+        """`max_length` for so many new tokens. The decoder's start token counts, an encoder's prompt does not."""
         return new + 1
 
     def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
-        """How many tokens are to be written; None where `max_length` of the request or of the model says it."""
+        """The most new tokens; None where `max_length` of the request or of the model decides."""
         if "max_new_tokens" in options:
             return int(options["max_new_tokens"])
-        if "max_length" in options or "max_length" in self._defaults or self.model_says_length():
+        if "max_length" in options or "max_length" in self._defaults or self.model_limits_length():
             return None
         return min(NEW_TOKENS, max(1, self.limit - 2)) if self.limit else NEW_TOKENS
 
-    def model_says_length(self) -> bool:
-        """Whether the model's own configuration limits what is written."""
+    def model_limits_length(self) -> bool:
+        """Whether the model's own configuration limits what is generated."""
         for config in (getattr(self.runtime.model, "generation_config", None), self.config):
             if getattr(config, "max_new_tokens", None):
                 return True
-            if getattr(config, "max_length", None) not in (None, UNSAID_LENGTH):
+            if getattr(config, "max_length", None) not in (None, UNSET_MAX_LENGTH):
                 return True
         return False
 
-    def text(self, numbers: List[int], options: Dict[str, Any]) -> str:
+    def text(self, tokens: List[int], options: Dict[str, Any]) -> str:
         """Tokens as text."""
-        how = {}
-        if "clean_up_tokenization_spaces" in options:
-            how["clean_up_tokenization_spaces"] = options["clean_up_tokenization_spaces"]
-        return str(self.tokenizer.decode(numbers, skip_special_tokens=True, **how))
+        how = {"skip_special_tokens": options.get("skip_special_tokens", True)}
+        cleans_up = options.get("clean_up_tokenization_spaces", self._cleans_up)
+        if cleans_up is not None:
+            how["clean_up_tokenization_spaces"] = cleans_up
+        return str(self.tokenizer.decode(tokens, **how))
 
     def count_generated(self, row: Tokens, output: Any) -> int:
-        """See TextTask; a decoder's output begins with its prompt, an encoder's with one token to start from."""
-        begun = 1 if self.config.is_encoder_decoder else len(row["input_ids"])
-        return sum(len(sequence) - begun for sequence in output)
+        """See TextTask."""
+        return sum(len(sequence.tokens) for sequence in output)
 
     def decode(self, item: Any, encoded: Encoded, outputs: List[Any], options: Dict[str, Any]) -> Any:
         """One object for each returned sequence."""
-        return [
-            {self.result: until_stop(self.written(item, encoded, numbers, options), options)}
-            for numbers in outputs[0]
-        ]
+        results = []
+        for sequence in outputs[0]:
+            text = self.new_text(encoded, sequence.tokens, options)
+            text = text[: stop_end(text, self._stops(options))]
+            result = {self.result: self.answer(item, text, options)}
+            if options.get("details") or sequence.is_streamed:
+                result["details"] = details(sequence, len(encoded.rows[0]["input_ids"]))
+            results.append(result)
+        return results
 
-    def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> str:
-        """The text of one sequence."""
-        return self.text(numbers, options)
+    def schema(self) -> Dict[str, Any]:
+        """See Service; unsupported parameters have the values that are accepted."""
+        schema = super().schema()
+        properties = schema["properties"]["parameters"]["properties"]
+        for name, idle in NOT_SUPPORTED.items():
+            properties.setdefault(name, {"enum": [*idle, None], "description": "not supported"})
+        properties["generate_parameters"] = {"type": "object", "description": "more parameters of this list"}
+        return schema
+
+    def new_text(self, encoded: Encoded, tokens: List[int], options: Dict[str, Any]) -> str:
+        """The text of the generated tokens."""
+        return self.text(tokens, options)
+
+    def answer(self, item: Any, text: str, options: Dict[str, Any]) -> Any:
+        """The answer for an input, from the text that was generated for it."""
+        return text
 
     def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
         """As the pipelines: a list of objects, and a flat one where each input has one."""
@@ -249,200 +355,51 @@ class Generation(TextTask):
         return results
 
 
-class TextToText(Generation):
-    """Text from text, by an encoder and a decoder."""
-
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row, the model's own prefix in front."""
-        encoding, was_cut = self.tokens(self.prefix + item, None, options)
-        one = row(encoding)
-        one.pop("token_type_ids", None)
-        return Encoded([one], was_cut)
+def _with_nested(given: Dict[str, Any]) -> Dict[str, Any]:
+    """`generate_parameters`, in which huggingface_hub sends some of them, as parameters like the others."""
+    nested = given.get("generate_parameters")
+    if nested is not None and not isinstance(nested, dict):
+        raise RequestError("unsupported_value", "parameter 'generate_parameters' must be an object or null")
+    flat = {name: value for name, value in given.items() if name != "generate_parameters"}
+    return dict(flat, **(nested or {}))
 
 
-class Summarization(TextToText):
-    """A shorter text."""
-
-    result = "summary_text"
-
-
-class TextGeneration(Generation):
-    """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
-
-    is_flat = False
-
-    def extra_parameters(self) -> Any:
-        """Whether the prompt is part of the answer."""
-        return (FULL_TEXT,)
-
-    def count(self, request: Request) -> int:
-        """One conversation is one item."""
-        return len(self.items(request.inputs)[0])
-
-    def items(self, inputs: Any) -> Any:
-        """One conversation is a list, too, and yet one item."""
-        if isinstance(inputs, list) and inputs and is_message(inputs[0]):
-            self.check_item(inputs)
-            return [inputs], False
-        return super().items(inputs)
-
-    def check_item(self, item: Any) -> None:
-        """A text or a conversation."""
-        if isinstance(item, list) and item and all(map(is_message, item)):
-            if getattr(self.tokenizer, "chat_template", None) is None:
-                raise RequestError(
-                    "unprocessable", "the model has no chat template, so it takes strings only"
-                )
-            return
-        if not isinstance(item, str):
-            raise RequestError(
-                "unsupported_value",
-                '{} takes a string, or a list of {{"role", "content"}} objects, not {}'.format(
-                    self.task, kind_of(item)
-                ),
-            )
-
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row, cut at its start when it leaves no room to write."""
-        room = self._room(options)
-        may_cut = options.get("truncation", True)
-        if isinstance(item, str):
-            one = row(self.tokenizer(self.shortened(self.prefix + item, room, may_cut, "left")))
-        else:
-            text = self.tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True)
-            text = self.shortened(text, room, may_cut, "left")
-            one = row(self.tokenizer(text, add_special_tokens=False))
-        one.pop("token_type_ids", None)
-        length = len(one["input_ids"])
-        if not length:
-            raise RequestError("unprocessable", "an input has no tokens")
-        if not room or length <= room:
-            return Encoded([one])
-        if not options.get("truncation", True):
-            raise RequestError(
-                "unprocessable",
-                "an input has {} tokens, and with the new ones the model takes {} of {}".format(
-                    length, room, self.limit
-                ),
-            )
-        return Encoded([{key: value[-room:] for key, value in one.items()}], True)
-
-    def _room(self, options: Dict[str, Any]) -> int:
-        """Tokens of a prompt that leave place for what is asked for; 0 when there is no end."""
-        if not self.limit:
-            return 0
-        asked = options.get("max_new_tokens")
-        if asked is not None and asked >= self.limit:
-            raise RequestError(
-                "unprocessable",
-                "max_new_tokens is {}, and the model takes {} tokens in all".format(asked, self.limit),
-            )
-        return max(1, self.limit - (asked if asked is not None else min(NEW_TOKENS, self.limit // 2)))
-
-    def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
-        """Never more than the model has places for."""
-        if "max_length" in options and "max_new_tokens" not in options:
-            most = min(options["max_length"], self.limit or options["max_length"])
-            if most <= length:
-                raise RequestError(
-                    "unprocessable",
-                    "the prompt has {} tokens already, and max_length is {}".format(
-                        length, options["max_length"]
-                    ),
-                )
-            return int(most - length)
-        new = super().new_tokens(options, length)
-        return min(new, self.limit - length) if new is not None and self.limit else new
-
-    def total(self, new: int, length: int) -> int:
-        """The prompt counts."""
-        return new + length
-
-    def written(self, item: Any, encoded: Encoded, numbers: List[int], options: Dict[str, Any]) -> Any:
-        """The prompt as it came, and what follows it; of a conversation, the conversation with one more message."""
-        prompt = encoded.rows[0]["input_ids"]
-        new = self.text(numbers, options)[len(self.text(prompt, options)) :]
-        is_full = options.get("return_full_text", True)
-        if isinstance(item, str):
-            return item + new if is_full else new
-        return [*item, {"role": "assistant", "content": new}] if is_full else new
+def details(sequence: GeneratedSequence, input_length: int) -> Dict[str, Any]:
+    """How a sequence was generated, in the form of text-generation-inference. Lengths are in tokens."""
+    return {
+        "finish_reason": sequence.finish_reason,
+        "generated_tokens": len(sequence.tokens),
+        "input_length": input_length,
+        "seed": sequence.seed,
+        "prefill": [],
+        "tokens": [one.described() for one in sequence.reported],
+    }
 
 
-def is_message(value: Any) -> bool:
-    """Whether a value is one message of a conversation."""
-    return (
-        isinstance(value, dict)
-        and set(value) == {"role", "content"}
-        and all(isinstance(part, str) for part in value.values())
-    )
+def cleans_up(pipeline: str) -> Optional[bool]:
+    """clean_up_tokenization_spaces of a pipeline in the installed release; None where the tokenizer decides."""
+    import transformers
+
+    kind = getattr(transformers, pipeline, None)
+    if kind is None:  # transformers 5, which has Text2TextGenerationPipeline no more
+        return False
+    known = inspect.signature(getattr(kind, "postprocess", kind.__call__)).parameters
+    parameter = known.get("clean_up_tokenization_spaces")
+    return parameter.default if parameter else None
 
 
-def known_options(model: Any) -> Any:
-    """The names that `generate` of the installed transformers takes."""
+def supported_options(model: Any) -> FrozenSet[str]:
+    """The options of `generate` in the installed release."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        return (frozenset(vars(config)) | frozenset(("max_new_tokens",))) - unavailable()
-    return frozenset(inspect.signature(model.generate).parameters) - unavailable()
-
-
-class Growing:
-    """A text that grows token by token behind the tokens `before`; its reader gets what each adds."""
-
-    def __init__(
-        self, tokenizer: Any, reader: Any, before: Sequence[int] = (), stops: Sequence[str] = ()
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._reader = reader
-        self._special = frozenset(tokenizer.all_special_ids)
-        self._numbers = list(before)
-        # Tokens before `_said` have been told; those from `_from` on are decoded with what follows, for their spaces.
-        self._from, self._said = 0, len(self._numbers)
-        self._stops, self._told = stops, ""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether one of `stops` has been written."""
-        return any(stop in self._told for stop in self._stops)
-
-    def add(self, number: int) -> None:
-        """One more token. Its text waits for the next one while it ends within a character."""
-        self._numbers.append(number)
-        before = self._text(self._numbers[self._from : self._said])
-        now = self._text(self._numbers[self._from :])
-        new = ""
-        if not now.endswith("\ufffd") and len(now) > len(before):
-            new = now[len(before) :]
-            self._from, self._said = self._said, len(self._numbers)
-            self._told += new
-        self._reader(Token(number, new, number in self._special))
-
-    def _text(self, numbers: List[int]) -> str:
-        return str(self._tokenizer.decode(numbers, skip_special_tokens=True))
+        known = frozenset(vars(config)) | frozenset(("max_new_tokens",))
+    else:
+        known = frozenset(inspect.signature(model.generate).parameters)
+    # transformers finds stop sequences in prompts, too: the toolkit looks for them itself.
+    return known - unavailable(model) - frozenset(STOP_NAMES)
 
 
 def counts_by_mask(model: Any) -> bool:
     """Whether a decoder's positions begin after the padding in front of a prompt."""
     takes = inspect.signature(model.forward).parameters
-    return "position_ids" in takes or model.config.model_type in COUNT_BY_MASK
-
-
-def until_end(numbers: List[int], begun: int, ends: FrozenSet[int]) -> List[int]:
-    """A sequence up to and with the first of `ends` after its first `begun` tokens; the rest is padding."""
-    for place in range(begun, len(numbers)):
-        if numbers[place] in ends:
-            return numbers[: place + 1]
-    return numbers
-
-
-def stop_texts(options: Dict[str, Any]) -> Tuple[str, ...]:
-    """The texts that end the writing."""
-    stops = options.get("stop_sequence", options.get("stop_strings")) or ()
-    return (stops,) if isinstance(stops, str) else tuple(stops)
-
-
-def until_stop(text: Any, options: Dict[str, Any]) -> Any:
-    """A text up to and with the first stop sequence in it."""
-    if not isinstance(text, str):
-        return text
-    ends = [text.find(stop) + len(stop) for stop in stop_texts(options) if stop in text]
-    return text[: min(ends)] if ends else text
+    return "position_ids" in takes or model.config.model_type in POSITIONS_BY_MASK

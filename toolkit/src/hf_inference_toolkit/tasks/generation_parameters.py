@@ -1,6 +1,6 @@
 """The parameters of text generation, each offered where the installed transformers has it."""
 
-from typing import Any, Dict, FrozenSet, List
+from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
@@ -59,15 +59,45 @@ GENERATION = (
 STOP_SEQUENCE = Parameter(
     "stop_sequence",
     "strings",
-    "texts that end the writing; they are part of the answer",
+    "texts that end generation; they are part of the answer",
     longest=limits.STOP_CHARACTERS,
     most=limits.STOP_SEQUENCES,
 )
+# transformers' names, and the name of text-generation-inference.
+STOP_NAMES = ("stop_sequence", "stop_strings", "stop", "stop_sequences")
 OWN = (
-    STOP_SEQUENCE,
-    STOP_SEQUENCE._replace(name="stop_strings", about="another name of stop_sequence"),
+    *(STOP_SEQUENCE._replace(name=name) for name in STOP_NAMES),
     Parameter("clean_up_tokenization_spaces", "boolean", "remove spaces before punctuation"),
+    Parameter("skip_special_tokens", "boolean", "leave special tokens out of the text; true by default"),
+    Parameter("details", "boolean", "answer with tokens, log probabilities and the reason for the end, too"),
+    Parameter("truncate", "integer", "the most tokens of the prompt; text-generation keeps its end", 1),
 )
+SEED = Parameter(
+    "seed", "integer", "with do_sample: equal seeds give equal texts, whatever else runs", 0, 2**63 - 1
+)
+PROMPT = (
+    Parameter("prefix", "string", "text in front of each input that is a string"),
+    Parameter("add_special_tokens", "boolean", "as for the tokenizer; inputs that are strings only"),
+    Parameter(
+        "continue_final_message",
+        "boolean",
+        "continue the last message of a conversation; by default where it is the assistant's",
+    ),
+)
+# Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
+# values that ask for nothing: those are accepted.
+NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
+    "adapter_id": (),
+    "best_of": (1,),
+    "decoder_input_details": (False,),
+    "frequency_penalty": (0,),
+    "grammar": (),
+    "handle_long_generation": ("hole",),
+    "return_tensors": (False,),
+    "return_text": (True,),
+    "top_n_tokens": (0,),
+    "watermark": (False,),
+}
 LANGUAGES = (
     Parameter("src_lang", "string", "the language of the input, in the model's own code"),
     Parameter("tgt_lang", "string", "the language of the answer, in the model's own code"),
@@ -92,21 +122,60 @@ DOCUMENTED = {
     "parameters": {"repetition_penalty": 4.0, "length_penalty": 1.5},
 }
 
-# transformers moved these ways of generating to repositories on the hub, and downloads code where a request uses them.
+# Ways of generating that transformers moved to repositories on the hub, from 4.56 on one after the other. Releases that
+# have moved one lack its method, and fetch code from the hub where a request uses it.
 MOVED_TO_THE_HUB = {
-    "CONTRASTIVE_SEARCH": ("penalty_alpha",),
-    "GROUP_BEAM_SEARCH": ("num_beam_groups", "diversity_penalty"),
+    "contrastive_search": ("penalty_alpha",),
+    "group_beam_search": ("num_beam_groups", "diversity_penalty"),
 }
 
 
-def unavailable() -> FrozenSet[str]:
-    """Parameters that the installed transformers answers with code from the hub."""
-    try:
-        from transformers.generation.utils import GENERATION_MODES_MAPPING
-    except ImportError:
-        return frozenset()
-    moved = [mode.name for mode, place in GENERATION_MODES_MAPPING.items() if "/" in str(place)]
-    return frozenset(name for mode in moved for name in MOVED_TO_THE_HUB.get(mode, ()))
+def unavailable(model: Any) -> FrozenSet[str]:
+    """Parameters for which the installed transformers lacks the code."""
+    moved = [way for way in MOVED_TO_THE_HUB if not (hasattr(model, way) or hasattr(model, "_" + way))]
+    return frozenset(name for way in moved for name in MOVED_TO_THE_HUB[way])
+
+
+def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
+    """The parameters that ask for something: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
+    names = frozenset(parameter.name for parameter in known)
+    # null asks for nothing, also where this release lacks the parameter.
+    nullable = names | frozenset(parameter.name for parameter in GENERATION)
+    options = {}
+    for name, value in given.items():
+        if name in NOT_SUPPORTED and name not in names:
+            _refuse_unless_idle(name, value)
+        elif name in STOP_NAMES and name in names and _is_empty_stop(name, value):
+            continue
+        elif value is not None or name not in nullable:
+            options[name] = value
+    return options
+
+
+def _refuse_unless_idle(name: str, value: Any) -> None:
+    idle = NOT_SUPPORTED[name]
+    is_idle = any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in idle)
+    if value is not None and not is_idle:
+        words = {True: "true", False: "false"}
+        values = [words[one] if isinstance(one, bool) else str(one) for one in idle]
+        raise RequestError(
+            "unsupported_value",
+            "parameter '{}' is not supported: leave it out, or send {}".format(
+                name, " or ".join([*values, "null"])
+            ),
+        )
+
+
+def _is_empty_stop(name: str, value: Any) -> bool:
+    if value == "" or (isinstance(value, list) and "" in value):
+        raise RequestError("unsupported_value", "parameter '{}' must not hold an empty string".format(name))
+    return value is None or value == []
+
+
+def stop_sequences(options: Mapping[str, Any]) -> Tuple[str, ...]:
+    """The texts that end generation, whatever parameters they came in."""
+    stops = [options[name] for name in STOP_NAMES if name in options]
+    return tuple(text for stop in stops for text in ([stop] if isinstance(stop, str) else stop))
 
 
 def check_amount(length: int, options: Dict[str, Any], default: int) -> None:

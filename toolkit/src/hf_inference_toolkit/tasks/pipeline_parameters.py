@@ -158,7 +158,7 @@ def _generation(model: Any) -> Tuple[Parameter, ...]:
     config = getattr(model, "generation_config", None)
     takes = inspect.signature(model.generate).parameters
     known = frozenset(takes) if config is None else frozenset(vars(config))
-    missing = unavailable()
+    missing = unavailable(model)
     general = [one for one in (*GENERATION, MAX_NEW_TOKENS) if one.name in known and one.name not in missing]
     return _by_name((*general, *(one for one in WHISPER if one.name in takes)))
 

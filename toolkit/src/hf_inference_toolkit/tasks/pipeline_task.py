@@ -47,6 +47,8 @@ class PipelineTask(Service):
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
         """A request whose parameters are checked; its inputs are read where they are used, one request at a time."""
         request = super().read(body, content_type, accept)
+        if self._name == "document-question-answering":
+            request = _with_word_boxes(request)
         pipeline_parameters.check(request.parameters, self._allowed, self.task)
         self._items(request.inputs)
         return request
@@ -131,6 +133,15 @@ class PipelineTask(Service):
     def warm_up(self, check: Check) -> None:
         """See Service; nothing where no input suits all models of the task."""
         warm_up_pipeline(self, self._pipeline, check)
+
+
+def _with_word_boxes(request: Request) -> Request:
+    """The words of the document as an input; `huggingface_hub.InferenceClient` sends them as a parameter."""
+    inputs, parameters = request.inputs, dict(request.parameters)
+    if not isinstance(inputs, dict) or "word_boxes" in inputs or "word_boxes" not in parameters:
+        return request
+    inputs = dict(inputs, word_boxes=parameters.pop("word_boxes"))
+    return request._replace(inputs=inputs, parameters=parameters)
 
 
 def sampling_rate(pipeline: Any) -> int:

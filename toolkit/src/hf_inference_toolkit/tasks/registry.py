@@ -6,10 +6,12 @@ from hf_inference_toolkit.content.payload import unknown
 from hf_inference_toolkit.tasks import architectures
 from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
 from hf_inference_toolkit.tasks.fill_mask import FillMask
-from hf_inference_toolkit.tasks.generation import Summarization, TextGeneration, TextToText
 from hf_inference_toolkit.tasks.question_answering import QuestionAnswering
+from hf_inference_toolkit.tasks.summarization import Summarization
 from hf_inference_toolkit.tasks.task_name import TaskName
+from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_classification import TextClassification, ZeroShotClassification
+from hf_inference_toolkit.tasks.text_generation import TextGeneration
 from hf_inference_toolkit.tasks.text_task import TextTask
 from hf_inference_toolkit.tasks.token_classification import TokenClassification
 from hf_inference_toolkit.tasks.translation import Translation
@@ -71,7 +73,7 @@ TASKS = (
         "text2text-generation",
         (),
         "AutoModelForSeq2SeqLM",
-        TextToText,
+        Text2TextGeneration,
         ("ForConditionalGeneration", "MTModel", "WithLMHeadModel", "EncoderDecoderModel"),
     ),
     Task(

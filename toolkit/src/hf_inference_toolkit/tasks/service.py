@@ -22,11 +22,22 @@ class Prediction(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token that was written; `text` is what the text grew by, and may be empty."""
+    """A generated token; `text` is what it adds to the text, and may be empty."""
 
     number: int
     text: str
     is_special: bool
+    # None unless the request asks for details.
+    logprob: Optional[float] = None
+
+    def described(self) -> Dict[str, Any]:
+        """The token in the form of text-generation-inference."""
+        return {
+            "id": self.number,
+            "text": self.text,
+            "logprob": self.logprob,
+            "special": self.is_special,
+        }
 
 
 class Part(NamedTuple):
@@ -45,7 +56,7 @@ class Part(NamedTuple):
 Reader = Optional[Callable[[Any], None]]
 
 
-class Piece(NamedTuple):
+class BatchRow(NamedTuple):
     """A row of a batch. Rows of equal `key` may share a pass; `length` is the number of tokens that one takes."""
 
     row: Any
@@ -56,7 +67,7 @@ class Piece(NamedTuple):
 
 
 # A prediction in steps: it yields pieces, is sent their outputs in the same order, and returns its answer.
-Steps = Generator[List[Piece], List[Any], Prediction]
+Steps = Generator[List[BatchRow], List[Any], Prediction]
 
 
 class Service:
@@ -109,7 +120,7 @@ class Service:
         return self.predict(request, check)
         yield []
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """One pass of the model: the output of each piece. All are of one key."""
         raise NotImplementedError
 
@@ -117,8 +128,8 @@ class Service:
         """The answer's body and its content type."""
         return codecs.write(value, accept), accept
 
-    def for_hub_client(self, value: Any) -> Any:
-        """The answer in the form that `huggingface_hub.InferenceClient` reads at `POST /`."""
+    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+        """The answer to one input or a list, in the form that `huggingface_hub.InferenceClient` reads at `POST /`."""
         return value
 
     def warm_up(self, check: Check) -> None:
@@ -141,7 +152,7 @@ class Service:
 UNSHARED_TOKENS = 4096
 
 
-def alone(service: Service, request: payload.Request, check: Check) -> Prediction:
+def predict_alone(service: Service, request: payload.Request, check: Check) -> Prediction:
     """The prediction of one request, without the scheduler."""
     steps = service.steps(request, check)
     try:
@@ -152,7 +163,7 @@ def alone(service: Service, request: payload.Request, check: Check) -> Predictio
         return end.value  # type: ignore[no-any-return]
 
 
-def _outputs(service: Service, pieces: List[Piece], check: Check) -> List[Any]:
+def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Any]:
     """The outputs of rows, in their order. Rows of equal key and similar length share a pass."""
     outputs: List[Any] = [None] * len(pieces)
     for batch in _batches(pieces, service.kept_tokens or UNSHARED_TOKENS):
@@ -161,7 +172,7 @@ def _outputs(service: Service, pieces: List[Piece], check: Check) -> List[Any]:
     return outputs
 
 
-def _batches(pieces: List[Piece], most: int) -> List[List[int]]:
+def _batches(pieces: List[BatchRow], most: int) -> List[List[int]]:
     """Places of rows, grouped by key and sorted by length; a batch has at most `most` tokens, padding included."""
     batches: List[List[int]] = []
     for place in sorted(range(len(pieces)), key=lambda one: (repr(pieces[one].key), pieces[one].length)):

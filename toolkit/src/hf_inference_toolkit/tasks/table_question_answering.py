@@ -9,7 +9,7 @@ from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
-from hf_inference_toolkit.tasks.warm_up import require_finite
+from hf_inference_toolkit.tasks.warm_up import explained, require_finite
 
 PARAMETERS = (
     Parameter(
@@ -126,7 +126,8 @@ class TableQuestionAnswering(Service):
 
     def warm_up(self, check: Check) -> None:
         """The reference document's example must be answered."""
-        require_finite(self.predict(Request(checked(SAMPLE["inputs"]), {}, []), check).value)
+        with explained(self):
+            require_finite(self.predict(Request(checked(SAMPLE["inputs"]), {}, []), check).value)
 
     def schema(self) -> Dict[str, Any]:
         """See Service."""

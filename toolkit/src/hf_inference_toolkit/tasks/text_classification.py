@@ -13,7 +13,7 @@ from hf_inference_toolkit.tasks.candidate_labels import (
     split_labels,
 )
 from hf_inference_toolkit.tasks.parameters import FUNCTION, TOKENIZING, TRUNCATION, Parameter
-from hf_inference_toolkit.tasks.service import Check, Piece
+from hf_inference_toolkit.tasks.service import BatchRow, Check
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
@@ -31,7 +31,7 @@ def sigmoid(logits: Any) -> Any:
 class SequenceClassification(TextTask):
     """What the tasks on models with a label for each row have in common."""
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """See Service. Decoders find the end of a row by the padding token of their config: without one, row by row."""
         if getattr(self.config, "pad_token_id", self.pad) is None:
             return [
@@ -136,6 +136,12 @@ class TextClassification(SequenceClassification):
             return results if is_list else results[0]
         return [labels[0] for labels in results]
 
+    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+        """A list of labels for each text, as huggingface_hub reads it; also for one text."""
+        if not is_list:
+            return value if isinstance(value[0], list) else [value]
+        return [one if isinstance(one, list) else [one] for one in value]
+
 
 def pair_of(item: List[Any]) -> Tuple[str, str]:
     """The texts of `["query", "document"]`, which older pipelines take with one more list around it."""
@@ -220,8 +226,8 @@ class ZeroShotClassification(SequenceClassification):
             "scores": [float(scores[index]) for index in order],
         }
 
-    def for_hub_client(self, value: Any) -> Any:
+    def for_hub_client(self, value: Any, is_list: bool) -> Any:
         """A list of labels with their scores, as huggingface_hub 1.0 and later read it."""
         if isinstance(value, list):
-            return [self.for_hub_client(one) for one in value]
+            return [self.for_hub_client(one, is_list) for one in value]
         return [{"label": label, "score": score} for label, score in zip(value["labels"], value["scores"])]

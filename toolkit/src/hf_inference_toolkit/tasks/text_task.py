@@ -9,7 +9,15 @@ from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Runtime, Tokens
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.encoder import encoder
 from hf_inference_toolkit.tasks.parameters import Parameter
-from hf_inference_toolkit.tasks.service import Check, Piece, Prediction, Reader, Service, Steps, alone
+from hf_inference_toolkit.tasks.service import (
+    BatchRow,
+    Check,
+    Prediction,
+    Reader,
+    Service,
+    Steps,
+    predict_alone,
+)
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.warm_up import require_finite
 
@@ -117,7 +125,7 @@ class TextTask(Service):
 
     def predict(self, request: Request, check: Check) -> Prediction:
         """See Service."""
-        return alone(self, request, check)
+        return predict_alone(self, request, check)
 
     def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
         """See Service: the rows of all items are the pieces."""
@@ -174,11 +182,11 @@ class TextTask(Service):
                 "the inputs have more than {} tokens; send fewer at once".format(limits.REQUEST_TOKENS),
             )
 
-    def piece(self, row: Tokens, options: Dict[str, Any]) -> Piece:
+    def piece(self, row: Tokens, options: Dict[str, Any]) -> BatchRow:
         """A row as a pass takes it: whatever the parameters, the model does the same with it."""
-        return Piece(row, len(row["input_ids"]))
+        return BatchRow(row, len(row["input_ids"]))
 
-    def run(self, pieces: List[Piece], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """See Service: each row's outputs without padding."""
         self.runtime.set_check(check)
         arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)

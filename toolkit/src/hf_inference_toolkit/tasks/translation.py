@@ -3,12 +3,12 @@
 from typing import Any, Dict, Optional
 
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.tasks.generation import TextToText
 from hf_inference_toolkit.tasks.generation_parameters import LANGUAGES
+from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_task import Encoded
 
 
-class Translation(TextToText):
+class Translation(Text2TextGeneration):
     """A text in another language; models of many languages take `src_lang` and `tgt_lang`."""
 
     result = "translation_text"
@@ -19,15 +19,15 @@ class Translation(TextToText):
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """One row in the source language's form."""
-        source = options.get("src_lang", self._names.source)
+        source = options.get("src_lang", self.task_name.source)
         if source and hasattr(self.tokenizer, "src_lang"):
             self.tokenizer.src_lang = source
         return super().encode(item, options)
 
     def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
-        """The target language as the first token, for models that want it so."""
+        """The target language as the first token, where the model needs it."""
         arguments = super().arguments(options, length)
-        target = options.get("tgt_lang", self._names.target)
+        target = options.get("tgt_lang", self.task_name.target)
         number = self._language_id(target) if target else None
         if number is not None:
             arguments.setdefault("forced_bos_token_id", number)

@@ -1,7 +1,8 @@
 """The warm-up of tasks that transformers' own pipelines serve, and what every warm-up's answer must be."""
 
+import contextlib
 import math
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import StartError
@@ -14,17 +15,30 @@ _LABELS = {"candidate_labels": ["one", "two"]}
 def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
     """Predict the task's sample; StartError if that shows that no request would be answered.
 
-    A model may need inputs that the sample is not: what only a wrong input raises is a warning. In a precision that
-    HF_DTYPE has chosen, every error counts, because pipelines are written for float32.
+    A model may need inputs that the sample is not: what only a wrong input raises is a warning.
     """
-    request = sample(service.task, pipeline)
-    if request is None:
-        return
+    try:
+        request = sample(service.task, pipeline)
+        if request is not None:
+            with explained(service):
+                value = service.predict(request, check).value
+                require_finite(value)
+                service.write(value, "application/json")
+    except Exception as problem:
+        if isinstance(problem, StartError):
+            raise
+        event(30, "the warm-up's sample does not suit this model: {}".format(problem), problem)
+
+
+@contextlib.contextmanager
+def explained(service: Service) -> Iterator[None]:
+    """Turn the errors of a warm-up into StartErrors, if they cannot come from an input that does not suit the model.
+
+    In a precision that HF_DTYPE has chosen, every error counts, because pipelines are written for float32.
+    """
     dtype = service.facts.get("dtype", "float32")
     try:
-        value = service.predict(request, check).value
-        require_finite(value)
-        service.write(value, "application/json")
+        yield
     except Exception as problem:
         words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
         if dtype != "float32":
@@ -32,7 +46,7 @@ def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
             raise StartError(message.format(dtype, service.task, words)) from problem
         if isinstance(problem, (RuntimeError, NotFiniteError)):
             raise StartError("the warm-up of {} fails: {}".format(service.task, words)) from problem
-        event(30, "the warm-up's sample does not suit this model: {}".format(words), problem)
+        raise
 
 
 class NotFiniteError(ArithmeticError):
@@ -89,8 +103,8 @@ def _sound(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
 
 def _speech(pipeline: Any) -> Optional[Request]:
     # A voice reads the letters of its own alphabet only.
-    tokens = sorted(getattr(pipeline.tokenizer, "get_vocab", dict)())
-    letters = [token for token in tokens if len(token) == 1 and token.isalpha()]
+    tokens = filter(None, getattr(pipeline.tokenizer, "get_vocab", dict)())
+    letters = sorted(token for token in tokens if len(token) == 1 and token.isalpha())
     return Request("".join(letters[:5] * 2) if letters else "hello", {}, [])
 
 
