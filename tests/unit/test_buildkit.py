@@ -58,7 +58,7 @@ def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Proje
     assert "the stage 'framework' failed at: RUN uv pip install" in failed.what
 
 
-def test_a_layer_of_a_stand_in_belongs_to_its_own_cell(repository: Project) -> None:
+def test_a_layer_of_a_replaced_dockerfile_belongs_to_its_own_cell(repository: Project) -> None:
     """Its Dockerfile is another text, and no file."""
     cells = [repository.default, next(cell for cell in repository.cells if cell.python == "3.6")]
     text = (repository.root / cells[1].folder / "Dockerfile").read_text()
