@@ -1,4 +1,4 @@
-"""Making images: what is up to date is left alone, and what fails does not stop the rest."""
+"""Building cells: up-to-date cells are left alone, and a cell that fails does not stop the others."""
 
 import sys
 import time
@@ -28,7 +28,7 @@ from hfdlc.state import State, write_whole
 
 
 class CellsFailed(HfdlcError):
-    """Some of several cells could not be built; `fine` are the ids of those whose images are there."""
+    """Some of several cells failed; `fine`: the ids of the others."""
 
     def __init__(self, what: str, *, fine: Sequence[str], then: str) -> None:
         super().__init__(what, then=then)
@@ -77,12 +77,12 @@ def _incomplete(session: Session, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def check_current(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> None:
-    """Raise HfdlcError where a lock or the Dockerfile is not what the matrix and the templates give."""
+    """Raise HfdlcError where a lock file or the Dockerfile does not match the matrix and the templates."""
     lockfile.check(cell, project.matrix, project.root, locks)
     file = project.root / cell.folder / "Dockerfile"
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
         raise HfdlcError(
-            "is not what the matrix and the templates give",
+            "does not match the matrix and the templates",
             where=f"{cell.folder}/Dockerfile",
             then="hfdlc render",
         )
@@ -183,12 +183,12 @@ def _rounds(
         try:
             done, known = _built(session, todo, context)
         except BuildFailed as problem:
-            receipt.time(problem.solve)
+            receipt.time(problem.build_log)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
             todo = [cell for cell in todo if cell.id not in failures]
         else:
             if done:
-                receipt.time(done.solve)
+                receipt.time(done.build_log)
             receipt.known += known
             say(f"built {', '.join(cell.id for cell in todo)}" + (f"\n  log: {done.log}" if done else ""))
             return

@@ -1,4 +1,4 @@
-"""Building a cell twice without a cache, and telling which files of the two images differ."""
+"""Building a cell twice without a cache, and comparing the two images file by file."""
 
 import shutil
 import tempfile
@@ -22,8 +22,9 @@ SHOWN = 40  # differences
 
 
 def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str:
-    """Build the cell twice, the second time on a new private engine if told so; the digest of both.
+    """Build the cell twice; the manifest digest of both.
 
+    `two_engines`: the second time on a new private engine.
     Raises HfdlcError with the files that
     differ, or where a build fails.
     """
@@ -37,15 +38,13 @@ def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str
             second = _build(session, cell, Path(folder, "second"))
         if first.manifest.digest == second.manifest.digest:
             return first.manifest.digest
-        found = list(between(first, second)) or [
-            "nothing that an image shows: the manifests themselves differ"
-        ]
+        found = list(between(first, second)) or ["only the manifests differ"]
     lines = [*found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])]
-    told = "\n".join(f"    {line}" for line in lines)
+    text = "\n".join(f"    {line}" for line in lines)
     raise HfdlcError(
-        f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{told}",
+        f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{text}",
         where=cell.id,
-        then="clamp the times (`touch --date`), or take out what is different each time; then run this again",
+        then="set fixed times (`touch --date`), or remove what differs each time; then run this again",
     )
 
 
