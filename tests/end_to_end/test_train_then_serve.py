@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,7 +137,7 @@ def predict_fn(data, model):
         assert ask("the soup needs more salt today")[0] == "about cooking"
 
 
-@pytest.mark.rows
+@pytest.mark.releases
 def test_keras_trains_what_tensorflow_serves(session: Session, tmp_path: Path) -> None:
     """The same with Keras, on today's TensorFlow."""
     build_both(session, TENSORFLOW)
@@ -269,9 +268,7 @@ time.sleep(600)
         if line.startswith("waiting"):
             break
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     _, told = process.communicate(timeout=130)
     assert process.returncode == 130, told
-    assert time.monotonic() - began < 130
     assert (tmp_path / "kept" / "last").read_text() == "step 7"
     assert not (tmp_path / "out" / "model.tar.gz").exists()

@@ -15,6 +15,8 @@ from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, compose
 from hfdlc.oci.store import LayerStore
 
+pytestmark = pytest.mark.engine
+
 CLAMPED = "touch --date=@1577836800 /one /one/*"
 
 
@@ -24,7 +26,7 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, session: Session, ce
     assert bootstrap
     text = f"FROM {bases.ensure(cell.base_image(), bootstrap, session)} AS system\n{dockerfile}"
 
-    def build(session: Session, cell: Cell, folder: Path, stand_ins: bool) -> Image:
+    def build(session: Session, cell: Cell, folder: Path) -> Image:
         target = {
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},
@@ -70,9 +72,9 @@ def test_what_differs_is_named(
 def _until_another(build: Any) -> Any:
     seen: list[str] = []
 
-    def again(session: Any, cell: Any, folder: Path, stand_ins: Any) -> Image:
+    def again(session: Any, cell: Any, folder: Path) -> Image:
         for number in itertools.count():
-            image: Image = build(session, cell, folder / str(number), stand_ins)
+            image: Image = build(session, cell, folder / str(number))
             if image.manifest.digest not in seen:
                 seen.append(image.manifest.digest)
                 return image

@@ -11,6 +11,8 @@ import requests
 
 from proxy import Proxy
 
+pytestmark = pytest.mark.engine
+
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 
@@ -48,7 +50,7 @@ def test_push_sends_zstd_layers_with_the_same_digest_each_time(
     assert json.loads(push(two).stdout) == {built: digest}
 
 
-@pytest.mark.rows
+@pytest.mark.releases
 def test_push_with_docker_media_types(built: str, new_registry: Callable[[], str]) -> None:
     """Schema 2, gzip, and no index."""
     host = new_registry()
