@@ -82,6 +82,12 @@ class Service:
     streams = False
     # Whether any response may turn out to be a stream; only user code decides that itself.
     may_stream = False
+    # Types of images or sound that a client may have its answer in, by naming one in Accept.
+    media_types: Tuple[str, ...] = ()
+    # Types of images or sound that a request's body may have.
+    body_types: Tuple[str, ...] = ()
+    # The type of answers at `POST /` where Accept names none: what `huggingface_hub.InferenceClient` reads.
+    hub_type = ""
     # Tokens that a batch may keep in memory, for text generation; None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
 
