@@ -8,6 +8,7 @@ import pytest
 import serving
 
 from hf_inference_toolkit.content import codecs
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.tasks import media, media_answers
@@ -85,6 +86,14 @@ def test_speech_as_wav(pipeline_folder, pipeline_service):
             reply = server.post({"inputs": "abc"}, accept, path="/")
             assert reply.headers["content-type"] == "audio/wav", reply.body
         assert server.post({"inputs": "abc"}, {"Accept": "application/json"}, path="/").json
+
+
+@pytest.mark.parametrize("text", ["", "  ", "123", "\U0001f600"])
+def test_text_that_the_model_cannot_speak_is_422(pipeline_service, text):
+    service = pipeline_service("text-to-audio")
+    with pytest.raises(RequestError, match="no characters that the model can speak") as problem:
+        service.predict(Request(text, {}, []), lambda: None)
+    assert problem.value.status == 422
 
 
 def test_an_image_alone_is_its_file():

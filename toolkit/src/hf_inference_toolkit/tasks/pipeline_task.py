@@ -106,7 +106,15 @@ class PipelineTask(Service):
             options.setdefault("chunk_length_s", CHUNK_SECONDS)
         if self._name == "document-question-answering":
             options = self._windows(args[0], options)
+        if self._name == "text-to-audio":
+            self._check_speakable(args[0])
         return self._pipeline(*args, **named, **options)
+
+    def _check_speakable(self, text: str) -> None:
+        """RequestError for a text without tokens, such as digits for a voice that knows letters only."""
+        tokenizer = self._pipeline.tokenizer
+        if not text.strip() or (tokenizer is not None and not tokenizer(text)["input_ids"]):
+            raise RequestError("unprocessable", "the text has no characters that the model can speak")
 
     def _windows(self, document: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
         """Options whose windows overlap by half at most, so that their number has a limit."""
