@@ -12,6 +12,8 @@ JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 PLAIN = "text/plain"
 NPY = "application/x-npy"
+PNG = "image/png"
+WAV = "audio/wav"
 # The type of such a body is detected from its first bytes.
 BINARY = "application/octet-stream"
 WRITTEN = (JSON, JSON_LINES, CSV, PLAIN, NPY)
@@ -24,6 +26,9 @@ ALIASES = {
     "application/x-ndjson": JSON_LINES,
     "application/jsonl": JSON_LINES,
     "application/csv": CSV,
+    "audio/wave": WAV,
+    "audio/x-wav": WAV,
+    "audio/vnd.wave": WAV,
 }
 # Clients send these if they do not know the type. `curl -d` sends the form type for any body.
 UNKNOWN = (BINARY, "binary/octet-stream", "application/x-www-form-urlencoded", "application/*", "*/*")
@@ -93,20 +98,31 @@ def content_type(header: Optional[str]) -> MediaType:
 
 
 @functools.lru_cache(maxsize=64)
-def accepted(header: Optional[str], default: str) -> str:
-    """The type with the highest q-value in Accept, then the first in WRITTEN. RequestError (406) if there is none."""
+def accepted(header: Optional[str], default: str, media: Tuple[str, ...] = ()) -> str:
+    """The type with the highest q-value in Accept, then the first in WRITTEN. RequestError (406) if there is none.
+
+    `media` are image or audio types that can be written too, if Accept names them; `*/*` does not match them.
+    """
     if not header or not header.strip():
         header = default
     ranges = [_weighted(part) for part in header.split(",") if part.strip()]
     best = (0.0, "")
-    for offered in sorted(WRITTEN, key=lambda name: name != parse(default).name):
-        weight = _weight(offered, ranges)
+    usual = parse(default).name
+    offers = sorted(WRITTEN, key=lambda name: name != usual)
+    for name in media:
+        # Of types that are liked equally, the one that the client names first.
+        is_first = name == usual or (ranges and _weight(name, ranges[:1], usual) > 0)
+        offers.insert(0 if is_first else len(offers), name)
+    for offered in offers:
+        weight = _weight(offered, ranges, usual)
         if weight > best[0]:
             best = (weight, offered)
     if not best[1]:
         raise RequestError(
             "not_acceptable",
-            "no type in Accept {!r} can be written; supported: {}".format(header[:200], ", ".join(WRITTEN)),
+            "no type in Accept {!r} can be written; supported: {}".format(
+                header[:200], ", ".join((*WRITTEN, *media))
+            ),
         )
     return best[1]
 
@@ -127,9 +143,12 @@ def _weighted(part: str) -> Tuple[str, float]:
     return media.name, weight if 0.0 <= weight <= 1.0 else 0.0
 
 
-def _weight(offered: str, ranges: List[Tuple[str, float]]) -> float:
+def _weight(offered: str, ranges: List[Tuple[str, float]], usual: str) -> float:
     """The q-value of the most specific media range that matches (RFC 9110, section 12.5.1)."""
-    for pattern in (offered, offered.split("/")[0] + "/*", "*/*"):
+    patterns = [offered, offered.split("/")[0] + "/*"]
+    if offered in WRITTEN or offered == usual:
+        patterns.append("*/*")
+    for pattern in patterns:
         for name, weight in ranges:
             if name == pattern:
                 return weight

@@ -202,7 +202,9 @@ def request(document: Any) -> Request:
     inputs = document["instances"] if is_vertex else document["inputs"]
     if is_vertex and not isinstance(inputs, list):
         raise RequestError("malformed", '"instances" must be a list, not {}'.format(kind_of(inputs)))
-    is_stream = document.get("stream", False)
+    is_stream = document.get("stream")
+    if is_stream is None:
+        is_stream = False
     if not isinstance(is_stream, bool):
         raise RequestError("malformed", '"stream" must be true or false, not {}'.format(kind_of(is_stream)))
     return Request(inputs, parameters, warnings, is_vertex, is_stream)
@@ -301,7 +303,7 @@ def write_json(value: Any) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate: written as an escape sequence
         return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain).encode("ascii")
-    except ValueError:  # NaN or an infinity
+    except (TypeError, ValueError):  # NaN or an infinity; keys that are NumPy numbers
         return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -321,6 +323,8 @@ def _finite(value: Any, depth: int = 0) -> Any:
 
 
 def _key(key: Any) -> Any:
+    if hasattr(key, "item"):
+        key = key.item()
     return "null" if isinstance(key, float) and not math.isfinite(key) else key
 
 

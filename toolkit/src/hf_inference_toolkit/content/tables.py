@@ -138,7 +138,8 @@ def _numbers(rows: List[List[str]]) -> Optional[List[Any]]:
 
 def write_csv(value: Any) -> bytes:
     """One row for each object, list or value. The keys of objects are the header. Nested values are JSON."""
-    rows = value if isinstance(value, list) else [value]
+    value = _simple(value)
+    rows = [_simple(row) for row in value] if isinstance(value, list) else [value]
     while rows and isinstance(rows[0], list) and isinstance(rows[0][0] if rows[0] else None, (dict, list)):
         rows = [inner for row in rows for inner in row]
     out = io.StringIO(newline="")
@@ -165,7 +166,17 @@ def _write_row(out: io.StringIO, table: Any, row: List[Any]) -> None:
         table.writerow(cells)
 
 
+def _simple(value: Any) -> Any:
+    """Arrays, tensors and data frames as lists."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return value.to_dict("records")
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _cell(value: Any) -> Any:
+    value = _simple(value)
     if isinstance(value, (dict, list, tuple)):
         return write_json(value).decode("utf-8")
     if isinstance(value, bool):
@@ -228,6 +239,9 @@ def write_npy(value: Any) -> Optional[bytes]:
     """The value as an .npy file. None if it is not an array of numbers."""
     import numpy
 
+    if not isinstance(value, numpy.ndarray):
+        # A tensor that has a gradient, or is on a GPU, is not converted by NumPy.
+        value = _simple(value)
     try:
         array = numpy.asarray(value)
     except ValueError:

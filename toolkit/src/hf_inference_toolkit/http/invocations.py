@@ -95,7 +95,10 @@ class Invocations:
         if service.negotiates:
             # A streaming request is answered with events, whatever else Accept has.
             wanted = wanted if TYPE not in wanted else ""
-            return codecs.content_type(sent), codecs.accepted(wanted, self._settings.default_accept)
+            default = self._settings.default_accept
+            if request.scope["path"] == HUB_ROUTE:
+                default = service.hub_type or default
+            return codecs.content_type(sent), codecs.accepted(wanted, default, service.media_types)
         return codecs.as_sent(sent or codecs.JSON), codecs.preferred(wanted, self._settings.default_accept)
 
     async def _body(self, request: Request, ends: float) -> bytes:

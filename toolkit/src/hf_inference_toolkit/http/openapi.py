@@ -23,6 +23,8 @@ _ERROR = {
     },
 }
 
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+
 
 def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
     """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`)."""
@@ -63,9 +65,17 @@ def _predict(service: Service) -> Dict[str, Any]:
         }
     return {
         "summary": "Predict: " + service.task,
-        "requestBody": {"required": True, "content": {codecs.JSON: content}},
+        "requestBody": {
+            "required": True,
+            "content": dict({codecs.JSON: content}, **dict.fromkeys(service.body_types, _FILE)),
+        },
         "responses": dict(
-            {"200": {"description": "the prediction", "content": {name: {} for name in codecs.WRITTEN}}},
+            {
+                "200": {
+                    "description": "the prediction",
+                    "content": {name: {} for name in (*codecs.WRITTEN, *service.media_types)},
+                }
+            },
             **_failures(),
         ),
     }

@@ -10,6 +10,8 @@ from hf_inference_toolkit.content import codecs, payload
 EVENTS = "text/event-stream"
 # Media types of images that are written, with Pillow's name of the format.
 IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+# Kinds of pixels that a format holds; others are converted.
+MODES = {"PNG": ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"), "WEBP": ("RGB", "RGBA")}
 
 
 def is_stream(value: Any) -> bool:
@@ -20,8 +22,11 @@ def is_stream(value: Any) -> bool:
 def write(value: Any, chosen: str, accept: str) -> Tuple[bytes, str]:
     """Serialize a value in the type that user code has chosen, otherwise in the preferred type of Accept.
 
-    An image is base64 if the type is not an image type.
+    An image is base64 if the type is not an image type. Bytes are written as they are.
     """
+    if isinstance(value, (bytes, bytearray)):
+        wanted = codecs.preferred(accept, codecs.JSON)
+        return bytes(value), chosen or (codecs.BINARY if wanted == codecs.JSON else wanted)
     if codecs.as_sent(chosen).name in (*codecs.WRITTEN, *IMAGE_FORMATS):
         accept = codecs.as_sent(chosen).name
     if _is_image(value):
@@ -46,7 +51,7 @@ def _is_image(value: Any) -> bool:
 
 def _image_bytes(image: Any, form: str) -> bytes:
     out = io.BytesIO()
-    if form == "JPEG" and image.mode not in ("L", "RGB"):
+    if image.mode not in MODES.get(form, ("L", "RGB")):
         image = image.convert("RGB")
     image.save(out, format=form)
     return out.getvalue()

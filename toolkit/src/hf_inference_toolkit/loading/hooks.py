@@ -171,7 +171,9 @@ class HookService(Service):
                     reader(Part(body, head, stream.is_events, window.give))
         finally:
             items.close()  # type: ignore[attr-defined]
-        kind = stream.content_type if stream else raw.accept
+        # No items are no JSON, but they are JSON Lines.
+        empty = codecs.JSON_LINES if raw.accept == codecs.JSON else raw.accept
+        kind = stream.content_type if stream else empty
         return _prediction_of(b"".join(parts), kind, processor)
 
     def _items(self, value: Any, check: Check) -> Iterator[Any]:

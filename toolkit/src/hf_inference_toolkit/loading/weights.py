@@ -143,6 +143,13 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
     import transformers
 
     known = pipeline_task.known_tasks()
+    if task.name not in known and pipeline_task.is_served(task.name):
+        raise StartError(
+            "HF_TASK={}: transformers {} has no pipeline for this task. Use an image with another release of "
+            "transformers, or serve the model by code/inference.py".format(
+                task.requested, transformers.__version__
+            )
+        )
     if task.name not in known:
         raise StartError(
             "transformers {}: {}".format(
@@ -152,9 +159,8 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
     if not pipeline_task.is_served(task.name):
         raise StartError(
             "HF_TASK={}: the inputs of its pipeline cannot be checked, so requests could name files and addresses. "
-            "Serve it by code/inference.py, or set HF_TASK to one of {}".format(
-                task.requested, ", ".join(sorted([*registry.own_tasks(), *pipeline_task.served_tasks()]))
-            )
+            "Serve the model by code/inference.py with model_fn and predict_fn, which get the bytes of the "
+            "request".format(task.requested)
         )
     if model_folder.read_config(folder).get("model_type") == "idefics":
         raise StartError("models of type idefics fetch URLs in texts: use idefics2 or idefics3")
@@ -201,7 +207,7 @@ def _missing_package(task: TaskName, problem: ImportError) -> str:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [repr(problem)]
     return (
         "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it ({})".format(
-            task.requested, " and ".join(packages) or "another package", lines[0][:300]
+            task.requested, " and ".join(packages).lower() or "another package", lines[0][:300]
         )
     )
 

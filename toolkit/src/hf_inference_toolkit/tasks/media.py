@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 import numpy
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
 
@@ -125,6 +126,12 @@ class Decoder:
 
     def _read(self, content: bytes) -> Any:
         read = _by_soundfile if importlib.util.find_spec("soundfile") else _by_wave
+        kind = codecs.sniff(codecs.MediaType(codecs.BINARY, {}), content).name
+        if read is _by_wave and kind.startswith("audio/") and kind != codecs.WAV:
+            raise RequestError(
+                "unsupported_media_type",
+                "{} cannot be read here; this image reads {} (PCM)".format(kind, codecs.WAV),
+            )
         try:
             return read(content, self._seconds)
         except (MemoryError, RequestError):

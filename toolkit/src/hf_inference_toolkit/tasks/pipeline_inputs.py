@@ -225,6 +225,8 @@ KINDS: Dict[str, Kind] = {
     "zero-shot-image-classification": Kind(image),
     "zero-shot-object-detection": Kind(image),
 }
+# What a request's body may be in place of JSON.
+BODY_TYPES: Dict[Callable[[Any, Reader], Call], Tuple[str, ...]] = {image: ("image/*",), sound: ("audio/*",)}
 
 
 def schema(kind: Kind) -> Dict[str, Any]:

@@ -6,14 +6,14 @@ and `pipeline_parameters` checks the parameters: no string of a request is passe
 
 import base64
 import io
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime
-from hf_inference_toolkit.tasks import pipeline_inputs, pipeline_parameters
+from hf_inference_toolkit.tasks import media_answers, pipeline_inputs, pipeline_parameters
 from hf_inference_toolkit.tasks.media import Decoder
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks.text_task import longest_input, of_item
@@ -36,6 +36,10 @@ class PipelineTask(Service):
         self._name = pipeline_parameters.ALIASES.get(task, task)
         self._allowed = pipeline_parameters.allowed(self._name, pipeline)
         self._kind = pipeline_inputs.KINDS[self._name]
+        self.body_types = pipeline_inputs.BODY_TYPES.get(self._kind.read, ())
+        self.media_types = media_answers.TYPES.get(self._name, ())
+        if self._name == "text-to-audio":
+            self.hub_type = codecs.WAV
         self._rate = sampling_rate(pipeline)
         self._tokens = tokens(pipeline)
         self._characters = SPOKEN_CHARACTERS if self._name == "text-to-audio" else self._longest_text()
@@ -102,7 +106,15 @@ class PipelineTask(Service):
             options.setdefault("chunk_length_s", CHUNK_SECONDS)
         if self._name == "document-question-answering":
             options = self._windows(args[0], options)
+        if self._name == "text-to-audio":
+            self._check_speakable(args[0])
         return self._pipeline(*args, **named, **options)
+
+    def _check_speakable(self, text: str) -> None:
+        """RequestError for a text without tokens, such as digits for a voice that knows letters only."""
+        tokenizer = self._pipeline.tokenizer
+        if not text.strip() or (tokenizer is not None and not tokenizer(text)["input_ids"]):
+            raise RequestError("unprocessable", "the text has no characters that the model can speak")
 
     def _windows(self, document: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
         """Limit the overlap of windows to half, and thereby their number."""
@@ -116,6 +128,12 @@ class PipelineTask(Service):
                 "a window may overlap".format(size, stride),
             )
         return dict(options, max_seq_len=size, doc_stride=stride)
+
+    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+        """See Service."""
+        if accept in self.media_types:
+            return media_answers.write(value, accept), accept
+        return super().write(value, accept)
 
     def schema(self) -> Dict[str, Any]:
         """See Service."""

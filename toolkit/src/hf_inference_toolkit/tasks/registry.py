@@ -143,4 +143,4 @@ def own_tasks() -> List[str]:
 
 def unknown_task(requested: str, pipelines: Iterable[str]) -> str:
     """The message for a task that neither the toolkit nor the installed transformers has."""
-    return unknown("task", requested, [*own_tasks(), *ALIASES, "translation_xx_to_yy", *pipelines])
+    return unknown("task", requested, {*own_tasks(), *ALIASES, "translation_xx_to_yy", *pipelines})

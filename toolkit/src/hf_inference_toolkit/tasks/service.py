@@ -82,6 +82,12 @@ class Service:
     streams = False
     # Whether a response may be a stream without "stream" in the request (user code).
     may_stream = False
+    # Image or audio types of the answer that a client may request in Accept.
+    media_types: Tuple[str, ...] = ()
+    # Image or audio types that a request body may have.
+    body_types: Tuple[str, ...] = ()
+    # The type of answers at `POST /` if Accept names none: what `huggingface_hub.InferenceClient` reads.
+    hub_type = ""
     # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
 
