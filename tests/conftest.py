@@ -24,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--refresh", action="store_true", help="write golden files anew")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that requests the engine has the marker `engine`, so that `-m "not engine"` starts none."""
+    for item in items:
+        if {"used_engine", "session"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("engine")
+
+
 @pytest.fixture(scope="session")
 def repository() -> Project:
     """The repository that the tests are in."""

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from hfdlc.build import bake
 from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
 from hfdlc.state import State
+
+pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))

@@ -16,6 +16,8 @@ from hfdlc.engine.detect import Engine
 from hfdlc.engine.private import Folders
 from hfdlc.state import State
 
+pytestmark = pytest.mark.engine
+
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a private engine and mounts need root")
 

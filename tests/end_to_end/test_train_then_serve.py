@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -269,9 +268,7 @@ time.sleep(600)
         if line.startswith("waiting"):
             break
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     _, told = process.communicate(timeout=130)
     assert process.returncode == 130, told
-    assert time.monotonic() - began < 130
     assert (tmp_path / "kept" / "last").read_text() == "step 7"
     assert not (tmp_path / "out" / "model.tar.gz").exists()

@@ -22,6 +22,8 @@ from hfdlc.project import Project
 from hfdlc.state import State
 from hfdlc.upkeep import clean
 
+pytestmark = pytest.mark.engine
+
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 NO_CELL = "huggingface-pytorch-inference:0.0.1-of-a-test"

@@ -3,11 +3,15 @@
 import json
 import re
 
+import pytest
+
 from hfdlc.checks import report as reports
 from hfdlc.checks import runner
 from hfdlc.checks.subject import Subject
 from hfdlc.project import Project
 from hfdlc.state import State
+
+pytestmark = pytest.mark.engine
 
 
 def test_every_check_passes(subject: Subject, state: State) -> None:

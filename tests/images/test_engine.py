@@ -20,7 +20,10 @@ from hfdlc.state import State
 
 NOWHERE = {"DOCKER_HOST": "unix:///nowhere.sock", "PATH": os.environ.get("PATH", os.defpath)}
 LABEL = "test.engine"
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image, compose
 from hfdlc.oci.store import LayerStore
 
+pytestmark = pytest.mark.engine
+
 CLAMPED = "touch --date=@1577836800 /one /one/*"
 
 

@@ -1,5 +1,6 @@
 """The toolkit's own tests, inside the image: its Python, its packages, its processor's threads."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from hfdlc.engine.detect import Engine
 from hfdlc.matrix.selector import Filter, select
 from hfdlc.project import Project
 from hfdlc.state import State
+
+pytestmark = pytest.mark.engine
 
 TOOLKIT = Path(__file__).parents[2] / "toolkit"
 TOOLS = ("pytest", "hypothesis")
@@ -44,7 +47,9 @@ def check(image: str, python: str, engine: Engine, state: State) -> None:
     told = output.decode()
     print(told)
     assert status == 0, told
-    assert " passed" in told
+    # Tests that need another Python or a GPU are skipped; most are not.
+    numbers = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", told)}
+    assert numbers["passed"] > 4 * numbers.get("skipped", 0), told
 
 
 def test_the_toolkits_tests_pass_inside_the_image(built: str, used_engine: Engine, state: State) -> None:

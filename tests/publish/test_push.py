@@ -11,6 +11,8 @@ import requests
 
 from proxy import Proxy
 
+pytestmark = pytest.mark.engine
+
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 
