@@ -1,4 +1,4 @@
-"""What all tests share: golden files are refreshed by a flag, and the default cell is built once."""
+"""Fixtures of all tests: the repository, the engine, and the default cell, which is built once."""
 
 import os
 from collections.abc import Iterator
@@ -19,11 +19,6 @@ from hfdlc.state import State
 pytest_plugins = ["pytester", "engine_guard"]
 
 ROOT = Path(__file__).parents[1]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--refresh` writes golden files anew."""
-    parser.addoption("--refresh", action="store_true", help="write golden files anew")
 
 
 @pytest.fixture(scope="session")
