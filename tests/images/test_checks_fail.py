@@ -80,6 +80,13 @@ WRONG = [
     Wrong("os", "sed -i 's/^VERSION_ID=.*/VERSION_ID=13/' /etc/os-release", "debian13"),
     Wrong("no_conflicts", "sed -i 's/^Requires-Dist: filelock$/&>=99/' {site}/torch-*/METADATA", "filelock"),
     Wrong("no_conflicts", "rm {site}/pip/_internal/commands/check.py", "pip check ended with 1"),
+    # It crashes behind a line that is no conflict.
+    Wrong(
+        "no_conflicts",
+        "echo \"print('x requires None, which is not installed.'); raise OSError('broken')\""
+        " > {site}/pip/__main__.py",
+        "OSError: broken",
+    ),
     Wrong(
         "packages_are_the_locked_ones", "cp -r {site}/idna-*.dist-info {site}/idna-1.0.dist-info", "idna: "
     ),

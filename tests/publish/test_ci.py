@@ -11,11 +11,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from hfdlc import project
-from hfdlc.build import builder
 from hfdlc.generated import ci
 from hfdlc.oci.registry import Registry
 from hfdlc.project import Project
-from parts import Hfdlc, Keys, Small, fine
+from parts import Keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,23 +88,3 @@ def test_the_phases_run_in_a_fresh_clone(
     assert {*kept["places"]} == {"us-east-1", "eu-west-1"}
     again = _run('make ci-cell CELL="$CELL"', clone, environ)
     assert "is published from the same inputs: nothing to build" in again.stderr
-
-
-@pytest.mark.engine
-def test_a_changed_cell_is_refused_before_it_is_built(
-    small: Small, hfdlc: Hfdlc, registry: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`--build` looks first; a tag from other inputs is never overwritten."""
-    from hfdlc.publish import builds, publisher
-    from hfdlc.publish.targets import parse
-
-    cell = small.project.default
-    small.image(cell)
-    fine(hfdlc("publish", "--registry", registry))
-    (target,) = parse([], [registry])
-    assert builds.published_inputs(target, cell) == {"Dockerfile": "abc"}
-    other = next(cell for cell in small.cells if cell.type == "training")
-    assert builds.published_inputs(target, other) is None
-    monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "new"}})
-    with pytest.raises(publisher.Differs, match=r"from other inputs \(Dockerfile\): a tag never moves"):
-        builds.built(small.project, [cell], os.environ, target)
