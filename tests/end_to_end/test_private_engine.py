@@ -87,7 +87,7 @@ def image(own: State, minimal: Path) -> Path:
     return archive
 
 
-def test_killed_with_its_containerd_it_starts_again(own: State, image: Path) -> None:
+def test_engine_starts_again_after_a_crash_with_its_containerd(own: State, image: Path) -> None:
     """Its images and containers are there, what ran has ended, and a container runs anew."""
     used, container = with_a_container(own, image)
     kill(own)
@@ -100,7 +100,7 @@ def test_killed_with_its_containerd_it_starts_again(own: State, image: Path) -> 
     assert said == b"on\n"
 
 
-def test_stopped_after_a_crash_it_leaves_nothing_running(own: State, image: Path) -> None:
+def test_stop_after_a_crash_ends_all_programs(own: State, image: Path) -> None:
     """No program, no container, no mount: the state folder can be removed."""
     with_a_container(own, image)
     kill(own)
@@ -110,7 +110,7 @@ def test_stopped_after_a_crash_it_leaves_nothing_running(own: State, image: Path
     assert str(own.root) not in Path("/proc/self/mounts").read_text()
 
 
-def test_nothing_outside_the_state_folder_is_made(own: State) -> None:
+def test_private_engine_writes_only_below_the_state_folder(own: State) -> None:
     """Docker and containerd keep nothing in their usual places."""
     places = [
         Path(name) for name in ("/etc/docker", "/var/lib/docker", "/var/lib/containerd", "/opt/containerd")
@@ -120,7 +120,7 @@ def test_nothing_outside_the_state_folder_is_made(own: State) -> None:
     assert [place.exists() for place in places] == before
 
 
-def test_a_base_is_the_same_bytes_every_time(own: State, minimal: Path) -> None:
+def test_bootstrapped_base_is_reproducible(own: State, minimal: Path) -> None:
     """Made twice, no byte differs."""
     again = minimal.with_name("again.tar")
     bases._bootstrap(Bootstrap(suite="bookworm", packages=[]), again, own, os.environ)
@@ -129,7 +129,7 @@ def test_a_base_is_the_same_bytes_every_time(own: State, minimal: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def test_a_base_keeps_nothing_of_the_machine(minimal: Path, own: State) -> None:
+def test_bootstrapped_base_has_nothing_of_the_building_machine(minimal: Path, own: State) -> None:
     """No mirror, no host's name, no machine id, no lists, caches or logs of packages."""
     with tarfile.open(minimal) as tar:
         files = {file.name.removeprefix("./"): file for file in tar if file.isfile()}

@@ -230,7 +230,7 @@ def _check(name: str) -> str:
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[f"{wrong.checks}-{wrong.word}" for wrong in WRONG])
-def test_what_is_wrong_is_found(
+def test_check_fails_on_a_wrong_image(
     subject: Subject, repository: Project, images: Mapping[Wrong, str], wrong: Wrong, tmp_path: Path
 ) -> None:
     """The check that looks at the point fails, no other of its name passes, and it names what differs."""
@@ -252,7 +252,7 @@ def test_what_is_wrong_is_found(
         assert wrong.word in outcome(seen, wrong.checks)
 
 
-def test_an_image_above_its_budget_is_found(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_check_names_what_grew(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that is larger than its cell allows fails, and the layers and packages that grew are named."""
     small = replace(subject, cell=replace(subject.cell, size=subject.facts.size - 1))
     now = sizes.read(subject)
@@ -269,7 +269,7 @@ def test_an_image_above_its_budget_is_found(subject: Subject, monkeypatch: pytes
     assert re.search(r"never weighed before; the largest:\s+layer framework: ", outcome(small, "size"))
 
 
-def test_no_check_is_without_a_test_that_shows_it_failing() -> None:
+def test_every_check_has_a_wrong_image() -> None:
     """A new check needs an entry above."""
     shown = {check for wrong in WRONG for check in wrong.checks.split()} | {"size"}
     modules = (test_all, test_pytorch, test_tensorflow, test_inference, test_cpu, test_gpu)

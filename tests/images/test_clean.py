@@ -56,7 +56,9 @@ def find(project: Project, state: State, used: Engine) -> dict[str, clean.Unreac
     return {one.name: one for one in clean.find(project, environ, keep=1e6, older=14)}
 
 
-def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: Engine, own: State) -> None:
+def test_clean_removes_an_image_of_no_cell(
+    image: str, repository: Project, used_engine: Engine, own: State
+) -> None:
     """With what was read in it."""
     reading = own.folder(f"facts/{FACTS_FORM}") / f"{image.replace(':', '-')}.json"
     reading.write_text("{}")
@@ -69,7 +71,7 @@ def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: 
         client.images.get(NO_CELL)
 
 
-def test_a_name_that_a_newer_image_has_stays(
+def test_clean_keeps_a_tag_that_moved_to_a_newer_image(
     image: str, repository: Project, used_engine: Engine, own: State
 ) -> None:
     """A build that ended between looking and removing is not undone."""
@@ -81,7 +83,7 @@ def test_a_name_that_a_newer_image_has_stays(
     assert client.images.get(NO_CELL).id == newer
 
 
-def test_the_matrix_is_what_keeps_bases(repository: Project, used_engine: Engine, own: State) -> None:
+def test_clean_keeps_bases_of_the_matrix(repository: Project, used_engine: Engine, own: State) -> None:
     """A base of a cell stays, another one goes."""
     bootstrap = repository.default.bootstrap
     assert bootstrap
@@ -94,7 +96,7 @@ def test_the_matrix_is_what_keeps_bases(repository: Project, used_engine: Engine
     assert bases.tag(bootstrap) not in found
 
 
-def test_nothing_goes_untold(own: State) -> None:
+def test_clean_removes_nothing_without_yes(own: State) -> None:
     """The command shows what and how much; only with --yes it removes; what is young stays."""
     old, young = own.folder("logs") / "build-1.log", own.root / "logs" / "build-2.log"
     for file in (old, young):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("regions", [None, "", " ", "eu-west-1 us-east-1"])
-def test_regions_that_are_not_set_are_the_default_one(regions: str | None) -> None:
+def test_make_uses_the_default_region_if_none_is_set(regions: str | None) -> None:
     """An unset variable of GitHub's arrives as an empty one."""
     environ = {name: value for name, value in os.environ.items() if name != "REGIONS"}
     environ |= {} if regions is None else {"REGIONS": regions}
@@ -55,7 +55,7 @@ def _run(command: str, clone: Path, environ: dict[str, str]) -> subprocess.Compl
 
 
 @pytest.mark.engine
-def test_the_phases_run_in_a_fresh_clone(
+def test_ci_phases_run_in_a_fresh_clone(
     clone: Path, built: str, registry: str, aws: dict[str, str], keys: Keys, repository: Project
 ) -> None:
     """For the default cell: list, layers, cell, publish; then once more, and nothing is built or sent."""

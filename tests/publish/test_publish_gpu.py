@@ -9,7 +9,7 @@ from parts import Hfdlc, Small, fine
 pytestmark = pytest.mark.engine
 
 
-def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+def test_publish_refuses_gpu_images_without_gpu_checks(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     """An image whose GPU checks were not run is refused; with the option its attestation names them."""
     cell = next(cell for cell in small.cells if cell.cuda)
     small.image(cell)

@@ -48,7 +48,9 @@ def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: py
     assert (found.state, found.advice.split(",")[0]) == ("warning", "run this as root")
 
 
-def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_reachable_and_unreachable_registries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is out of reach is made from packages, or its cells cannot be built."""
     monkeypatch.setattr(base, "published", lambda image, *_: "sha256:1" if image == "a.example/b:1" else None)
     used: Any = None
@@ -65,7 +67,7 @@ def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: py
     assert finding({"a.example/b:1": True, "a.example/c:1": False}) == ("warning", reached.format(2), lost)
 
 
-def test_a_small_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_warns_of_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is free, where, and how to move it."""
     monkeypatch.setattr(doctor, "ROOM", 1e18)
     found = doctor.room(State(tmp_path))

@@ -31,7 +31,7 @@ def project(repository: Project, tmp_path: Path) -> Project:
     return replace(repository, root=tmp_path)
 
 
-def test_a_proof_is_kept_and_shown(project: Project) -> None:
+def test_result_is_stored_and_shown_on_the_page(project: Project) -> None:
     """Cell, image, date, base, numbers; what was not run by name; the page is the derived one."""
     cell = next(cell for cell in project.cells if cell.id == ROW)
     proofs.keep(cell, PROOF, project)
