@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,7 +12,6 @@ import requests
 
 from hfdlc.oci.image import OCI_MANIFEST, digest_of
 from hfdlc.oci.registry import Registry
-from hfdlc.publish.retention import Image, old
 from parts import Hfdlc, Small, fine
 from proxy import Proxy
 
@@ -238,11 +236,3 @@ def test_prune_removes_referrers_with_their_image(small: Small, hfdlc: Hfdlc, aw
     left = {i["imageDigest"] for i in ecr.describe_images(repositoryName=cell.repository)["imageDetails"]}
     assert left == stays
     assert not {old_one, gone} & left
-
-
-def test_the_rule_of_pruning() -> None:
-    """The newest stay, and what a current tag names stays however old it is."""
-    now = datetime.now(UTC)
-    images = [Image("r", f"sha256:{n}", (f"t{n}",), now - timedelta(days=n), 1) for n in range(5)]
-    assert [image.digest for image in old(images, 2, ["t4"])] == ["sha256:2", "sha256:3"]
-    assert old(images, 9, []) == []

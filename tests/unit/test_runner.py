@@ -70,7 +70,9 @@ def test_network(subject): pytest.skip("no network")
     assert run(monkeypatch, tmp_path, text).needs_gpu == ["test_all: test_product"]
 
 
-def test_node_id_contains_the_cell_and_report_name_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_node_id_contains_the_cell_and_report_name_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A check of an image is told from the same check of another one; the report has said the cell."""
     text = f"""
 @pytest.mark.parametrize("task", ["fill-mask"])
