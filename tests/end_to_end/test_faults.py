@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hfdlc.engine import detect, private
 from hfdlc.engine.detect import Engine
-from hfdlc.engine.private import Folders
 from hfdlc.state import State
 
 pytestmark = pytest.mark.engine
@@ -149,34 +147,6 @@ def test_ctrl_c_ends_a_build_and_the_next_build_succeeds(
     assert "Traceback" not in told
     assert {container.id for container in client.containers.list(all=True)} == before
     assert hfdlc("build").returncode == 0
-
-
-@pytest.fixture
-def engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
-    """A state folder with a private engine that the test may kill; stopped at the end."""
-    state = State(Path("/tmp") / f"hfdlc-{os.getpid()}")
-    yield state
-    private.stop(state)
-    subprocess.run(["rm", "-rf", str(state.root)], check=True)
-
-
-@needs_root
-def test_killed_private_engine_starts_again_with_its_images(engine_of_its_own: State, tmp_path: Path) -> None:
-    """After kill -9 the next command starts it, and what it held is there."""
-    state = engine_of_its_own
-    nowhere = {"DOCKER_HOST": "unix:///nowhere.sock"}
-    first = detect.ensure(nowhere, state)
-    (tmp_path / "layer").write_text("kept")
-    subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "a.tar"), "layer"], check=True)
-    first.client.api.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
-    pid = int(Folders.of(state).pidfile.read_text())
-    os.kill(pid, signal.SIGKILL)
-    while private.running(state):
-        time.sleep(0.05)
-    again = detect.ensure(nowhere, state)
-    assert again.private
-    assert again.client.images.get("kept:1")
-    assert int(Folders.of(state).pidfile.read_text()) != pid
 
 
 @needs_root

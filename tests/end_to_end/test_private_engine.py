@@ -60,10 +60,11 @@ def with_a_container(state: State, archive: Path) -> tuple[Engine, str]:
         return used, str(container.id)
 
 
-def kill(state: State) -> None:
-    """End the engine and its containerd as a crash would."""
+def kill(state: State, *, containerd: bool = True) -> None:
+    """End the engine, and its containerd too, as a crash would."""
     folders = Folders.of(state)
-    for file in (folders.pidfile, folders.containerd / "containerd.pid"):
+    files = [folders.pidfile, folders.containerd / "containerd.pid"]
+    for file in files if containerd else files[:1]:
         os.kill(int(file.read_text()), signal.SIGKILL)
     while private.running(state):
         time.sleep(0.05)
@@ -87,10 +88,11 @@ def image(own: State, minimal: Path) -> Path:
     return archive
 
 
-def test_engine_starts_again_after_a_crash_with_its_containerd(own: State, image: Path) -> None:
-    """Its images and containers are there, what ran has ended, and a container runs anew."""
+@pytest.mark.parametrize("containerd", [True, False], ids=["with containerd", "alone"])
+def test_engine_starts_again_after_it_was_killed(own: State, image: Path, containerd: bool) -> None:
+    """Its images and containers are there, containers that ran have ended, and new ones can run."""
     used, container = with_a_container(own, image)
-    kill(own)
+    kill(own, containerd=containerd)
     assert detect.find(NOWHERE, own) is None
     again = detect.ensure(NOWHERE, own)
     assert again == used
