@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-commits test-differential test-clients ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-commits test-differential test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
 help:  ## explain every target
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -29,11 +29,14 @@ test: $(READY)  ## lint, then run every test
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/pytest
 
-test-all: test  ## the same, then TensorFlow and every cell that this machine can build, one by one; it goes on
-	@$(VENV)/bin/pytest -m rows
+test-all: test  ## the same, then the releases that this machine can build, one by one; it goes on
 	@$(MAKE) --no-print-directory test-differential
-	@$(HFDLC) prove --stand-in --device cpu
-	@$(HFDLC) prove --stand-in '*:2.4.1-*-gpu-*'
+	@$(MAKE) --no-print-directory verify-releases
+
+verify-releases: $(READY)  ## build, check and use every cell that this machine can, on substitute bases where needed
+	@$(VENV)/bin/pytest -m releases
+	@$(VENV)/bin/python tools/verify_releases.py --device cpu
+	@$(VENV)/bin/python tools/verify_releases.py '*:2.4.1-*-gpu-*'
 
 test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker SDK and Java against the server
 	@cd toolkit && ../$(VENV)/bin/pytest clients

@@ -137,7 +137,7 @@ def predict_fn(data, model):
         assert ask("the soup needs more salt today")[0] == "about cooking"
 
 
-@pytest.mark.rows
+@pytest.mark.releases
 def test_keras_model_is_trained_and_served(session: Session, tmp_path: Path) -> None:
     """The same with Keras, on today's TensorFlow."""
     build_both(session, TENSORFLOW)

@@ -24,7 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch, dockerfile: str, session: Session, ce
     assert bootstrap
     text = f"FROM {bases.ensure(cell.base_image(), bootstrap, session)} AS system\n{dockerfile}"
 
-    def build(session: Session, cell: Cell, folder: Path, stand_ins: bool) -> Image:
+    def build(session: Session, cell: Cell, folder: Path) -> Image:
         target = {
             "dockerfile-inline": f"{text}\nFROM scratch\nCOPY --from=system /one /\n",
             "args": {"SOURCE_DATE_EPOCH": "1577836800"},

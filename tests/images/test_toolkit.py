@@ -60,7 +60,7 @@ def test_the_toolkits_tests_pass_inside_the_image(built: str, used_engine: Engin
     check(built, "3.11", used_engine, state)
 
 
-@pytest.mark.rows
+@pytest.mark.releases
 def test_the_toolkits_tests_pass_with_tensorflow(
     repository: Project, session: Session, used_engine: Engine, state: State
 ) -> None:

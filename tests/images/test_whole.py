@@ -18,7 +18,7 @@ from hfdlc.project import Project
 NAME = f"whole-of-a-test:{os.getpid()}"
 FILES = "cd / && find opt -type f -exec sha256sum {} + | sort -k 2; find opt -printf '%p %M %T@ %l\\n' | sort"
 
-pytestmark = [pytest.mark.engine, pytest.mark.rows]  # it installs all packages again
+pytestmark = [pytest.mark.engine, pytest.mark.releases]  # it installs all packages again
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_push_sends_zstd_layers_with_the_same_digest_each_time(
     assert json.loads(push(two).stdout) == {built: digest}
 
 
-@pytest.mark.rows
+@pytest.mark.releases
 def test_push_with_docker_media_types(built: str, new_registry: Callable[[], str]) -> None:
     """Schema 2, gzip, and no index."""
     host = new_registry()

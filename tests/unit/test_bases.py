@@ -160,7 +160,7 @@ def test_neither_a_registry_nor_a_bootstrap_is_an_error(
     registry = Registry(failure(500))
     monkeypatch.setattr(registry, "get", Holding().get, raising=False)
     session: Any = SimpleNamespace(engine=engine(registry), state=State(tmp_path), environ={})
-    with pytest.raises(HfdlcError, match=r"the base example\.org/cuda:13 is out of reach"):
+    with pytest.raises(HfdlcError, match=r"the base image example\.org/cuda:13 is unreachable"):
         bases.ensure("example.org/cuda:13", None, session)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hfdlc.build import bake, buildkit
 from hfdlc.build.bake import BuildContext
-from hfdlc.build.log import Solve, Step
+from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.dockerfile.cache_keys import distinct
 from hfdlc.project import Project
 
@@ -17,9 +17,9 @@ NOW = datetime(2026, 11, 28, tzinfo=UTC)
 def test_lost_engine_is_not_attributed_to_a_cell() -> None:
     """All of them are repeated, each named once."""
     ids = {"image": "one:1", "framework-1": "one:1", "libraries-1": "one:1", "other": "two:2"}
-    solve = Solve(list(ids))
-    solve.said.append("ERROR: failed to receive status: error reading from server: EOF")
-    failed = buildkit._failure(solve, ids, Path("log"))
+    build_log = BuildLog(list(ids))
+    build_log.output.append("ERROR: failed to receive status: error reading from server: EOF")
+    failed = buildkit._failure(build_log, ids, Path("log"))
     assert not failed.alone
     assert failed.cells == ("one:1", "two:2")
     assert failed.then == "hfdlc build one:1 two:2\n  log: log"
@@ -29,11 +29,11 @@ def test_lost_engine_is_not_attributed_to_a_cell() -> None:
 @pytest.mark.parametrize("words", ["No space left on device (os error 28)", "no space left on device"])
 def test_full_disk_is_not_attributed_to_a_cell(words: str) -> None:
     """In whoever's words."""
-    solve = Solve(["one"])
-    solve.steps["1"] = Step(
+    build_log = BuildLog(["one"])
+    build_log.steps["1"] = Vertex(
         "[x]", "one", "framework", "RUN uv", error=f"exit code: 2: {words}", failed_at=NOW
     )
-    failed = buildkit._failure(solve, {"one": "one:1", "two": "two:2"}, Path("log"))
+    failed = buildkit._failure(build_log, {"one": "one:1", "two": "two:2"}, Path("log"))
     assert not failed.alone
     assert failed.then.startswith("make room")
 
@@ -48,17 +48,17 @@ def test_failed_layer_is_attributed_to_the_cells_that_have_it(repository: Projec
     assert set(owners.values()) == {cell.id}
     assert len(owners) == len(missing) + 1
     name = bake.layer_target(missing[0])
-    solve = Solve(list(owners))
-    solve.steps["1"] = Step(
+    build_log = BuildLog(list(owners))
+    build_log.steps["1"] = Vertex(
         "[x]", name, "framework", "RUN uv pip install", error="exit code: 1", failed_at=NOW
     )
-    failed = buildkit._failure(solve, owners, Path("log"))
+    failed = buildkit._failure(build_log, owners, Path("log"))
     assert failed.alone
     assert failed.cells == (cell.id,)
     assert "the stage 'framework' failed at: RUN uv pip install" in failed.what
 
 
-def test_a_layer_of_a_stand_in_belongs_to_its_own_cell(repository: Project) -> None:
+def test_a_layer_of_a_replaced_dockerfile_belongs_to_its_own_cell(repository: Project) -> None:
     """Its Dockerfile is another text, and no file."""
     cells = [repository.default, next(cell for cell in repository.cells if cell.python == "3.6")]
     text = (repository.root / cells[1].folder / "Dockerfile").read_text()

@@ -92,8 +92,8 @@ def test_changed_order_of_files_is_reported(tmp_path: Path) -> None:
     """The archives differ, though no file does."""
     members: dict[str, Member] = {"a": (b"a", {}), "b": (b"b", {})}
     backwards = dict(reversed(members.items()))
-    lines = list(between(image(tmp_path, layer(members)), image(tmp_path, layer(backwards))))
-    assert lines == ["layer 0: the order of its files, or how it is packed"]
+    (line,) = between(image(tmp_path, layer(members)), image(tmp_path, layer(backwards)))
+    assert line.startswith("layer 0: the order of ")
 
 
 def test_changed_configuration_is_reported_by_its_innermost_values(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from hfdlc.oci import image as oci_image
 from hfdlc.oci.image import Image, archive, compose
 from hfdlc.oci.store import ZSTD, LayerStore, StoredLayer
 
-# What containerd says where it unpacks onto a layer that it is just removing with an older image.
+# An error of containerd: it is just removing the layer below with an older image.
 LOST = "parent snapshot .* does not exist"
 INTERVAL = 0.2  # seconds between two looks for a layer
 OnLayer = Callable[[StoredLayer, Cell], None]

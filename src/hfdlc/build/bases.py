@@ -1,4 +1,4 @@
-"""Base images: the public one where a registry is in reach, else its like from packages."""
+"""Base images: the public one where its registry is reachable, else an equivalent from Debian's packages."""
 
 import hashlib
 import io
@@ -24,13 +24,13 @@ from hfdlc.matrix.schema import Bootstrap
 from hfdlc.process import run, say
 from hfdlc.state import State, write_whole
 
-ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
-PATIENCE = 5  # seconds that a registry has to answer
+ANSWER_KEEPS = 600.0  # seconds that the answer of a registry is cached, also that there was none
+PATIENCE = 5  # seconds until a registry counts as unreachable
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
 NAME = "hfdlc.local/base"  # of bootstrapped bases in an engine
-LAYOUT = "4"  # raised when what a bootstrapped base looks like is changed here
+LAYOUT = "4"  # raised when bootstrapped bases are made in another way
 EPOCH = "1577836800"
-# Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
+# Removes what depends on the building machine (mirror, host name, caches), but not licences.
 CLEAN = (
     'printf "# This base has no package source; add one to install packages.\\n" > "$1/etc/apt/sources.list"',
     'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
@@ -45,31 +45,31 @@ CLEAN = (
 
 
 def digest(bootstrap: Bootstrap) -> str:
-    """Names what the same packages of the same suite give."""
+    """A short digest of a suite and its packages."""
     return hashlib.sha256(json.dumps([LAYOUT, bootstrap.model_dump()]).encode()).hexdigest()[:12]
 
 
 def tag(bootstrap: Bootstrap) -> str:
-    """What an engine calls a bootstrapped base."""
+    """The name of a bootstrapped base in an engine."""
     return f"{NAME}:{bootstrap.suite}-{digest(bootstrap)}"
 
 
 def archive(bootstrap: Bootstrap, state: State) -> Path:
-    """Where a bootstrapped base is kept for engines to load."""
+    """The file of a bootstrapped base, from which engines load it."""
     return state.root / "bases" / f"{bootstrap.suite}-{digest(bootstrap)}.tar"
 
 
 def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
-    """What FROM is given: the public image by digest where its registry answers, else a bootstrapped one.
+    """The image for FROM: the public one by digest where its registry answers, else a bootstrapped one.
 
-    Raises HfdlcError where neither can be had.
+    Raises HfdlcError where the registry is unreachable and there is no bootstrap.
     """
     client, state = session.engine.client, session.state
     if pinned := published(image, session.engine, state) or _held(image, client):
         return f"{image}@{pinned}"
     if not bootstrap:
         raise HfdlcError(
-            f"the base {image} is out of reach, and nothing says how to make its like",
+            f"the base image {image} is unreachable, and the matrix has no bootstrap for it",
             then="run this where its registry answers (`docker pull` shows why it does not)",
         )
     name = tag(bootstrap)
@@ -94,16 +94,16 @@ def known(image: str, bootstrap: Bootstrap | None, engine: Engine) -> str | None
 
 
 def identity(image: str, engine: Engine) -> str:
-    """What `ensure` gave, with its digest: a bootstrapped base's name does not tell its versions."""
+    """The result of `ensure` with its digest: a bootstrapped base has no versions in its name."""
     if "@" in image:
         return image
     return f"{image}@{_held(image, engine.client)}"
 
 
 def published(image: str, engine: Engine, state: State, now: Callable[[], float] = time.time) -> str | None:
-    """The digest under which a registry has the image.
+    """The digest of an image in its registry; None where there is none, or the registry is unreachable.
 
-    Its answer holds for some minutes, and so does a registry's silence, for all its images.
+    The answer is cached for some minutes; that a registry is unreachable, for all its images.
     """
     memory = state.folder("bases") / "answers.json"
     answers = json.loads(memory.read_text()) if memory.is_file() else {}
@@ -120,19 +120,19 @@ def _registry(image: str) -> str:
 
 
 def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
-    """What was learnt (of the image, or of its whole registry) and the digest, if there is one."""
+    """The name that an answer is about (the image, or its whole registry), and the digest if there is one."""
     try:
         with closing(engine.address.client(PATIENCE)) as client:
             return image, str(client.images.get_registry_data(image).id)
     except APIError as error:
-        # The engine answers 500 for a registry that it cannot reach, and hands on what one refuses.
+        # The engine answers 500 for an unreachable registry, and forwards a client error of the registry.
         return image if error.is_client_error() else _registry(image), None
     except (DockerException, OSError):
         return _registry(image), None
 
 
 def _held(image: str, client: docker.DockerClient) -> str | None:
-    """The digest of an image that the engine has already."""
+    """The digest of an image in the engine."""
     try:
         attributes = client.images.get(image).attrs
     except ImageNotFound:
@@ -147,9 +147,9 @@ def _load(archive: Path, client: docker.DockerClient) -> None:
             client.images.load(file)
     except (DockerException, OSError) as error:
         raise HfdlcError(
-            f"the engine could not load it: {error}",
+            f"the engine could not load this file: {error}",
             where=str(archive),
-            then="see that `df -h` shows room; remove the file if it is broken, then run this again",
+            then="check the free disk space (`df -h`); remove the file if it is damaged, then run this again",
         ) from error
 
 
@@ -160,7 +160,7 @@ def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: 
     if file.is_file():
         return file
     began = time.monotonic()
-    say(f"no registry has {image} in reach: making its like from {bootstrap.suite} with mmdebstrap")
+    say(f"{image} is unreachable: making an equivalent from {bootstrap.suite} with mmdebstrap")
     root, partial = file.with_suffix(".root.tar"), file.with_suffix(".part")
     try:
         _bootstrap(bootstrap, root, state, environ)
@@ -178,7 +178,7 @@ def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: 
 
 
 def labels(image: str, bootstrap: Bootstrap) -> dict[str, str]:
-    """What a bootstrapped base says of itself."""
+    """The labels of a bootstrapped base."""
     return {
         "org.opencontainers.image.base.name": image,
         "io.hfdlc.base.source": "mmdebstrap",
@@ -190,7 +190,7 @@ def labels(image: str, bootstrap: Bootstrap) -> dict[str, str]:
 def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mapping[str, str]) -> None:
     """Write a system's files as a tar; the same packages give the same bytes.
 
-    Raises HfdlcError where the mirror is out of reach or the disk full.
+    Raises HfdlcError where the mirror is unreachable or the disk is full.
     """
     machine = debian.release()
     wanted, folder = {private.SUITE: ("mmdebstrap",)}, state.root / "mmdebstrap"
@@ -201,14 +201,14 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
         debian.install(["perl"])
     argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
     argv += [f"--include={package}" for package in bootstrap.packages]
-    # Merges /usr before anything is unpacked: else Debian 12 installs what does it then, and perl with that.
+    # Merges /usr before anything is unpacked: Debian 12 would install usrmerge for it, and perl with that.
     argv += [f"--hook-dir={program.parents[1] / 'share/mmdebstrap/hooks/maybe-merged-usr'}"]
     argv += [f"--aptopt={line}" for line in debian.network_settings()]
     argv += [f"--customize-hook={line}" for line in CLEAN]
-    # What CLEAN removes would be made again, owned by whoever apt could become in the state folder.
+    # It would create again what CLEAN removes, owned by the user that apt switches to.
     argv += ["--skip=cleanup/apt"]
     argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
-    # What it unpacks in between is as large as the base.
+    # Its temporary files are as large as the base.
     own = {**environ, "SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
     try:
         run(argv, env=own)
@@ -220,7 +220,7 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
 
 
 def _has_perl() -> bool:
-    """Whether perl is there with the modules that mmdebstrap uses; the smallest Debian has fewer."""
+    """Whether perl has the modules that mmdebstrap uses; a minimal Debian lacks some."""
     try:
         run(["perl", "-MGetopt::Long", "-MDigest::SHA", "-MEnglish", "-e", "1"])
     except HfdlcError:

@@ -1,8 +1,8 @@
-"""Making images: what is up to date is left alone, and what fails does not stop the rest."""
+"""Building cells: up-to-date cells are left alone, and a cell that fails does not stop the others."""
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from hfdlc.build.receipt import Receipt, text
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, layers, render
 from hfdlc.dockerfile.inputs import Inputs
+from hfdlc.dockerfile.layers import NO_LOCKS
 from hfdlc.engine import detect, images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
@@ -27,7 +28,7 @@ from hfdlc.state import State, write_whole
 
 
 class CellsFailed(HfdlcError):
-    """Some of several cells could not be built; `fine` are the ids of those whose images are there."""
+    """Some of several cells failed; `fine`: the ids of the others."""
 
     def __init__(self, what: str, *, fine: Sequence[str], then: str) -> None:
         super().__init__(what, then=then)
@@ -39,26 +40,24 @@ def build(
     cells: Sequence[Cell],
     file: Path | None = None,
     *,
-    stand_ins: bool = False,
     strict: bool = False,
     disk_check: bool = True,
 ) -> Receipt:
     """Build the images of cells that are not up to date, in batches that fit the disk.
 
-    A receipt is written to `file`. `stand_ins` may replace unreachable bases; such images cannot be
-    published. Incomplete cells are skipped beside others, unless `strict`. Without `disk_check` all cells are
-    one batch.
+    A receipt is written to `file`. Incomplete cells are skipped beside others, unless `strict`. Without
+    `disk_check` all cells are one batch.
 
     Raises HfdlcError, after all else is done, where a lock or a Dockerfile is not current, or a build fails.
     """
     began = time.monotonic()
     receipt = Receipt()
     failures: Failures = {}
-    skipped = [] if strict or stand_ins else _incomplete(cells, session.project)
+    skipped = [] if strict else _incomplete(session, cells)
     chosen = [cell for cell in cells if cell not in skipped]
-    ready = [cell for cell in chosen if _is_current(cell, session.project, failures, stand_ins)]
+    ready = [cell for cell in chosen if _is_current(session, cell, failures)]
     if ready:
-        _make(session, ready, receipt, failures, stand_ins=stand_ins, disk_check=disk_check)
+        _make(session, ready, receipt, failures, disk_check=disk_check)
     receipt.cells |= dict.fromkeys(failures, "failed") | {cell.id: "skipped" for cell in skipped}
     receipt.seconds = round(time.monotonic() - began, 3)
     if file:
@@ -67,27 +66,31 @@ def build(
     return receipt
 
 
-def _incomplete(cells: Sequence[Cell], project: Project) -> list[Cell]:
+def _incomplete(session: Session, cells: Sequence[Cell]) -> list[Cell]:
     """The cells whose locks lack something, where there are others."""
-    found = [cell for cell in cells if lockfile.state(cell, project.root) == "incomplete"]
+    found = [
+        cell
+        for cell in cells
+        if lockfile.state(cell, session.project.root) == "incomplete" and not session.overrides.locks_of(cell)
+    ]
     return found if len(found) < len(cells) else []
 
 
-def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> None:
-    """Raise HfdlcError where a lock or the Dockerfile is not what the matrix and the templates give."""
-    lockfile.check(cell, project.matrix, project.root, stand_ins=stand_ins)
+def check_current(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> None:
+    """Raise HfdlcError where a lock file or the Dockerfile does not match the matrix and the templates."""
+    lockfile.check(cell, project.matrix, project.root, locks)
     file = project.root / cell.folder / "Dockerfile"
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
         raise HfdlcError(
-            "is not what the matrix and the templates give",
+            "does not match the matrix and the templates",
             where=f"{cell.folder}/Dockerfile",
             then="hfdlc render",
         )
 
 
-def _is_current(cell: Cell, project: Project, failures: Failures, stand_ins: bool) -> bool:
+def _is_current(session: Session, cell: Cell, failures: Failures) -> bool:
     try:
-        check_current(cell, project, stand_ins=stand_ins)
+        check_current(cell, session.project, session.overrides.locks_of(cell))
     except HfdlcError as problem:
         failures[cell.id] = problem
         return False
@@ -100,16 +103,14 @@ def _make(
     receipt: Receipt,
     failures: Failures,
     *,
-    stand_ins: bool,
     disk_check: bool,
 ) -> None:
-    with prepare.prepared(session, cells, stand_ins=stand_ins, failures=failures) as context:
+    with prepare.prepared(session, cells, failures=failures) as context:
         engine = session.engine
         cells = [cell for cell in cells if cell.id not in failures]
         todo = [cell for cell in cells if not freshness.is_up_to_date(cell, context.inputs[cell.id], engine)]
         before = _layers_there(engine) if todo else set()
-        # A budget counts CUDA, which a stand-in lacks.
-        _batches(session, todo, context, receipt, failures, disk_check=disk_check and not stand_ins)
+        _batches(session, todo, context, receipt, failures, disk_check=disk_check)
         fine = [cell for cell in cells if cell.id not in failures]
         receipt.cells = {cell.id: "built" if cell in todo else "up to date" for cell in fine}
         if todo:
@@ -182,12 +183,12 @@ def _rounds(
         try:
             done, known = _built(session, todo, context)
         except BuildFailed as problem:
-            receipt.time(problem.solve)
+            receipt.time(problem.build_log)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
             todo = [cell for cell in todo if cell.id not in failures]
         else:
             if done:
-                receipt.time(done.solve)
+                receipt.time(done.build_log)
             receipt.known += known
             say(f"built {', '.join(cell.id for cell in todo)}" + (f"\n  log: {done.log}" if done else ""))
             return

@@ -1,4 +1,4 @@
-"""Building: a plan, carried out by `docker buildx bake`."""
+"""Running a bake file with `docker buildx bake`."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hfdlc.build.bake import host_network, target_name
-from hfdlc.build.log import Solve, Step
-from hfdlc.build.progress import for_people
+from hfdlc.build.log import BuildLog, Vertex
+from hfdlc.build.progress import progress
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
@@ -25,21 +25,21 @@ FULL = "no space left on device"
 
 @dataclass(frozen=True)
 class Done:
-    """A build that succeeded: its log, what BuildKit told, and the images' digests by target."""
+    """A build that succeeded: its log file, its vertices, and manifest digests by target."""
 
     log: Path
-    solve: Solve
+    build_log: BuildLog
     digests: dict[str, str]
 
 
 class BuildFailed(HfdlcError):
-    """A build did not succeed: which of its cells failed by themselves, and whether others can go on."""
+    """A build failed: the cells that failed, and (`alone`) whether others can be built without them."""
 
     def __init__(
-        self, what: str, *, solve: Solve, cells: Sequence[str], alone: bool, where: str, then: str
+        self, what: str, *, build_log: BuildLog, cells: Sequence[str], alone: bool, where: str, then: str
     ) -> None:
         super().__init__(what, where=where, then=then)
-        self.solve, self.cells, self.alone = solve, tuple(cells), alone
+        self.build_log, self.cells, self.alone = build_log, tuple(cells), alone
 
 
 def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: TextIO) -> Done:
@@ -49,12 +49,12 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
     """
     engine, state = session.engine, session.state
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S.%f}-{os.getpid()}.log"
-    solve = Solve(list(bake["target"]))
+    build_log = BuildLog(list(bake["target"]))
     ids = _owners(bake, cells)
     with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder, log.open("w") as text:
         files = _written(bake, engine, Path(folder))
         made = Path(folder, "made.json")
-        # An attestation would make an index of the image; what is published gets its own.
+        # An attestation would turn the image into an index; published images get their own attestations.
         argv = [*engine.buildx, "bake", *files, "--progress", "rawjson", "--provenance=false"]
         argv += ["--metadata-file", str(made)]
         process = start(
@@ -64,16 +64,16 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        _follow(process, solve, text, out, ids)
+        _follow(process, build_log, text, out, ids)
         if process.returncode:
-            raise _failure(solve, ids, log)
-        told = json.loads(made.read_text())
-    digests = {target: about.get("containerimage.digest", "") for target, about in told.items()}
-    return Done(log, solve, digests)
+            raise _failure(build_log, ids, log)
+        results = json.loads(made.read_text())
+    digests = {target: result.get("containerimage.digest", "") for target, result in results.items()}
+    return Done(log, build_log, digests)
 
 
 def _owners(bake: dict[str, Any], cells: Sequence[Cell]) -> dict[str, str]:
-    """The cell of each target; of a layer's, the one with the same Dockerfile."""
+    """The cell of each target; a layer belongs to the cell with the same Dockerfile."""
     targets = bake["target"]
     of_files = {_file(targets[target_name(cell)]): cell.id for cell in cells}
     return {name: of_files[_file(target)] for name, target in targets.items()}
@@ -84,7 +84,7 @@ def _file(target: dict[str, Any]) -> str:
 
 
 def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:
-    """The bake file, and what a private engine needs beside it, as arguments of bake."""
+    """The arguments of bake for the bake file, and for the network of a private engine."""
     files = {"bake.json": bake}
     if engine.private:
         files["network.yaml"] = host_network(bake["target"])
@@ -94,15 +94,15 @@ def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:
 
 
 def _follow(
-    process: subprocess.Popen[str], solve: Solve, log: TextIO, out: TextIO, ids: dict[str, str]
+    process: subprocess.Popen[str], build_log: BuildLog, log: TextIO, out: TextIO, ids: dict[str, str]
 ) -> None:
-    """Show and keep what a build says until it ends."""
+    """Show the progress of a build, and write it to the log, until it ends."""
     assert process.stdout
     try:
-        with for_people(out, ids) as progress:
+        with progress(out, ids) as shown:
             for line in process.stdout:
-                for event in solve.read(line):
-                    progress.show(event)
+                for event in build_log.read(line):
+                    shown.show(event)
                     if event.kind != "bytes":
                         how = (
                             event.text or event.step.error or ("cached" if event.step.cached else event.kind)
@@ -110,37 +110,42 @@ def _follow(
                         log.write(f"{event.step.name.splitlines()[0][:120]} | {how}\n")
             process.wait()
     except BaseException:
-        # The engine ends what runs in its containers when its client goes away.
+        # The engine stops the containers of the build when its client disconnects.
         process.send_signal(signal.SIGINT)
         process.wait()
         raise
-    log.write("\n".join(solve.said) + "\n")
+    log.write("\n".join(build_log.output) + "\n")
 
 
-def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
-    failed = solve.failed()
+def _failure(build_log: BuildLog, ids: dict[str, str], log: Path) -> BuildFailed:
+    failed = build_log.failed()
     own = list(dict.fromkeys(ids[step.target] for step in failed if step.target))
     cells = own or list(dict.fromkeys(ids.values()))
     if failed:
-        told = _told(failed[0])
+        message = _message(failed[0])
     else:
-        told = "the build did not succeed\n" + "\n".join(f"    {line}" for line in list(solve.said)[-15:])
+        message = "the build failed\n" + "\n".join(f"    {line}" for line in list(build_log.output)[-15:])
     again = "hfdlc build " + " ".join(cells)
-    # A full disk, or an engine that is gone, is no fault of a cell's.
-    alone = bool(own) and FULL not in told.lower()
+    # A full disk or a stopped engine is not the fault of one cell.
+    alone = bool(own) and FULL not in message.lower()
     return BuildFailed(
-        told, solve=solve, cells=cells, alone=alone, where=cells[0], then=_advice(told, again, log)
+        message,
+        build_log=build_log,
+        cells=cells,
+        alone=alone,
+        where=cells[0],
+        then=_advice(message, again, log),
     )
 
 
-def _told(step: Step) -> str:
+def _message(step: Vertex) -> str:
     instruction = " ".join(step.instruction.split())
     tail = "\n".join(f"    {line}" for line in list(step.lines)[-12:])
     stage = f"the stage {step.stage!r} failed at" if step.stage else "it failed at"
     return "\n".join(filter(None, [f"{stage}: {instruction}", tail, f"    {step.error.splitlines()[-1]}"]))
 
 
-def _advice(told: str, again: str, log: Path) -> str:
-    if FULL in told.lower():
+def _advice(message: str, again: str, log: Path) -> str:
+    if FULL in message.lower():
         again = f"make room (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
     return f"{again}\n  log: {log}"

@@ -1,4 +1,4 @@
-"""What differs between two images, file by file."""
+"""The differences between two images, file by file."""
 
 import shutil
 import tarfile
@@ -12,12 +12,12 @@ from hfdlc.oci.image import Image
 from hfdlc.oci.store import decompressed
 
 CHUNK = 1 << 20  # bytes
-# What a file is beside its content, in the words of tarfile.
+# Attributes of a file in a layer, as tarfile names them.
 ATTRIBUTES = ("type", "mode", "uid", "gid", "uname", "gname", "mtime", "size", "linkname", "pax_headers")
 
 
 def between(one: Image, other: Image) -> Iterator[str]:
-    """A line for each thing in which the images differ: of the configuration, and of every layer's files."""
+    """A line for each difference: in the configuration, and in the files of every layer."""
     yield from _of_json("configuration", one.settings, other.settings)
     layers = [[layer["digest"] for layer in image.manifest.parsed["layers"]] for image in (one, other)]
     for number, (left, right) in enumerate(zip_longest(*layers)):
@@ -26,13 +26,14 @@ def between(one: Image, other: Image) -> Iterator[str]:
         elif left != right:
             with _unpacked(one, left) as first, _unpacked(other, right) as second:
                 found = list(_of_layers(first, second))
-            told = found or ["the order of its files, or how it is packed"]
-            yield from (f"layer {number}: {line}" for line in told)
+            yield from (
+                f"layer {number}: {line}" for line in found or ["the order of files, or the compression"]
+            )
 
 
 @contextmanager
 def _unpacked(image: Image, digest: str) -> Iterator[IO[bytes]]:
-    """A layer as an archive that can be sought in."""
+    """A layer as a seekable archive."""
     with TemporaryFile(dir=image.store.root) as file:
         with image.open(digest, 0) as content:
             shutil.copyfileobj(decompressed(content), file, CHUNK)
@@ -41,7 +42,7 @@ def _unpacked(image: Image, digest: str) -> Iterator[IO[bytes]]:
 
 
 def _of_json(where: str, one: Any, other: Any) -> Iterator[str]:
-    """The innermost values that differ; the digests of layers are told as files."""
+    """The innermost values that differ, without the digests of layers."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted({*one, *other} - {"rootfs"}):
             yield from _of_json(f"{where}, {key}", one.get(key), other.get(key))
@@ -76,7 +77,7 @@ def _shown(attribute: str, member: tarfile.TarInfo) -> str:
 
 
 def _first_difference(one: IO[bytes] | None, other: IO[bytes] | None) -> int | None:
-    """Where two files begin to differ; None where they do not."""
+    """The offset of the first byte that differs; None where there is none."""
     assert one
     assert other
     at = 0

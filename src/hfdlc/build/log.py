@@ -1,4 +1,4 @@
-"""What BuildKit tells while it works: its raw JSON progress, as events of cells."""
+"""BuildKit's progress: its raw JSON messages, as events."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-# What other steps say when one has failed: BuildKit stops them, and hangs up on who sends files.
+# Errors of other vertices when one has failed: BuildKit stops them, and the transfer of files.
 CONSEQUENCES = ("context canceled", "code = Canceled", "code = Unavailable")
 # A program that ended by itself, not one that was killed (137).
 OWN_EXIT = re.compile(r"did not complete successfully: exit code: (?!137\b)\d+")
@@ -19,8 +19,8 @@ NAME = re.compile(r"^\[(?P<inside>[^\]]*)\] (?P<instruction>.*)$", re.DOTALL)
 
 
 @dataclass
-class Step:
-    """One vertex of the graph: an instruction of a stage, or a transfer."""
+class Vertex:
+    """One vertex of the build graph: an instruction of a stage, or a transfer."""
 
     name: str
     target: str | None
@@ -37,40 +37,40 @@ class Step:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it ended because another one failed, or does the same for another cell."""
+        """Whether it was stopped because another one failed, or because it is the same as another one."""
         return any(word in self.error for word in CONSEQUENCES)
 
 
 @dataclass(frozen=True)
 class Event:
-    """A step began, ended, wrote a line, or moved bytes."""
+    """A vertex started, ended, wrote a line, or transferred bytes."""
 
     kind: str  # "started" | "ended" | "line" | "bytes"
-    step: Step
+    step: Vertex
     text: str = ""
 
 
 def _between(began: str | None, ended: str) -> float:
-    """Seconds between two times of BuildKit."""
+    """Seconds between two of BuildKit's timestamps."""
     if not began:
         return 0.0
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
 
 
-class Solve:
-    """All that BuildKit has told of one build."""
+class BuildLog:
+    """The vertices of one build."""
 
     def __init__(self, targets: list[str]) -> None:
         self.targets = targets
-        self.steps: dict[str, Step] = {}
-        self.said: deque[str] = deque(maxlen=40)  # lines that were no progress
-        self.open: list[str] = []  # the lines of an object that has not ended
+        self.steps: dict[str, Vertex] = {}
+        self.output: deque[str] = deque(maxlen=40)  # lines that are not progress messages
+        self.open: list[str] = []  # the lines of an incomplete object
 
-    def failed(self) -> list[Step]:
-        """The steps that ended with an error of their own, the first to fail first.
+    def failed(self) -> list[Vertex]:
+        """The vertices that failed, the first to fail first.
 
-        BuildKit stops all others when one fails, and not every one of them says so: beside the first, only
-        a program that ended by itself is a failure.
+        BuildKit stops all others when one fails, and does not mark all of them: beside the first, only a
+        vertex whose program ended by itself counts as failed.
         """
         own = [
             (step.failed_at, step) for step in self.steps.values() if step.failed_at and not step.is_stopped
@@ -79,7 +79,7 @@ class Solve:
         return found[:1] + [step for step in found[1:] if OWN_EXIT.search(step.error)]
 
     def read(self, line: str) -> Iterator[Event]:
-        """Take in one line of `--progress=rawjson`; a line that is no part of it is kept in `said`.
+        """Read one line of `--progress=rawjson`; other lines are kept in `output`.
 
         A status is one line of JSON, or (buildx before 0.14) an object over several lines.
         """
@@ -91,7 +91,7 @@ class Solve:
             line = "".join(self.open)
             self.open.clear()
         if not line.startswith("{"):
-            self.said.append(line)
+            self.output.append(line)
             return
         yield from self._status(json.loads(line))
 
@@ -123,12 +123,12 @@ class Solve:
             step.seconds = _between(vertex.get("started"), vertex["completed"])
             yield Event("ended", step)
 
-    def _step(self, name: str) -> Step:
+    def _step(self, name: str) -> Vertex:
         alone = self.targets[0] if len(self.targets) == 1 else None
         match = NAME.match(name)
         if not match:
-            return Step(name, alone, "", name)
+            return Vertex(name, alone, "", name)
         words = match["inside"].split()
         target = words.pop(0) if words and words[0] in self.targets else alone
         stage = words[0] if words and "/" not in words[0] else "image"
-        return Step(name, target, stage, match["instruction"])
+        return Vertex(name, target, stage, match["instruction"])

@@ -16,7 +16,7 @@ from hfdlc.locks.indexes import PackageSources
 from hfdlc.matrix.cells import Cell
 from hfdlc.state import State
 
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where every distribution that we build on keeps them
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # in every base image
 
 
 @contextmanager
@@ -72,24 +72,24 @@ def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
 def gather(
     sources: PackageSources, cells: Sequence[Cell], root: Path, folder: Path
 ) -> tuple[Path, frozenset[str]]:
-    """Gather the machine's wheels that the cells' framework locks name; say which cells have theirs."""
+    """Gather local wheels of the frameworks that cells lock; the folder, and the cells that have one."""
     folder.mkdir()
-    brought = set()
+    local = set()
     for cell in cells:
-        if not cell.source.page:  # of the package index: a folder's build could be another one
+        if not cell.source.page:  # from the package index: the wheel of a folder could be another build
             continue
         wanted = lockfile.entries(
             (root / lockfile.group_file(cell, cell.group_of_rest("framework"))).read_text()
         )
         name = lockfile.name_of(cell.framework_requirements()[0])
         framework = next((entry for entry in wanted if entry.name == name), None)
-        if not framework:  # out of reach when it was locked
+        if not framework:  # unreachable when the cell was locked
             continue
         for source in sources.wheel_folders:
             for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):
                 _link(wheel, folder / wheel.name)
-                brought.add(cell.id)
-    return folder, frozenset(brought)
+                local.add(cell.id)
+    return folder, frozenset(local)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -103,17 +103,17 @@ def _link(source: Path, target: Path) -> None:
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing: uv and pip tell what they could not fetch."""
+        """Log nothing: uv and pip report what they could not download."""
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on loopback while a build lasts, and give its address.
+    """Serve a folder on loopback while a build lasts; its URL.
 
-    As a named context it would be sent to BuildKit whole, and read twice: 190 MB took 7 s of processors.
+    A named context would be sent to BuildKit and read twice: 190 MB took 7 s of processor time.
     """
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        # It looks that often whether it is to end: by default twice a second, which a build would wait for.
+        # How often it checks for its shutdown: the default of 0.5 s would delay the end of a build.
         thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

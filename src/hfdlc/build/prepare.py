@@ -1,33 +1,28 @@
 """What a build needs before it begins: its bases, access to package indexes, and locks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
-from hfdlc.build import bake, bases, estimate, packages, stand_in
+from hfdlc.build import bake, bases, estimate, packages
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import package_sources
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
 from hfdlc.state import State
 
-if TYPE_CHECKING:
-    from hfdlc.dockerfile.inputs import Inputs
-
 Failures = dict[str, HfdlcError]  # cell -> why
 
 
 @contextmanager
 def prepared(
-    session: Session, cells: Sequence[Cell], *, stand_ins: bool = False, failures: Failures | None = None
+    session: Session, cells: Sequence[Cell], *, failures: Failures | None = None
 ) -> Iterator[BuildContext]:
     """The context of a build, with the cells' bases in the engine; no other run builds these cells meanwhile.
 
@@ -40,7 +35,7 @@ def prepared(
         context = BuildContext(
             cache=session.environ.get("HFDLC_CACHE") or None, scratch=scratch(cells, session.engine)
         )
-        yield with_bases(session, cells, context, stand_ins=stand_ins, failures=failures)
+        yield with_bases(session, cells, context, failures=failures)
 
 
 @contextmanager
@@ -85,20 +80,20 @@ def with_bases(
     cells: Sequence[Cell],
     context: BuildContext,
     *,
-    stand_ins: bool = False,
     failures: Failures | None = None,
 ) -> BuildContext:
     """The context with the images that replace public ones here, and with the inputs of the cells."""
     identity = cache(partial(bases.identity, engine=session.engine))
     images: dict[str, dict[str, str]] = {}
-    made_from: dict[str, Inputs] = {}
-    dockerfiles, locks, base_images = {}, {}, {}
+    made_from: dict[str, dict[str, str]] = {}
+    locks: dict[str, Mapping[str, str]] = {}
+    dockerfiles, base_images = {}, {}
     project = session.project
     for cell in cells:
         public = render.images(cell, project.matrix)
         try:
             for name, image in public.items():
-                _ensure(session, cell, name, image, images.setdefault(name, {}), stand_ins=stand_ins)
+                _ensure(session, cell, name, image, images.setdefault(name, {}))
             if cell.bootstrap:
                 archive = bases.archive(cell.bootstrap, session.state)
                 LayerStore.of(session.state).add_base(archive, project.root)
@@ -110,11 +105,13 @@ def with_bases(
         chosen = bake.chosen(public, images, cell)
         starts = {name: identity(image) for name, image in chosen.items()}
         base_images[cell.id] = starts["base"]
-        if stand_ins and lockfile.stood_in(cell, project.root):
-            locks[cell.id] = {cell.group_of_rest("framework"): lockfile.stand_in_file(cell)}
-            dockerfiles[cell.id] = render.dockerfile(cell, project, locks[cell.id])
-            starts["stand-in.lock"] = lockfile.packages(project.root / lockfile.stand_in_file(cell))
         made_from[cell.id] = inputs.of(cell, project.root, starts)
+        if replaced := session.overrides.locks_of(cell):
+            locks[cell.id] = replaced
+            dockerfiles[cell.id] = render.dockerfile(cell, project, replaced)
+            made_from[cell.id] |= {
+                f"{group}.lock": inputs.of_lock(project.root / path) for group, path in replaced.items()
+            }
     return replace(
         context,
         images=images,
@@ -125,9 +122,7 @@ def with_bases(
     )
 
 
-def _ensure(
-    session: Session, cell: Cell, name: str, image: str, here: dict[str, str], *, stand_ins: bool
-) -> None:
+def _ensure(session: Session, cell: Cell, name: str, image: str, here: dict[str, str]) -> None:
     """Get one of a cell's base images, and note what replaces it here; each only once."""
     installer = session.project.matrix.file.installer
     bootstrap = {
@@ -135,8 +130,8 @@ def _ensure(
         "installer_base": installer.bootstrap,
         "compiler_base": installer.bootstrap_compiler,
     }.get(name)
-    if stand_ins and name in stand_in.REPLACED and not bootstrap:
-        here[cell.id] = stand_in.ensure(name, image, cell, session)
+    if other := session.overrides.image(name, image, cell):
+        here[cell.id] = other
     elif image not in here:
         here[image] = bases.ensure(image, bootstrap, session)
 

@@ -1,4 +1,4 @@
-"""Live progress for people: a line a cell on a terminal, plain lines elsewhere."""
+"""Progress of a build: one live line for each cell on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class Progress(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
     def show(self, event: Event) -> None:
-        """Take in one event."""
+        """Show one event."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _Line:
 
 
 class Plain:
-    """A line when an instruction begins to run, and one when it ends."""
+    """A line for each instruction that ends."""
 
     def __init__(self, out: TextIO, ids: Mapping[str, str], clock: Clock = time.monotonic) -> None:
         self.out, self.ids, self.clock = out, ids, clock
@@ -46,7 +46,7 @@ class Plain:
         pass
 
     def show(self, event: Event) -> None:
-        """Print what ended; what was cached, or left to another cell's same step, is not worth a line."""
+        """Print an instruction that ended, unless it was cached or the same as that of another cell."""
         step = event.step
         if event.kind == "started":
             self.began[id(step)] = self.clock()
@@ -66,7 +66,7 @@ class Plain:
 
 
 class Lines:
-    """A line a cell: stage, elapsed time, bytes."""
+    """One line for each cell: stage, elapsed time, bytes."""
 
     def __init__(self, out: TextIO, ids: Mapping[str, str], clock: Clock = time.monotonic) -> None:
         self.ids, self.clock = ids, clock
@@ -81,7 +81,7 @@ class Lines:
         self.live.__exit__(None, None, None)
 
     def show(self, event: Event) -> None:
-        """Bring the cell's line up to date; a step that cells share moves the lines of all of them."""
+        """Update the line of the cell; a vertex that cells share updates all lines."""
         step = event.step
         cell = self.ids.get(step.target or "")
         for line in [self.lines[cell]] if cell else self.lines.values():
@@ -102,13 +102,13 @@ class Lines:
         return table
 
 
-def for_people(out: TextIO, ids: Mapping[str, str]) -> Progress:
+def progress(out: TextIO, ids: Mapping[str, str]) -> Progress:
     """Live lines on a terminal, plain ones elsewhere."""
     return Lines(out, ids) if out.isatty() else Plain(out, ids)
 
 
 def _short(instruction: str) -> str:
-    """An instruction in one short line, without its mounts."""
+    """An instruction as one short line, without its mounts."""
     words = [word for word in instruction.split() if not word.startswith("--mount")]
     text = " ".join(words)
     return text if len(text) <= 72 else text[:71] + "…"

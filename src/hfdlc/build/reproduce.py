@@ -1,4 +1,4 @@
-"""Building a cell twice without a cache, and telling which files of the two images differ."""
+"""Building a cell twice without a cache, and comparing the two images file by file."""
 
 import shutil
 import tempfile
@@ -21,38 +21,37 @@ from hfdlc.state import State
 SHOWN = 40  # differences
 
 
-def reproduce(session: Session, cell: Cell, *, two_engines: bool = False, stand_ins: bool = False) -> str:
-    """Build the cell twice, the second time on a new private engine if told so; the digest of both.
+def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str:
+    """Build the cell twice; the manifest digest of both.
 
-    `stand_ins` may take the place of bases that are out of reach. Raises HfdlcError with the files that
+    `two_engines`: the second time on a new private engine.
+    Raises HfdlcError with the files that
     differ, or where a build fails.
     """
-    builder.check_current(cell, session.project, stand_ins=stand_ins)
+    builder.check_current(cell, session.project)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=session.state.folder("tmp")) as folder:
-        first = _build(session, cell, Path(folder, "first"), stand_ins)
+        first = _build(session, cell, Path(folder, "first"))
         if two_engines:
             with _another(session) as elsewhere:
-                second = _build(elsewhere, cell, Path(folder, "second"), stand_ins)
+                second = _build(elsewhere, cell, Path(folder, "second"))
         else:
-            second = _build(session, cell, Path(folder, "second"), stand_ins)
+            second = _build(session, cell, Path(folder, "second"))
         if first.manifest.digest == second.manifest.digest:
             return first.manifest.digest
-        found = list(between(first, second)) or [
-            "nothing that an image shows: the manifests themselves differ"
-        ]
+        found = list(between(first, second)) or ["only the manifests differ"]
     lines = [*found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])]
-    told = "\n".join(f"    {line}" for line in lines)
+    text = "\n".join(f"    {line}" for line in lines)
     raise HfdlcError(
-        f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{told}",
+        f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{text}",
         where=cell.id,
-        then="clamp the times (`touch --date`), or take out what is different each time; then run this again",
+        then="set fixed times (`touch --date`), or remove what differs each time; then run this again",
     )
 
 
-def _build(session: Session, cell: Cell, folder: Path, stand_ins: bool) -> Image:
+def _build(session: Session, cell: Cell, folder: Path) -> Image:
     """The cell's image, built without a cache and not loaded into the engine; its layers are in a folder."""
     prepare.check_store(session.engine)
-    with prepare.prepared(session, [cell], stand_ins=stand_ins) as context:
+    with prepare.prepared(session, [cell]) as context:
         made = assemble.assemble(session, [cell], replace(context, cache=None), no_cache=LayerStore(folder))
     image = made.images[cell.id]
     say(f"built {cell.id}: {image.manifest.digest}")

@@ -5,6 +5,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Self
 
+from hfdlc.build.overrides import NONE, Overrides
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
@@ -17,8 +18,9 @@ class Session:
     The engine is found, or a private one is started, when it is first used.
     """
 
-    def __init__(self, project: Project, environ: Mapping[str, str]) -> None:
+    def __init__(self, project: Project, environ: Mapping[str, str], overrides: Overrides = NONE) -> None:
         self.project, self.environ, self.state = project, environ, State.of(environ)
+        self.overrides = overrides
 
     @cached_property
     def engine(self) -> Engine:

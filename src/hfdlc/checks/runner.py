@@ -1,6 +1,6 @@
 """Running the checks of an image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from hfdlc.checks import facts, secrets
 from hfdlc.checks import report as reports
 from hfdlc.checks.report import CHECKS, Report, checks
 from hfdlc.checks.subject import Machine, Subject
+from hfdlc.dockerfile.layers import NO_LOCKS
 from hfdlc.engine import containers, images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
@@ -22,6 +23,7 @@ from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.state import State
 
+NO_SKIPS: Mapping[str, str] = {}
 # Of pytest only what the checks need: nothing of the caller's configuration, nothing on the screen.
 QUIET = ("terminal", "cacheprovider", "testinfra", "hypothesispytest", "faulthandler", "junitxml", "logging")
 
@@ -29,8 +31,14 @@ QUIET = ("terminal", "cacheprovider", "testinfra", "hypothesispytest", "faulthan
 class _Plugin:
     """Gives the checks their subject, and writes down what they show."""
 
-    def __init__(self, subject: Subject, report: Report) -> None:
-        self._subject, self._report = subject, report
+    def __init__(self, subject: Subject, report: Report, skip: Mapping[str, str]) -> None:
+        self._subject, self._report, self._skip = subject, report, skip
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
+        """Skip checks, each with its reason."""
+        for item in items:
+            if reason := self._skip.get(item.originalname):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give each check the image under test; its id carries the cell's."""
@@ -81,19 +89,25 @@ def subject(
     image: str | None = None,
     *,
     gpus: bool = False,
+    locks: Mapping[str, str] = NO_LOCKS,
 ) -> Iterator[Subject]:
-    """The cell's image (or another one, held against the same cell), with a container to look into."""
+    """The cell's image (or another one that is compared with the cell), with a container to look into.
+
+    `locks`: see `layers.layers`.
+    """
     name = image or cell.id
     built = images.image_of(name, engine)
     containers.remove_strays(engine)
     machine = Machine(sources, secrets.apt(), secrets.public())
     with containers.idle(name, engine, gpus=gpus) as container:
         read = facts.look(cell, container, built, facts.identity(built, engine, state))
-        yield Subject(cell, project.root, state, engine, name, read, container, machine, gpus)
+        yield Subject(cell, project.root, state, engine, name, read, container, machine, gpus, locks)
 
 
-def run(about: Subject, *, only: str | None = None) -> Report:
+def run(about: Subject, *, only: str | None = None, skip: Mapping[str, str] = NO_SKIPS) -> Report:
     """Run the checks of the subject's cell; `only` names some of them, as pytest's -k does.
+
+    `skip`: checks that are not run, each with its reason.
 
     Raises KeyboardInterrupt on Ctrl-C, and HfdlcError where the checks did not come to their end or are none.
     """
@@ -103,7 +117,7 @@ def run(about: Subject, *, only: str | None = None) -> Report:
     files = modules(about.cell)
     arguments = [f"--rootdir={files[0].parent}", "-c/dev/null", "--import-mode=importlib"]
     arguments += [*(f"-pno:{plugin}" for plugin in QUIET), *(["-k", only] if only else [])]
-    status = pytest.main([*arguments, *map(str, files)], plugins=[_Plugin(about, report)])
+    status = pytest.main([*arguments, *map(str, files)], plugins=[_Plugin(about, report, skip)])
     if status == pytest.ExitCode.INTERRUPTED and not report.failed:
         raise KeyboardInterrupt
     if not (report.passed or report.failed or report.not_run):

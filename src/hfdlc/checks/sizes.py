@@ -1,4 +1,4 @@
-"""What an image's layers and packages weigh, and which of them grew since the cell was proved."""
+"""The sizes of an image's layers and packages."""
 
 from collections.abc import Mapping
 
@@ -23,9 +23,7 @@ def read(subject: Subject) -> dict[str, int]:
     return {name: size for name, size in sorted(found.items()) if size >= SMALL}
 
 
-def grown(before: Sizes, now: Sizes) -> list[str]:
-    """What weighs more than before, a line each, what grew most first; the largest where nothing is known."""
-    more = {name: now[name] - before.get(name, 0) for name in now if now[name] > before.get(name, 0)}
-    names = sorted(more, key=lambda name: more[name], reverse=True)[:SHOWN]
-    was = {name: f"{before.get(name, 0) / 1e6:.1f} -> " if before else "" for name in names}
-    return [f"{name}: {was[name]}{now[name] / 1e6:.1f} MB" for name in names]
+def largest(sizes: Sizes) -> list[str]:
+    """The largest layers and packages, one line each."""
+    names = sorted(sizes, key=lambda name: sizes[name], reverse=True)[:SHOWN]
+    return [f"{name}: {sizes[name] / 1e6:.1f} MB" for name in names]

@@ -1,7 +1,7 @@
 """What the checks look at: an image, a container of it, its cell, and this machine's configuration."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,6 @@ from docker.models.containers import Container
 from docker.models.images import Image
 from testinfra.host import Host
 
-from hfdlc.build import stand_in
 from hfdlc.checks import backend, secrets
 from hfdlc.checks.facts import Facts
 from hfdlc.checks.secrets import Apt, Public
@@ -51,6 +50,7 @@ class Subject:
     container: Container  # it does nothing; commands are run in it
     machine: Machine
     gpus: bool = False  # whether containers have the machine's GPUs
+    locks: Mapping[str, str] = field(default_factory=dict)  # lock files that replace the cell's own
 
     @property
     def built(self) -> Image:
@@ -69,26 +69,12 @@ class Subject:
         return config
 
     @property
-    def stand_in(self) -> str | None:
-        """What took the place of the cell's base, where that was out of reach."""
-        said: str | None = (self.config["Labels"] or {}).get(stand_in.LABEL)
-        return said
-
-    @property
     def locked(self) -> dict[str, str]:
         """Every locked package with its version."""
-        found = {
-            entry.name: entry for group in lockfile.read(self.cell, self.root).values() for entry in group
-        }
-        if self.other_framework:
-            text = (self.root / lockfile.stand_in_file(self.cell)).read_text()
-            found |= {entry.name: entry for entry in lockfile.entries(text)}
-        return {name: entry.version for name, entry in found.items()}
-
-    @property
-    def other_framework(self) -> bool:
-        """Whether it holds another build of the framework: the cell's was out of reach of its lock."""
-        return bool(self.stand_in) and lockfile.stood_in(self.cell, self.root)
+        groups = lockfile.read(self.cell, self.root)
+        for group, path in self.locks.items():
+            groups[group] = lockfile.entries((self.root / path).read_text())
+        return {entry.name: entry.version for entries in groups.values() for entry in entries}
 
     @property
     def toolkit_version(self) -> str:

@@ -159,9 +159,6 @@ def build(
     receipt: Annotated[
         Path | None, typer.Option(help="Write what the run did to this file, as JSON.")
     ] = None,
-    stand_in: Annotated[
-        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach; never to be published.")
-    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail where a cell is incomplete, instead of skipping it.")
     ] = False,
@@ -179,9 +176,7 @@ def build(
     cells = some(project, wanted, default=True)
     with Session(project, os.environ) as session:
         try:
-            result = builder.build(
-                session, cells, receipt, stand_ins=stand_in, strict=strict, disk_check=not no_disk_check
-            )
+            result = builder.build(session, cells, receipt, strict=strict, disk_check=not no_disk_check)
             failed, fine = None, [cell for cell in cells if result.cells[cell.id] != "skipped"]
         except CellsFailed as problem:
             failed, fine = problem, [cell for cell in cells if cell.id in problem.fine]
@@ -235,7 +230,7 @@ PANELS = {
     MATRIX: (matrix.why, matrix.uri, matrix.schema, matrix.bump, matrix.outdated),
     GENERATED: (publish.ci,),
     IMAGES: (images.plan, upkeep.reproduce),
-    RUN: (sagemaker.train, sagemaker.serve, sagemaker.prove),
+    RUN: (sagemaker.train, sagemaker.serve),
     REGISTRY: (images.push, publish.publish, publish.verify, publish.diff, publish.prune),
     MACHINE: (engine.doctor, upkeep.clean),
 }

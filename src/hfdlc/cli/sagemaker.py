@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc.cli.options import current_project, selecting, some
+from hfdlc.cli.options import current_project, some
 from hfdlc.errors import UserError
 
 if TYPE_CHECKING:
     from hfdlc.matrix.cells import Cell
-    from hfdlc.matrix.selector import Filter
     from hfdlc.project import Project
 
 CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a cell.")]
@@ -73,23 +72,6 @@ def serve(
     cell = _one(project, words[0]) if words else project.default
     with Session(project, os.environ) as session:
         endpoint.serve(session, endpoint.matching(cell, project.cells), model=model, task=task, port=port)
-
-
-@selecting
-def prove(
-    wanted: "Filter",
-    stand_in: Annotated[
-        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach; the page says so.")
-    ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the images that this run builds.")] = False,
-) -> None:
-    """Build, check and use cells one by one; go on where it was stopped; keep what it showed in docs/."""
-    from hfdlc.build.session import Session
-    from hfdlc.checks import prove as proving
-
-    project = current_project()
-    with Session(project, os.environ) as session:
-        proving.prove(session, some(project, wanted), stand_ins=stand_in, keep=keep)
 
 
 def _one(project: "Project", name: str) -> "Cell":

@@ -19,9 +19,6 @@ def reproduce(
     engines: Annotated[
         bool, typer.Option("--engines", help="The second time on a new private engine, with nothing fetched.")
     ] = False,
-    stand_in: Annotated[
-        bool, typer.Option("--stand-in", help="Debian 12 for bases out of reach, the same one each time.")
-    ] = False,
 ) -> None:
     """Build cells twice without a cache, and name what differs (without a filter: the default cell)."""
     from hfdlc.build import reproduce as reproducing
@@ -30,7 +27,7 @@ def reproduce(
     project = current_project()
     for cell in some(project, wanted, default=True):
         with Session(project, os.environ) as session:
-            digest = reproducing.reproduce(session, cell, two_engines=engines, stand_ins=stand_in)
+            digest = reproducing.reproduce(session, cell, two_engines=engines)
         print(f"{digest}  {cell.id}", flush=True)
 
 

@@ -10,7 +10,7 @@ from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 
 LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
-LAYOUT = "3"  # raised when the builder makes another image of the same inputs
+LAYOUT = "3"  # raised when the builder makes another image from the same inputs
 TOOLKIT = ("pyproject.toml", "README.md", "src")  # what .dockerignore lets Docker read of toolkit/
 TRAIN = "image/train.py"
 FINISH, PACK = "image/finish.py", "image/pack.py"
@@ -19,7 +19,7 @@ Inputs = Mapping[str, str]  # name -> the digest of its content
 
 
 def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
-    """The cell's inputs; `images`: what its Dockerfile starts from, with its digest, by build argument."""
+    """The inputs of a cell's image; `images`: its base images with their digests, by build argument."""
     locks = {f"{group}.lock": lockfile.group_file(cell, group) for group in cell.groups}
     locks["installer.lock"] = lockfile.INSTALLER_FILE
     return {
@@ -29,23 +29,23 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
         "finish": finish(root),
         "pack": pack(root),
         **({"train": train(root)} if cell.type == "training" else {}),
-        **{name: _packages(root / file) for name, file in locks.items()},
+        **{name: of_lock(root / file) for name, file in locks.items()},
         **{name: _short(image.encode()) for name, image in images.items()},
     }
 
 
 def digest(inputs: Inputs) -> str:
-    """The content address of what the inputs make."""
+    """The digest of all inputs."""
     return "sha256:" + hashlib.sha256(text(inputs).encode()).hexdigest()
 
 
 def text(inputs: Inputs) -> str:
-    """The value of the label."""
+    """The inputs as the value of the label."""
     return json.dumps(inputs, sort_keys=True, separators=(",", ":"))
 
 
 def read(label: str | None) -> dict[str, str]:
-    """The inputs that a label tells; none where it tells nothing that can be read."""
+    """The inputs in a label; empty where the label is missing or damaged."""
     try:
         found = json.loads(label or "{}")
     except ValueError:
@@ -54,7 +54,7 @@ def read(label: str | None) -> dict[str, str]:
 
 
 def changed(before: Inputs, now: Inputs) -> list[str]:
-    """The names of what is new, gone or different."""
+    """The names of inputs that were added, removed or changed."""
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
@@ -87,7 +87,7 @@ def _lines(folder: Path) -> Iterable[str]:
                 yield f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def _packages(file: Path) -> str:
+def of_lock(file: Path) -> str:
     """The digest of the packages of a lock."""
     return _short(lockfile.packages(file).encode())
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfdlc.locks import lockfile
+from hfdlc.locks.lockfile import NO_LOCKS as NO_LOCKS
 from hfdlc.matrix.cells import Cell, LayerGroup
 from hfdlc.matrix.schema import Slim
 
 TOOLKIT = "inference-toolkit"  # the layer of the toolkit's own files; the layer group has what these need
-NO_LOCKS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ BASE_NAME, BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontaine
 
 def labels(cell: Cell) -> dict[str, str]:
     """The labels of the image. A build replaces the name of the base by that of the image it started from."""
-    said = {
+    found = {
         "org.opencontainers.image.title": cell.id,
         "org.opencontainers.image.version": cell.tag,
         "org.opencontainers.image.licenses": "Apache-2.0",
@@ -39,13 +39,13 @@ def labels(cell: Cell) -> dict[str, str]:
         "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
     }
     source = {"org.opencontainers.image.source": cell.source_url} if cell.source_url else {}
-    return said | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
+    return found | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
 
 
 def variables(cell: Cell) -> dict[str, str]:
-    """The image's environment, beside PATH."""
+    """The environment variables of the image, beside PATH."""
     found = {"HF_HOME": "/tmp/huggingface", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108
-    # What NVIDIA's container runtime looks for; NVIDIA's own bases say it too.
+    # NVIDIA's container runtime reads these; NVIDIA's own base images have them too.
     gpu = {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_VISIBLE_DEVICES": "all"}
     site = f"/opt/venv/lib/python{cell.python}/site-packages"
     path = ":".join(f"{site}/{folder}" for folder in cell.source.library_path)
@@ -53,7 +53,7 @@ def variables(cell: Cell) -> dict[str, str]:
 
 
 def images(cell: Cell, matrix: Matrix) -> dict[str, str]:
-    """The public images that the Dockerfile starts from, by the build argument that replaces each."""
+    """The base images of the Dockerfile, by build argument."""
     installer = matrix.file.installer
     found = {"base": cell.base_image(), "installer_base": installer.image}
     if cell.pip_image:

@@ -4,7 +4,6 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 
-from hfdlc.checks import proofs
 from hfdlc.dockerfile import render
 from hfdlc.generated import ci
 from hfdlc.locks import lockfile
@@ -22,8 +21,8 @@ def dockerfiles(project: Project, cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def pages(project: Project) -> dict[str, str]:
-    """What else is derived from the matrix, and from what was proved."""
-    return {AVAILABLE: available(project), SCHEMA: schema(), proofs.PAGE: proofs.page(project)}
+    """What else is derived from the matrix."""
+    return {AVAILABLE: available(project), SCHEMA: schema()}
 
 
 def schema() -> str:
@@ -74,7 +73,6 @@ def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
     asked = lockfile.request(cell)
     faults: dict[str, list[str]] = {}
     files = [lockfile.group_file(cell, group) for group in cell.groups]
-    files += [lockfile.stand_in_file(cell)] if lockfile.stood_in(cell, project.root) else []
     for file in files:
         if fault := lockfile.fault(project.root / file, asked):
             faults.setdefault(fault, []).append(file.rpartition("/")[2])

@@ -30,6 +30,8 @@ INSTALLER_FILE, INSTALLER_PYTHON, INSTALLER_PLATFORM = (
     "x86_64-manylinux_2_28",
 )
 
+NO_LOCKS: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -95,11 +97,6 @@ def installer_request(matrix: Matrix) -> Request:
 def group_file(cell: Cell, group: str) -> str:
     """Where a layer group's lock is, below the repository's root."""
     return f"{cell.folder}/{group}.lock"
-
-
-def stand_in_file(cell: Cell) -> str:
-    """Where the framework of an image on a stand-in is locked, if its own source is out of reach."""
-    return f"{cell.folder}/stand-in.lock"
 
 
 def text(locked: Sequence[Entry]) -> str:
@@ -196,22 +193,18 @@ def missing(cell: Cell, root: Path) -> str | None:
     return _record(root / cell.folder).get("out of reach")
 
 
-def stood_in(cell: Cell, root: Path) -> bool:
-    """Whether another build of the framework is locked in place of one that was out of reach."""
-    return bool(missing(cell, root)) and (root / stand_in_file(cell)).is_file()
+def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = NO_LOCKS) -> None:
+    """Raise HfdlcError where a lock file of the cell cannot be used, or lacks what was unreachable.
 
-
-def check(cell: Cell, matrix: Matrix, root: Path, *, stand_ins: bool = False) -> None:
-    """Raise HfdlcError where a lock of the cell cannot be used, or lacks what nothing stands for."""
-    questions = {group_file(cell, group): request(cell) for group in cell.groups}
-    if stand_ins and stood_in(cell, root):
-        questions[stand_in_file(cell)] = request(cell)
+    Lock files of groups in `replaced` are not used.
+    """
+    questions = {group_file(cell, group): request(cell) for group in cell.groups if group not in replaced}
     questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):
             raise HfdlcError(f"the lock {problem}", where=file, then=f"hfdlc lock {cell.id}")
     lacking = missing(cell, root)
-    if lacking and not (stand_ins and stood_in(cell, root)):
+    if lacking and not replaced:
         raise HfdlcError(
             f"its lock lacks {lacking}: out of reach when it was locked",
             where=cell.id,

@@ -22,7 +22,6 @@ from hfdlc.locks.lockfile import (
     installer_request,
     name_of,
     request,
-    stand_in_file,
     text,
     write,
 )
@@ -142,10 +141,6 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
         group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
         for group in cell.groups
     }
-    if missing and cell.source.stand_in_cuda:
-        files[stand_in_file(cell)] = text(chosen[cell.group_of_rest("framework")])
-    else:
-        (root / stand_in_file(cell)).unlink(missing_ok=True)
     write(files, asked, root, missing)
     return missing
 

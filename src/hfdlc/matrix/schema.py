@@ -153,9 +153,6 @@ class Source(Written):
     packages: list[RequirementText]  # the framework first
     page: str | None = None
     image: str | None = None
-    # CUDA of the package index's build of the same version. Where `page` is out of reach, an image on a
-    # stand-in may carry that build: it is another one, and is never published.
-    stand_in_cuda: str | None = None
     replaces: str | None = None  # a package that the first one stands for
     architectures: list[str] = []  # of GPUs that it has code for
     library_path: list[str] = []  # folders below site-packages with libraries that it opens and does not find

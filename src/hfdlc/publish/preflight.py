@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from hfdlc.build.stand_in import LABEL as SUBSTITUTE
 from hfdlc.checks import facts
 from hfdlc.checks import report as reports
 from hfdlc.checks.report import Report
@@ -18,6 +17,7 @@ from hfdlc.errors import Problems, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.state import State
 
+SUBSTITUTE = "io.hfdlc.stand-in"  # the label of images on a substitute base; only tools/ makes them
 BASE = "io.hfdlc.base"  # the label with the base image that was used
 
 

@@ -12,7 +12,7 @@ from docker.errors import APIError, ImageNotFound
 from docker.models.images import Image
 
 from hfdlc.build import bases as base
-from hfdlc.build import freshness, stand_in
+from hfdlc.build import freshness
 from hfdlc.build.freshness import ImagesHere
 from hfdlc.checks.facts import FORM as FACTS_FORM
 from hfdlc.dockerfile import inputs
@@ -110,8 +110,6 @@ def _why(
     """Why an image can go; nothing where it stays."""
     if tag.startswith(f"{base.NAME}:"):
         return "" if tag in bases else "no cell starts from it"
-    if tag.startswith(f"{stand_in.NAME}:"):
-        return "" if tag.startswith(f"{stand_in.NAME}:{stand_in.LAYOUT}-") else "an older form of a stand-in"
     if OURS not in labels or labels.get(TITLE) != tag:
         return ""
     if tag not in cells:
@@ -124,7 +122,7 @@ def _why(
 def _bootstraps(project: Project) -> list[Bootstrap]:
     installer = project.matrix.file.installer
     every = [installer.bootstrap, installer.bootstrap_compiler, *(cell.bootstrap for cell in project.cells)]
-    return [*map(stand_in.system, (False, True)), *filter(None, every)]
+    return list(filter(None, every))
 
 
 def _remove_image(tag: str, digest: str, used: Engine) -> int:

@@ -197,6 +197,7 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
 def _missing_package(task: TaskName, problem: ImportError) -> str:
     """The package in a message of transformers' `requires_backends`, which is several lines long."""
     packages = re.findall(r"pip install (?:-U |--upgrade )?([A-Za-z0-9][\w.-]*)", str(problem))
+    packages = packages or re.findall(r"requires the (\w+) library", str(problem))
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [repr(problem)]
     return (
         "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it ({})".format(

@@ -1,28 +1,38 @@
-"""Proving cells one by one: built, checked, used; what was shown is kept, and the next run goes on."""
+"""Builds, checks and uses cells one by one, on substitute bases where theirs are unreachable.
+
+Run from the repository: `python tools/verify_releases.py [PATTERN...] [--device cpu] [--keep]`. A cell that
+was verified with the same inputs is left out, so that a run that was stopped goes on.
+"""
 
 import csv
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from packaging.version import Version
 
-from hfdlc.build import builder, stand_in
+import substitutes
+import verification
+from hfdlc import project as projects
+from hfdlc.build import builder
 from hfdlc.build.session import Session
-from hfdlc.checks import proofs, runner, sizes
 from hfdlc.checks import report as reports
-from hfdlc.checks.proofs import Proof
+from hfdlc.checks import runner
 from hfdlc.checks.subject import Subject, invoke, wait_until_ready
 from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import package_sources
 from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.selector import Filter, select
 from hfdlc.process import say
 from hfdlc.sagemaker import training
+from verification import Verification
 
 Uses = Mapping[str, Callable[[], None]]
 MODELS = "toolkit/tests/tiny.py"  # makes a small model for each task, inside any image
@@ -42,80 +52,84 @@ class NotRun(Exception):
     """A use that the image cannot have, and why."""
 
 
-def prove(session: Session, cells: Sequence[Cell], *, stand_ins: bool, keep: bool) -> None:
-    """Prove cells that are not proved as they are now; `keep` keeps images that this run has built.
+def verify(session: Session, cells: Sequence[Cell], *, keep: bool) -> None:
+    """Verify cells that are not verified with their inputs of now; `keep`: images that this run built stay.
 
     Raises HfdlcError at the end where something failed.
     """
     failed, project = [], session.project
     for cell in cells:
-        known = proofs.read(project.root).get(cell.id)
-        if known and known.made_from == proofs.address(cell, project.root) and not known.failed:
-            say(f"proved {known.date[:10]}: {cell.id}")
+        known = verification.read(project.root).get(cell.id)
+        if known and known.made_from == verification.address(cell, project.root) and not known.failed:
+            say(f"verified {known.date[:10]}: {cell.id}")
             continue
         lacking = lockfile.missing(cell, project.root)
-        if lacking and not (stand_ins and lockfile.stood_in(cell, project.root)):
-            say(f"not proved: {cell.id}: its lock lacks {lacking}")
+        if lacking and not session.overrides.locks_of(cell):
+            say(f"not verified: {cell.id}: its lock lacks {lacking}")
             continue
-        proof = _prove(session, cell, stand_ins=stand_ins, keep=keep)
-        if proof.failed and known:  # the size that the next check compares with is one that was fine
-            proof = proof.model_copy(update={"sizes": known.sizes})
-        proofs.keep(cell, proof, project)
-        say(
-            f"{cell.id}: {len(proof.passed)} passed, {len(proof.failed)} failed, {len(proof.not_run)} not run"
-        )
-        failed += [cell.id] if proof.failed else []
+        found = _verify(session, cell, keep=keep)
+        verification.keep(cell, found, project)
+        numbers = f"{len(found.passed)} passed, {len(found.failed)} failed, {len(found.not_run)} not run"
+        say(f"{cell.id}: {numbers}")
+        failed += [cell.id] if found.failed else []
     if failed:
-        raise HfdlcError(f"{len(failed)} cells failed; {proofs.PAGE} says in what", then="hfdlc prove")
+        raise HfdlcError(f"{len(failed)} cells failed", where=verification.PAGE, then="make verify-releases")
 
 
-def _prove(session: Session, cell: Cell, *, stand_ins: bool, keep: bool) -> Proof:
-    project, state, used = session.project, session.state, session.engine
-    there = _there(session, cell)
-    made_from = proofs.address(cell, project.root)
-    date = datetime.now(UTC).isoformat(timespec="seconds")
+def _verify(session: Session, cell: Cell, *, keep: bool) -> Verification:
+    project, state, engine = session.project, session.state, session.engine
+    there, locks = _there(session, cell), session.overrides.locks_of(cell)
+    found = Verification(
+        digest="",
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        made_from=verification.address(cell, project.root),
+        toolkit=lockfile.toolkit_version(project.root),
+        other_framework=bool(locks),
+    )
     try:
-        builder.build(session, [cell], stand_ins=stand_ins)
+        builder.build(session, [cell], disk_check=not locks)
     except HfdlcError as problem:
-        return Proof(digest="", date=date, made_from=made_from, failed={"build": str(problem)})
+        return found.model_copy(update={"failed": {"build": str(problem)}})
     try:
-        with runner.subject(cell, project, used, state, package_sources(session.environ)) as subject:
+        sources = package_sources(session.environ)
+        with runner.subject(cell, project, engine, state, sources, locks=locks) as subject:
             say(f"checking {cell.id}")
-            report = runner.run(subject)
+            substitute = substitutes.of(cell.id, engine)
+            skip = substitutes.skipped(cell, substitute, session) if substitute else {}
+            report = runner.run(subject, skip=skip)
             reports.remember(report, state)
-            proof = Proof(
-                digest=report.digest,
-                date=date,
-                made_from=made_from,
-                stand_in=stand_in.of(cell.id, used),
-                passed=report.passed,
-                failed=report.failed,
-                not_run=report.not_run,
-                sizes=sizes.read(subject),
+            found = found.model_copy(
+                update={
+                    "digest": report.digest,
+                    "substitute": substitute,
+                    "passed": report.passed,
+                    "failed": report.failed,
+                    "not_run": report.not_run,
+                }
             )
-            _use(_uses(session, subject), proof)
+            _use(_uses(session, subject), found)
     finally:
         if not (keep or there):
-            used.client.images.remove(cell.id, force=True)
-    return proof
+            engine.client.images.remove(cell.id, force=True)
+    return found
 
 
 def _there(session: Session, cell: Cell) -> bool:
     return builder.built_from(session, [cell])[cell.id] is not None
 
 
-def _use(uses: Uses, proof: Proof) -> None:
+def _use(uses: Uses, found: Verification) -> None:
     """Carry out each use, and write down how it went."""
     for name, use in uses.items():
         say(f"using: {name}")
         try:
             use()
         except NotRun as why:
-            proof.not_run[f"use: {name}"] = str(why)
+            found.not_run[f"use: {name}"] = str(why)
         except (HfdlcError, AssertionError) as problem:
-            proof.failed[f"use: {name}"] = str(problem)
+            found.failed[f"use: {name}"] = str(problem)
         else:
-            proof.passed.append(f"use: {name}")
+            found.passed.append(f"use: {name}")
 
 
 def _uses(session: Session, subject: Subject) -> Uses:
@@ -184,3 +198,23 @@ def _is_told(container: Any, row: Mapping[str, str]) -> bool:
     status, answer = invoke(container, {"inputs": row["text"]})
     assert status == 200, answer
     return bool(answer[0]["label"] == row["label"])
+
+
+def main(
+    patterns: Annotated[list[str] | None, typer.Argument(help="Ids of cells, or globs.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or gpu.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the images that this run builds.")] = False,
+) -> None:
+    """Verify cells, and write docs/verified.json and docs/verified.md."""
+    with Session(projects.find(Path()), os.environ) as session:
+        session.overrides = substitutes.overrides(session)
+        cells = select(session.project.cells, Filter(tuple(patterns or ()), device=device))
+        try:
+            verify(session, cells, keep=keep)
+        except HfdlcError as error:
+            say(f"error: {error}")
+            raise typer.Exit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,7 +1,7 @@
-"""Stand-ins for bases of 2021 that are out of reach: Debian 12 with a CPython that pyenv built.
+"""Substitute bases: Debian 12 with a CPython that pyenv built, for bases of 2021 that are unreachable.
 
-An image on a stand-in shows that a row's packages install, train and serve. It is not the row's image: it
-carries the label, and is never published.
+An image on a substitute base shows that the packages of a release install, train and serve. It is not the
+image of the cell: it has a label that publishing refuses.
 """
 
 import json
@@ -10,22 +10,29 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from docker.errors import ImageNotFound
 
 from hfdlc.build import bake, bases
+from hfdlc.build.overrides import Overrides
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
+from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Bootstrap
 from hfdlc.process import run, say
+from hfdlc.publish.preflight import SUBSTITUTE as LABEL
 
-LABEL = "io.hfdlc.stand-in"  # says what stands for what; images inherit it
-REPLACED = ("base", "pip_base")  # the build arguments that a stand-in can take the place of
+REPLACED = ("base", "pip_base")  # build arguments that have no bootstrap
+DATA = "tools/data"  # below the repository's root
+# The package index's build for another CUDA: the cell's own build was unreachable when it was locked.
+TORCH_1_7_1_CPU = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
+LOCKS = {TORCH_1_7_1_CPU: f"{DATA}/torch-1.7.1-cu102.lock"}
 NAME = "hfdlc.local/stand-in"  # in an engine
-LAYOUT = "3"  # raised when a stand-in is made in another way
+LAYOUT = "3"  # raised when a substitute is made in another way
 # What installs in the public image; versions near its own, for Python 3.6 too.
 TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")
 # What pyenv's CPython opens, and what Dockerfiles of the rows install.
@@ -65,45 +72,66 @@ LABEL {label}={says}
 """
 
 
-def ensure(name: str, image: str, cell: Cell, session: Session) -> str:
-    """What FROM is given in place of `image`, the cell's build argument `name`; made where it is missing.
+def overrides(session: Session) -> Overrides:
+    """What replaces unreachable bases, and the frameworks of `LOCKS`, in builds of a session."""
+    project = session.project
+    cells = [cell for cell in project.cells if cell.id in LOCKS and lockfile.missing(cell, project.root)]
+    locks = {cell.id: {cell.group_of_rest("framework"): LOCKS[cell.id]} for cell in cells}
+    return Overrides(partial(_image, session), locks)
 
-    The image itself, where it is in reach. Raises HfdlcError where pyenv has no such Python, or a framework
-    comes from the image alone.
+
+def _image(session: Session, argument: str, image: str, cell: Cell) -> str | None:
+    """What replaces a public image; None where it is reachable, or the product can make it."""
+    if argument not in REPLACED or (argument == "base" and cell.bootstrap) or cell.source.image:
+        return None
+    if bases.in_reach(image, session.engine, session.state):
+        return None
+    return ensure(argument, image, cell, session)
+
+
+def ensure(argument: str, image: str, cell: Cell, session: Session) -> str:
+    """The substitute for a public image, made where it is missing.
+
+    Raises HfdlcError where pyenv has no such Python.
     """
-    if bases.in_reach(image, session.engine, session.state) or cell.source.image:
-        return bases.ensure(image, None, session)
-    compiles = name == "pip_base"
+    compiles = argument == "pip_base"
     python = _python(cell.python, session.environ)
     tag = f"{NAME}:{LAYOUT}-python{python.name}-{bases.digest(system(compiles))}"
     with session.state.lock("bases"):
         try:
             session.engine.client.images.get(tag)
         except ImageNotFound:
-            say(f"{image} is out of reach: a stand-in takes its place, Debian 12 with pyenv's {python.name}")
+            say(f"{image} is unreachable: Debian 12 with pyenv's {python.name} replaces it")
         else:
             return tag
     below = bases.ensure("hfdlc.local/debian:12", system(compiles), session)
-    with tempfile.TemporaryDirectory(prefix="stand-in-", dir=session.state.folder("tmp")) as folder:
+    with tempfile.TemporaryDirectory(prefix="substitute-", dir=session.state.folder("tmp")) as folder:
         _gather(python, cell.python, Path(folder), pip=compiles)
         text = _dockerfile(python.name, cell.python, pip=compiles)
         _build(text, Path(folder), tag, below, session.engine)
     return tag
 
 
+def skipped(cell: Cell, substitute: str, session: Session) -> dict[str, str]:
+    """The checks that an image on a substitute base cannot pass, each with the reason."""
+    found = {"test_os": f"{substitute} replaces {cell.os}"}
+    if cell.cuda and cell.base.cuda:
+        found["test_cuda_libraries_are_there"] = f"the base has CUDA, and {substitute} has none"
+    if session.overrides.locks_of(cell):
+        why = "the framework is a build for another CUDA"
+        found |= dict.fromkeys(("test_cuda", "test_size", "test_no_cuda_libraries"), why)
+    return found
+
+
 def system(compiles: bool) -> Bootstrap:
-    """What is below pyenv's Python."""
+    """The system below pyenv's Python."""
     return Bootstrap(suite="bookworm", packages=[*LIBRARIES, *(COMPILER if compiles else ())])
 
 
 def of(image: str, engine: Engine) -> str | None:
-    """What an image says that it stands for; None where it is on its own base."""
-    client = engine.client
-    try:
-        said: str | None = (client.images.get(image).labels or {}).get(LABEL)
-    except ImageNotFound:
-        return None
-    return said
+    """The substitute base of an image; None where it is on its own base."""
+    found: str | None = (engine.client.images.get(image).labels or {}).get(LABEL)
+    return found
 
 
 def _python(version: str, environ: Mapping[str, str]) -> Path:
@@ -112,9 +140,9 @@ def _python(version: str, environ: Mapping[str, str]) -> Path:
     found = [folder for folder in root.glob(f"versions/{version}.*") if (folder / "bin").is_dir()]
     if not found:
         raise HfdlcError(
-            f"no stand-in can be made: pyenv has no CPython {version}",
+            f"no substitute can be made: pyenv has no CPython {version}",
             where=str(root),
-            then=f"pyenv install {version}, or run this where the base itself is in reach",
+            then=f"pyenv install {version}, or run this where the base itself is reachable",
         )
     return max(found, key=lambda folder: int(folder.name.rpartition(".")[2]))
 
