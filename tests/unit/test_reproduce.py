@@ -52,7 +52,7 @@ def test_different_builds_are_an_error_that_names_the_differences(
     with pytest.raises(HfdlcError) as caught:
         reproduce.reproduce(session, session.project.default)
     assert "configuration, config, Labels, a: '1' and '2'" in str(caught.value)
-    assert caught.value.where == session.project.default.id
+    assert str(caught.value).startswith(f"{session.project.default.id}: ")
     assert list(session.state.folder("tmp").iterdir()) == []
 
 
