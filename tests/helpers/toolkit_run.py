@@ -19,7 +19,7 @@ ACCEPTED = (
     r"the client of this release has no text_generation, or the task is not its",
     r"this release",
     r"older releases have fewer tables",
-    r"needs another package, which this image does not have",
+    r"needs (another package|\w+), which this image does not have",
     r"is refused by name here",
     # tests of PyTorch, in an image of TensorFlow
     r"shown on PyTorch",

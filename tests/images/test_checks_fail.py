@@ -101,7 +101,7 @@ WRONG = [
     Wrong("labels", "LABEL io.hfdlc.transformers=4.0.0", "4.0.0"),
     Wrong("labels", "LABEL io.hfdlc.base=", "io.hfdlc.base"),
     Wrong("health_check", "HEALTHCHECK NONE", "NONE"),
-    Wrong("restricted_container", "chmod 700 /opt/venv/lib", "/ping answers"),
+    Wrong("restricted_container", "chmod 700 /opt/venv/lib", "serve"),
     Wrong("user", "USER nobody", "nobody"),
     Wrong("no_build_tools", "touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     Wrong("no_headers", "mkdir -p /usr/include && touch /usr/include/stdio.h", "stdio.h"),
