@@ -1,4 +1,4 @@
-"""What all tests share: golden files are refreshed by a flag, and the default cell is built once."""
+"""Fixtures of all tests: the repository, the engine, and the default cell, which is built once."""
 
 import os
 from collections.abc import Iterator
@@ -16,20 +16,9 @@ from hfdlc.locks.indexes import package_sources
 from hfdlc.project import Project
 from hfdlc.state import State
 
+pytest_plugins = ["pytester", "engine_guard"]
+
 ROOT = Path(__file__).parents[1]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--refresh` writes golden files anew."""
-    parser.addoption("--refresh", action="store_true", help="write golden files anew")
-
-
-@pytest.hookimpl(tryfirst=True)  # before `-m` selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that requests the engine has the marker `engine`, so that `-m "not engine"` starts none."""
-    for item in items:
-        if {"used_engine", "session"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker("engine")
 
 
 @pytest.fixture(scope="session")

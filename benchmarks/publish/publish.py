@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "tests/services", "tests/unit")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "tests/helpers")]
 
 from results import Row, report  # noqa: E402
 

@@ -23,7 +23,7 @@ BOTH = "huggingface-pytorch-*:2.13.0-*-cpu-*"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_what_is_up_to_date_is_not_asked_of_buildkit(built: str, state: State) -> None:
+def test_build_of_an_up_to_date_cell_does_not_run_buildkit(built: str, state: State) -> None:
     """A second build says so, and no build has left a log."""
     before = set(state.folder("logs").iterdir())
     ended = subprocess.run([HFDLC, "build"], cwd=ROOT, capture_output=True, text=True)
@@ -32,7 +32,7 @@ def test_what_is_up_to_date_is_not_asked_of_buildkit(built: str, state: State) -
     assert set(state.folder("logs").iterdir()) == before
 
 
-def test_a_run_waits_for_another_that_builds_the_same_cell(repository: Project, state: State) -> None:
+def test_build_waits_for_another_run_of_the_same_cell(repository: Project, state: State) -> None:
     """It says for whom, and goes on when that one has ended."""
     with state.lock(f"build-{bake.target_name(repository.default)}"):
         process = subprocess.Popen([HFDLC, "build"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -69,7 +69,7 @@ def test_plan_reports_a_removed_image_as_to_build(built: str, hfdlc: Command, us
         images.remove("hfdlc.local/kept:1")
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(
+def test_failed_cell_does_not_stop_the_others(
     built: str, hfdlc: Command, clone: Path, tmp_path: Path
 ) -> None:
     """A line a cell at the end, the command that repeats the failed one, and a receipt."""

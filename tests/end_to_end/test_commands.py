@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 
 
-def test_build_with_check_prints_facts_and_how_to_run(built: str) -> None:
+def test_build_with_check_prints_facts_and_a_docker_run_line(built: str) -> None:
     """What `make build` runs: the image, its facts, and a line that starts it."""
     ended = subprocess.run([HFDLC, "build", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

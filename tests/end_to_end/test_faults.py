@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hfdlc.engine import detect, private
 from hfdlc.engine.detect import Engine
-from hfdlc.engine.private import Folders
 from hfdlc.state import State
 
 pytestmark = pytest.mark.engine
@@ -48,7 +46,7 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
-def test_an_index_out_of_reach_is_told_as_such(hfdlc: Command, clone: Path, tmp_path: Path) -> None:
+def test_lock_reports_an_unreachable_index(hfdlc: Command, clone: Path, tmp_path: Path) -> None:
     """`hfdlc lock` says what is out of reach and where it is configured; the old locks stay."""
     before = {file: file.read_text() for file in clone.glob("images/**/*.lock")}
     ended = hfdlc(
@@ -60,7 +58,7 @@ def test_an_index_out_of_reach_is_told_as_such(hfdlc: Command, clone: Path, tmp_
     assert {file: file.read_text() for file in clone.glob("images/**/*.lock")} == before
 
 
-def test_a_version_that_the_index_does_not_have_is_told(hfdlc: Command, clone: Path) -> None:
+def test_lock_reports_a_version_that_the_index_lacks(hfdlc: Command, clone: Path) -> None:
     """Uv's own explanation is in the message, and which Python and platform were asked for."""
     change(clone / "matrix.yaml", "transformers: 5.23.0", "transformers: 5.999.0")
     change(clone / "matrix.yaml", "transformers5.23.0", "transformers5.999.0")
@@ -69,7 +67,7 @@ def test_a_version_that_the_index_does_not_have_is_told(hfdlc: Command, clone: P
     assert "Python 3.11 on x86_64-manylinux_2_28" in told
 
 
-def test_a_package_without_a_wheel_is_told(hfdlc: Command, clone: Path) -> None:
+def test_lock_reports_a_package_without_a_wheel(hfdlc: Command, clone: Path) -> None:
     """Which package, which Python, which platform."""
     change(clone / "matrix.yaml", "sources_only: [sagemaker-training, inotify-simple]", "sources_only: []")
     told = letter(hfdlc("lock", "*pytorch-training:2.13.0*cpu*"), 1)
@@ -78,7 +76,7 @@ def test_a_package_without_a_wheel_is_told(hfdlc: Command, clone: Path) -> None:
     assert "Python 3.11 on x86_64-manylinux_2_28" in told
 
 
-def test_a_cell_whose_source_was_out_of_reach_is_refused(hfdlc: Command) -> None:
+def test_build_refuses_a_cell_with_an_incomplete_lock(hfdlc: Command) -> None:
     """One line that says what is missing, and what to run where; `list` shows it too."""
     cell = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
     told = letter(hfdlc("build", cell), 1)
@@ -87,7 +85,7 @@ def test_a_cell_whose_source_was_out_of_reach_is_refused(hfdlc: Command) -> None
     assert f"{cell}  incomplete: torch==1.7.1+cpu from https://" in hfdlc("list", cell).stdout
 
 
-def test_a_lock_of_another_matrix_is_refused(hfdlc: Command, clone: Path) -> None:
+def test_build_refuses_a_lock_of_another_matrix(hfdlc: Command, clone: Path) -> None:
     """Where, what, and the command that mends it; nothing is built."""
     change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")
     told = letter(hfdlc("build"), 1)
@@ -96,7 +94,7 @@ def test_a_lock_of_another_matrix_is_refused(hfdlc: Command, clone: Path) -> Non
     )
 
 
-def test_a_dockerfile_edited_by_hand_is_refused(hfdlc: Command, clone: Path) -> None:
+def test_build_refuses_an_edited_dockerfile(hfdlc: Command, clone: Path) -> None:
     """`build` refuses it, and `check` shows the difference."""
     (file,) = clone.glob("images/huggingface-pytorch-inference/2.13.0-*-cpu-*/Dockerfile")
     change(file, "EXPOSE 8080", "EXPOSE 9090")
@@ -106,7 +104,9 @@ def test_a_dockerfile_edited_by_hand_is_refused(hfdlc: Command, clone: Path) -> 
     assert "-EXPOSE 9090\n+EXPOSE 8080" in ended.stdout
 
 
-def test_a_failed_build_says_where_it_failed(hfdlc: Command, clone: Path, used_engine: Engine) -> None:
+def test_failed_build_names_cell_instruction_and_log(
+    hfdlc: Command, clone: Path, used_engine: Engine
+) -> None:
     """The cell, the instruction, its last lines, the log, and the command that repeats it."""
     (clone / "toolkit" / "pyproject.toml").write_text("this is no TOML")
     told = letter(hfdlc("build"), 1)
@@ -116,7 +116,7 @@ def test_a_failed_build_says_where_it_failed(hfdlc: Command, clone: Path, used_e
     assert "uv pip install" in log.read_text()
 
 
-def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
+def test_ctrl_c_ends_a_build_and_the_next_build_succeeds(
     hfdlc: Command, clone: Path, used_engine: Engine, state: State
 ) -> None:
     """In the middle of an installation: exit code 130, no container, and a second run that succeeds."""
@@ -149,38 +149,8 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_build_goes_on(
     assert hfdlc("build").returncode == 0
 
 
-@pytest.fixture
-def engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
-    """A state folder with a private engine that the test may kill; stopped at the end."""
-    state = State(Path("/tmp") / f"hfdlc-{os.getpid()}")
-    yield state
-    private.stop(state)
-    subprocess.run(["rm", "-rf", str(state.root)], check=True)
-
-
 @needs_root
-def test_a_private_engine_that_was_killed_starts_again_on_its_state(
-    engine_of_its_own: State, tmp_path: Path
-) -> None:
-    """After kill -9 the next command starts it, and what it held is there."""
-    state = engine_of_its_own
-    nowhere = {"DOCKER_HOST": "unix:///nowhere.sock"}
-    first = detect.ensure(nowhere, state)
-    (tmp_path / "layer").write_text("kept")
-    subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "a.tar"), "layer"], check=True)
-    first.client.api.import_image(str(tmp_path / "a.tar"), repository="kept", tag="1")
-    pid = int(Folders.of(state).pidfile.read_text())
-    os.kill(pid, signal.SIGKILL)
-    while private.running(state):
-        time.sleep(0.05)
-    again = detect.ensure(nowhere, state)
-    assert again.private
-    assert again.client.images.get("kept:1")
-    assert int(Folders.of(state).pidfile.read_text()) != pid
-
-
-@needs_root
-def test_a_full_disk_is_told_and_leaves_nothing_half_unpacked(tmp_path: Path) -> None:
+def test_engine_start_on_a_full_disk_leaves_no_files(tmp_path: Path) -> None:
     """The engine's packages do not fit: the message says so, and the folder is as before."""
     mount = Path("/tmp") / f"hfdlc-small-{os.getpid()}"
     mount.mkdir()

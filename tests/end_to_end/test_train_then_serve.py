@@ -97,7 +97,7 @@ def trained(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_what_was_trained_is_served_by_the_inference_image(trained: Path, used_engine: Engine) -> None:
+def test_trained_model_is_served_by_the_inference_image(trained: Path, used_engine: Engine) -> None:
     """The archive is unpacked into the matching inference image, whose endpoint gives the trained labels."""
     before = _serving(used_engine)
     with endpoint(PYTORCH, trained) as ask:
@@ -112,7 +112,7 @@ def _serving(used_engine: Engine) -> dict[str, str]:
     return {str(each.id): str(each.attrs["Config"]["Image"]) for each in found}
 
 
-def test_code_in_the_archive_answers(trained: Path, tmp_path: Path) -> None:
+def test_inference_code_in_the_archive_is_used(trained: Path, tmp_path: Path) -> None:
     """`code/inference.py` beside the weights takes over: its own words are in the answer."""
     folder = tmp_path / "model"
     with tarfile.open(trained) as archive:
@@ -138,7 +138,7 @@ def predict_fn(data, model):
 
 
 @pytest.mark.releases
-def test_keras_trains_what_tensorflow_serves(session: Session, tmp_path: Path) -> None:
+def test_keras_model_is_trained_and_served(session: Session, tmp_path: Path) -> None:
     """The same with Keras, on today's TensorFlow."""
     build_both(session, TENSORFLOW)
     output = tmp_path / "model.tar.gz"
@@ -177,7 +177,7 @@ def script(tmp_path: Path, session: Session) -> Callable[..., list[object]]:
 Script = Callable[..., list[object]]
 
 
-def test_a_script_that_fails_tells_its_own_traceback(script: Script, tmp_path: Path) -> None:
+def test_failed_script_is_reported_with_its_traceback(script: Script, tmp_path: Path) -> None:
     """Exit code 1, the script's traceback, and no archive."""
     told = letter(hfdlc(*script("def read():\n    raise ValueError('no such label')\nread()\n")), 1)
     assert "line 2, in read" in told
@@ -186,20 +186,20 @@ def test_a_script_that_fails_tells_its_own_traceback(script: Script, tmp_path: P
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
-def test_a_model_folder_left_empty_is_told(script: Script, tmp_path: Path) -> None:
+def test_script_that_saves_no_model_is_an_error(script: Script, tmp_path: Path) -> None:
     """A script that ends well and leaves nothing is a mistake, and is said to be one."""
     told = letter(hfdlc(*script("print('done')\n")), 1)
     assert "left nothing in SM_MODEL_DIR" in told
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_hyperparameter_without_a_value_is_told(script: Script) -> None:
+def test_hyperparameter_without_a_value_is_an_error(script: Script) -> None:
     """Before anything starts."""
     told = letter(hfdlc(*script("", "-p", "epochs")), 2)
     assert "NAME=VALUE" in told
 
 
-def test_a_missing_script_and_missing_data_are_told(script: Script, tmp_path: Path) -> None:
+def test_missing_script_or_data_is_an_error(script: Script, tmp_path: Path) -> None:
     """Before anything starts."""
     words = script("")
     (tmp_path / "script.py").unlink()
@@ -209,7 +209,7 @@ def test_a_missing_script_and_missing_data_are_told(script: Script, tmp_path: Pa
     assert "there is no such folder of data" in letter(hfdlc(*words), 2)
 
 
-def test_an_archive_packed_too_deep_is_told(trained: Path, tmp_path: Path) -> None:
+def test_archive_with_a_folder_around_the_model_is_an_error(trained: Path, tmp_path: Path) -> None:
     """The most common mistake: the folder itself was packed, not what it holds."""
     with tarfile.open(trained) as archive:
         archive.extractall(tmp_path / "model", filter="data")
@@ -221,7 +221,7 @@ def test_an_archive_packed_too_deep_is_told(trained: Path, tmp_path: Path) -> No
     assert "tar -czf model.tar.gz -C model ." in told
 
 
-def test_an_archive_cut_short_is_told(trained: Path, tmp_path: Path) -> None:
+def test_truncated_archive_is_an_error(trained: Path, tmp_path: Path) -> None:
     """Half a download is not unpacked."""
     packed = tmp_path / "half.tar.gz"
     packed.write_bytes(trained.read_bytes()[: trained.stat().st_size // 2])
@@ -229,7 +229,7 @@ def test_an_archive_cut_short_is_told(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
-def test_a_full_disk_leaves_no_half_archive(script: Script, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_archive(script: Script, tmp_path: Path) -> None:
     """The model is larger than what is free: said plainly, and nothing is left of it."""
     mount = tmp_path / "out"
     mount.mkdir()
@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_no_half_archive(script: Script, tmp_path: Path) -> N
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_ctrl_c_gives_the_script_its_time(script: Script, tmp_path: Path) -> None:
+def test_ctrl_c_sends_sigterm_to_the_script(script: Script, tmp_path: Path) -> None:
     """SIGTERM reaches the script; its checkpoint stays, the container does not."""
     text = """
 import signal, sys, time

@@ -77,6 +77,13 @@ WRONG = [
     Wrong("os", "sed -i 's/^VERSION_ID=.*/VERSION_ID=13/' /etc/os-release", "debian13"),
     Wrong("no_conflicts", "sed -i 's/^Requires-Dist: filelock$/&>=99/' {site}/torch-*/METADATA", "filelock"),
     Wrong("no_conflicts", "rm {site}/pip/_internal/commands/check.py", "pip check ended with 1"),
+    # It crashes behind a line that is no conflict.
+    Wrong(
+        "no_conflicts",
+        "echo \"print('x requires None, which is not installed.'); raise OSError('broken')\""
+        " > {site}/pip/__main__.py",
+        "OSError: broken",
+    ),
     Wrong(
         "packages_are_the_locked_ones", "cp -r {site}/idna-*.dist-info {site}/idna-1.0.dist-info", "idna: "
     ),
@@ -94,6 +101,7 @@ WRONG = [
     Wrong("labels", "LABEL io.hfdlc.transformers=4.0.0", "4.0.0"),
     Wrong("labels", "LABEL io.hfdlc.base=", "io.hfdlc.base"),
     Wrong("health_check", "HEALTHCHECK NONE", "NONE"),
+    Wrong("restricted_container", "chmod 700 /opt/venv/lib", "/ping answers"),
     Wrong("user", "USER nobody", "nobody"),
     Wrong("no_build_tools", "touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     Wrong("no_headers", "mkdir -p /usr/include && touch /usr/include/stdio.h", "stdio.h"),
@@ -220,7 +228,7 @@ def _check(name: str) -> str:
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[f"{wrong.checks}-{wrong.word}" for wrong in WRONG])
-def test_what_is_wrong_is_found(
+def test_check_fails_on_a_wrong_image(
     subject: Subject, repository: Project, images: Mapping[Wrong, str], wrong: Wrong, tmp_path: Path
 ) -> None:
     """The check that looks at the point fails, no other of its name passes, and it names what differs."""
@@ -242,7 +250,7 @@ def test_what_is_wrong_is_found(
         assert wrong.word in outcome(seen, wrong.checks)
 
 
-def test_an_image_above_its_budget_is_found(subject: Subject) -> None:
+def test_size_check_names_the_largest_parts(subject: Subject) -> None:
     """An image that is larger than its cell allows fails, and its largest layers and packages are named."""
     small = replace(subject, cell=replace(subject.cell, size=subject.facts.size - 1))
     lines = [line.strip() for line in outcome(small, "size").splitlines()]
@@ -251,7 +259,7 @@ def test_an_image_above_its_budget_is_found(subject: Subject) -> None:
     assert any(line.startswith("torch: ") for line in lines)
 
 
-def test_no_check_is_without_a_test_that_shows_it_failing() -> None:
+def test_every_check_has_a_wrong_image() -> None:
     """A new check needs an entry above."""
     shown = {check for wrong in WRONG for check in wrong.checks.split()} | {"size"}
     modules = (test_all, test_pytorch, test_tensorflow, test_inference, test_cpu, test_gpu)

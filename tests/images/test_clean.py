@@ -13,11 +13,8 @@ import pytest
 from docker.errors import ImageNotFound
 
 from hfdlc.build import bases
-from hfdlc.build.freshness import ImagesHere
 from hfdlc.checks.facts import FORM as FACTS_FORM
-from hfdlc.dockerfile import inputs
 from hfdlc.engine.detect import Engine
-from hfdlc.oci.store import FOLDER
 from hfdlc.project import Project
 from hfdlc.state import State
 from hfdlc.upkeep import clean
@@ -59,7 +56,9 @@ def find(project: Project, state: State, used: Engine) -> dict[str, clean.Unreac
     return {one.name: one for one in clean.find(project, environ, keep=1e6, older=14)}
 
 
-def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: Engine, own: State) -> None:
+def test_clean_removes_an_image_of_no_cell(
+    image: str, repository: Project, used_engine: Engine, own: State
+) -> None:
     """With what was read in it."""
     reading = own.folder(f"facts/{FACTS_FORM}") / f"{image.replace(':', '-')}.json"
     reading.write_text("{}")
@@ -72,7 +71,7 @@ def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: 
         client.images.get(NO_CELL)
 
 
-def test_a_name_that_a_newer_image_has_stays(
+def test_clean_keeps_a_tag_that_moved_to_a_newer_image(
     image: str, repository: Project, used_engine: Engine, own: State
 ) -> None:
     """A build that ended between looking and removing is not undone."""
@@ -84,20 +83,7 @@ def test_a_name_that_a_newer_image_has_stays(
     assert client.images.get(NO_CELL).id == newer
 
 
-def test_what_changed_since_is_named(repository: Project) -> None:
-    """The inputs in the repository are compared; what a base is now is not asked."""
-    cell = repository.default
-    now = inputs.of(cell, repository.root, {})
-
-    def why(**changed: str) -> str:
-        said = {clean.TITLE: cell.id, clean.OURS: "inference", inputs.LABEL: inputs.text({**now, **changed})}
-        return clean._why(cell.id, said, repository, {cell.id: cell}, set(), ImagesHere(None))
-
-    assert why(toolkit="other") == "changed since: toolkit"
-    assert why(base="some@sha256:1") == ""
-
-
-def test_the_matrix_is_what_keeps_bases(repository: Project, used_engine: Engine, own: State) -> None:
+def test_clean_keeps_bases_of_the_matrix(repository: Project, used_engine: Engine, own: State) -> None:
     """A base of a cell stays, another one goes."""
     bootstrap = repository.default.bootstrap
     assert bootstrap
@@ -110,7 +96,7 @@ def test_the_matrix_is_what_keeps_bases(repository: Project, used_engine: Engine
     assert bases.tag(bootstrap) not in found
 
 
-def test_nothing_goes_untold(own: State) -> None:
+def test_clean_removes_nothing_without_yes(own: State) -> None:
     """The command shows what and how much; only with --yes it removes; what is young stays."""
     old, young = own.folder("logs") / "build-1.log", own.root / "logs" / "build-2.log"
     for file in (old, young):
@@ -132,20 +118,3 @@ def test_nothing_goes_untold(own: State) -> None:
     assert old.exists()
     assert run("--yes").returncode == 0
     assert sorted(path.name for path in own.root.rglob("*") if path.is_file()) == ["build-2.log"]
-
-
-def test_packed_layers_stay_by_size_and_age(own: State) -> None:
-    """Those that were used last; what was set aside goes in any case."""
-    now, blobs = time.time(), own.folder(f"{FOLDER}/blobs/sha256")
-    for name, days in (("new", 0), ("older", 1), ("oldest", 2), ("forgotten", 30)):
-        (blobs / name).write_bytes(bytes(100))
-        os.utime(blobs / name, (now - days * clean.DAY,) * 2)
-    (blobs / "cut.set-aside").touch()
-    going = list(clean._packed(own, 250e-9, now - 14 * clean.DAY))
-    assert {Path(one.name).name: one.why for one in going} == {
-        "oldest": "beyond 2.5e-07 GB, the least used first",
-        "forgotten": "not used for long",
-        "cut.set-aside": "damaged",
-    }
-    assert sum(one.remove() for one in going) == 200
-    assert sorted(file.name for file in blobs.iterdir()) == ["new", "older"]

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.engine
 
 
 def test_every_check_passes(subject: Subject, state: State) -> None:
-    """All levels ran, nothing failed, and what was not run is said."""
+    """All levels are run. A machine without credentials and mirrors has no secrets to search for."""
     report = runner.run(subject)
     assert report.failed == {}
+    assert set(report.not_run) <= {"test_all: test_no_secrets_in_layers"}
     assert {name.partition(":")[0] for name in report.passed} == {
         "test_all",
         "test_pytorch",

@@ -85,7 +85,7 @@ def changed(subject: Subject, command: str) -> Iterator[Subject]:
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[wrong.checks for wrong in WRONG])
-def test_what_is_wrong_is_found(training: Subject, wrong: Wrong) -> None:
+def test_check_fails_on_a_wrong_image(training: Subject, wrong: Wrong) -> None:
     """The check that looks at the point fails, and names what differs."""
     with changed(training, wrong.change) as seen:
         report = runner.run(seen, only=f"test_{wrong.checks}")
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_found(training: Subject, wrong: Wrong) -> None:
     assert wrong.word in "\n".join(report.failed.values())
 
 
-def test_no_check_is_without_a_test_that_shows_it_failing() -> None:
+def test_every_check_has_a_wrong_image() -> None:
     """A new check needs an entry above."""
     found = {name for name, _ in inspect.getmembers(test_training, inspect.isfunction)}
     checks = {re.sub("^test_", "", name) for name in found if name.startswith("test_")}

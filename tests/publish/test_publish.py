@@ -252,7 +252,7 @@ def test_image_with_another_compression_is_copied_to_the_next_registry(
     assert set(transfer.attachments(Registry(second), cell.repository, kept.digest)) == {"sig", "att"}
 
 
-def test_a_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) -> None:
+def test_dry_run_changes_nothing(small: Small, hfdlc: Hfdlc, registry: str) -> None:
     """It tells the difference between registry and matrix."""
     cell = small.project.default
     small.image(cell)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 SYFT = str(Path(sys.executable).with_name("syft"))
 
 
-def test_syft_sees_what_the_sbom_says(
+def test_syft_finds_the_packages_of_the_sbom(
     built: str, repository: Project, session: Session, used_engine: Engine, state: State, registry: str,
     keys: Keys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,7 +12,6 @@ import requests
 
 from hfdlc.oci.image import OCI_MANIFEST, digest_of
 from hfdlc.oci.registry import Registry
-from hfdlc.publish.retention import Image, old
 from parts import Hfdlc, Small, fine
 from proxy import Proxy
 
@@ -46,7 +44,9 @@ def _powers(aws: Environ, *actions: str) -> Environ:
     return {**aws, "AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
 
-def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str, aws: Environ) -> None:
+def test_publish_creates_a_missing_repository(
+    small: Small, hfdlc: Hfdlc, registry: str, aws: Environ
+) -> None:
     """With immutable tags, and scanned on push; two regions get the same digest."""
     cell = small.project.default
     small.image(cell)
@@ -60,7 +60,7 @@ def test_a_missing_repository_is_made(small: Small, hfdlc: Hfdlc, registry: str,
     assert "there already" in ended.stdout, ended.stderr
 
 
-def test_a_second_region_is_copied_from_the_first(
+def test_publish_copies_from_the_first_region_to_the_second(
     small: Small, hfdlc: Hfdlc, registry: str, proxied: Proxy, aws: Environ
 ) -> None:
     """Each blob is read there, none from here; both have the attachments, and the record names both."""
@@ -79,7 +79,9 @@ def test_a_second_region_is_copied_from_the_first(
     fine(hfdlc("verify", f"{registry}/two/{cell.id}"))
 
 
-def test_no_credentials(small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str) -> None:
+def test_publish_without_credentials_is_an_error(
+    small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str
+) -> None:
     """What boto3 looked for, and what to do."""
     nothing = {"AWS_ENDPOINT_URL": aws["AWS_ENDPOINT_URL"], "HOME": str(tmp_path)}
     nothing["HFDLC_STATE"] = str(small.state.root)
@@ -88,7 +90,7 @@ def test_no_credentials(small: Small, hfdlc: Hfdlc, aws: Environ, tmp_path: str)
     assert f"{REGION}: no AWS credentials for ecr:GetAuthorizationToken" in ended.stderr
 
 
-def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+def test_publish_with_unknown_credentials_is_an_error(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
     """As AWS says it, and whose they are."""
     requests.post(f"{aws['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", timeout=30)
     unknown = {**aws, "AWS_ACCESS_KEY_ID": "AKIAUNKNOWN000000000"}
@@ -97,7 +99,7 @@ def test_credentials_that_aws_does_not_know(small: Small, hfdlc: Hfdlc, aws: Env
     assert "authentication failed: AWS rejected the credentials" in ended.stderr
 
 
-def test_credentials_that_have_expired(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+def test_publish_with_expired_credentials_is_an_error(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
     """A stand-in answers as AWS does: moto's tokens never expire."""
 
     class Expired(BaseHTTPRequestHandler):
@@ -121,7 +123,7 @@ def test_credentials_that_have_expired(small: Small, hfdlc: Hfdlc, aws: Environ)
     assert f"{REGION}: the AWS credentials have expired" in ended.stderr
 
 
-def test_a_permission_that_is_lacking(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+def test_missing_permission_is_named(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
     """Which action, on which resource."""
     ended = hfdlc("publish", "--region", REGION, environ=_powers(aws, "s3:*"))
     assert ended.returncode == 1
@@ -139,7 +141,7 @@ def test_a_permission_that_is_lacking(small: Small, hfdlc: Hfdlc, aws: Environ) 
         ("not today", "the registry forbids POST"),
     ],
 )
-def test_a_registry_that_may_not_be_pushed_to(
+def test_missing_permission_to_push_is_reported(
     message: str, said: str, small: Small, hfdlc: Hfdlc, proxied: Proxy
 ) -> None:
     """The proxy responds as ECR does: the action and the resource are named, and no tag appears."""
@@ -153,7 +155,7 @@ def test_a_registry_that_may_not_be_pushed_to(
     assert Registry(proxied.host).head(cell.repository, cell.tag) is None
 
 
-def test_pruning_without_permission(hfdlc: Hfdlc, aws: Environ) -> None:
+def test_prune_without_permission_is_an_error(hfdlc: Hfdlc, aws: Environ) -> None:
     """Which action, on which repository."""
     ended = hfdlc(
         "prune", "--keep", "1", "--region", REGION, environ=_powers(aws, "ecr:GetAuthorizationToken")
@@ -162,7 +164,9 @@ def test_pruning_without_permission(hfdlc: Hfdlc, aws: Environ) -> None:
     assert "ecr:DescribeImages on huggingface-pytorch-inference is not allowed" in ended.stderr
 
 
-def test_a_repository_that_may_not_be_made(small: Small, hfdlc: Hfdlc, registry: str, aws: Environ) -> None:
+def test_missing_permission_to_create_a_repository_is_reported(
+    small: Small, hfdlc: Hfdlc, registry: str, aws: Environ
+) -> None:
     """It is named, and nothing was sent."""
     cell = small.project.default
     small.image(cell)
@@ -174,7 +178,7 @@ def test_a_repository_that_may_not_be_made(small: Small, hfdlc: Hfdlc, registry:
     assert Registry(registry).head(cell.repository, cell.tag) is None
 
 
-def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+def test_prune_keeps_tags_of_the_matrix(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
     """A dry run first; then old images are removed with their attachments, by digest."""
     cell = small.project.default
     ecr = _client(aws, "ecr")
@@ -202,7 +206,7 @@ def test_pruning_keeps_what_the_matrix_names(small: Small, hfdlc: Hfdlc, aws: En
     assert left == {cell.tag, "new"}
 
 
-def test_pruning_removes_referrers_with_their_image(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
+def test_prune_removes_referrers_with_their_image(small: Small, hfdlc: Hfdlc, aws: Environ) -> None:
     """They have no tag, do not count as releases, and stay as long as their image."""
     cell = small.project.default
     ecr = _client(aws, "ecr")
@@ -232,11 +236,3 @@ def test_pruning_removes_referrers_with_their_image(small: Small, hfdlc: Hfdlc, 
     left = {i["imageDigest"] for i in ecr.describe_images(repositoryName=cell.repository)["imageDetails"]}
     assert left == stays
     assert not {old_one, gone} & left
-
-
-def test_the_rule_of_pruning() -> None:
-    """The newest stay, and what a current tag names stays however old it is."""
-    now = datetime.now(UTC)
-    images = [Image("r", f"sha256:{n}", (f"t{n}",), now - timedelta(days=n), 1) for n in range(5)]
-    assert [image.digest for image in old(images, 2, ["t4"])] == ["sha256:2", "sha256:3"]
-    assert old(images, 9, []) == []

@@ -31,7 +31,7 @@ UNPACKING = "failed to unpack loaded image: parent snapshot sha256:a does not ex
     [(UNPACKING, 2, 3), (UNPACKING, 3, 3), ("no space left on device", 1, 1)],
     ids=["passes", "stays", "another"],
 )
-def test_a_layer_that_the_engine_is_just_removing_is_given_again(
+def test_load_is_repeated_if_the_engine_removes_a_layer_meanwhile(
     monkeypatch: pytest.MonkeyPatch, words: str, failures: int, asked: int
 ) -> None:
     """Three times in all; whatever else it says is final. The fault is a race inside containerd."""
@@ -50,14 +50,14 @@ def test_a_layer_that_the_engine_is_just_removing_is_given_again(
     assert len(given) == asked
 
 
-def test_no_image_goes_without_one_of_its_layers(layers: LayerStore, repository: Project) -> None:
+def test_image_without_one_of_its_layers_is_an_error(layers: LayerStore, repository: Project) -> None:
     """As when another program tidies while it is put together."""
     missing = Layer(repository.default, "framework", "framework.lock", cache_key="1")
     with pytest.raises(HfdlcError, match="the layer framework is not in the layer store"):
         assemble._stored(missing, layers)
 
 
-def test_a_layer_that_comes_last_is_taken(layers: LayerStore, repository: Project, tmp_path: Path) -> None:
+def test_layer_that_appears_last_is_stored(layers: LayerStore, repository: Project, tmp_path: Path) -> None:
     """Also one that is whole only when BuildKit has ended; one that never comes keeps nobody waiting."""
     missing = [
         Layer(repository.default, "framework", "framework.lock", cache_key=key) for key in ("late", "never")

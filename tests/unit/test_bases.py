@@ -105,9 +105,7 @@ def test_an_answer_is_remembered_for_some_minutes(ask: Callable[..., str | None]
 
 
 @pytest.mark.parametrize("error", [failure(500), requests.exceptions.ReadTimeout(), ConnectionError()])
-def test_a_silent_registry_is_asked_once_for_all_its_images(
-    ask: Callable[..., str | None], error: Exception
-) -> None:
+def test_unreachable_registry_is_asked_once(ask: Callable[..., str | None], error: Exception) -> None:
     """Out of reach: ten images do not wait ten times. Another registry is asked all the same."""
     registry = Registry(error)
     assert [ask(registry, f"example.org/python:3.{minor}", 1000) for minor in (9, 10, 11)] == [None] * 3
@@ -116,7 +114,7 @@ def test_a_silent_registry_is_asked_once_for_all_its_images(
     assert registry.asked == 2
 
 
-def test_an_image_that_a_registry_does_not_have_says_nothing_of_the_others(
+def test_missing_image_does_not_mark_the_registry_as_unreachable(
     ask: Callable[..., str | None],
 ) -> None:
     """It answered: it is in reach."""
@@ -125,7 +123,7 @@ def test_an_image_that_a_registry_does_not_have_says_nothing_of_the_others(
     assert ask(there, "example.org/python:3.11", 1000) == "sha256:1"
 
 
-def test_the_clock_set_back_does_not_keep_an_answer(ask: Callable[..., str | None]) -> None:
+def test_answer_from_the_future_is_not_used(ask: Callable[..., str | None]) -> None:
     """An answer of the future is none."""
     registry = Registry("sha256:1")
     ask(registry, "example.org/python:3.11", 2000)
@@ -166,7 +164,7 @@ def test_neither_a_registry_nor_a_bootstrap_is_an_error(
         bases.ensure("example.org/cuda:13", None, session)
 
 
-def test_a_full_disk_leaves_no_half_an_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither the system's files nor a part of the archive stay; the message says what to do."""
 
     def full(_: Bootstrap, target: Path, *__: object) -> None:
@@ -179,7 +177,7 @@ def test_a_full_disk_leaves_no_half_an_archive(monkeypatch: pytest.MonkeyPatch, 
     assert list((tmp_path / "bases").iterdir()) == []
 
 
-def test_the_machines_proxy_is_for_making_the_base_only(
+def test_proxy_is_used_to_make_a_base_and_not_kept_in_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Apt is told of it, and the file in which mmdebstrap notes that is removed."""

@@ -14,7 +14,7 @@ from hfdlc.project import Project
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
-def test_an_engine_that_goes_away_is_no_fault_of_a_cell() -> None:
+def test_lost_engine_is_not_attributed_to_a_cell() -> None:
     """All of them are repeated, each named once."""
     ids = {"image": "one:1", "framework-1": "one:1", "libraries-1": "one:1", "other": "two:2"}
     build_log = BuildLog(list(ids))
@@ -27,7 +27,7 @@ def test_an_engine_that_goes_away_is_no_fault_of_a_cell() -> None:
 
 
 @pytest.mark.parametrize("words", ["No space left on device (os error 28)", "no space left on device"])
-def test_a_full_disk_is_no_fault_of_a_cell(words: str) -> None:
+def test_full_disk_is_not_attributed_to_a_cell(words: str) -> None:
     """In whoever's words."""
     build_log = BuildLog(["one"])
     build_log.steps["1"] = Vertex(
@@ -38,7 +38,7 @@ def test_a_full_disk_is_no_fault_of_a_cell(words: str) -> None:
     assert failed.then.startswith("make room")
 
 
-def test_a_layer_that_fails_is_a_fault_of_the_cell_that_has_it(repository: Project) -> None:
+def test_failed_layer_is_attributed_to_the_cells_that_have_it(repository: Project) -> None:
     """Its target has another name than the cell's."""
     cell, context = repository.default, BuildContext()
     layers = {cell.id: bake.layers_of(cell, repository, context)}

@@ -29,7 +29,7 @@ def bump(here: Project, wanted: str) -> str:
     return versions.bump(wanted, here.default, here, TODAY, lambda cell, there: None)
 
 
-def test_a_release_is_added_and_all_else_kept(here: Project) -> None:
+def test_bump_adds_a_release_and_keeps_the_rest(here: Project) -> None:
     """The new release has the new version and today's cutoff; taking it away again gives the old text."""
     before = (here.root / "matrix.yaml").read_text()
     told = bump(here, "transformers==5.24.0")
@@ -43,13 +43,13 @@ def test_a_release_is_added_and_all_else_kept(here: Project) -> None:
     assert len(project.find(here.root).cells) == len(here.cells) + 2
 
 
-def test_its_dockerfiles_are_rendered(here: Project) -> None:
+def test_bump_renders_the_new_dockerfiles(here: Project) -> None:
     """What is derived is written too."""
     bump(here, "pytorch==2.14.0")
     assert list(here.root.glob("images/huggingface-pytorch-inference/2.14.0-*/Dockerfile"))
 
 
-def test_what_cannot_be_locked_leaves_nothing(here: Project) -> None:
+def test_bump_that_cannot_be_locked_changes_nothing(here: Project) -> None:
     """The matrix is as before, and no folder is left."""
     before = (here.root / "matrix.yaml").read_text()
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_locked_leaves_nothing(here: Project) -> None:
         ("transformers==5.23.0", "is there already"),
     ],
 )
-def test_a_version_that_is_none_is_told(here: Project, wanted: str, told: str) -> None:
+def test_bump_to_an_invalid_version_is_an_error(here: Project, wanted: str, told: str) -> None:
     """And the matrix stays as it is."""
     with pytest.raises(UserError) as caught:
         bump(here, wanted)

@@ -54,7 +54,7 @@ def test_list_gives_the_documented_keys(
     assert {row["state"] for row in rows} == {"unlocked"}
 
 
-def test_filters_reach_every_command_that_chooses(
+def test_plan_selects_by_glob_and_axis(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A glob and an axis together take what both name."""
@@ -64,7 +64,7 @@ def test_filters_reach_every_command_that_chooses(
     ]
 
 
-def test_choosing_nothing_is_exit_code_2(
+def test_selection_without_a_match_exits_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The filter is repeated on standard error, and nothing is on standard output."""
@@ -74,7 +74,7 @@ def test_choosing_nothing_is_exit_code_2(
     assert told.err.startswith("error: no cell matches --transformers '>=9'")
 
 
-def test_a_wrong_matrix_is_exit_code_2_and_no_traceback(
+def test_wrong_matrix_exits_with_2_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     """The first word is where the mistake is."""

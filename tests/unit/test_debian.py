@@ -57,7 +57,7 @@ def test_a_source_may_call_the_release_stable(os_release: Path, monkeypatch: pyt
     assert debian.release(os_release) == Release("bookworm", (("", MIRROR),))
 
 
-def test_a_machine_without_a_source_is_told(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_apt_source_is_an_error(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty sources.list."""
     answering("", monkeypatch)
     with pytest.raises(HfdlcError, match="apt has no source for bookworm\n  next: mend"):
@@ -72,7 +72,9 @@ def test_what_was_unpacked_counts_only_for_the_same_packages(tmp_path: Path) -> 
     assert debian.unpacked({"trixie": ("docker.io",)}, tmp_path) is None
 
 
-def test_what_fails_leaves_the_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_unpacking_leaves_the_folder_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk: what was there stays, nothing new is there, and the message says what to do."""
     folder = tmp_path / "engine"
     (folder / "root").mkdir(parents=True)

@@ -1,42 +1,22 @@
 """Which engine is used, and what is said where there is none."""
 
-import http.server
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import fake_engine
 from hfdlc.engine import debian, detect, private
 from hfdlc.engine.detect import Answer
 from hfdlc.errors import HfdlcError
 from hfdlc.state import State
 
 
-class OldEngine(http.server.BaseHTTPRequestHandler):
-    """A stand-in for an engine: it answers `/info` and `/version` as Docker 20.10 does, and nothing else."""
-
-    def do_GET(self) -> None:
-        """Answer every question alike."""
-        body = json.dumps(
-            {"ServerVersion": "20.10.24+dfsg1", "ApiVersion": "1.41", "DriverStatus": []}
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def old_engine() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OldEngine)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"tcp://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    """The address of an engine that is too old."""
+    with fake_engine.answering("20.10.24+dfsg1") as host:
+        yield host
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
+import fake_engine
 from hfdlc.build import bases as base
-from hfdlc.engine import detect
-from hfdlc.engine.detect import Answer
 from hfdlc.state import State
 from hfdlc.upkeep import doctor
 from hfdlc.upkeep.doctor import Finding, screen
@@ -23,22 +22,19 @@ def test_a_finding_is_a_line_and_its_advice_another() -> None:
     ]
 
 
-def test_an_engine_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which version, where, and which one is needed."""
-    monkeypatch.setattr(
-        detect, "ask", lambda where: Answer(where.host, "20.10.24+dfsg1", containerd_store=False)
-    )
-    found = doctor.machine_engine({"DOCKER_HOST": "unix:///old.sock"})
+def test_doctor_warns_of_an_engine_that_is_too_old() -> None:
+    """With its version and address, and the version that is needed."""
+    with fake_engine.answering("20.10.24+dfsg1") as host:
+        found = doctor.machine_engine({"DOCKER_HOST": host})
     assert found.state == "warning"
-    assert found.found == "20.10.24+dfsg1 at unix:///old.sock is too old, and is passed over"
+    assert found.found.startswith(f"20.10.24+dfsg1 at {host} is too old")
     assert "Docker 23.0 or newer" in found.advice
 
 
-def test_an_engine_that_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing needs to be done."""
-    monkeypatch.setattr(detect, "ask", lambda where: Answer(where.host, "28.2.2", containerd_store=True))
-    found = doctor.machine_engine({"DOCKER_HOST": "unix:///new.sock"})
-    assert found == Finding("machine's engine", "ok", "28.2.2 at unix:///new.sock")
+def test_doctor_names_an_engine_that_can_be_used() -> None:
+    with fake_engine.answering("28.2.2") as host:
+        found = doctor.machine_engine({"DOCKER_HOST": host})
+    assert found == Finding("machine's engine", "ok", f"28.2.2 at {host}")
 
 
 def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +44,9 @@ def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: py
     assert (found.state, found.advice.split(",")[0]) == ("warning", "run this as root")
 
 
-def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_reachable_and_unreachable_registries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is out of reach is made from packages, or its cells cannot be built."""
     monkeypatch.setattr(base, "published", lambda image, *_: "sha256:1" if image == "a.example/b:1" else None)
     used: Any = None
@@ -65,7 +63,7 @@ def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: py
     assert finding({"a.example/b:1": True, "a.example/c:1": False}) == ("warning", reached.format(2), lost)
 
 
-def test_a_small_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_warns_of_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is free, where, and how to move it."""
     monkeypatch.setattr(doctor, "ROOM", 1e18)
     found = doctor.room(State(tmp_path))

@@ -14,12 +14,12 @@ from matrices import write
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_committed_files_are_current() -> None:
+def test_committed_files_are_current() -> None:
     """Dockerfiles, locks, the list of images, the schema: this is `hfdlc check` on the repository."""
     assert list(drift.differences(project.find(ROOT))) == []
 
 
-def test_what_is_not_current_is_told(tmp_path: Path) -> None:
+def test_check_reports_edited_missing_and_stray_files(tmp_path: Path) -> None:
     """An edited file by its diff, a missing lock by its command, a stray folder by what to do."""
     write(tmp_path)
     (tmp_path / "templates").symlink_to(ROOT / "templates")
@@ -39,7 +39,7 @@ def test_what_is_not_current_is_told(tmp_path: Path) -> None:
     assert told.count("@@") == 2, "nothing else differs"
 
 
-def test_the_committed_matrix_fits_the_schema() -> None:
+def test_committed_matrix_fits_the_schema() -> None:
     """An editor that reads it as ordinary YAML, with its numbers and dates, finds nothing wrong."""
     content = YAML(typ="safe", pure=True).load((ROOT / "matrix.yaml").read_text())
     plain = json.loads(json.dumps(content, default=str))

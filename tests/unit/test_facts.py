@@ -88,7 +88,7 @@ def test_cuda_is_written_as_in_a_tag(version: str, tag: str) -> None:
     assert look(cuda=f'"{version}"').cuda == tag
 
 
-def test_a_container_that_does_not_answer() -> None:
+def test_container_that_does_not_answer_is_an_error() -> None:
     """An error says which image, with the last lines."""
     broken = Container("no Python here", status=127)
     with pytest.raises(HfdlcError, match="no Python here"):
@@ -106,13 +106,13 @@ def test_an_empty_layer_is_a_layer() -> None:
     assert images.pair(steps, ["a", "b", "c"]) == (Layer("a", 80), Layer("b", 0), Layer("c", 900))
 
 
-def test_the_words_of_the_first_builder() -> None:
+def test_history_of_the_classic_builder_is_read() -> None:
     """Public images may have been built by Docker before BuildKit."""
     steps = [("/bin/sh -c #(nop) ADD file:1 in / ", 80), ('/bin/sh -c #(nop)  CMD ["bash"]', 0)]
     assert images.pair(steps, ["a"]) == (Layer("a", 80),)
 
 
-def test_layers_that_do_not_tally() -> None:
+def test_history_and_layers_of_different_length_are_an_error() -> None:
     """Sizes are never given to the wrong layer."""
     with pytest.raises(HfdlcError, match="3 layers, and the sizes of 1"):
         images.pair([("COPY / /", 5)], ["a", "b", "c"])

@@ -46,13 +46,13 @@ def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
         ("image/finish.py", "finish"),
     ],
 )
-def test_a_change_is_named(repository: Project, root: Path, file: str, name: str) -> None:
+def test_changed_input_is_named(repository: Project, root: Path, file: str, name: str) -> None:
     """Each file changes the one input that it is."""
     cell = repository.default
     assert changed_by(cell, root, file.format(cell=cell), "new==1.0") == [name]
 
 
-def test_what_docker_does_not_read_changes_nothing(repository: Project, root: Path) -> None:
+def test_files_of_dockerignore_do_not_change_inputs(repository: Project, root: Path) -> None:
     """Tests of the toolkit, byte code, and what is kept of a lock's question."""
     cell = repository.default
     before = inputs.of(cell, root, IMAGES)
@@ -81,12 +81,12 @@ def test_a_base_with_another_digest_is_another_image(repository: Project) -> Non
 
 
 @pytest.mark.parametrize("label", [None, "", "no JSON", "[1]", "{}"])
-def test_a_label_that_tells_nothing_makes_nothing_up_to_date(repository: Project, label: str | None) -> None:
+def test_unreadable_label_is_never_up_to_date(repository: Project, label: str | None) -> None:
     """An image without the label, or with a damaged one, is never taken for the cell's."""
     assert inputs.read(label) != inputs.of(repository.default, repository.root, IMAGES)
 
 
-def test_a_label_tells_what_was_written(repository: Project) -> None:
+def test_label_is_read_as_it_was_written(repository: Project) -> None:
     """There and back."""
     made_from = inputs.of(repository.default, repository.root, IMAGES)
     assert inputs.read(inputs.text(made_from)) == made_from

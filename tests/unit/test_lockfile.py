@@ -41,7 +41,7 @@ def locked(folder: Path, asked: lockfile.Request) -> Path:
     return file
 
 
-def test_a_lock_belongs_to_its_question(tmp_path: Path, asked: lockfile.Request) -> None:
+def test_lock_is_stale_if_the_request_changed(tmp_path: Path, asked: lockfile.Request) -> None:
     """A lock is whole, until the matrix asks for something else."""
     file = locked(tmp_path, asked)
     assert lockfile.fault(file, asked) is None
@@ -49,7 +49,7 @@ def test_a_lock_belongs_to_its_question(tmp_path: Path, asked: lockfile.Request)
     assert lockfile.fault(file, other) == "does not belong to the matrix any more"
 
 
-def test_a_lock_edited_by_hand_is_found_out(tmp_path: Path, asked: lockfile.Request) -> None:
+def test_edited_lock_is_reported(tmp_path: Path, asked: lockfile.Request) -> None:
     """One changed digit is enough; so is a record that is damaged or gone."""
     file = locked(tmp_path, asked)
     file.write_text(file.read_text().replace("torch==2.13.0", "torch==2.13.11"))
@@ -118,7 +118,7 @@ def test_cuda_has_a_layer_where_it_comes_as_packages(repository: Project) -> Non
         assert not any(entry.name.startswith("nvidia-") for entry in locked[cell.id].get("framework", ()))
 
 
-def test_an_index_out_of_reach_is_no_riddle(asked: lockfile.Request) -> None:
+def test_unreachable_index_is_named_in_the_error(asked: lockfile.Request) -> None:
     """The message says what is out of reach and how to see what is configured."""
     failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
     told = str(resolver._unresolved(asked, failed))

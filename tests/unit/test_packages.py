@@ -22,7 +22,7 @@ def sources(tmp_path: Path, **others: object) -> PackageSources:
     return PackageSources(wheel_folders=(folder,), **others)  # type: ignore[arg-type]
 
 
-def test_what_is_served_is_what_a_lock_names(repository: Project, tmp_path: Path) -> None:
+def test_package_server_serves_the_files_of_a_lock(repository: Project, tmp_path: Path) -> None:
     """By a page of links, as long as the build lasts."""
     gathered, brought = packages.gather(
         sources(tmp_path), [repository.default], repository.root, tmp_path / "gathered"

@@ -42,7 +42,7 @@ def test_its_own_programs_come_first() -> None:
     assert path[:4] == ["/s/engine/programs", "/s/engine/root/usr/bin", "/s/engine/root/usr/sbin", "/usr/bin"]
 
 
-def test_what_a_killed_engine_left_is_forgotten(tmp_path: Path) -> None:
+def test_files_of_a_killed_engine_are_removed(tmp_path: Path) -> None:
     """Its socket, its process id, and its containerd's id, which is another program's now."""
     folders = Folders.of(State(tmp_path))
     folders.containerd.mkdir(parents=True)
@@ -61,6 +61,6 @@ def test_a_broken_pid_file_is_no_engine(tmp_path: Path) -> None:
     assert private.running(state) is None
 
 
-def test_stopping_what_does_not_run_is_no_error(tmp_path: Path) -> None:
+def test_stop_without_an_engine_does_nothing(tmp_path: Path) -> None:
     """It says that none ran."""
     assert private.stop(State(tmp_path)) is False

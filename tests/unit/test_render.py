@@ -50,7 +50,7 @@ def test_a_layer_is_finished_with_the_entries_of_slim_for_its_packages(tmp_path:
     assert "ENV LEFT_OUT" not in text
 
 
-def test_an_undefined_name_is_told_with_its_line_and_the_cell(tmp_path: Path) -> None:
+def test_undefined_name_in_a_template_is_reported_with_line_and_cell(tmp_path: Path) -> None:
     """The message names the template, the line and the cell."""
     copied(tmp_path, "FROM x\nLABEL a={{ nothing }}\n")
     with pytest.raises(UserError) as caught:
@@ -60,7 +60,7 @@ def test_an_undefined_name_is_told_with_its_line_and_the_cell(tmp_path: Path) ->
     assert "huggingface-pytorch-inference:2.13.0" in told
 
 
-def test_a_mistake_in_a_template_is_told_with_its_line(tmp_path: Path) -> None:
+def test_syntax_error_in_a_template_is_reported_with_its_line(tmp_path: Path) -> None:
     """A tag that is never closed has a place too."""
     copied(tmp_path, "FROM x\n{% if cell.cuda %}\n")
     with pytest.raises(UserError, match=r"templates/inference\.Dockerfile\.j2:\d"):

@@ -40,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Report:
     return runner.run(replace(about, facts=facts))
 
 
-def test_passed_failed_and_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_report_has_passed_failed_and_skipped_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each outcome has its place, with what the check said."""
     text = """
 def test_good(subject): pass
@@ -58,7 +58,9 @@ def test_set_up(subject, broken): pass
     assert "no server" in report.failed["test_all: test_set_up"]
 
 
-def test_what_needs_a_gpu_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_report_lists_checks_skipped_for_want_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """By the reason that the checks of GPU images give; any other reason is another matter."""
     (reason,) = re.findall(r'pytest\.skip\("(.*GPU.*)"\)', (reports.CHECKS / "test_gpu.py").read_text())
     text = f"""
@@ -68,7 +70,9 @@ def test_network(subject): pytest.skip("no network")
     assert run(monkeypatch, tmp_path, text).needs_gpu == ["test_all: test_product"]
 
 
-def test_ids_carry_the_cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_node_id_contains_the_cell_and_report_name_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A check of an image is told from the same check of another one; the report has said the cell."""
     text = f"""
 @pytest.mark.parametrize("task", ["fill-mask"])
@@ -77,7 +81,7 @@ def test_it(subject, task, request): assert "{CELL.id}" in request.node.nodeid
     assert run(monkeypatch, tmp_path, text).passed == ["test_all: test_it[fill-mask]"]
 
 
-def test_ctrl_c_ends_the_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interrupted_checks_raise_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Checks that were interrupted never count as passed."""
     with pytest.raises(KeyboardInterrupt):
         run(
@@ -87,18 +91,18 @@ def test_ctrl_c_ends_the_checks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         )
 
 
-def test_checks_that_do_not_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_checks_that_do_not_import_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A module of checks that is broken fails, and says where."""
     assert "no_such_module" in "".join(run(monkeypatch, tmp_path, "import no_such_module").failed.values())
 
 
-def test_no_check_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_without_checks_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing run is nothing shown."""
     with pytest.raises(HfdlcError, match="no check was run"):
         run(monkeypatch, tmp_path, "")
 
 
-def test_levels() -> None:
+def test_cell_has_checks_by_framework_type_and_device() -> None:
     """A cell has the checks of all images, of its framework, of its type and of its device."""
     names = [module.name for module in runner.modules(CELL)]
     assert names == ["test_all.py", "test_pytorch.py", "test_inference.py", "test_cpu.py"]
@@ -112,14 +116,14 @@ def passed() -> Report:
     )
 
 
-def test_what_passed_is_remembered(passed: Report, tmp_path: Path) -> None:
+def test_passed_report_is_remembered(passed: Report, tmp_path: Path) -> None:
     """The same checks of the same image need not be repeated."""
     reports.remember(passed, State(tmp_path))
     assert reports.remembered("sha256:1", State(tmp_path)) == passed
     assert reports.remembered("sha256:2", State(tmp_path)) is None
 
 
-def test_what_is_not_remembered(passed: Report, tmp_path: Path) -> None:
+def test_failed_outdated_or_unreadable_report_is_not_remembered(passed: Report, tmp_path: Path) -> None:
     """A failure is repeated; so is what older checks have shown, and what cannot be read."""
     for report in (
         replace(passed, failed={"test_all: test_os": "debian13"}),

@@ -91,7 +91,7 @@ def test_an_error_says_where_and_what(tmp_path: Path, old: str, new: str, told: 
     assert told in complaint(tmp_path, (old, new))
 
 
-def test_all_errors_are_told_in_one_go(tmp_path: Path) -> None:
+def test_all_errors_of_a_matrix_are_reported_together(tmp_path: Path) -> None:
     """Three mistakes give three messages."""
     changes = (("transformers: 5.23.0", "transformers: x"), ("suite:", "siute:"), ("1.9 GB", "big"))
     with pytest.raises(Problems) as caught:
@@ -102,7 +102,7 @@ def test_all_errors_are_told_in_one_go(tmp_path: Path) -> None:
     assert "'big' is no size" in told
 
 
-def test_a_file_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
+def test_missing_matrix_is_an_error_without_traceback(tmp_path: Path) -> None:
     """The message names the file."""
     with pytest.raises(UserError, match="nowhere"):
         schema.read(tmp_path / "nowhere.yaml")

@@ -23,7 +23,7 @@ from matrices import some_cells
         (Filter(framework="pytorch", type="inference", device="cpu"), [0, 2]),
     ],
 )
-def test_a_filter_takes_what_it_names(tmp_path: Path, wanted: Filter, positions: list[int]) -> None:
+def test_filter_selects_matching_cells(tmp_path: Path, wanted: Filter, positions: list[int]) -> None:
     """The chosen cells come in the matrix's order."""
     cells = some_cells(tmp_path)
     assert select(cells, wanted) == tuple(cells[position] for position in positions)
@@ -43,7 +43,7 @@ def test_axes_without_a_match_repeat_the_filter(tmp_path: Path) -> None:
         select(some_cells(tmp_path), Filter(framework="tensorflow", transformers=">=5"))
 
 
-def test_a_range_that_is_none_is_told(tmp_path: Path) -> None:
+def test_invalid_version_range_is_an_error(tmp_path: Path) -> None:
     """The message gives the two forms that are allowed."""
     with pytest.raises(UserError, match="is no version range"):
         select(some_cells(tmp_path), Filter(transformers=">>5"))

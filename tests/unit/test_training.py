@@ -43,13 +43,13 @@ def test_the_reason_is_the_scripts_last_traceback(inside: ModuleType) -> None:
     assert inside.reason(f"{STARTED}hello\n{TRACE}{after}", "told") == TRACE
 
 
-def test_without_a_traceback_the_reason_is_what_was_said_last(inside: ModuleType) -> None:
+def test_failure_reason_without_a_traceback_is_the_last_output(inside: ModuleType) -> None:
     """A shell script, or `sys.exit("why")`; a progress bar's states are left out."""
     assert inside.reason(STARTED + "10%\r20%\rno data\n", "told") == "no data"
     assert inside.reason(STARTED, "told\n") == "told"
 
 
-def test_what_tensorflow_says_of_itself_is_no_reason(inside: ModuleType) -> None:
+def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) -> None:
     """As TensorFlow 2.21 and 2.4 say it; an error of theirs stays."""
     said = (
         "I0000 00:00:1795449331.282619       1 cpu_feature_guard.cc:227] This TensorFlow is optimized\n"
@@ -64,7 +64,7 @@ def test_what_tensorflow_says_of_itself_is_no_reason(inside: ModuleType) -> None
     )
 
 
-def test_a_long_reason_keeps_its_end(inside: ModuleType) -> None:
+def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
     """SageMaker shows 1,024 characters; the error stands at the end."""
     long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
     reason = inside.reason(STARTED + long, "told")
@@ -89,7 +89,7 @@ def test_a_long_reason_keeps_its_end(inside: ModuleType) -> None:
         ("resourceconfig.json", "", "resourceconfig.json is no JSON"),
     ],
 )
-def test_what_a_container_is_wrongly_given_is_told(
+def test_wrong_container_input_is_an_error(
     inside: ModuleType,
     name: str,
     content: str | None,
@@ -115,7 +115,7 @@ def test_what_a_container_is_wrongly_given_is_told(
     assert said in inside.wrong_input()
 
 
-def test_a_reason_that_cannot_be_written_is_said(
+def test_unwritable_failure_file_is_reported(
     inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The disk may be full of the model: the log has the reason then, and no traceback of ours."""
@@ -179,7 +179,7 @@ def test_an_archive_is_unpacked_for_as_long_as_it_is_used(tmp_path: Path) -> Non
     assert not folder.exists()
 
 
-def test_a_folder_one_level_too_deep_is_told(tmp_path: Path) -> None:
+def test_folder_around_the_model_is_an_error(tmp_path: Path) -> None:
     """And which one to name."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()
@@ -199,7 +199,7 @@ def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository
     assert matching(alone, repository.cells) is alone
 
 
-def test_a_script_that_has_just_ended_has_told_all(inside: ModuleType) -> None:
+def test_log_of_an_ended_script_is_complete(inside: ModuleType) -> None:
     """Its last words may still be in the pipe when the reason is asked for."""
     stderr = inside.Stderr()
     stderr.start()

@@ -92,7 +92,7 @@ def test_the_documented_uris_say_what_their_columns_say_but_for_two(row: dict[st
         (ROWS[0]["documented_image_uri"].replace("-cu110", ""), "a gpu image names its CUDA"),
     ],
 )
-def test_a_uri_that_is_wrong_is_told_why(text: str, told: str) -> None:
+def test_wrong_uri_is_an_error_with_its_reason(text: str, told: str) -> None:
     """Form, region, account and CUDA each have their message."""
     with pytest.raises(UserError) as caught:
         uri.parse(text)

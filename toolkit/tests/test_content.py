@@ -347,3 +347,7 @@ def test_npy_numbers_that_json_does_not_have_are_refused():
         numpy.save(out, numpy.array([number]))
         with pytest.raises(RequestError, match="NaN, infinite"):
             read(out.getvalue(), "application/x-npy")
+
+
+def test_stream_of_null_is_not_given():
+    assert not payload.request({"inputs": "x", "stream": None}).is_stream

@@ -1,4 +1,4 @@
-"""A request whose time is over, or whose client is gone, stops computing, in tasks of every kind."""
+"""Predictions stop at the deadline or when the client disconnects, in all kinds of tasks."""
 
 import json
 import threading
@@ -37,8 +37,7 @@ def ask(service, body, check):
 
 
 @pytest.mark.parametrize("name", list(RIGHT))
-def test_passes_of_the_model_look_at_the_deadline(model_folder, pipeline_service, name):
-    """Within the model, not only before it: a check that fails later ends a later step."""
+def test_forward_pass_stops_at_the_deadline_between_layers(model_folder, pipeline_service, name):
     service = service_of(name, model_folder, pipeline_service)
     counted = Check(10**9)
     ask(service, RIGHT[name][0], counted)
@@ -50,16 +49,15 @@ def test_passes_of_the_model_look_at_the_deadline(model_folder, pipeline_service
 
 
 @pytest.mark.parametrize("name", ["image-text-to-text", "whisper"])
-def test_generation_ends_between_two_tokens(pipeline_service, name):
-    """Many tokens are requested; the check fails after a few."""
+def test_generation_stops_at_the_deadline_between_tokens(pipeline_service, name):
     service = pipeline_service(name)
     body = dict(RIGHT[name][0], parameters={"max_new_tokens": 400, "min_new_tokens": 400})
     with pytest.raises(Cancelled):
         ask(service, body, Check(100))
 
 
-def test_requests_without_end_leave_the_server_healthy(pipeline_folder):
-    """Each gets a 504, the model's thread is free afterwards, and none had to be replaced."""
+def test_requests_past_their_deadline_need_no_new_thread(pipeline_folder):
+    """Each gets a 504."""
     messages = [{"role": "user", "content": "hello"}]
     endless = {"inputs": messages, "parameters": {"max_new_tokens": 1900, "min_new_tokens": 1900}}
     short = {"inputs": messages, "parameters": {"max_new_tokens": 1}}
@@ -78,8 +76,8 @@ def test_requests_without_end_leave_the_server_healthy(pipeline_folder):
         assert after <= before
 
 
-def test_long_speech_is_read_in_parts(pipeline_service, monkeypatch):
-    """A CTC model's attention over minutes of sound would take gigabytes."""
+def test_long_speech_is_split_for_ctc_models(pipeline_service, monkeypatch):
+    """Attention over minutes of audio would need gigabytes."""
     monkeypatch.setattr(pipeline_task, "WHOLE_SECONDS", 2)
     monkeypatch.setattr(pipeline_task, "CHUNK_SECONDS", 1)
     service = pipeline_service("automatic-speech-recognition")

@@ -87,9 +87,9 @@ def test_revision_is_the_one_asked_for(files, tmp_path, revision, word):
 def test_refusals_say_what_to_set(files, tmp_path):
     """No token, a wrong one, no such revision, no weights for this image, no hub at all."""
     with small_hub.running(files) as hub:
-        assert "set HF_API_TOKEN" in fetch(hub, tmp_path)["refused"]
+        assert "set HF_TOKEN" in fetch(hub, tmp_path)["refused"]
         wrong = fetch(hub, tmp_path, HF_API_TOKEN="hf_wrong")["refused"]
-        assert "not accepted" in wrong
+        assert "the token was rejected" in wrong
         assert "hf_wrong" not in wrong
         missing = fetch(hub, tmp_path, HF_API_TOKEN="hf_secret", HF_MODEL_REVISION="gone")["refused"]
         assert "HF_MODEL_REVISION" in missing
@@ -101,7 +101,9 @@ def test_refusals_say_what_to_set(files, tmp_path):
             }
         }
         hub.files = foreign
-        assert "no weights for this image" in fetch(hub, tmp_path, HF_API_TOKEN="hf_secret")["refused"]
+        assert (
+            "no weights that this image can load" in fetch(hub, tmp_path, HF_API_TOKEN="hf_secret")["refused"]
+        )
     assert "cannot be fetched" in fetch(hub, tmp_path, HF_API_TOKEN="hf_secret")["refused"]
 
 

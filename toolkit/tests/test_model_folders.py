@@ -105,7 +105,7 @@ def test_answer_that_is_not_a_number_fails_the_warm_up(copy):
     weights = safetensors.torch.load_file(str(folder / "model.safetensors"))
     weights["classifier.weight"] = weights["classifier.weight"] * 0 + 3e38
     safetensors.torch.save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    assert "the answer holds nan" in refusal(folder)
+    assert "the answer contains nan" in refusal(folder)
 
 
 ARCHITECTURES = [
@@ -253,3 +253,18 @@ def test_video_classification_is_refused_by_name(tmp_path):
     refused = refusal(tmp_path)
     assert "HF_TASK=video-classification" in refused
     assert "code/inference.py" in refused
+
+
+def test_task_of_another_release_is_refused_in_one_line(tmp_path):
+    """transformers 5 has no pipeline for visual-question-answering, 4 has one; the same holds for others."""
+    from hf_inference_toolkit.tasks.pipeline_parameters import TABLE
+    from hf_inference_toolkit.tasks.pipeline_task import known_tasks
+
+    folder = tiny_pipelines.make("image-classification", tmp_path / "model")
+    for task in sorted(set(TABLE) - set(known_tasks())):
+        message = refusal(folder, task=task)
+        assert "HF_TASK={}: transformers ".format(task) in message
+        assert "code/inference.py" in message
+        assert "known:" not in message
+    known = refusal(folder, task="no-such-task").rpartition("known: ")[2].split(", ")
+    assert len(known) == len(set(known))

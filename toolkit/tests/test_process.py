@@ -1,4 +1,4 @@
-"""The process that an image runs: its port, its signals, its end."""
+"""The server process: port, signals, shutdown."""
 
 import contextlib
 import http.client
@@ -72,8 +72,8 @@ def ended(child, seconds=30):
     return child.returncode, [json.loads(line) for line in err.decode().splitlines() if line.startswith("{")]
 
 
-def test_sigterm_answers_what_was_accepted_and_exits_0_within_30_s(tmp_path):
-    """Requests in work and in the queue are answered; the process ends by itself, with 0."""
+def test_sigterm_finishes_accepted_requests_and_exits_0(tmp_path):
+    """Running and queued requests."""
     from test_serving import in_background
 
     with process(tmp_path) as (child, server):
@@ -104,8 +104,8 @@ def predict_fn(data, model):
 """
 
 
-def test_ping_is_answered_while_the_model_computes(tmp_path):
-    """The model's thread computes in Python without a break, and more work waits. It ends after the pings only."""
+def test_ping_is_answered_during_a_prediction(tmp_path):
+    """The prediction holds the GIL as often as Python code can."""
     from test_serving import in_background
 
     with process(tmp_path, code=BUSY) as (child, server):
@@ -126,16 +126,14 @@ def test_ping_is_answered_while_the_model_computes(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_while_loading_ends_at_once(tmp_path, number):
-    """Nothing was accepted, so nothing is waited for."""
+def test_signal_during_loading_ends_the_process_at_once(tmp_path, number):
     with process(tmp_path, load=60) as (child, server):
         until_status(server, 503)
         child.send_signal(number)
         assert ended(child, 10)[0] == 0
 
 
-def test_children_of_user_code_end_with_the_server(tmp_path):
-    """No orphan: what user code has started is gone when the server is."""
+def test_child_processes_of_user_code_end_with_the_server(tmp_path):
     code = (
         "import subprocess, sys\n"
         "def model_fn(d): return subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid\n"
@@ -155,8 +153,8 @@ def test_children_of_user_code_end_with_the_server(tmp_path):
             time.sleep(0.05)
 
 
-def test_it_is_right_as_process_1(tmp_path):
-    """In a process namespace of its own, where no signal has a default."""
+def test_server_handles_signals_and_children_as_process_1(tmp_path):
+    """In a PID namespace, where signals have no default action."""
     tried = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], stderr=subprocess.PIPE)
     if tried.returncode != 0:
         pytest.skip("no process namespaces here: " + tried.stderr.decode().strip())
@@ -197,8 +195,7 @@ def test_it_is_right_as_process_1(tmp_path):
         ({"HF_TRUST_REMOTE_CODE": "maybe"}, "HF_TRUST_REMOTE_CODE: must be true or false"),
     ],
 )
-def test_wrong_settings_are_refused_with_2(environment, words):
-    """All of them in one message, before anything is started."""
+def test_invalid_settings_exit_with_2(environment, words):
     done = subprocess.run(
         [sys.executable, "-m", "hf_inference_toolkit.cli"],
         env=dict(os.environ, **environment),
@@ -210,8 +207,7 @@ def test_wrong_settings_are_refused_with_2(environment, words):
     assert "Traceback" not in done.stderr.decode()
 
 
-def test_start_without_a_model_says_what_to_set():
-    """Exit code 2 and one message; no traceback for what is the user's to set."""
+def test_missing_model_exits_with_2_and_a_hint():
     with process(None) as (child, _):
         code, lines = ended(child)
         assert code == 2
@@ -220,8 +216,7 @@ def test_start_without_a_model_says_what_to_set():
         assert "traceback" not in error
 
 
-def test_port_that_is_taken_is_named(tmp_path):
-    """With the variable that changes it."""
+def test_used_port_is_reported_with_the_variables(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
@@ -236,8 +231,7 @@ def test_port_that_is_taken_is_named(tmp_path):
         assert b"SAGEMAKER_BIND_TO_PORT" in done.stderr
 
 
-def test_help_shows_every_variable_and_no_token():
-    """What is set, and for tokens only whether."""
+def test_help_lists_every_variable_without_tokens():
     names = dict(os.environ, HF_API_TOKEN="hf_verysecret", HF_TASK="fill-mask")
     done = subprocess.run(
         [sys.executable, "-m", "hf_inference_toolkit.cli", "--help"], env=names, stdout=subprocess.PIPE
@@ -250,8 +244,8 @@ def test_help_shows_every_variable_and_no_token():
     assert "verysecret" not in text
 
 
-def test_tokens_are_never_logged(tmp_path):
-    """Not even when user code does it."""
+def test_tokens_are_not_logged(tmp_path):
+    """Even if user code logs them."""
     code = (
         "import logging, os\n"
         "def model_fn(d): logging.warning('it is %s', os.environ['HF_TOKEN'])\n"
@@ -265,8 +259,7 @@ def test_tokens_are_never_logged(tmp_path):
         assert b"verysecret" not in err
 
 
-def test_log_has_the_request_id_and_no_pings(tmp_path):
-    """One JSON object a line."""
+def test_log_has_request_ids_and_no_pings(tmp_path):
     with process(tmp_path) as (child, server):
         until_status(server, 200)
         server.post({"inputs": 0}, {"X-Request-Id": "find-me"})
@@ -292,20 +285,19 @@ def check(port):
     return done.returncode, done.stderr.decode()
 
 
-def test_health_check_command_exits_0_only_when_ready(tmp_path):
-    """1 while nothing listens and while the model loads; it needs no folder that it may write to."""
+def test_check_exits_0_only_when_ready(tmp_path):
+    """It does not need a writable folder."""
     with process(tmp_path, load=2) as (_, server):
         until_status(server, 503)
-        assert check(server.port) == (1, "serve: /ping answers 503\n")
+        assert check(server.port) == (1, "serve: /ping returns 503\n")
         until_status(server, 200)
         assert check(server.port) == (0, "")
     code, words = check(server.port)
     assert code == 1
-    assert "no answer from 127.0.0.1 port {}".format(server.port) in words
+    assert "no response from 127.0.0.1 port {}".format(server.port) in words
 
 
-def test_request_that_is_dropped_at_the_end_of_the_drain_is_answered_and_logged(tmp_path):
-    """With its id, and the process ends all the same."""
+def test_unfinished_request_at_the_end_of_the_drain_gets_503_and_is_logged(tmp_path):
     with process(tmp_path, HF_DRAIN_SECONDS="0", TS_NUMBER_OF_GPU="1") as (child, server):
         until_status(server, 200)
         client = http.client.HTTPConnection("127.0.0.1", server.port)
@@ -320,11 +312,12 @@ def test_request_that_is_dropped_at_the_end_of_the_drain_is_answered_and_logged(
     assert code == 0
     (dropped,) = [line for line in lines if "HF_DRAIN_SECONDS" in line["message"]]
     assert dropped["request_id"] == "long"
-    assert "set, and not used by this server: TS_NUMBER_OF_GPU" in [line["message"] for line in lines]
+    assert "these environment variables have no effect: TS_NUMBER_OF_GPU" in [
+        line["message"] for line in lines
+    ]
 
 
-def test_import_is_cheap():
-    """Neither framework nor transformers is imported before the port is open."""
+def test_cli_import_loads_neither_framework_nor_transformers():
     script = (
         "import sys; import hf_inference_toolkit.http.process, hf_inference_toolkit.cli; "
         "sys.exit(bool({'torch', 'tensorflow', 'transformers', 'numpy'} & set(sys.modules)))"

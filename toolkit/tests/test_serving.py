@@ -1,4 +1,4 @@
-"""What the server does with requests, whatever the model."""
+"""HTTP behaviour that does not depend on the task."""
 
 import gzip
 import json
@@ -13,6 +13,7 @@ import pytest
 import serving
 from services import Echo, Fragile
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import TABLE, RequestError, StartError
 
 
@@ -41,8 +42,7 @@ def until(condition, seconds=10):
         time.sleep(0.005)
 
 
-def test_ping_is_503_while_loading_and_the_port_is_open():
-    """A load of any length: 503, then 200; a prediction before that is a 503, too."""
+def test_ping_and_predictions_are_503_while_loading():
     gate = threading.Event()
 
     def load(settings):
@@ -61,8 +61,7 @@ def test_ping_is_503_while_loading_and_the_port_is_open():
 
 
 @pytest.mark.parametrize("problem", [StartError("set HF_TASK"), RuntimeError("broken"), SystemExit(3)])
-def test_load_that_fails_is_500_for_good(problem):
-    """There will never be a model: /ping says so, and the server's owner is told."""
+def test_ping_is_500_after_a_failed_load(problem):
 
     def load(settings):
         raise problem
@@ -83,8 +82,8 @@ def gpu(synchronize):
     )
 
 
-def test_gpu_that_computes_no_more_is_told_by_ping(monkeypatch):
-    """The fault is made up here; test_gpu.py has a real one."""
+def test_ping_is_500_after_a_gpu_fault(monkeypatch):
+    """The fault is simulated; test_gpu.py has a real one."""
 
     def broken(device):
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -98,8 +97,7 @@ def test_gpu_that_computes_no_more_is_told_by_ping(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [0, 30])
-def test_gpu_that_recovers_or_does_not_answer_is_not_called_broken(monkeypatch, seconds):
-    """What fails once is no end of it; and the client need not wait for work that does not end."""
+def test_ping_stays_200_after_a_transient_gpu_fault(monkeypatch, seconds):
     ended, seen = threading.Event(), []
 
     def once(device):
@@ -117,8 +115,7 @@ def test_gpu_that_recovers_or_does_not_answer_is_not_called_broken(monkeypatch, 
     assert set(seen) == {0}
 
 
-def test_queue_is_bounded_and_says_when_to_come_back(echo):
-    """One in work, three wait, the next is a 503 with Retry-After; then all are answered."""
+def test_full_queue_is_503_with_retry_after(echo):
     echo.service.gate.clear()
     work = [in_background(lambda n=n: echo.post({"inputs": n}).json) for n in range(4)]
     until(lambda: echo.app.scheduler.waiting == 3)
@@ -132,14 +129,13 @@ def test_queue_is_bounded_and_says_when_to_come_back(echo):
 
 
 def test_list_longer_than_the_queue_is_answered(echo):
-    """Its length is no reason to refuse it; the size of the body is limited."""
     lines = b"".join(b'{"inputs": %d}\n' % number for number in range(1025))
     reply = echo.post(lines, {"Content-Type": "application/jsonlines"})
     assert reply.json == list(range(1025))
 
 
-def test_request_past_its_deadline_gets_504_and_its_place_is_free():
-    """The one in work and the one that waits; the server answers again at once."""
+def test_request_past_its_deadline_gets_504_and_frees_its_slot():
+    """Both the running and the queued one."""
     service = Echo()
     with serving.serve(lambda settings: service, deadline=0.3) as server:
         service.gate.clear()
@@ -152,8 +148,7 @@ def test_request_past_its_deadline_gets_504_and_its_place_is_free():
         assert server.post({"inputs": "next"}).json == "next"
 
 
-def test_client_that_leaves_takes_its_work_along(echo):
-    """Work of a closed connection is never done."""
+def test_disconnected_client_cancels_its_request(echo):
     echo.service.gate.clear()
     results, thread = in_background(lambda: echo.post({"inputs": "stays"}).json)
     until(lambda: echo.service.seen == ["stays"])
@@ -173,8 +168,7 @@ def test_client_that_leaves_takes_its_work_along(echo):
     ("inputs", "status", "code"),
     [("boom", 500, "internal"), ("memory", 507, "out_of_memory"), ("refused", 422, "unprocessable")],
 )
-def test_failures_of_the_model_have_the_right_status(echo, inputs, status, code):
-    """Faults are generic to the client, and the server goes on."""
+def test_model_errors_have_their_status(echo, inputs, status, code):
     reply = echo.post({"inputs": inputs}, {"X-Request-Id": "mine"})
     assert (reply.status, reply.json["error"]["code"]) == (status, code)
     assert b"secret" not in reply.body
@@ -183,8 +177,7 @@ def test_failures_of_the_model_have_the_right_status(echo, inputs, status, code)
     assert echo.get("/ping").status == 200
 
 
-def test_model_that_broke_for_good_is_500():
-    """After a failure the warm-up is asked again; when it fails too, the instance must be replaced."""
+def test_ping_is_500_if_the_warm_up_fails_after_an_error():
     with serving.serve(lambda settings: Fragile()) as server:
         assert server.post({"inputs": 1}).json == "fine"
         assert server.post({"inputs": "break"}).status == 500
@@ -216,8 +209,9 @@ def test_model_that_broke_for_good_is_500():
         ("POST", "/invocations", {"Content-Type": "application/x-npy"}, b"\x93NUMPY", 400, "npy"),
     ],
 )
-def test_wrong_requests_are_answered_by_the_table(echo, method, path, headers, body, status, words):
-    """One status, one shape, and words that help."""
+def test_invalid_requests_have_the_status_of_the_error_table(
+    echo, method, path, headers, body, status, words
+):
     if words == "npy":
         pytest.importorskip("numpy")
     reply = echo.request(method, path, body, headers)
@@ -229,8 +223,8 @@ def test_wrong_requests_are_answered_by_the_table(echo, method, path, headers, b
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_too_large_a_body_is_refused_and_read_no_further(echo, is_chunked):
-    """By its announced length before a byte, by its real length in chunks; the connection ends."""
+def test_too_large_body_gets_413_and_is_not_read_further(echo, is_chunked):
+    """By Content-Length, or by the received bytes of a chunked body."""
     with socket.create_connection(("127.0.0.1", echo.port), timeout=10) as client:
         head = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
         if is_chunked:
@@ -249,8 +243,7 @@ def test_too_large_a_body_is_refused_and_read_no_further(echo, is_chunked):
         assert client.recv(65536) == b""
 
 
-def test_body_that_does_not_arrive_is_given_up():
-    """A slow sender gets 408 at the deadline, one that hangs up nothing; both leave the server well."""
+def test_slow_body_gets_408():
     with serving.serve(lambda settings: Echo(), deadline=0.3) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
             client.sendall(b'POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{"inp')
@@ -263,8 +256,7 @@ def test_body_that_does_not_arrive_is_given_up():
         assert server.post({"inputs": 1}).json == 1
 
 
-def test_idle_connections_do_no_harm(echo):
-    """Three hundred that say nothing, or half a line."""
+def test_idle_connections_do_not_block_requests(echo):
     idle = [socket.create_connection(("127.0.0.1", echo.port)) for _ in range(300)]
     for client in idle[::2]:
         client.sendall(b"POST /invoc")
@@ -286,8 +278,7 @@ def test_idle_connections_do_no_harm(echo):
         ("application/json;q=0, */*", "application/jsonlines"),
     ],
 )
-def test_answers_have_the_type_that_was_asked_for(echo, accept, kind):
-    """Lists and q-values of Accept."""
+def test_response_has_the_type_of_accept(echo, accept, kind):
     reply = echo.post({"inputs": [{"a": 1}, {"a": 2}]}, {"Accept": accept} if accept else {})
     assert reply.headers["content-type"] == kind
     expected = {
@@ -312,8 +303,7 @@ def test_answers_have_the_type_that_was_asked_for(echo, accept, kind):
         ("", b'{"inputs": 1}', 1),
     ],
 )
-def test_bodies_are_read_by_their_type(echo, kind, body, inputs):
-    """JSON in any charset, lines, CSV, plain text."""
+def test_body_is_parsed_by_its_content_type(echo, kind, body, inputs):
     reply = echo.request("POST", "/invocations", body, {"Content-Type": kind} if kind else {})
     assert reply.status == 200, reply.body
     assert reply.json == inputs
@@ -335,19 +325,21 @@ def test_bodies_are_read_by_their_type(echo, kind, body, inputs):
         ("?top_k=1", "top_k=2,flag=false", {"top_k": 1, "flag": False}),
     ],
 )
-def test_parameters_beside_a_body_that_has_no_place_for_them(echo, query, attributes, parameters):
-    """In the query string, or in SageMaker's custom attributes."""
+def test_parameters_in_query_string_and_custom_attributes(echo, query, attributes, parameters):
     headers = {"Content-Type": "text/plain", "X-Amzn-SageMaker-Custom-Attributes": attributes}
     reply = echo.post(b"a text", headers, "/invocations" + query)
     assert reply.json == "a text"
     assert echo.service.parameters == parameters
 
 
-def test_parameters_twice_are_refused(echo):
-    """One meaning for each name; the custom attributes of a JSON request are the client's own business."""
+def test_repeated_parameters_are_refused(echo):
+    """Custom attributes of a JSON request are ignored."""
     body = {"inputs": 1, "parameters": {"top_k": 1}}
     twice = echo.post(body, path="/invocations?top_k=2")
-    assert (twice.status, "'top_k' is in the body and beside it" in twice.json["error"]["message"]) == (
+    assert (
+        twice.status,
+        "'top_k' is both in the body and in the query string" in twice.json["error"]["message"],
+    ) == (
         400,
         True,
     )
@@ -356,8 +348,7 @@ def test_parameters_twice_are_refused(echo):
     assert echo.service.parameters == {"top_k": 1}
 
 
-def test_custom_attributes_that_are_no_parameters_are_left_alone():
-    """Where the task says which parameters there are, the header may hold anything else too."""
+def test_custom_attributes_that_are_not_parameters_are_ignored():
 
     class Known(Echo):
         def schema(self):
@@ -372,7 +363,7 @@ def test_custom_attributes_that_are_no_parameters_are_left_alone():
 
 @pytest.mark.parametrize("name", ["gzip", "x-gzip", "deflate", "identity"])
 def test_compressed_bodies_are_read(echo, name):
-    """Whatever the size; the limit counts what comes out."""
+    """The limit applies to the decompressed size."""
     pack = {"deflate": zlib.compress, "identity": bytes}.get(name, gzip.compress)
     for text in ("a", "b" * 50000):
         packed = pack(json.dumps({"inputs": text}).encode())
@@ -385,32 +376,29 @@ def test_compressed_bodies_are_read(echo, name):
 
 
 def test_unknown_content_encoding_is_415(echo):
-    """With what is read, in words and as a header (RFC 9110, section 15.5.16)."""
+    """RFC 9110, section 15.5.16."""
     for name in ("br", "zstd", "gzip, gzip"):
         reply = echo.post(b"x", {"Content-Encoding": name})
         assert (reply.status, reply.headers["accept-encoding"]) == (415, "gzip, deflate, identity")
         assert name in reply.json["error"]["message"]
 
 
-def test_hub_client_route_answers_like_invocations(echo):
-    """POST / is what huggingface_hub.InferenceClient(base_url=...) calls."""
+def test_root_route_answers_like_invocations(echo):
     assert echo.post({"inputs": [1, 2]}, path="/").json == [1, 2]
     assert echo.get("/").status == 405
 
 
-def test_messages_hold_no_objects_and_no_addresses(echo):
-    """Nor do those of libraries, which end up in ours."""
+def test_error_messages_contain_no_reprs_and_no_memory_addresses(echo):
     error = RequestError(
         "unprocessable", "cannot identify <_io.BytesIO object at 0x7fe41bb41d50>, a <class 'dict'>"
     )
     assert error.message == "cannot identify BytesIO, a dict"
     reply = echo.post({"inputs": "object"})
     assert reply.status == 422
-    assert reply.json["error"]["message"] == "the model cannot take this request: no object here"
+    assert reply.json["error"]["message"] == "the model cannot process this request: no object here"
 
 
-def test_arrays_travel_as_npy_and_never_as_pickles(echo):
-    """An .npy body and answer; an array of objects is refused without being unpickled."""
+def test_npy_body_with_pickles_is_refused(echo):
     numpy = pytest.importorskip("numpy")
     import io
 
@@ -425,8 +413,7 @@ def test_arrays_travel_as_npy_and_never_as_pickles(echo):
     assert words.status == 406
 
 
-def test_vertex_routes_and_forms():
-    """AIP routes beside ours; instances in, predictions out."""
+def test_vertex_routes_and_instances():
     settings = {"predict_route": "/v1/predict", "health_route": "/v1/health"}
     with serving.serve(lambda settings: Echo(), **settings) as server:
         assert server.get("/v1/health").status == server.get("/ping").status == 200
@@ -436,29 +423,26 @@ def test_vertex_routes_and_forms():
         assert server.post({"inputs": "a"}).json == "a"
 
 
-def test_misspelled_parameters_of_the_document_are_read_with_a_warning(echo):
-    """`paramters` is read; a document with both spellings is refused."""
+def test_misspelled_parameters_key_is_read_with_a_warning(echo):
     reply = echo.post({"inputs": "a", "paramters": {"x": 1}})
     assert reply.status == 200
     assert '"parameters"' in reply.headers["x-warning"]
     assert echo.post({"inputs": "a", "paramters": {}, "parameters": {}}).status == 400
 
 
-def test_openapi_describes_errors_and_routes(echo):
-    """Every status of the table is there, and every route that predicts."""
+def test_openapi_lists_statuses_and_limits(echo):
     document = echo.get("/openapi.json").json
     responses = document["paths"]["/invocations"]["post"]["responses"]
     assert {str(kind.status) for kind in TABLE.values()} | {"200"} == set(responses)
+    assert [tuple(limit.values()) for limit in document["x-limits"]] == [tuple(one) for one in limits.TABLE]
 
 
-def test_batch_transform_is_told_its_limits(echo):
-    """SageMaker asks before it starts."""
+def test_execution_parameters_of_batch_transform(echo):
     answer = echo.get("/execution-parameters").json
     assert set(answer) == {"MaxConcurrentTransforms", "BatchStrategy", "MaxPayloadInMB"}
 
 
-def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
-    """After the signal: 503 for new requests and for /ping, an answer for those in work."""
+def test_drain_refuses_new_requests_and_finishes_accepted_ones(echo):
     echo.service.gate.clear()
     results, thread = in_background(lambda: echo.post({"inputs": "accepted"}).json)
     until(lambda: echo.service.seen)
@@ -472,8 +456,8 @@ def test_drain_refuses_new_work_and_answers_what_was_accepted(echo):
     assert results == ["accepted"]
 
 
-def test_prediction_that_never_ends_does_not_stop_the_server(monkeypatch):
-    """Its thread is given up and replaced; too many of them, and /ping is 500."""
+def test_stuck_prediction_gets_a_new_thread(monkeypatch):
+    """/ping is 500 after too many of them."""
     from hf_inference_toolkit.http import app
 
     monkeypatch.setattr(app, "WATCH_SECONDS", 0.05)

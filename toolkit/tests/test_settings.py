@@ -1,4 +1,4 @@
-"""The environment as settings."""
+"""Settings from environment variables."""
 
 import pytest
 
@@ -9,15 +9,14 @@ from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.task_name import TaskName
 
 
-def test_defaults_are_the_contract():
-    """Port 8080, /opt/ml/model, a minute, 25 MB."""
+def test_settings_have_the_defaults_of_sagemaker():
     values = settings.read({})
     assert (values.port, values.model_dir, values.deadline) == (8080, "/opt/ml/model", 60.0)
     assert values.max_payload == 25 * 1024 * 1024
 
 
-def test_first_of_several_names_wins():
-    """Three names of the token, two of the port; an empty variable is not set."""
+def test_first_of_several_aliases_takes_precedence():
+    """An empty variable counts as not set."""
     assert settings.read({"HF_API_TOKEN": "a", "HF_TOKEN": "b"}).token == "b"
     assert settings.read({"HF_API_TOKEN": "a", "HF_TOKEN": ""}).token == "a"
     assert settings.read({"HUGGING_FACE_HUB_TOKEN": "c"}).token == "c"
@@ -25,8 +24,7 @@ def test_first_of_several_names_wins():
     assert settings.read({"AIP_HTTP_PORT": "9000", "SAGEMAKER_BIND_TO_PORT": "9001"}).port == 9001
 
 
-def test_all_mistakes_come_at_once():
-    """Every wrong variable is in the one message, with what is allowed."""
+def test_invalid_variables_are_reported_together():
     with pytest.raises(StartError) as refused:
         settings.read(
             {
@@ -47,23 +45,21 @@ def test_all_mistakes_come_at_once():
         assert name in str(refused.value)
 
 
-def test_cache_goes_where_it_can_be_written(tmp_path):
-    """A folder that cannot be made is replaced by one under the temporary folder."""
+def test_unwritable_cache_is_replaced_by_a_temporary_folder(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert settings.read({"HF_HOME": str(blocked / "cache")}).hub_cache != str(blocked / "cache")
     assert settings.read({"HF_HOME": str(tmp_path / "cache")}).hub_cache == str(tmp_path / "cache")
 
 
-def test_default_accept_decides_where_the_client_does_not():
-    """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT."""
+def test_default_accept_applies_without_accept_header():
     assert accepted("", "text/csv") == "text/csv"
     assert accepted("*/*", "text/csv") == "text/csv"
     assert accepted("application/json", "text/csv") == "application/json"
 
 
 @pytest.mark.parametrize(
-    ("asked", "name", "source", "target"),
+    ("requested", "name", "source", "target"),
     [
         ("sentiment-analysis", "text-classification", None, None),
         ("ner", "token-classification", None, None),
@@ -73,9 +69,8 @@ def test_default_accept_decides_where_the_client_does_not():
         ("translation_xx", "translation_xx", None, None),
     ],
 )
-def test_task_names(asked, name, source, target):
-    """Aliases, and languages in the name."""
-    assert registry.parse(asked) == TaskName(asked, name, source, target)
+def test_task_name_resolves_aliases_and_languages(requested, name, source, target):
+    assert registry.parse(requested) == TaskName(requested, name, source, target)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +87,7 @@ def test_task_names(asked, name, source, target):
         ("Unknown", None),
     ],
 )
-def test_architectures_speak_for_tasks(architecture, task):
-    """By the ending of their name, whichever framework wrote them."""
+def test_task_is_inferred_from_architecture_suffix(architecture, task):
     assert registry.infer({"architectures": [architecture]}) == task
 
 
@@ -109,15 +103,14 @@ def test_architectures_speak_for_tasks(architecture, task):
         ({"MMS_MAX_REQUEST_SIZE": "1000", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2"}, 60, 2 << 20),
     ],
 )
-def test_settings_of_other_model_servers_are_used(environ, deadline, max_payload):
-    """Time and size limits of multi-model-server and TorchServe; our own names come first."""
+def test_aliases_of_other_model_servers_are_used(environ, deadline, max_payload):
     values = settings.read(environ)
     assert (values.deadline, values.max_payload) == (deadline, max_payload)
     assert settings.unused(environ) == []
 
 
-def test_unused_settings_of_other_model_servers_are_listed():
-    """Only theirs: a variable of another program with a similar name is none."""
+def test_unused_variables_of_other_model_servers_are_listed():
+    """A variable of another program with a similar name is not listed."""
     names = [
         "MMS_MAX_RESPONSE_SIZE",
         "SAGEMAKER_MODEL_SERVER_WORKERS",
@@ -129,7 +122,7 @@ def test_unused_settings_of_other_model_servers_are_listed():
 
 
 def test_drain_time_is_a_setting():
-    """25 s, so that a container is gone before SageMaker's SIGKILL at 30 s."""
+    """The default leaves time before SageMaker's SIGKILL at 30 s."""
     assert settings.read({}).drain_seconds == 25
     assert settings.read({"HF_DRAIN_SECONDS": "0"}).drain_seconds == 0
     with pytest.raises(StartError, match="HF_DRAIN_SECONDS: must be a whole number from 0 to 3600"):

@@ -294,7 +294,7 @@ def test_options_of_the_tokenizer_are_honoured(served):
     first = score({"text": cut, "text_pair": whole})[0]
     assert score(pair, truncation="only_first", max_length=9)[0] == pytest.approx(first, abs=1e-5)
     for parameters, words in (
-        ({"truncation": "only_second", "max_length": 4}, "cannot be cut to 4 tokens"),
+        ({"truncation": "only_second", "max_length": 4}, "cannot be truncated to 4 tokens"),
         ({"max_length": 2}, "special tokens"),
     ):
         refused = server.post({"inputs": pair, "parameters": parameters})

@@ -116,7 +116,7 @@ WRONG = [
     (
         "def transform_fn(a,b,c,d): pass\ndef predict_fn(a,b): pass",
         "code/inference.py",
-        "transform_fn does the work",
+        "transform_fn replaces the other",
     ),
     ("import not_there_at_all", "code/inference.py", "requirements.txt"),
     ("x = 1\nraise ValueError('no')", "code/inference.py", "line 2: ValueError: no"),

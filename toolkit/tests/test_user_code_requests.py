@@ -9,6 +9,7 @@ import threading
 import time
 import wave
 
+import numpy
 import pytest
 import serving
 
@@ -434,3 +435,60 @@ def test_server_recovers_when_predictions_end_long_after_their_deadline(code, tm
         (tmp_path / "end").write_text("")
         until(200)
         assert server.post({"inputs": "x"}).json == "ended"
+
+
+RETURNS = """
+import numpy
+import torch
+from PIL import Image
+
+def nothing():
+    return
+    yield
+
+RETURNS = {
+    "array": lambda: numpy.array([[0, 1], [2, 3]]),
+    "rows": lambda: [numpy.array([0.5, 1.5]), numpy.array([2.5, 3.5])],
+    "texts": lambda: numpy.array(["a", "b"]),
+    "object": lambda: {"x": numpy.array([1, 2])},
+    "tensor": lambda: torch.ones(2, requires_grad=True),
+    "half": lambda: torch.ones(2, dtype=torch.bfloat16),
+    "keys": lambda: {numpy.int64(1): 2},
+    "bytes": lambda: b"\\x00\\x01",
+    "cmyk": lambda: Image.new("CMYK", (2, 2)),
+    "depth": lambda: Image.new("F", (2, 2)),
+    "nothing": nothing,
+}
+
+class EndpointHandler:
+    def __init__(self, path): pass
+    def __call__(self, data): return RETURNS[data["inputs"]]()
+"""
+
+
+def test_what_a_handler_returns_has_a_form_in_every_type(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("PIL")
+    (tmp_path / "handler.py").write_text(RETURNS)
+    expected = {
+        ("array", "text/csv"): b"0,1\n2,3\n",
+        ("rows", "text/csv"): b"0.5,1.5\n2.5,3.5\n",
+        ("texts", "text/csv"): b"a\nb\n",
+        ("object", "text/csv"): b'x\n"[1,2]"\n',
+        ("keys", "application/json"): b'{"1":2}',
+        ("nothing", "application/json"): b"",
+        ("bytes", "audio/wav"): b"\x00\x01",
+    }
+    with serving.serve(load_model, model_dir=str(tmp_path)) as server:
+        for (name, accept), body in expected.items():
+            reply = server.post({"inputs": name}, {"Accept": accept})
+            assert (reply.status, reply.body) == (200, body), name
+        for name in ("tensor", "half"):
+            reply = server.post({"inputs": name}, {"Accept": "application/x-npy"})
+            assert numpy.load(io.BytesIO(reply.body)).tolist() == [1.0, 1.0]
+        for name in ("cmyk", "depth"):
+            assert server.post({"inputs": name}, {"Accept": "image/png"}).body[1:4] == b"PNG"
+        assert server.post({"inputs": "nothing"}).headers["content-type"] == "application/jsonlines"
+        assert server.post({"inputs": "bytes"}).headers["content-type"] == "application/octet-stream"
+        named = server.post({"inputs": "bytes"}, {"Accept": "audio/wav"})
+        assert named.headers["content-type"] == "audio/wav"

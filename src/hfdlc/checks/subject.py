@@ -96,20 +96,28 @@ class Subject:
         with containers.volume(self.engine) as volume:
             mount = {volume: {"bind": "/opt/ml/model", "mode": "rw"}}
             with containers.idle(self.image, self.engine, mount) as maker:
-                containers.python(maker, f"folder = '/opt/ml/model'\n{script}")
+                containers.python(maker, f"folder = '/opt/ml/model'\n{script}{READABLE}")
             yield volume
 
     @contextmanager
-    def serving(self, task: str, model: str) -> Iterator[Container]:
-        """A container that runs the image as it is meant to run, on the model of a volume."""
+    def serving(self, task: str, model: str, *, restricted: bool = False) -> Iterator[Container]:
+        """A container that serves the model of a volume; `restricted`: see `containers.started`."""
         mount = {model: {"bind": "/opt/ml/model", "mode": "ro"}}
         settings = {"HF_TASK": task}
         with containers.started(
-            self.image, ["serve"], self.engine, environment=settings, volumes=mount, gpus=self.gpus
+            self.image,
+            ["serve"],
+            self.engine,
+            environment=settings,
+            volumes=mount,
+            gpus=self.gpus,
+            restricted=restricted,
         ) as container:
             yield container
 
 
+# transformers writes weights that only their owner may read.
+READABLE = "\nimport subprocess\nsubprocess.run(['chmod', '-R', 'a+rX', folder], check=True)\n"
 LOADS = """
 import json, os, re, subprocess, sys
 told = "import json; print(json.dumps(sorted({line.split()[-1] for line in open('/proc/self/maps')})))"

@@ -84,3 +84,11 @@ def test_health_check(subject: Subject, model: str) -> None:
         wait_until_ready(container)
         status, output = container.exec_run(["serve", "--check"])
     assert status == 0, output
+
+
+def test_restricted_container(subject: Subject, model: str) -> None:
+    """The server works as any user, on a read-only file system beside /tmp, without capabilities."""
+    with subject.serving("text-classification", model, restricted=True) as container:
+        wait_until_ready(container)
+        status, answer = invoke(container, {"inputs": "a container works"})
+    assert status == 200, answer

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
@@ -16,6 +17,13 @@ from hfdlc.errors import HfdlcError
 # A container or volume of ours says which process made it, and on which machine.
 LABEL, MACHINE = "io.hfdlc.run", "io.hfdlc.machine"
 Volumes = Mapping[str, Mapping[str, str]]  # name -> bind, mode
+
+RESTRICTED: dict[str, Any] = {
+    "user": "12345:12345",
+    "read_only": True,
+    "tmpfs": {"/tmp": ""},  # noqa: S108 - a mount point in the container
+    "cap_drop": ["ALL"],
+}
 
 
 def labels() -> dict[str, str]:
@@ -33,8 +41,11 @@ def started(
     volumes: Volumes | None = None,
     entrypoint: list[str] | None = None,
     gpus: bool = False,
+    restricted: bool = False,
 ) -> Iterator[Container]:
     """Run an image without any network; speak to it by `exec`.
+
+    `restricted`: as a user without a name, on a read-only file system beside /tmp, without capabilities.
 
     Raises HfdlcError where there is no such image.
     """
@@ -47,6 +58,7 @@ def started(
             environment=dict(environment or {}),
             volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
             device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            **(RESTRICTED if restricted else {}),
             labels=labels(),
         )
     except ImageNotFound as error:

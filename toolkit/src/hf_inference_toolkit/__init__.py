@@ -1,7 +1,6 @@
-"""Serves one transformers model over HTTP, with the same requests and answers on every release.
+"""An HTTP server for one transformers model.
 
-`InferenceError` is for user code (`code/inference.py`, `handler.py`): raise it to answer with a status and a
-message of your own.
+User code (`code/inference.py`, `handler.py`) raises `InferenceError` to respond with a status and message of its own.
 """
 
 from hf_inference_toolkit.errors import InferenceError

@@ -1,4 +1,4 @@
-"""`serve`: the command that starts the server in an image."""
+"""The command `serve`, which starts the server."""
 
 import http.client
 import os
@@ -12,13 +12,13 @@ from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import memory, threads
 from hf_inference_toolkit.tasks.service import Service
 
-# How long a health check waits for /ping.
+# Timeout of a health check's request to /ping.
 CHECK_SECONDS = 5
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Start the server, or explain it; returns or ends with the exit code (2 for settings that are wrong)."""
-    # As process 1 the system has no default for SIGTERM, and importing takes seconds.
+    """Run the command. Returns the exit code: 2 for invalid arguments or settings, 1 for other failures."""
+    # Process 1 of a container has no default action for SIGTERM, and the imports take seconds.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     words = sys.argv[1:] if arguments is None else arguments
@@ -27,8 +27,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 0
     if words and words not in (["--help"], ["-h"], ["--check"]):
         print(
-            "serve: unknown argument '{}'. It takes --check, --help and --version; settings are environment "
-            "variables".format(" ".join(words)),
+            "serve: unknown argument '{}'. The arguments are --check, --help and --version; settings are "
+            "environment variables".format(" ".join(words)),
             file=sys.stderr,
         )
         return 2
@@ -56,7 +56,7 @@ def _serve(values: settings.Settings) -> int:
     logs.configure(values.log_level, secrets)
     unused = settings.unused(os.environ)
     if unused:
-        logs.event(30, "set, and not used by this server: {}".format(", ".join(unused)))
+        logs.event(30, "these environment variables have no effect: {}".format(", ".join(unused)))
     from hf_inference_toolkit.http import process
 
     process.raise_file_limit()
@@ -70,31 +70,31 @@ def _serve(values: settings.Settings) -> int:
 
 
 def _load_model(values: settings.Settings) -> Service:
-    """Runs in the loading thread: the tasks import numpy, and the port should be open before."""
+    """Runs in the loading thread, so that the port opens before the tasks import numpy."""
     from hf_inference_toolkit.loading.loader import load_model
 
     return load_model(values)
 
 
 def check(values: settings.Settings) -> int:
-    """The health check of a container: 0 when the server on this machine answers /ping with 200, else 1."""
+    """The health check of a container: 0 if the server in it answers /ping with 200, otherwise 1."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(values.bind_host, values.bind_host)  # noqa: S104
     connection = http.client.HTTPConnection(host, values.port, timeout=CHECK_SECONDS)
     try:
         connection.request("GET", "/ping", headers={"Connection": "close"})
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as problem:
-        print("serve: no answer from {} port {}: {}".format(host, values.port, problem), file=sys.stderr)
+        print("serve: no response from {} port {}: {}".format(host, values.port, problem), file=sys.stderr)
         return 1
     finally:
         connection.close()
     if status != 200:
-        print("serve: /ping answers {}".format(status), file=sys.stderr)
+        print("serve: /ping returns {}".format(status), file=sys.stderr)
     return int(status != 200)
 
 
 def help_text(values: settings.Settings) -> str:
-    """Every variable with what it is now, and how to ask the server something."""
+    """The output of `serve --help`: routes, arguments, and every variable with its current value."""
     lines = [
         "usage: serve [--check | --help | --version]",
         "",
@@ -102,9 +102,9 @@ def help_text(values: settings.Settings) -> str:
             values.port
         ),
         "",
-        "--check exits with 0 when the server that runs in this container is ready, else with 1.",
+        "--check exits with 0 if the server in this container is ready, otherwise with 1.",
         "",
-        "Set up by environment variables:",
+        "Environment variables, with their current values:",
         "",
     ]
     for name, shown, about in settings.describe(os.environ, values):

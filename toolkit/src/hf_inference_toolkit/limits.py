@@ -1,14 +1,14 @@
-"""Upper limits of what one request may ask for: every number is here, and nowhere else.
+"""Upper limits of one request, which bound its memory and time.
 
-They keep the memory and the time of a request within bounds. The size of the body, the time to answer and the length
-of the queue are settings (see settings.py). /openapi.json and the documentation list `TABLE`.
+The size of a body, the deadline and the length of the queue are settings (settings.py). /openapi.json and README.md
+list `TABLE`.
 """
 
 from typing import List, NamedTuple
 
 
 class Limit(NamedTuple):
-    """One limit; `about` says what is counted."""
+    """One limit. `about` says what is counted."""
 
     name: str
     value: int
@@ -29,7 +29,7 @@ SEQUENCES = _limit("sequences", 64, "num_beams, num_beam_groups and num_return_s
 GENERATED_TOKENS = _limit(
     "tokens of all sequences",
     65536,
-    "(prompt + new tokens) * beams * returned sequences, where that is several",
+    "(prompt + new tokens) * beams * returned sequences, for more than one beam or sequence",
 )
 TOKEN_IDS = _limit("token ids", 1024, "ids in one list, and lists in bad_words_ids")
 STOP_SEQUENCES = _limit("stop sequences", 16, "stop sequences of a request")
@@ -39,19 +39,15 @@ STOP_CHARACTERS = _limit("characters of a stop sequence", 128, "each stop sequen
 TEXT_CHARACTERS = _limit(
     "characters of a text",
     1000000,
-    "a text that must be read whole: a context, a prompt, or truncation: false",
+    "a text that cannot be truncated before it is tokenized: a context, a prompt, any text with truncation: false",
 )
-UNLIMITED_TOKENS = _limit(
-    "tokens of a text", 8192, "where neither the model nor its tokenizer has a limit of its own"
-)
+UNLIMITED_TOKENS = _limit("tokens of a text", 8192, "if neither the model nor its tokenizer has a limit")
 REQUEST_TOKENS = _limit("tokens of a request", 1000000, "all inputs together, after truncation")
 CONTEXT_WINDOWS = _limit("windows of a context", 4096, "overlapping parts of a question's context")
 FEATURES = _limit("numbers of an answer", 10000000, "feature-extraction: tokens * width of the model")
 SHORT_TEXT = _limit("characters of a short text", 1000, "a label, a template, a target word, a language")
 LABELS = _limit("labels", 1000, "candidate_labels, targets, ignore_labels")
-LABEL_CHARACTERS = _limit(
-    "characters of all labels", 100000, "labels * longest label: they go through the model padded"
-)
+LABEL_CHARACTERS = _limit("characters of all labels", 100000, "labels * length of the longest label")
 TOP_K = _limit("answers of an input", 1000, "top_k")
 FILLED_WORDS = _limit("words of a fill-mask answer", 20000, "masks * top_k, in one text")
 

@@ -1,4 +1,4 @@
-"""One JSON object a line on standard error; SageMaker and Vertex AI collect them as they are."""
+"""Logs on standard error, one JSON object a line."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ class _JsonLines(logging.Formatter):
 
 
 def configure(level: int, secrets: Iterable[str] = ()) -> None:
-    """Send everything that is logged in this process through one handler; `secrets` are written as `***`."""
+    """Write all logs of this process through one handler, which replaces `secrets` by `***`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines(secrets))
     root = logging.getLogger()
@@ -40,7 +40,7 @@ def configure(level: int, secrets: Iterable[str] = ()) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers[:] = []
         logging.getLogger(name).propagate = True
-    # Its lines repeat ours, without the request's id.
+    # App._count logs each request, with its id.
     logging.getLogger("uvicorn.access").disabled = True
     for chatty in ("uvicorn.error", "urllib3", "filelock", "httpx", "httpcore", "h5py", "asyncio"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
@@ -48,7 +48,7 @@ def configure(level: int, secrets: Iterable[str] = ()) -> None:
 
 
 def event(level: int, message: str, exc_info: Optional[BaseException] = None, **fields: Any) -> None:
-    """Log a message with fields of its own beside it (a request's id, its status, its seconds)."""
+    """Log a message. `fields` become keys of the JSON object, such as request_id."""
     if log.isEnabledFor(level):
         trace = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
         log.log(level, message, extra={"fields": fields}, exc_info=trace)

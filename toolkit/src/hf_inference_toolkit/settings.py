@@ -1,4 +1,4 @@
-"""The environment, read once, here, into one frozen value."""
+"""Settings from environment variables. No other module but cli.py reads the environment."""
 
 import re
 import tempfile
@@ -7,15 +7,15 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 
 from hf_inference_toolkit.errors import StartError
 
-# Batch transform waits this long for an answer unless its job says otherwise.
+# The default time limit of an invocation in SageMaker's batch transform, in seconds.
 BATCH_DEADLINE = 600.0
-# Settings of the servers in AWS's images. There is no equivalent here for those that are not in VARIABLES.
+# Settings of multi-model-server and TorchServe. Those that are not in VARIABLES have no equivalent here.
 _OTHER_SERVERS = re.compile(r"(MMS|TS|SAGEMAKER_MMS|SAGEMAKER_TS)_[A-Z_]+\Z|SAGEMAKER_MODEL_SERVER_WORKERS\Z")
 LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 class Settings(NamedTuple):
-    """What the server is a function of. Paths are absolute, sizes in bytes, times in seconds."""
+    """The settings of a server. Sizes are in bytes, times in seconds."""
 
     task: Optional[str] = None
     model_id: Optional[str] = None
@@ -23,7 +23,7 @@ class Settings(NamedTuple):
     token: Optional[str] = None
     trust_remote_code: bool = False
     model_dir: str = "/opt/ml/model"
-    bind_host: str = "0.0.0.0"  # noqa: S104 - a container's port is reached through every address it has
+    bind_host: str = "0.0.0.0"  # noqa: S104 - the port of a container must be reachable from outside
     port: int = 8080
     predict_route: Optional[str] = None
     health_route: Optional[str] = None
@@ -39,11 +39,14 @@ class Settings(NamedTuple):
     dtype: str = "float32"
     hub_endpoint: str = "https://huggingface.co"
     hub_offline: bool = False
-    hub_cache: str = "/tmp/huggingface"  # noqa: S108 - replaced in `read` by what the environment says
+    hub_cache: str = "/tmp/huggingface"  # noqa: S108 - `read` replaces it
 
 
 class Variable(NamedTuple):
-    """One variable: where its value goes, how it is read, and what `serve --help` says about it."""
+    """One environment variable: the field of Settings that it sets, its parser and its text in `serve --help`.
+
+    `parse` raises ValueError with what is allowed. A value of None leaves the field as it is.
+    """
 
     name: str
     field: str
@@ -130,107 +133,152 @@ def _level(value: str) -> int:
     return LOG_LEVELS[value.lower()]
 
 
-# Where two variables fill one field, the one that stands first wins.
+# If several variables set one field, the first of them in this order takes precedence.
 VARIABLES = (
-    Variable(
-        "HF_TASK", "task", _text, "the task to serve; inferred from the model's architecture when not set"
-    ),
+    Variable("HF_TASK", "task", _text, "the task to serve; by default the task of the model's architecture"),
     Variable(
         "HF_MODEL_ID",
         "model_id",
         _text,
-        "a model on the hub, or a local folder; used when HF_MODEL_DIR holds no model",
+        "the model's name on the hub, or a local folder; used if HF_MODEL_DIR contains no model",
     ),
     Variable("HF_MODEL_REVISION", "model_revision", _text, "branch, tag or commit of HF_MODEL_ID"),
-    Variable("HF_TOKEN", "token", _text, "token for the hub, and sent nowhere else", True),
-    Variable("HF_API_TOKEN", "token", _text, "the same, by its documented name", True),
-    Variable("HUGGING_FACE_HUB_TOKEN", "token", _text, "the same, by its older name", True),
-    Variable("HF_TRUST_REMOTE_CODE", "trust_remote_code", _flag, "run Python code that comes with the model"),
-    Variable("HF_MODEL_DIR", "model_dir", _text, "the folder that holds the model; may be read-only"),
+    Variable("HF_TOKEN", "token", _text, "access token for the hub; it is sent to HF_ENDPOINT only", True),
+    Variable("HF_API_TOKEN", "token", _text, "alias of HF_TOKEN", True),
+    Variable("HUGGING_FACE_HUB_TOKEN", "token", _text, "alias of HF_TOKEN", True),
+    Variable(
+        "HF_TRUST_REMOTE_CODE",
+        "trust_remote_code",
+        _flag,
+        "whether to run Python code from the model's repository",
+    ),
+    Variable("HF_MODEL_DIR", "model_dir", _text, "folder of the model; it may be read-only"),
     Variable(
         "HF_BIND_HOST",
         "bind_host",
         _text,
-        "the address to listen on; 127.0.0.1 where the container shares the host's network",
+        "address to listen on; set 127.0.0.1 if the container shares the host's network",
     ),
     Variable(
         "HF_QUEUE_SIZE",
         "queue_size",
         _whole(1, 100000),
-        "inputs that may wait for the model, each input of a list counted; more are answered with 503",
+        "most inputs in the queue, each item of a list counted; further requests get a 503",
     ),
     Variable(
         "HF_DTYPE",
         "dtype",
         _choice("float32", "bfloat16", "float16", "auto"),
-        "the precision of weights and passes; auto is bfloat16 where the processor or the GPU computes in it",
+        "precision of the weights and of computation: float32, bfloat16, float16 or auto; auto is bfloat16 if the "
+        "CPU or GPU supports it, otherwise float32",
     ),
     Variable(
-        "HF_HOME", "hub_cache", _text, "where downloads are kept; a folder under /tmp when not writable"
+        "HF_HOME",
+        "hub_cache",
+        _text,
+        "folder for downloads; replaced by a temporary folder if it is not writable",
     ),
-    Variable("HF_ENDPOINT", "hub_endpoint", _address, "the hub's address"),
+    Variable("HF_ENDPOINT", "hub_endpoint", _address, "URL of the hub"),
     Variable(
-        "HF_HUB_OFFLINE", "hub_offline", _flag, "take HF_MODEL_ID from the cache, and ask the hub nothing"
+        "HF_HUB_OFFLINE",
+        "hub_offline",
+        _flag,
+        "whether to read HF_MODEL_ID from the cache only, without the network",
     ),
-    Variable("SAGEMAKER_BIND_TO_PORT", "port", _whole(1, 65535), "the port to listen on"),
-    Variable("AIP_HTTP_PORT", "port", _whole(1, 65535), "the port to listen on, on Vertex AI"),
-    Variable("AIP_PREDICT_ROUTE", "predict_route", _route, "one more route for predictions, on Vertex AI"),
-    Variable("AIP_HEALTH_ROUTE", "health_route", _route, "one more route for health, on Vertex AI"),
-    Variable("SAGEMAKER_PROGRAM", "program", _text, "the user's module in code/; inference.py when not set"),
+    Variable("SAGEMAKER_BIND_TO_PORT", "port", _whole(1, 65535), "port to listen on"),
+    Variable("AIP_HTTP_PORT", "port", _whole(1, 65535), "port to listen on, set by Vertex AI"),
+    Variable(
+        "AIP_PREDICT_ROUTE", "predict_route", _route, "additional route for predictions, set by Vertex AI"
+    ),
+    Variable("AIP_HEALTH_ROUTE", "health_route", _route, "additional route for health, set by Vertex AI"),
+    Variable(
+        "SAGEMAKER_PROGRAM", "program", _text, "file name of the user code in code/; by default inference.py"
+    ),
     Variable(
         "SAGEMAKER_SUBMIT_DIRECTORY",
         "submit_directory",
         _text,
-        "the folder of the user's module; code/ in the model folder when not set",
+        "folder of the user code; by default code/ in the model's folder",
     ),
     Variable(
         "CA_REPOSITORY_ARN",
         "codeartifact",
         _text,
-        "the CodeArtifact repository that requirements.txt is installed from; needs boto3",
+        "ARN of an AWS CodeArtifact repository to install requirements.txt from; needs boto3",
     ),
-    Variable("SAGEMAKER_CONTAINER_LOG_LEVEL", "log_level", _level, "10 debug, 20 info, 30 warning, 40 error"),
     Variable(
-        "SAGEMAKER_MAX_PAYLOAD_IN_MB", "max_payload", _megabytes, "largest body, in MB of 1,048,576 bytes"
+        "SAGEMAKER_CONTAINER_LOG_LEVEL",
+        "log_level",
+        _level,
+        "lowest level that is logged: 10 debug, 20 info, 30 warning, 40 error, or the name",
+    ),
+    Variable(
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB",
+        "max_payload",
+        _megabytes,
+        "maximum size of a request body, in MB of 1,048,576 bytes",
     ),
     Variable(
         "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS",
         "deadline",
         _seconds,
-        "time within which a request is answered, in seconds",
+        "deadline of a request, in seconds; after it the request gets a 504",
     ),
-    Variable("SAGEMAKER_MODEL_SERVER_TIMEOUT", "deadline", _seconds, "the same, by its older name"),
-    Variable("MMS_DEFAULT_RESPONSE_TIMEOUT", "deadline", _seconds, "the same, as for multi-model-server"),
-    Variable("TS_DEFAULT_RESPONSE_TIMEOUT", "deadline", _seconds, "the same, as for TorchServe"),
+    Variable(
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT",
+        "deadline",
+        _seconds,
+        "alias of SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS",
+    ),
+    Variable(
+        "MMS_DEFAULT_RESPONSE_TIMEOUT",
+        "deadline",
+        _seconds,
+        "alias of SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS, from multi-model-server",
+    ),
+    Variable(
+        "TS_DEFAULT_RESPONSE_TIMEOUT",
+        "deadline",
+        _seconds,
+        "alias of SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS, from TorchServe",
+    ),
     Variable(
         "SAGEMAKER_BATCH",
         "deadline",
         _batch_deadline,
-        "set by batch transform; the time within which a request is answered is 600 seconds then",
+        "set to true by SageMaker's batch transform; the deadline is then 600 seconds, unless it is set",
     ),
     Variable(
-        "MMS_MAX_REQUEST_SIZE", "max_payload", _bytes, "largest body in bytes, as for multi-model-server"
+        "MMS_MAX_REQUEST_SIZE",
+        "max_payload",
+        _bytes,
+        "maximum size of a request body in bytes, from multi-model-server",
     ),
-    Variable("TS_MAX_REQUEST_SIZE", "max_payload", _bytes, "largest body in bytes, as for TorchServe"),
+    Variable(
+        "TS_MAX_REQUEST_SIZE",
+        "max_payload",
+        _bytes,
+        "maximum size of a request body in bytes, from TorchServe",
+    ),
     Variable(
         "HF_DRAIN_SECONDS",
         "drain_seconds",
         _drain_seconds,
-        "time after SIGTERM in which accepted requests are answered; SageMaker sends SIGKILL after 30 s",
+        "time after SIGTERM to finish accepted requests, in seconds; SageMaker sends SIGKILL after 30",
     ),
     Variable(
         "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
         "default_accept",
         _text,
-        "content type of answers when a request names none",
+        "content type of responses to requests without Accept",
     ),
 )
 
 
 def read(environ: Mapping[str, str]) -> Settings:
-    """Settings from environment variables; an empty variable counts as not set.
+    """Settings from environment variables. An empty variable counts as not set.
 
-    Raises StartError that names every wrong variable at once, with what is allowed.
+    Raises StartError, which names every invalid variable with what is allowed.
     """
     values = _parsed(environ)
     values["hub_cache"] = _writable_cache(values.get("hub_cache"))
@@ -238,7 +286,7 @@ def read(environ: Mapping[str, str]) -> Settings:
 
 
 def read_without_folders(environ: Mapping[str, str]) -> Settings:
-    """The same, but no folder is created or tried, for a health check that runs every few seconds."""
+    """Like `read`, without creating or probing folders: a health check runs every few seconds."""
     return Settings(**_parsed(environ))
 
 
@@ -252,23 +300,23 @@ def _parsed(environ: Mapping[str, str]) -> Dict[str, Any]:
         try:
             value = variable.parse(text)
         except ValueError as problem:
-            wrong.append("{}: {} (it is {!r})".format(variable.name, problem, text))
+            wrong.append("{}: {}, not {!r}".format(variable.name, problem, text))
             continue
         if value is not None:
             values.setdefault(variable.field, value)
     if wrong:
-        raise StartError("settings that cannot be used:\n  " + "\n  ".join(wrong))
+        raise StartError("invalid environment variables:\n  " + "\n  ".join(wrong))
     return values
 
 
 def unused(environ: Mapping[str, str]) -> List[str]:
-    """Variables that are set for multi-model-server or TorchServe and that this server does not use."""
+    """Variables of multi-model-server and TorchServe that are set and have no effect here."""
     known = {variable.name for variable in VARIABLES}
     return sorted(name for name in environ if _OTHER_SERVERS.match(name) and name not in known)
 
 
 def _writable_cache(wanted: Optional[str]) -> str:
-    """The folder in HF_HOME if it is writable, else one in the system's temporary folder."""
+    """`wanted` if it is writable, otherwise a folder in the system's temporary folder."""
     if wanted and _is_writable(Path(wanted)):
         return wanted
     try:
@@ -291,7 +339,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def describe(environ: Mapping[str, str], settings: Settings) -> List[Tuple[str, str, str]]:
-    """Each variable with its value now and its meaning. A secret is only ever "set" or "not set"."""
+    """The name, the current value and the meaning of each variable. A secret's value is "set" or "not set"."""
     rows = []
     for variable in VARIABLES:
         given = environ.get(variable.name, "").strip()
@@ -307,7 +355,7 @@ def describe(environ: Mapping[str, str], settings: Settings) -> List[Tuple[str, 
 
 
 def secret_names() -> List[str]:
-    """The variables whose values are never shown."""
+    """The variables whose values must not be shown or logged."""
     return [variable.name for variable in VARIABLES if variable.secret]
 
 

@@ -1,4 +1,4 @@
-"""Content types: which are read, which are written, and the choice that Accept asks for."""
+"""Content types of requests and responses, and the selection of a response's type from Accept."""
 
 import functools
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -12,7 +12,9 @@ JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 PLAIN = "text/plain"
 NPY = "application/x-npy"
-# A body of a type that its first bytes say.
+PNG = "image/png"
+WAV = "audio/wav"
+# The type of such a body is detected from its first bytes.
 BINARY = "application/octet-stream"
 WRITTEN = (JSON, JSON_LINES, CSV, PLAIN, NPY)
 MEDIA = ("image/", "audio/")
@@ -24,13 +26,16 @@ ALIASES = {
     "application/x-ndjson": JSON_LINES,
     "application/jsonl": JSON_LINES,
     "application/csv": CSV,
+    "audio/wave": WAV,
+    "audio/x-wav": WAV,
+    "audio/vnd.wave": WAV,
 }
-# Clients send these where the type is not known; a form is what `curl -d` names, whatever the body is.
+# Clients send these if they do not know the type. `curl -d` sends the form type for any body.
 UNKNOWN = (BINARY, "binary/octet-stream", "application/x-www-form-urlencoded", "application/*", "*/*")
 READ_WORDS = ", ".join((JSON, JSON_LINES, CSV, PLAIN, NPY, "image/*", "audio/*"))
 
 
-# How files of these types begin: the offset, the bytes, the type. RIFF and OggS hold other types too.
+# Signatures of file types: offset, bytes, type.
 SIGNATURES = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
     (0, b"\xff\xd8\xff", "image/jpeg"),
@@ -49,7 +54,10 @@ SIGNATURES = (
 
 
 class MediaType(NamedTuple):
-    """A media type in lower case, its parameters, and parameters of the task that came beside the body."""
+    """A media type in lower case and its parameters.
+
+    `task_parameters` are the task's parameters from the query string and headers.
+    """
 
     name: str
     parameters: Dict[str, str]
@@ -57,13 +65,13 @@ class MediaType(NamedTuple):
 
 
 def parse(header: str) -> MediaType:
-    """`application/json; charset=UTF-8` taken apart."""
+    """The media type in a header such as `application/json; charset=UTF-8`, with aliases replaced."""
     media = as_sent(header)
     return MediaType(ALIASES.get(media.name, media.name), media.parameters)
 
 
 def as_sent(header: str) -> MediaType:
-    """The same, under the name that the client has for it."""
+    """Like `parse`, but with the name that the client sent."""
     name, *rest = header.split(";")
     parameters = {}
     for part in rest:
@@ -74,7 +82,7 @@ def as_sent(header: str) -> MediaType:
 
 @functools.lru_cache(maxsize=64)
 def content_type(header: Optional[str]) -> MediaType:
-    """The type of a request's body, BINARY when none is named; 415 for what cannot be read."""
+    """The type of a request's body, BINARY if it is not known. RequestError (415) for an unsupported type."""
     if not header or not header.strip():
         return MediaType(BINARY, {})
     media = parse(header)
@@ -90,26 +98,37 @@ def content_type(header: Optional[str]) -> MediaType:
 
 
 @functools.lru_cache(maxsize=64)
-def accepted(header: Optional[str], default: str) -> str:
-    """The best type that Accept allows, by its q-values and then by our order; 406 when there is none."""
+def accepted(header: Optional[str], default: str, media: Tuple[str, ...] = ()) -> str:
+    """The type with the highest q-value in Accept, then the first in WRITTEN. RequestError (406) if there is none.
+
+    `media` are image or audio types that can be written too, if Accept names them; `*/*` does not match them.
+    """
     if not header or not header.strip():
         header = default
     ranges = [_weighted(part) for part in header.split(",") if part.strip()]
     best = (0.0, "")
-    for offered in sorted(WRITTEN, key=lambda name: name != parse(default).name):
-        weight = _weight(offered, ranges)
+    usual = parse(default).name
+    offers = sorted(WRITTEN, key=lambda name: name != usual)
+    for name in media:
+        # Of types that are liked equally, the one that the client names first.
+        is_first = name == usual or (ranges and _weight(name, ranges[:1], usual) > 0)
+        offers.insert(0 if is_first else len(offers), name)
+    for offered in offers:
+        weight = _weight(offered, ranges, usual)
         if weight > best[0]:
             best = (weight, offered)
     if not best[1]:
         raise RequestError(
             "not_acceptable",
-            "no type in Accept {!r} can be written; supported: {}".format(header[:200], ", ".join(WRITTEN)),
+            "no type in Accept {!r} can be written; supported: {}".format(
+                header[:200], ", ".join((*WRITTEN, *media))
+            ),
         )
     return best[1]
 
 
 def preferred(header: str, default: str) -> str:
-    """The type that a client likes best, whether or not we could write it; for user code, which may."""
+    """The type with the highest q-value in Accept, supported or not: user code may write any type."""
     ranges = [_weighted(part) for part in header.split(",") if part.strip()]
     best = max(ranges, key=lambda one: one[1])[0] if ranges else default
     return default if "*" in best else best
@@ -124,9 +143,12 @@ def _weighted(part: str) -> Tuple[str, float]:
     return media.name, weight if 0.0 <= weight <= 1.0 else 0.0
 
 
-def _weight(offered: str, ranges: List[Tuple[str, float]]) -> float:
-    """The q-value of the most specific range that covers a type, as RFC 9110 has it."""
-    for pattern in (offered, offered.split("/")[0] + "/*", "*/*"):
+def _weight(offered: str, ranges: List[Tuple[str, float]], usual: str) -> float:
+    """The q-value of the most specific media range that matches (RFC 9110, section 12.5.1)."""
+    patterns = [offered, offered.split("/")[0] + "/*"]
+    if offered in WRITTEN or offered == usual:
+        patterns.append("*/*")
+    for pattern in patterns:
         for name, weight in ranges:
             if name == pattern:
                 return weight
@@ -134,20 +156,20 @@ def _weight(offered: str, ranges: List[Tuple[str, float]]) -> float:
 
 
 def sniff(media: MediaType, body: bytes) -> MediaType:
-    """The type by the first bytes, where the client named none; JSON for what begins like no known file."""
+    """Detect an unknown type from the first bytes; JSON if no signature matches."""
     if media.name not in UNKNOWN:
         return media._replace(name=ALIASES.get(media.name, media.name))
     for offset, signature, name in SIGNATURES:
         if body.startswith(signature, offset):
             return media._replace(name=name)
-    # A frame of MPEG audio, layer III: eleven bits that are set, two of the version, 01.
+    # An MPEG audio frame: eleven sync bits, two bits for the version, 01 for layer III.
     if len(body) > 1 and body[0] == 0xFF and body[1] & 0xE6 == 0xE2:
         return media._replace(name="audio/mpeg")
     return media._replace(name=JSON)
 
 
 def read(body: bytes, media: MediaType) -> payload.Request:
-    """A request from a body. The bytes of images and sounds are the input as they are."""
+    """Parse a body into a request. The input of image and audio bodies is their bytes."""
     media = sniff(media, body)
     request = _read(body, media)
     if not media.task_parameters:
@@ -155,7 +177,8 @@ def read(body: bytes, media: MediaType) -> payload.Request:
     for name in media.task_parameters:
         if name in request.parameters:
             raise RequestError(
-                "unsupported_value", "parameter '{}' is in the body and beside it".format(name[:100])
+                "unsupported_value",
+                "parameter '{}' is both in the body and in the query string or a header".format(name[:100]),
             )
     return request._replace(parameters=dict(request.parameters, **media.task_parameters))
 
@@ -176,7 +199,7 @@ def _read(body: bytes, media: MediaType) -> payload.Request:
 
 
 def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
-    """One document, or several, a line each: SageMaker's batch transform sends JSON Lines under this type."""
+    """One document, or several, one a line: SageMaker's batch transform sends JSON Lines with this type."""
     try:
         document = payload.read_json(body, charset)
     except RequestError:
@@ -189,12 +212,12 @@ def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
 
 
 def _read_lines(text: str) -> payload.Request:
-    """Each line a value, or a request of its own: `{"inputs": ...}` with the same parameters on every line."""
+    """JSON Lines. Each line is an input, or `{"inputs": ...}` with the same parameters on every line."""
     if text.count("\n") > limits.ITEMS:
         raise payload.too_many("lines", limits.ITEMS)
     inputs: List[Any] = []
     parameters: Dict[str, Any] = {}
-    # Not str.splitlines: JSON strings may hold U+2028, U+0085 and other characters that end lines elsewhere.
+    # Not str.splitlines, which also splits at U+2028, U+0085 and others that JSON strings may contain.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip(payload.WHITESPACE):
             continue
@@ -216,7 +239,7 @@ def _read_lines(text: str) -> payload.Request:
 
 
 def write(value: Any, accept: str) -> bytes:
-    """A prediction in the type that was agreed on; 406 when it has no form in that type."""
+    """Serialize an answer. RequestError (406) if it cannot be written in this type."""
     if accept == JSON:
         return payload.write_json(value)
     if accept == JSON_LINES:
@@ -228,5 +251,7 @@ def write(value: Any, accept: str) -> bytes:
         return tables.write_csv(value)
     array = tables.write_npy(value)
     if array is None:
-        raise RequestError("not_acceptable", "this answer is no array of numbers; ask for {}".format(JSON))
+        raise RequestError(
+            "not_acceptable", "the answer is not an array of numbers; request Accept: {}".format(JSON)
+        )
     return array

@@ -1,4 +1,4 @@
-"""Bodies with a Content-Encoding (RFC 9110, section 8.4): gzip and deflate."""
+"""Content-Encoding of request bodies (RFC 9110, section 8.4): gzip and deflate."""
 
 import zlib
 from typing import Optional
@@ -10,7 +10,7 @@ _ALIASES = {"": "identity", "x-gzip": "gzip"}
 
 
 def coding(header: Optional[str]) -> str:
-    """The one coding that a Content-Encoding header names, in lower case; 415 for any other."""
+    """The coding in a Content-Encoding header. RequestError (415) for an unsupported or second coding."""
     name = (header or "").strip().lower()
     name = _ALIASES.get(name, name)
     if name not in SUPPORTED:
@@ -23,22 +23,22 @@ def coding(header: Optional[str]) -> str:
 
 
 def decompress(body: bytes, name: str, limit: int) -> Optional[bytes]:
-    """The decoded body; None when it has more than `limit` bytes, of which no more are decoded then."""
+    """The decompressed body. None if it is larger than `limit` bytes; no more than that is decompressed."""
     if name == "identity":
         return body
     try:
         if name == "gzip":
             return _gzip(body, limit)
-        # "deflate" is zlib's format, and some clients send it without zlib's header.
+        # "deflate" is the zlib format, but some clients omit the zlib header.
         return _whole(
             zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(body) else -zlib.MAX_WBITS), body, limit
         )
     except (zlib.error, EOFError):
-        raise RequestError("malformed", "the body is not complete {} data".format(name)) from None
+        raise RequestError("malformed", "the body is not valid and complete {} data".format(name)) from None
 
 
 def _gzip(body: bytes, limit: int) -> Optional[bytes]:
-    """A gzip file may have several members, one after the other, and zeros at its end."""
+    """Decompress all members of a gzip file, which may be padded with zeros."""
     parts = []
     left = limit
     while body:

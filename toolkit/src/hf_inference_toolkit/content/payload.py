@@ -1,4 +1,4 @@
-"""JSON bodies: read leniently where documented examples need it, strictly everywhere else."""
+"""JSON bodies and the request in them."""
 
 import codecs
 import difflib
@@ -15,25 +15,25 @@ except ImportError:
     orjson = None  # type: ignore[assignment,unused-ignore]
 
 DEEPEST = 64
-# More digits are more than 64 bits, whatever they are, unless they are leading zeros, which JSON has not.
+# An integer with more digits needs more than 64 bits: JSON has no leading zeros.
 MOST_DIGITS = 20
-# Decoding 25 MB of these takes hours.
+# The decoders of these charsets take quadratic time: 25 MB would take hours.
 SLOW_CHARSETS = ("idna", "punycode")
 KNOWN_KEYS = ("inputs", "parameters", "instances", "stream", "options")
-# Inputs of several parts, which clients also send without "inputs" around them.
+# Inputs of several parts, which may also be at the top level, without "inputs".
 PARTS = (("question", "context"), ("query", "table"), ("text", "text_pair"))
-# The hosted inference API had these options. Whatever their value, they ask for nothing that this server lacks.
+# Options of the hosted inference API. They have no effect here.
 OPTIONS = ("use_cache", "wait_for_model", "use_gpu")
-# What JSON has for whitespace.
+# The whitespace of RFC 8259.
 WHITESPACE = " \t\r\n"
-# A request in the reference document spells it so, and users copy it.
+# An example in SageMaker's documentation has this spelling, and users copy it.
 DOCUMENTED_MISSPELLING = "paramters"
 
 
 class Request(NamedTuple):
-    """What a prediction is made from.
+    """The inputs and parameters of a prediction.
 
-    `is_vertex`: it came as instances, and wants predictions. `is_stream`: its text is wanted while it is written.
+    `is_vertex`: the body has "instances", and the answer "predictions". `is_stream`: the answer is streamed.
     """
 
     inputs: Any
@@ -44,7 +44,7 @@ class Request(NamedTuple):
 
 
 def read_json(body: bytes, charset: Optional[str] = None) -> Any:
-    """The value of a JSON body. Line breaks inside strings are accepted; NaN and lone surrogates are not."""
+    """Parse a JSON body. Line breaks in strings are accepted; NaN and lone surrogates are refused."""
     if len(body) > limits.CONTAINERS and body.count(b"[") + body.count(b"{") > limits.CONTAINERS:
         raise too_many("lists and objects", limits.CONTAINERS)
     value = _fast(body) if charset in (None, "utf-8") else _MISS
@@ -64,15 +64,15 @@ _MISS = object()
 
 
 class _RoundedError(Exception):
-    """orjson makes floats of integers that need more than 64 bits: the slow reader tells which they were."""
+    """A float that may be an integer of more than 64 bits: orjson rounds those, the json module does not."""
 
 
 def _fast(body: bytes) -> Any:
-    # A search for long numbers in the body would keep every other thread waiting while it lasts.
+    # Searching the body for long numbers first would hold the GIL.
     try:
         return orjson.loads(body) if orjson else _MISS
     except ValueError:
-        # Control characters in strings, and every real mistake: the slow reader accepts the ones and names the others.
+        # The json module accepts control characters in strings, and reports the location of errors.
         return _MISS
 
 
@@ -93,7 +93,7 @@ def _lenient(text: str) -> Any:
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is one JSON value."""
+    """Whether a text is exactly one JSON value."""
     try:
         _lenient(text)
     except RequestError:
@@ -106,12 +106,12 @@ def _refuse_constant(name: str) -> None:
 
 
 def _integer(digits: str) -> int:
-    """An integer; the time that Python takes grows with the square of its digits."""
+    """Parse an integer. Python's `int` takes quadratic time."""
     return int(digits) if len(digits) <= MOST_DIGITS else 2**64
 
 
 def too_many(what: str, most: int) -> RequestError:
-    """The error for a body that holds more of something than it may."""
+    """The error for a body above one of the limits."""
     return RequestError("malformed", "the body has more than {} {}".format(most, what))
 
 
@@ -120,8 +120,8 @@ def _too_deep() -> RequestError:
 
 
 def decode(body: bytes, charset: Optional[str]) -> str:
-    """The text of a body; by its byte order mark, and UTF-8 without one, when no charset is named."""
-    # PowerShell and Excel write UTF-16 with a mark.
+    """Decode a body. Without a charset, it is UTF-16 if it has that byte order mark, otherwise UTF-8."""
+    # PowerShell and Excel write UTF-16 with a byte order mark.
     encoding = charset or ("utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
     try:
         if codecs.lookup(encoding).name in SLOW_CHARSETS:
@@ -134,9 +134,9 @@ def decode(body: bytes, charset: Optional[str]) -> str:
 
 
 def check_value(value: Any, unsure: Optional[Type[Exception]] = None) -> None:
-    """Refuse what no model and no JSON answer can hold: infinities, 65-bit integers, lone surrogates, deep nests.
+    """Refuse infinities, integers of more than 64 bits, lone surrogates and deep nesting.
 
-    `unsure` is raised, where it is given, for a float that may have been such an integer.
+    `unsure` is raised for a float that may have been an integer of more than 64 bits.
     """
     level = [value]
     for _ in range(DEEPEST):
@@ -171,16 +171,16 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise RequestError(
-            "malformed", "a string in the body holds a lone surrogate, which is no character"
+            "malformed", "a string in the body contains a lone surrogate, which is not a character"
         ) from None
 
 
 def request(document: Any) -> Request:
-    """A request from the body's JSON value: `{"inputs": ..., "parameters": {...}}` or Vertex AI's `instances`."""
+    """The request in a JSON document: `{"inputs": ..., "parameters": {...}}`, or Vertex AI's `instances`."""
     if not isinstance(document, dict):
         raise RequestError(
             "malformed",
-            'the body must be an object such as {{"inputs": ...}}, not {}; several inputs go into a list: '
+            'the body must be an object such as {{"inputs": ...}}, not {}; send several inputs as a list: '
             '{{"inputs": [...]}}'.format(kind_of(document)),
         )
     document, warnings = _corrected(document)
@@ -202,19 +202,21 @@ def request(document: Any) -> Request:
     inputs = document["instances"] if is_vertex else document["inputs"]
     if is_vertex and not isinstance(inputs, list):
         raise RequestError("malformed", '"instances" must be a list, not {}'.format(kind_of(inputs)))
-    is_stream = document.get("stream", False)
+    is_stream = document.get("stream")
+    if is_stream is None:
+        is_stream = False
     if not isinstance(is_stream, bool):
         raise RequestError("malformed", '"stream" must be true or false, not {}'.format(kind_of(is_stream)))
     return Request(inputs, parameters, warnings, is_vertex, is_stream)
 
 
 def is_request(document: Dict[str, Any]) -> bool:
-    """Whether an object is a request, and not a value that could be an input."""
+    """Whether an object is a request rather than an input."""
     return "inputs" in document or "inputs" in _with_inputs(document)
 
 
 def _with_inputs(document: Dict[str, Any]) -> Dict[str, Any]:
-    """The request with "inputs", where the parts of one input stand in their place."""
+    """Move the parts of an input at the top level into "inputs"."""
     if "inputs" in document or "instances" in document:
         return document
     for parts in PARTS:
@@ -246,11 +248,11 @@ def _corrected(document: Dict[str, Any]) -> Any:
     renamed = {
         ("parameters" if key == DOCUMENTED_MISSPELLING else key): value for key, value in document.items()
     }
-    return renamed, ['"paramters" was read as "parameters", which is the right spelling']
+    return renamed, ['"paramters" was read as "parameters"; correct the spelling']
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """`unknown key 'inptus' (did you mean 'inputs'?); known: inputs, parameters`."""
+    """A message such as `unknown key 'inptus' (did you mean 'inputs'?); known: inputs, parameters`."""
     names = sorted(known)
     near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.5)
     hint = " (did you mean '{}'?)".format(near[0]) if near else ""
@@ -258,7 +260,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """A JSON value's kind in words, for messages."""
+    """The type of a JSON value in words, for messages."""
     names = {
         dict: "an object",
         list: "a list",
@@ -273,7 +275,7 @@ def kind_of(value: Any) -> str:
 
 
 def is_small(value: Any, most: int = 200) -> bool:
-    """Whether an answer has so few parts, and so short ones, that writing it takes no time; arrays never are."""
+    """Whether an answer can be serialized on the event loop: it has few, short parts and no arrays."""
     parts = [value]
     for part in parts:
         if isinstance(part, dict):
@@ -290,25 +292,25 @@ def is_small(value: Any, most: int = 200) -> bool:
 
 
 def write_json(value: Any) -> bytes:
-    """Compact UTF-8 JSON; TypeError or ValueError where the value holds what JSON has no form for. NaN is null."""
+    """Compact UTF-8 JSON, with null for NaN. TypeError or ValueError if the value has no JSON form."""
     if orjson is not None:
         try:
             return bytes(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
         except TypeError:
-            pass  # sets, integers of more than 64 bits, objects with a form of their own
+            pass  # sets, integers of more than 64 bits, objects that _plain converts
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
         return text.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate: written as an escape sequence
         return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain).encode("ascii")
-    except ValueError:  # NaN or an infinity, which JSON does not have
+    except (TypeError, ValueError):  # NaN or an infinity; keys that are NumPy numbers
         return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _finite(value: Any, depth: int = 0) -> Any:
-    """The value with None for NaN and infinities, made of JSON's types alone."""
+    """The value in JSON's types, with None for NaN and infinities."""
     if depth > 500:
-        raise ValueError("the answer is nested too deeply, or holds itself")
+        raise ValueError("the answer is nested too deeply, or contains itself")
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -321,6 +323,8 @@ def _finite(value: Any, depth: int = 0) -> Any:
 
 
 def _key(key: Any) -> Any:
+    if hasattr(key, "item"):
+        key = key.item()
     return "null" if isinstance(key, float) and not math.isfinite(key) else key
 
 

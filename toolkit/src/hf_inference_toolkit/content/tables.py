@@ -1,4 +1,4 @@
-"""CSV and NumPy's .npy format, read and written."""
+"""CSV and NumPy's .npy format."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import check_value, too_many, write_json
 from hf_inference_toolkit.errors import RequestError
 
-# A first row with one of these is a header. They are the names of inputs, and of the parts of an input.
+# The first row is a header if it contains one of these names of inputs and parts of inputs.
 COLUMNS = (
     "inputs",
     "text",
@@ -22,18 +22,18 @@ COLUMNS = (
     "sequence",
     "source_sentence",
 )
-# Excel separates by semicolons where the decimal separator is a comma, and exports tabs as "Text".
+# Excel writes semicolons in locales with a decimal comma, and tabs for "Text".
 DELIMITERS = ",;\t"
 _NAME = re.compile(r"[A-Za-z_]\w*\Z")
-# The default is 128 KB a cell; the size of a body is limited elsewhere.
+# The default is 128 KB; the size of a body is limited already.
 csv.field_size_limit(2**31 - 1)
 
 
 def read_csv(text: str) -> List[Any]:
-    """A list of inputs.
+    """The inputs in a CSV body.
 
-    With a header, each row is the value of the column `inputs` (or of the only column), or else an object. Without
-    one, each row is a text, or a list of numbers. A first column without a name is an index and is left out.
+    With a header, an input is the value of the column `inputs` (or of the only column), otherwise an object. Without
+    a header, it is a text or a list of numbers. A first column without a name is an index and is ignored.
     """
     delimiter, header = _header(text)
     rows = _rows(text, delimiter)
@@ -59,7 +59,7 @@ def read_csv(text: str) -> List[Any]:
     if "inputs" in header:
         raise RequestError(
             "unsupported_value",
-            "the first row was read as the header: {}; beside 'inputs' there must be no other column".format(
+            "the first row was read as the header: {}; with 'inputs' there must be no other column".format(
                 ", ".join(header)[:200]
             ),
         )
@@ -82,7 +82,7 @@ def _rows(text: str, delimiter: str = ",") -> List[List[str]]:
 
 
 def _header(text: str) -> Tuple[str, Optional[List[str]]]:
-    """The delimiter, and the first row where it has the name of a known column."""
+    """The delimiter, and the first row if it contains the name of a known column."""
     first = re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     for delimiter in DELIMITERS:
         try:
@@ -97,7 +97,7 @@ def _header(text: str) -> Tuple[str, Optional[List[str]]]:
 
 
 def _is_header(rows: List[List[str]]) -> bool:
-    """Whether the first row can only be the names of columns that user code knows."""
+    """Whether the first row looks like column names, which user code may know."""
     names = [cell.strip() for cell in rows[0]]
     if names[:1] == [""]:
         names = names[1:]
@@ -117,13 +117,13 @@ def _without_header(rows: List[List[str]], text: str) -> List[Any]:
     if numbers is not None:
         return numbers
     if '"' not in text:
-        # Lines of prose: their commas separate no cells.
+        # Lines of prose: their commas are not delimiters.
         return [line for line in re.split("\r\n|\r|\n", text) if line]
     first = next(row for row in rows if len(row) > 1)
     raise RequestError(
         "unsupported_value",
-        "the CSV has no header with a known column ({}), and a row has {} cells: {}. Begin with a header, or put "
-        "texts that hold commas in quotes".format(", ".join(COLUMNS), len(first), " | ".join(first)[:200]),
+        "the CSV has no header with a known column ({}), and a row has {} cells: {}. Add a header, or quote "
+        "texts that contain commas".format(", ".join(COLUMNS), len(first), " | ".join(first)[:200]),
     )
 
 
@@ -137,8 +137,9 @@ def _numbers(rows: List[List[str]]) -> Optional[List[Any]]:
 
 
 def write_csv(value: Any) -> bytes:
-    """A row for each object, list or value; the keys of objects are the header. Nested values are JSON."""
-    rows = value if isinstance(value, list) else [value]
+    """One row for each object, list or value. The keys of objects are the header. Nested values are JSON."""
+    value = _simple(value)
+    rows = [_simple(row) for row in value] if isinstance(value, list) else [value]
     while rows and isinstance(rows[0], list) and isinstance(rows[0][0] if rows[0] else None, (dict, list)):
         rows = [inner for row in rows for inner in row]
     out = io.StringIO(newline="")
@@ -159,13 +160,23 @@ def write_csv(value: Any) -> bytes:
 def _write_row(out: io.StringIO, table: Any, row: List[Any]) -> None:
     cells = [_cell(cell) for cell in row]
     if cells == [""] or any(isinstance(cell, str) and "\r" in cell for cell in cells):
-        # csv quotes neither lone carriage returns (before Python 3.10) nor a row that would be an empty line.
+        # csv does not quote lone carriage returns (before Python 3.10) and rows with one empty cell.
         out.write(",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in cells) + "\n")
     else:
         table.writerow(cells)
 
 
+def _simple(value: Any) -> Any:
+    """Arrays, tensors and data frames as lists."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return value.to_dict("records")
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _cell(value: Any) -> Any:
+    value = _simple(value)
     if isinstance(value, (dict, list, tuple)):
         return write_json(value).decode("utf-8")
     if isinstance(value, bool):
@@ -176,7 +187,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_npy(body: bytes) -> Any:
-    """The array as lists of numbers or texts. Never a pickle: reading one runs code."""
+    """The array as nested lists. Pickles are refused, because loading one runs code."""
     import numpy
 
     try:
@@ -188,7 +199,7 @@ def read_npy(body: bytes) -> Any:
         if array.dtype.kind == "U" and array.size:
             codes = array.reshape(-1).view(array.dtype.str[0] + "u4")
             if codes.max() > sys.maxunicode:
-                raise RequestError("malformed", "the .npy array holds numbers that are no characters")
+                raise RequestError("malformed", "the .npy array contains numbers that are not characters")
         value = array.tolist()
     except (MemoryError, RequestError):
         raise
@@ -200,7 +211,7 @@ def read_npy(body: bytes) -> Any:
 
 
 def _check_npy_header(body: bytes) -> None:
-    """Reject an array that is larger than its body, or that is many more lists than numbers."""
+    """Reject an array whose header promises more data than the body has, or too many nested lists."""
     from numpy.lib import format as npy
 
     stream = io.BytesIO(body)
@@ -211,7 +222,7 @@ def _check_npy_header(body: bytes) -> None:
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, kind = read(stream)
     if kind.kind not in "biufUS" or not kind.itemsize:
-        raise RequestError("malformed", "an .npy array must hold numbers or text, not {}".format(kind))
+        raise RequestError("malformed", "an .npy array must contain numbers or text, not {}".format(kind))
     size = lists = 1
     for length in shape:
         lists += size
@@ -225,9 +236,12 @@ def _check_npy_header(body: bytes) -> None:
 
 
 def write_npy(value: Any) -> Optional[bytes]:
-    """An array of numbers; None where the value is no such array."""
+    """The value as an .npy file. None if it is not an array of numbers."""
     import numpy
 
+    if not isinstance(value, numpy.ndarray):
+        # A tensor that has a gradient, or is on a GPU, is not converted by NumPy.
+        value = _simple(value)
     try:
         array = numpy.asarray(value)
     except ValueError:

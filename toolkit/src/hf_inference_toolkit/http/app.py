@@ -1,6 +1,6 @@
-"""The ASGI application: routes, and the one place where every answer and every error leaves.
+"""The ASGI application: routes, request ids, error responses, and counting.
 
-`create_app(settings, load_model)` reads nothing from the environment and keeps nothing outside the app it returns.
+`create_app(settings, load_model)` does not read the environment and has no global state.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Route(NamedTuple):
-    """What answers at a path, and to which methods."""
+    """The methods and the endpoint of a path."""
 
     methods: Tuple[str, ...]
     endpoint: Endpoint
@@ -52,7 +52,7 @@ class Answering:
 
 ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-# How often the worker is looked after, and how long it may be late before it counts as stuck.
+# The interval of the watchdog, and how long after its deadline a prediction counts as stuck.
 WATCH_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
 
@@ -60,15 +60,15 @@ PATIENCE_SECONDS = 5.0
 def create_app(
     settings: Settings, load_model: LoadModel, on_failure: Optional[Callable[[BaseException], None]] = None
 ) -> "App":
-    """The server as an ASGI application. The model loads when the application starts, after the port is open.
+    """Create the ASGI application. It loads the model in its lifespan startup, when the port is open.
 
-    `on_failure` is told, from the loading thread, when there will never be a model.
+    `on_failure` is called in the loading thread if the model cannot be loaded.
     """
     return App(settings, load_model, on_failure or (lambda _: None))
 
 
 class App:
-    """Counts, times, identifies and answers every request, and starts and ends with its server."""
+    """The application; it starts and stops its background tasks in the lifespan events."""
 
     def __init__(
         self, settings: Settings, load_model: LoadModel, on_failure: Callable[[BaseException], None]
@@ -88,7 +88,7 @@ class App:
         self._routes = _routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection's request, or the server's start and end."""
+        """See ASGI."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
@@ -109,7 +109,7 @@ class App:
                 return
 
     def start(self) -> None:
-        """Begin to load the model and to look after the worker; needs a running event loop."""
+        """Start loading the model and the watchdogs. Needs a running event loop."""
         self.model.start()
         looking = (self._watch_worker(), self.invocations.watch_bodies())
         self._watches = [asyncio.ensure_future(watch) for watch in looking]
@@ -119,7 +119,7 @@ class App:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
-                event(40, "a prediction does not end; its thread is given up")
+                event(40, "a prediction does not end; a new thread replaces its thread")
             self.model.stuck(self.scheduler.is_lost)
             if self.scheduler.steps_taken != steps_taken and not self.scheduler.is_busy:
                 steps_taken = self.scheduler.steps_taken
@@ -131,7 +131,7 @@ class App:
         request_id = _request_id(headers)
         scope["request_id"] = request_id
         sent: List[int] = []
-        # A client that waits for 100 Continue may send its body after the answer, or not: nobody can know.
+        # After a final response, a client that sent Expect: 100-continue may still send its body, or the next request.
         is_last = headers.get(b"expect", b"").lower() == b"100-continue"
 
         async def receive_body() -> Message:
@@ -143,7 +143,7 @@ class App:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
-                # While it drains, the client's next request needs another server.
+                # The client's next request must go to another server.
                 if is_last or self.model.state == DRAINING:
                     message["headers"] = [pair for pair in message["headers"] if pair[0] != b"connection"]
                     message["headers"].append((b"connection", b"close"))
@@ -169,23 +169,25 @@ class App:
             response = _respond(errors.document(late, request_id), late.status, late.headers)
         except Exception as problem:
             event(40, "unexpected error", problem, request_id=request_id)
-            hidden = RequestError("internal", "internal error; the log has it under this request_id")
+            hidden = RequestError("internal", "internal error; see the log entry with this request_id")
             response = _respond(errors.document(hidden, request_id), 500, {})
         if scope["http_version"] == "1.0":
             send = WholeAnswer(send)
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> Endpoint:
-        """What answers a request; 404 and 405 name what there is."""
+        """The endpoint of a request. RequestError (404, 405) with the known routes or methods."""
         path = scope["path"]
         route = self._routes.get(path)
         if route is None:
             raise RequestError(
-                "not_found", "no route {}; there are {}".format(path[:200], ", ".join(self._routes))
+                "not_found", "no route {}; the routes are {}".format(path[:200], ", ".join(self._routes))
             )
         if scope["method"] not in route.methods:
             allowed = ", ".join(route.methods)
-            raise RequestError("method_not_allowed", "{} takes {}".format(path, allowed), {"Allow": allowed})
+            raise RequestError(
+                "method_not_allowed", "{} supports {}".format(path, allowed), {"Allow": allowed}
+            )
         return route.endpoint
 
     def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -206,11 +208,11 @@ class App:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are being answered."""
+        """The number of requests in flight."""
         return len(self._answering)
 
     def end(self) -> List[Tuple[str, float]]:
-        """Answer what is left with 503; the id of each such request, and for how many seconds it has waited."""
+        """Answer all requests in flight with 503. Returns the id and the age in seconds of each."""
         self._is_ending = True
         now = time.monotonic()
         for one in self._answering:
@@ -220,24 +222,24 @@ class App:
 
     @property
     def health_routes(self) -> List[str]:
-        """The paths that say whether the server is well."""
+        """The paths of the health check."""
         return [path for path in ("/ping", self.settings.health_route) if path]
 
     async def ping(self, request: Request) -> Response:
-        """200 when a prediction would be answered, 503 while loading or ending, 500 when it never will be again."""
-        # starlette before 0.20 gives an empty answer no length.
+        """200 if predictions are served, 503 while loading or draining, 500 if the model cannot serve."""
+        # starlette before 0.20 does not set the length of an empty body.
         return Response(status_code=self.model.status, headers={"Content-Length": "0"})
 
     async def show_metrics(self, request: Request) -> Response:
-        """The counters, for Prometheus."""
+        """The metrics in the text format of Prometheus."""
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def show_openapi(self, request: Request) -> Response:
-        """The description of the task that is served."""
+        """The OpenAPI document of the task."""
         return _respond(openapi.document(self.model.serving(), self.invocations.routes), 200, {})
 
     async def execution_parameters(self, request: Request) -> Response:
-        """What SageMaker's batch transform may ask of this server."""
+        """The defaults of SageMaker's batch transform for this container."""
         return _respond(
             {
                 "MaxConcurrentTransforms": min(self.settings.queue_size, 16),
@@ -286,7 +288,7 @@ def _respond(value: Any, status: int, headers: Dict[str, str]) -> Response:
 
 
 def _request_id(headers: Dict[bytes, bytes]) -> str:
-    """The client's own id when it is one that may stand in a log line, else a new one."""
+    """The client's id if it is safe to log, otherwise a new one."""
     for name in ID_HEADERS:
         given = headers.get(name, b"").decode("latin-1")
         if _GOOD_ID.match(given):

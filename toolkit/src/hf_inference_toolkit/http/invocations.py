@@ -1,4 +1,4 @@
-"""One prediction request from its first byte to its answer."""
+"""Prediction requests: body, deadline, prediction, response."""
 
 import asyncio
 import time
@@ -23,9 +23,9 @@ from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Part, Prediction, Service
 
-# Bodies up to this size are read and written on the event loop: a switch of threads would cost more.
+# Bodies up to this size are parsed on the event loop, because switching threads would take longer.
 SMALL = 16 * 1024
-# How often a body that does not arrive is looked after.
+# How often the deadlines of bodies that are still arriving are checked.
 LOOK_SECONDS = 0.2
 SOON = 0.05
 HUB_ROUTE = "/"
@@ -34,7 +34,7 @@ current_task: Callable[[], Any] = getattr(asyncio, "current_task", None) or asyn
 
 
 class BodyDeadline:
-    """A body on its way: the moment by which it must be there, and why it was ended."""
+    """A body that is being received, its deadline, and the error that ended it."""
 
     def __init__(self, ends: float) -> None:
         self.ends = ends
@@ -42,14 +42,14 @@ class BodyDeadline:
         self._task = current_task()
 
     def end(self, problem: RequestError) -> None:
-        """Stop waiting for it."""
+        """Stop receiving the body; the request gets this error."""
         if self.problem is None:
             self.problem = problem
             self._task.cancel()
 
 
 class Invocations:
-    """Reads, checks, predicts and writes; nothing that takes long runs on the event loop."""
+    """The endpoint of predictions. Work that takes long does not run on the event loop."""
 
     def __init__(self, settings: Settings, health: Model, scheduler: Scheduler, metrics: Metrics) -> None:
         # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
@@ -62,13 +62,13 @@ class Invocations:
         self._codec = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
 
     async def answer(self, request: Request) -> Response:
-        """The answer to one POST; RequestError for everything that is wrong with it."""
+        """The response to a POST. Raises RequestError."""
         ends = time.monotonic() + self._settings.deadline
         service = self._model.serving()
         content_type, accept = self._negotiate(service, request)
         coding = compression.coding(request.headers.get("content-encoding"))
         body = await self._body(request, ends)
-        self._model.serving()  # the server may have begun to drain while the body came in
+        self._model.serving()  # the server may have started to drain while the body was received
         if coding != "identity":
             # A small body may become a large one.
             body = await self._off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
@@ -93,16 +93,19 @@ class Invocations:
     def _negotiate(self, service: Service, request: Request) -> Any:
         sent, wanted = request.headers.get("content-type"), ",".join(request.headers.getlist("accept"))
         if service.negotiates:
-            # A request that streams is answered with events, whatever else its client would take.
+            # A streaming request is answered with events, whatever else Accept has.
             wanted = wanted if TYPE not in wanted else ""
-            return codecs.content_type(sent), codecs.accepted(wanted, self._settings.default_accept)
+            default = self._settings.default_accept
+            if request.scope["path"] == HUB_ROUTE:
+                default = service.hub_type or default
+            return codecs.content_type(sent), codecs.accepted(wanted, default, service.media_types)
         return codecs.as_sent(sent or codecs.JSON), codecs.preferred(wanted, self._settings.default_accept)
 
     async def _body(self, request: Request, ends: float) -> bytes:
-        """The whole body; 413 as soon as it is known to be too large, and not a byte is read after that."""
+        """Receive the body. RequestError (413) as soon as it is known to be too large."""
         most = self._settings.max_payload
-        told = request.headers.get("content-length", "")
-        if told.isdigit() and int(told) > most:
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
             raise _too_large(most)
         arrival = BodyDeadline(ends)
         self._arriving.add(arrival)
@@ -115,7 +118,7 @@ class Invocations:
                     raise _too_large(most)
                 chunks.append(chunk)
         except ClientDisconnect:
-            raise RequestError("malformed", "the connection ended before the body did") from None
+            raise RequestError("malformed", "the connection closed before the end of the body") from None
         except asyncio.CancelledError:
             if arrival.problem is None:
                 raise
@@ -136,7 +139,7 @@ class Invocations:
         return decoded
 
     async def watch_bodies(self) -> None:
-        """Ends what arrives too slowly with 408, and with 503 when the server ends before the body does."""
+        """End bodies that arrive too slowly with 408, and with 503 if the server starts to drain."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             for arrival in list(self._arriving):
@@ -168,7 +171,7 @@ class Invocations:
         return prediction
 
     async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
-        """The answer while it is written. What goes wrong before the first token is an error like any other."""
+        """A streaming response. A failure before the first token gets an ordinary error response."""
         began = time.monotonic()
         tokens = TokenStream()
         job = self._scheduler.submit(service, prompt, ends - began, tokens)
@@ -205,8 +208,8 @@ class Invocations:
         return EventStream(job, token, tokens, explain, finish)
 
     async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
-        """The result of a future in time; it is not waited for when the client hangs up first."""
-        # Most answers are there before it is worth asking whether anybody has left.
+        """The result of a future. RequestError if the client disconnects or the deadline passes first."""
+        # Most predictions finish before it pays to watch for a disconnect.
         await asyncio.wait([future], timeout=min(SOON, seconds))
         if future.done():
             return future.result()
@@ -218,39 +221,39 @@ class Invocations:
             if future.done():
                 return future.result()
             if gone.done():
-                raise RequestError("malformed", "the client left before the answer")
-            raise RequestError("deadline_exceeded", "no answer within {:g} seconds".format(seconds))
+                raise RequestError("malformed", "the client disconnected before the response")
+            raise RequestError("deadline_exceeded", "no response within {:g} seconds".format(seconds))
         finally:
             gone.cancel()
 
     async def _explain(
         self, problem: Exception, service: Service, prompt: Prompt, request: Request
     ) -> RequestError:
-        """What the client is told of an exception in a prediction, and whether the model survived it."""
+        """The error response for an exception in a prediction. Checks whether the model can still serve."""
         error = as_request_error(problem, service, prompt)
         if error.status < 500:
             return error
         event(40, "a prediction failed", problem, request_id=request.scope["request_id"])
-        # User code has no warm-up that would show it.
+        # User code has no warm-up that would detect a fault of the GPU.
         looked = asyncio.get_event_loop().run_in_executor(None, accelerator_fault)
         try:
             fault = await asyncio.wait_for(looked, self._settings.deadline)
         except asyncio.TimeoutError:
-            return error  # behind work that does not end: that is found elsewhere
+            return error  # a stuck prediction: the watchdog detects it
         if fault:
             self._model.fail(fault)
             return error
         try:
             job = self._scheduler.submit(service, None, self._settings.deadline)
         except RequestError:
-            return error  # no place to look: the next failure will
+            return error  # the queue is full: the next failure is checked
         try:
             await asyncio.wait_for(asyncio.shield(job.future), self._settings.deadline)
         except (RequestError, asyncio.TimeoutError):
-            pass  # no time to look
+            pass  # no result in time
         except Exception as worse:
             event(40, "the warm-up fails too", worse, request_id=request.scope["request_id"])
-            self._model.fail("a prediction failed, and now the warm-up does")
+            self._model.fail("a prediction failed, and then the warm-up failed too")
         finally:
             self._scheduler.cancel(job)
         return error
@@ -266,7 +269,7 @@ class Invocations:
 
 
 def _parameters(service: Service, request: Request, content_type: codecs.MediaType) -> Dict[str, Any]:
-    """Parameters from the query string, and from the custom attributes where the body has no place for any."""
+    """Parameters from the query string, and from custom attributes if the body is not JSON."""
     found = parameters.from_query(request.scope["query_string"].decode("latin-1"))
     header = request.headers.get(parameters.HEADER)
     if header and service.negotiates and content_type.name not in (codecs.JSON, codecs.JSON_LINES):
@@ -276,16 +279,16 @@ def _parameters(service: Service, request: Request, content_type: codecs.MediaTy
 
 
 def _whole(prediction: Prediction) -> Response:
-    """The response that user code has made; it was not a stream after all."""
+    """The response of user code that does not stream."""
     body, content_type = prediction.value
     if prediction.status in (204, 304):
-        body = b""  # these have no body
+        body = b""  # RFC 9110: these statuses have no body
     headers = dict(prediction.headers, **{"Content-Type": content_type})
     return Response(body, prediction.status, headers)
 
 
 def _too_large(most: int) -> RequestError:
-    # The rest of the body is still on its way: this connection has no future.
+    # The rest of the body is still arriving: the connection cannot be used again.
     return RequestError(
         "payload_too_large",
         "the body is larger than {} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)".format(most),

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""Metrics for Prometheus. README.md lists them."""
 
 from typing import Callable, Dict, Sequence, Tuple
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from hf_inference_toolkit.scheduling.scheduler import Observer
 
-# The text is the same in version 1.0.0, which older scrapers do not know.
+# The same text is valid for version 1.0.0, which older scrapers do not support.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -14,7 +14,7 @@ SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 
 class Metrics(Observer):
-    """The metrics of one app, in a registry of its own; it is the scheduler's observer."""
+    """The metrics of one app, in a separate registry. It is the observer of the scheduler."""
 
     def __init__(
         self, waiting: Callable[[], float], is_ready: Callable[[], float], load_seconds: Callable[[], float]
@@ -22,37 +22,37 @@ class Metrics(Observer):
         registry = self.registry = CollectorRegistry()
         self._requests = Counter(
             "hf_requests_total",
-            "Answered requests by route and status.",
+            "Responses by route and status.",
             ["route", "status"],
             registry=registry,
         )
         self._answered: Dict[Tuple[str, int], Counter] = {}
         tokens = Counter(
             "hf_tokens_total",
-            "Tokens by direction, where the task counts them.",
+            "Tokens read (in) and generated (out), for tasks that count them.",
             ["direction"],
             registry=registry,
         )
         self._tokens_in, self._tokens_out = tokens.labels(direction="in"), tokens.labels(direction="out")
         self._request = _seconds(
-            "hf_request_seconds", "Time from the head of a prediction request to its answer.", registry
+            "hf_request_seconds", "Time from the header of a prediction request to its response.", registry
         )
         self._queue = _seconds(
-            "hf_queue_seconds", "Time of a request from its place in the queue to its first pass.", registry
+            "hf_queue_seconds",
+            "Time from the submission of a request to its first forward pass.",
+            registry,
         )
-        self._pass = _seconds("hf_pass_seconds", "Time of one pass through the model.", registry)
-        self._rows = Histogram(
-            "hf_pass_rows", "Rows that went through the model together.", buckets=ROWS, registry=registry
-        )
+        self._pass = _seconds("hf_pass_seconds", "Time of one forward pass.", registry)
+        self._rows = Histogram("hf_pass_rows", "Rows in one forward pass.", buckets=ROWS, registry=registry)
         self._padding = Histogram(
             "hf_pass_padding_ratio",
-            "Share of padding in the tokens of a pass.",
+            "Share of padding among the tokens of one forward pass.",
             buckets=SHARES,
             registry=registry,
         )
         for name, about, read in (
-            ("hf_queue_waiting", "Inputs that wait for the model.", waiting),
-            ("hf_model_ready", "1 when /ping is 200.", is_ready),
+            ("hf_queue_waiting", "Inputs in the queue.", waiting),
+            ("hf_model_ready", "1 if /ping is 200, otherwise 0.", is_ready),
             (
                 "hf_model_load_seconds",
                 "Time from the start to the end of the warm-up; 0 until then.",
@@ -62,19 +62,19 @@ class Metrics(Observer):
             Gauge(name, about, registry=registry).set_function(read)
 
     def answered(self, route: str, status: int) -> None:
-        """A request was answered; `status` is 499 when its client had gone."""
-        # Finding the labels takes longer than counting.
+        """Count a response. `status` is 499 if the client disconnected first."""
+        # Looking up labels takes longer than counting.
         counter = self._answered.get((route, status))
         if counter is None:
             counter = self._answered[route, status] = self._requests.labels(route=route, status=str(status))
         counter.inc()
 
     def predicted(self, seconds: float) -> None:
-        """A request to a prediction route was answered, whatever its status."""
+        """Record the time of a prediction request with any status."""
         self._request.observe(seconds)
 
     def used(self, tokens_in: int, tokens_out: int) -> None:
-        """Tokens of one prediction."""
+        """Count the tokens of one prediction."""
         self._tokens_in.inc(tokens_in)
         self._tokens_out.inc(tokens_out)
 
@@ -91,7 +91,7 @@ class Metrics(Observer):
             self._padding.observe(1 - sum(lengths) / (len(lengths) * longest))
 
     def text(self) -> bytes:
-        """Everything, as a scrape gets it."""
+        """The metrics in the text format of Prometheus."""
         return bytes(generate_latest(self.registry))
 
 

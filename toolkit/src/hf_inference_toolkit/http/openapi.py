@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List
 
-from hf_inference_toolkit import __version__, errors
+from hf_inference_toolkit import __version__, errors, limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.tasks.service import Service
 
@@ -23,12 +23,12 @@ _ERROR = {
     },
 }
 
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+
 
 def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
-    """OpenAPI 3.0 for one task, with its parameters and with requests that work."""
-    paths: Dict[str, Any] = {
-        "/ping": {"get": {"summary": "Whether the model can answer", "responses": _ping()}}
-    }
+    """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`)."""
+    paths: Dict[str, Any] = {"/ping": {"get": {"summary": "Health check", "responses": _ping()}}}
     for path in predict_routes:
         paths[path] = {"post": _predict(service)}
     return {
@@ -40,6 +40,7 @@ def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
         },
         "paths": paths,
         "components": {"schemas": {"Request": service.schema(), "Error": _ERROR}},
+        "x-limits": [limit._asdict() for limit in limits.TABLE],
     }
 
 
@@ -64,9 +65,17 @@ def _predict(service: Service) -> Dict[str, Any]:
         }
     return {
         "summary": "Predict: " + service.task,
-        "requestBody": {"required": True, "content": {codecs.JSON: content}},
+        "requestBody": {
+            "required": True,
+            "content": dict({codecs.JSON: content}, **dict.fromkeys(service.body_types, _FILE)),
+        },
         "responses": dict(
-            {"200": {"description": "the prediction", "content": {name: {} for name in codecs.WRITTEN}}},
+            {
+                "200": {
+                    "description": "the prediction",
+                    "content": {name: {} for name in (*codecs.WRITTEN, *service.media_types)},
+                }
+            },
             **_failures(),
         ),
     }

@@ -1,8 +1,8 @@
-"""Parameters of a task that come beside the body: for images, sounds and tables, whose bodies have no place for them.
+"""Parameters of a task in the query string or in a header, for bodies that have no parameters, such as images.
 
-`POST /invocations?top_k=1`, or `X-Amzn-SageMaker-Custom-Attributes: top_k=1`, which SageMaker hands on. The header's
-value is the client's own: pairs of names and values, or a JSON object, are read where their names are parameters of the
-task, and everything else is left alone.
+`POST /invocations?top_k=1`, or `X-Amzn-SageMaker-Custom-Attributes: top_k=1`, which SageMaker forwards. The header may
+have any content: pairs `name=value` or a JSON object are used if the names are parameters of the task; everything else
+is ignored.
 """
 
 import re
@@ -17,7 +17,7 @@ MOST = 100
 
 
 def from_query(query: str) -> Dict[str, Any]:
-    """Each name with its value, which is JSON or else a string; a name that occurs twice is refused."""
+    """The parameters in a query string. A value is JSON, otherwise a string. RequestError for a repeated name."""
     if not query:
         return {}
     pairs = parse_qsl(query, keep_blank_values=True)
@@ -34,7 +34,7 @@ def from_query(query: str) -> Dict[str, Any]:
 
 
 def from_attributes(header: Optional[str], known: Optional[Iterable[str]]) -> Dict[str, Any]:
-    """Those of the header's pairs `name=value` whose name is known; all of them where nothing is known of names."""
+    """The parameters in the header whose names are in `known`; all of them if `known` is None."""
     if not header:
         return {}
     names = None if known is None else frozenset(known)

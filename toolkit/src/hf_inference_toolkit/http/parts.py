@@ -1,4 +1,4 @@
-"""A response that user code sends in parts."""
+"""Streaming responses of user code."""
 
 import asyncio
 import time
@@ -12,15 +12,15 @@ from hf_inference_toolkit.http.events import TokenStream, disconnected
 from hf_inference_toolkit.scheduling.scheduler import Job
 from hf_inference_toolkit.tasks.service import Part
 
-# How much later than its deadline a stream is cut off that user code does not end.
+# A stream that user code does not end is closed this long after its deadline.
 GRACE_SECONDS = 1.0
 
 
 class PartStream(Response):  # type: ignore[misc]
-    """Sends parts until there are no more, the deadline is over, or the client leaves.
+    """Sends parts until the stream ends, the deadline passes or the client disconnects.
 
-    An error after the first part is an event where the client reads events. In any other body the connection is
-    closed without its last chunk, so that the client sees that the body is not complete.
+    An error after the first part is an event if the body consists of events. Otherwise the connection is closed
+    without the last chunk, so that the client detects an incomplete body.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class PartStream(Response):  # type: ignore[misc]
         content_type = first.head.value[1]
         headers = dict(first.head.headers, **{"Content-Type": content_type, "Cache-Control": "no-cache"})
         super().__init__(None, first.head.status, headers)
-        # The base class adds a length, which is not known.
+        # The base class adds a Content-Length, but the length is not known.
         self._start: List[Tuple[bytes, bytes]] = [
             pair for pair in self.raw_headers if pair[0].lower() != b"content-length"
         ]

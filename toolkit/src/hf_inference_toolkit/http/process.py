@@ -1,4 +1,4 @@
-"""The process around the app: its socket, its signals, its end."""
+"""The server process: socket, signals, shutdown."""
 
 import asyncio
 import contextlib
@@ -21,19 +21,19 @@ from hf_inference_toolkit.settings import Settings
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
-    """uvicorn without its own signal handling, which ends the process by the signal and loses what is in work."""
+    """uvicorn without its signal handling, which would drop requests in flight."""
 
     def install_signal_handlers(self) -> None:
-        """Nothing: uvicorn before 0.29."""
+        """Do nothing (uvicorn before 0.29)."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing: uvicorn from 0.29 on."""
+        """Do nothing (uvicorn 0.29 and later)."""
         yield
 
 
 class Process:
-    """Runs one app until SIGTERM or until there will never be a model; `run` returns the exit code."""
+    """Runs one app until SIGTERM or SIGINT, or until loading the model fails."""
 
     def __init__(self, settings: Settings, load_model: LoadModel) -> None:
         self._settings = settings
@@ -44,8 +44,8 @@ class Process:
         self._server = _Server(config(self._app))
 
     def run(self) -> int:
-        """Serve; 0 after a drained SIGTERM, 2 when settings or model are wrong, 1 when loading failed otherwise."""
-        # A prediction that computes in Python gives way to the event loop after this time, and not after 5 ms.
+        """Serve. Returns 0 after SIGTERM, 2 for invalid settings or models, 1 if loading failed otherwise."""
+        # A prediction that computes in Python releases the GIL after this time instead of the default 5 ms.
         sys.setswitchinterval(0.001)
         sock = _listen(self._settings)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,7 +57,7 @@ class Process:
 
     def _on_signal(self) -> None:
         if self._app.model.state != "draining":
-            event(20, "stopping: no new work, what was accepted is answered")
+            event(20, "stopping: new requests get a 503, accepted requests are finished")
             self._app.model.drain()
             self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
@@ -68,9 +68,7 @@ class Process:
         for request_id, seconds in self._app.end():
             event(
                 30,
-                "not answered within the drain time of {:g} s (HF_DRAIN_SECONDS)".format(
-                    self._settings.drain_seconds
-                ),
+                "request not finished within HF_DRAIN_SECONDS ({:g} s)".format(self._settings.drain_seconds),
                 request_id=request_id,
                 seconds=round(seconds, 4),
             )
@@ -89,9 +87,9 @@ class Process:
 
 
 def config(app: App, **more: Any) -> Any:
-    """How uvicorn serves an app."""
+    """The configuration of uvicorn. `more` overrides options."""
     options = {
-        # Nothing here asks for the client's address, so no header needs to be believed about it.
+        # The client's address is not used.
         "proxy_headers": False,
         "log_config": None,
         "access_log": False,
@@ -100,7 +98,7 @@ def config(app: App, **more: Any) -> Any:
         "ws": "none",
         "timeout_keep_alive": 75,
     }
-    # uvicorn 0.14, the last for Python 3.6, always names itself.
+    # uvicorn 0.14, the last for Python 3.6, does not have this option.
     if "server_header" in inspect.signature(uvicorn.Config).parameters:
         options["server_header"] = False
     return uvicorn.Config(app, **dict(options, **more))
@@ -134,14 +132,14 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def raise_file_limit() -> None:
-    """Many open connections are no reason to fail: take as many files as the system allows this process."""
+    """Raise the limit of open files to the hard limit: each connection needs one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def leave(code: int) -> None:
-    """End the process and what it started. A thread in the middle of native code cannot be ended more gently."""
+    """End the process and its children. `sys.exit` would wait for threads in native code."""
     for child in children(os.getpid()):
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)
@@ -151,7 +149,7 @@ def leave(code: int) -> None:
 
 
 def children(pid: int) -> List[int]:
-    """The processes that a process has started and that still run; empty where the system does not tell."""
+    """The running child processes of a process; empty on systems without /proc."""
     found: List[int] = []
     try:
         for thread in os.listdir("/proc/{}/task".format(pid)):  # noqa: PTH208

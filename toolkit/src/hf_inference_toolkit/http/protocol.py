@@ -1,12 +1,12 @@
-"""HTTP/1.1 on a connection: uvicorn's protocols, completed where RFC 9110 and 9112 ask for more.
+"""HTTP/1.1 connections: uvicorn's protocols, with additions for RFC 9110 and RFC 9112.
 
-What is different, with httptools and with h11, on every release of uvicorn:
+The differences from uvicorn, with httptools and with h11:
 
-- An invalid head or body is answered with 400, 431, 501 or 505 in our JSON form, and a slow head with 408.
-- Upgrade is ignored, as RFC 9110, section 7.8 allows. Java's HttpClient offers h2c with every first request.
-- The connection is closed in stages (RFC 9112, section 9.6) when the client may still be sending: closing at once would
-  reset it, and the answer would be lost.
-- Targets in absolute form are understood by h11 too, and heads are limited with httptools too.
+- An invalid header section or body gets a 400, 431, 501 or 505 with a JSON body, a slow header section a 408.
+- Upgrade is ignored (RFC 9110, section 7.8). Java's HttpClient offers h2c with every first request.
+- If the client may still be sending, the connection is closed in stages (RFC 9112, section 9.6): closing it at once
+  would reset it, and the response would be lost.
+- h11 also accepts targets in absolute form, and httptools also limits the size of the header section.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ except ImportError:
     HttpToolsProtocol = object
 
 MOST_HEAD = 64 * 1024
-# While a connection is being closed: how long the client may be silent, and how long it may go on sending.
+# While a connection is being closed: the longest pause of the client, and the longest time that it may keep sending.
 SILENT_SECONDS = 5.0
 LINGER_SECONDS = 30.0
-_CODINGS = "the only Transfer-Encoding that is read is chunked"
+_CODINGS = "the only supported Transfer-Encoding is chunked"
 
 
 class RefusedError(Exception):
-    """A head that is not acceptable, though it can be parsed."""
+    """A request that can be parsed but is refused."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class RefusedError(Exception):
 
 
 class Transport:
-    """A connection's transport whose `close` waits until the client has stopped sending."""
+    """A transport whose `close` waits until the client has stopped sending."""
 
     def __init__(self, transport: Any, protocol: "Conversation") -> None:
         self._transport = transport
@@ -60,11 +60,11 @@ class Transport:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
-        """Whether nothing more may be written."""
+        """See asyncio.Transport."""
         return self.is_lingering or self._transport.is_closing()
 
     def close(self) -> None:
-        """Send what is written, then close: at once when the client has sent all of its request."""
+        """Close the connection: at once if the request was received completely, otherwise in stages."""
         if self.is_lingering or self._transport.is_closing():
             return
         if self._protocol.is_between_requests or not self._transport.can_write_eof():
@@ -79,7 +79,7 @@ class Transport:
         self._wait()
 
     def discard(self) -> None:
-        """The client is still sending."""
+        """Note that the client is still sending."""
         self._seen = self._loop.time()
 
     def _wait(self) -> None:
@@ -93,9 +93,9 @@ class Transport:
 
 
 class Conversation:
-    """What both protocols share; mixed into uvicorn's classes."""
+    """A mixin for uvicorn's protocol classes."""
 
-    # How long a head may take from its first byte on, and a new connection to its first byte.
+    # The longest time from the first to the last byte of a header section, and from a new connection to its first byte.
     head_seconds = 60.0
     first_byte_seconds = 75.0
     transport: Any
@@ -130,7 +130,7 @@ class Conversation:
         self._watch_head()
 
     def _watch_head(self) -> None:
-        """Limit the size and the time of a head that has begun."""
+        """Limit the size and the time of a header section that has begun."""
         if self.transport.is_closing():
             return
         is_waiting = self.cycle is None or self.cycle.response_complete
@@ -142,7 +142,7 @@ class Conversation:
             self._timer = self.loop.call_later(self.head_seconds, self._head_too_slow)
 
     def shutdown(self) -> None:
-        """The server ends: nothing is waited for."""
+        """Close without waiting for the client, because the server stops."""
         if self.transport.is_lingering:
             self.transport.abort()
         else:
@@ -159,17 +159,17 @@ class Conversation:
         )
 
     def head_begins(self) -> None:
-        """A request ended: what comes now is the head of the next."""
+        """The end of a request: the next bytes are a header section."""
         self._is_in_head = True
         self._head_bytes = 0
         self.is_between_requests = True
 
     def head_ends(self) -> None:
-        """What comes now is the body."""
+        """The end of a header section: the next bytes are the body."""
         self._is_in_head = False
 
     def refuse(self, kind: str, message: str) -> None:
-        """Answer what cannot be read as a request, and end the connection."""
+        """Send an error response for bytes that are not a valid request, and close the connection."""
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
@@ -177,10 +177,10 @@ class Conversation:
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or not cycle.more_body:
-                # A pipelined request is bad: the one before it is answered.
+                # A pipelined request is invalid: the request before it still gets its response.
                 cycle.keep_alive = False
                 return
-            # The bad bytes are in the body of this one. Its application sees a client that has gone.
+            # The invalid bytes are in the body of this request. The application sees a disconnect.
             cycle.disconnected = True
             cycle.message_event.set()
         request_id = os.urandom(16).hex()
@@ -199,7 +199,7 @@ class Conversation:
 
 
 class Parser:
-    """httptools' parser that knows no upgrades and reports errors to the protocol."""
+    """httptools' parser without upgrades. It reports errors to the protocol."""
 
     def __init__(self, parser: Any, protocol: "HttpTools") -> None:
         self._parser = parser
@@ -209,11 +209,11 @@ class Parser:
         return getattr(self._parser, name)
 
     def should_upgrade(self) -> bool:
-        """Never; for uvicorn."""
+        """For uvicorn: never."""
         return False
 
     def offers_upgrade(self) -> bool:
-        """Whether the client would like another protocol."""
+        """Whether the request has an Upgrade header."""
         return bool(self._parser.should_upgrade())
 
     def feed_data(self, data: bytes) -> None:
@@ -221,7 +221,7 @@ class Parser:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # It stops behind the head, and takes the body for another protocol: begin again without the offer.
+            # httptools stops after the header section: parse the request again without Upgrade.
             head = self._protocol.head_without_upgrade()
             self._parser = httptools.HttpRequestParser(self._protocol)
             with contextlib.suppress(AttributeError):  # httptools before 0.6.3
@@ -261,11 +261,11 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
         super().on_headers_complete()
 
     def _check_head(self) -> None:
-        """RefusedError for what the parser accepts and we do not."""
+        """RefusedError for requests that the parser accepts and RFC 9112 does not."""
         version = self.parser.get_http_version()
         _check_version(version)
         if self.parser.get_method() == b"CONNECT":
-            raise RefusedError("malformed", "CONNECT is for proxies, and this server is none")
+            raise RefusedError("malformed", "CONNECT is for proxies, and this server is not a proxy")
         size = len(self.url)
         hosts = 0
         for name, value in self.headers:
@@ -286,7 +286,7 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
             super().on_message_complete()
 
     def head_without_upgrade(self) -> bytes:
-        """The head that was parsed last, without its offer to upgrade."""
+        """The header section that was parsed last, without Upgrade."""
         version = self.parser.get_http_version().encode("ascii")
         lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
         for name, value in self.headers:
@@ -296,7 +296,7 @@ class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
 
 
 class OldHttpTools(HttpTools):
-    """The same for uvicorn before 0.15, which expects the target in one piece."""
+    """HttpTools for uvicorn before 0.15, which expects the target in one call."""
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -324,7 +324,7 @@ class OldHttpTools(HttpTools):
 
 
 class Connection(h11.Connection):  # type: ignore[misc]
-    """h11's connection that knows no upgrades and reports errors to the protocol."""
+    """h11's connection without upgrades. It reports errors to the protocol."""
 
     def __init__(self, protocol: "H11") -> None:
         super().__init__(h11.SERVER, MOST_HEAD)
@@ -359,7 +359,7 @@ class H11(Conversation, H11Protocol):  # type: ignore[misc]
         super().connection_made(transport)
 
     def _watch_head(self) -> None:
-        # Bytes of a pipelined request may wait in h11.
+        # h11 may have buffered bytes of a pipelined request.
         if self.conn.trailing_data[0]:
             self.is_between_requests = False
         super()._watch_head()
@@ -397,7 +397,7 @@ def _without_upgrade(name: bytes, value: bytes) -> Tuple[bytes, bytes]:
 
 def _check_version(version: str) -> None:
     if not version.startswith("1."):
-        raise RefusedError("unknown_version", "HTTP/{} is not read; HTTP/1.1 is".format(version))
+        raise RefusedError("unknown_version", "HTTP/{} is not supported; use HTTP/1.1".format(version))
 
 
 def _check_transfer_coding(value: bytes) -> None:
@@ -410,7 +410,7 @@ def _too_large() -> str:
 
 
 def choose(head_seconds: float, name: str = "auto") -> Any:
-    """A protocol class for uvicorn: on httptools where it is installed, or on the one that is named."""
+    """The protocol class for uvicorn, by httptools if it is installed and `name` is not h11."""
     base: Any = HttpTools if hasattr(HttpToolsProtocol, "on_message_begin") else OldHttpTools
     if name == "h11" or httptools is None:
         base = H11

@@ -1,4 +1,4 @@
-"""What user code returns, as a body: values, images, and streams."""
+"""Response bodies for the return values of user code: values, images and streams."""
 
 import base64
 import io
@@ -10,6 +10,8 @@ from hf_inference_toolkit.content import codecs, payload
 EVENTS = "text/event-stream"
 # Media types of images that are written, with Pillow's name of the format.
 IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+# Kinds of pixels that a format holds; others are converted.
+MODES = {"PNG": ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"), "WEBP": ("RGB", "RGBA")}
 
 
 def is_stream(value: Any) -> bool:
@@ -18,10 +20,13 @@ def is_stream(value: Any) -> bool:
 
 
 def write(value: Any, chosen: str, accept: str) -> Tuple[bytes, str]:
-    """A value in the type that user code has chosen, or else in the one that Accept prefers.
+    """Serialize a value in the type that user code has chosen, otherwise in the preferred type of Accept.
 
-    An image becomes base64 where the type is not an image's.
+    An image is base64 if the type is not an image type. Bytes are written as they are.
     """
+    if isinstance(value, (bytes, bytearray)):
+        wanted = codecs.preferred(accept, codecs.JSON)
+        return bytes(value), chosen or (codecs.BINARY if wanted == codecs.JSON else wanted)
     if codecs.as_sent(chosen).name in (*codecs.WRITTEN, *IMAGE_FORMATS):
         accept = codecs.as_sent(chosen).name
     if _is_image(value):
@@ -46,7 +51,7 @@ def _is_image(value: Any) -> bool:
 
 def _image_bytes(image: Any, form: str) -> bytes:
     out = io.BytesIO()
-    if form == "JPEG" and image.mode not in ("L", "RGB"):
+    if image.mode not in MODES.get(form, ("L", "RGB")):
         image = image.convert("RGB")
     image.save(out, format=form)
     return out.getvalue()
@@ -64,14 +69,14 @@ def without_images(value: Any) -> Any:
 
 
 class Window:
-    """How many bytes of a stream may wait for a slow client; beyond that, user code waits."""
+    """Flow control: the number of bytes of a stream that may wait for a slow client before user code waits."""
 
     def __init__(self, size: int = 16 * 1024 * 1024) -> None:
         self._left = size
         self._changed = threading.Condition()
 
     def take(self, size: int, check: Callable[[], None]) -> None:
-        """Wait until there is room; `check` raises if the client leaves or the deadline passes meanwhile."""
+        """Wait for space. `check` raises if the client disconnects or the deadline passes."""
         with self._changed:
             while self._left <= 0:
                 self._changed.wait(0.1)
@@ -79,17 +84,17 @@ class Window:
             self._left -= size
 
     def give(self, size: int) -> None:
-        """Called from any thread when a part has been sent."""
+        """Free space after a part was sent. May be called in any thread."""
         with self._changed:
             self._left += size
             self._changed.notify()
 
 
 class Stream:
-    """How the items of a stream are written, which the first one decides.
+    """The encoding of a stream's items. The first item decides.
 
-    Strings and bytes are sent as they are. Other values are server-sent events if the client accepts those, and
-    JSON Lines otherwise.
+    Strings and bytes are sent unchanged. Other values are server-sent events if the client accepts them, otherwise
+    JSON Lines.
     """
 
     def __init__(self, first: Any, accept: Optional[str], content_type: Optional[str]) -> None:

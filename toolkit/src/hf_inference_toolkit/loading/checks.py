@@ -1,16 +1,16 @@
-"""What transformers loads without an error although it is not complete."""
+"""Checks of models and tokenizers that transformers loads without an error although they are incomplete."""
 
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
 from hf_inference_toolkit.errors import StartError
 
-# Vocabularies that tokenizers read under no name of their own.
+# Vocabulary files that are not in a tokenizer's `vocab_files_names`.
 OTHER_VOCABULARIES = ("*.tiktoken", "*.model", "*.model.v*", "*.spm", "tekken.json", "*.bpe")
 
 
 def check_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """StartError that names the files if the tokenizer has no vocabulary: it would make every text the same."""
+    """StartError if the tokenizer has no vocabulary: it would encode all texts alike."""
     names = dict(getattr(tokenizer, "vocab_files_names", None) or {})
     names.pop("tokenizer_config_file", None)
     if not names or any(any(folder.glob(pattern)) for pattern in OTHER_VOCABULARIES):
@@ -28,12 +28,12 @@ def check_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def check_finite(model: Any, folder: Path) -> None:
-    """StartError that names the weights that hold NaN or infinity."""
+    """StartError if weights contain NaN or infinity."""
     broken = [name for name, is_finite in _weights(model) if not is_finite]
     if broken:
         more = ", and {} more".format(len(broken) - 4) if len(broken) > 4 else ""
         raise StartError(
-            "the weights in {} hold NaN or infinity: {}{}. The training has diverged, or the file is "
+            "the weights in {} contain NaN or infinity: {}{}. The training has diverged, or the file is "
             "damaged".format(folder, ", ".join(broken[:4]), more)
         )
 
@@ -45,7 +45,7 @@ def _weights(model: Any) -> Iterator[Tuple[str, bool]]:
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.is_floating_point() and weight.device.type != "meta":
-                    # A sum needs no memory of the weight's size; it may overflow where no element does.
+                    # A sum needs no copy of the weight. It may overflow although all elements are finite.
                     total = weight.sum(dtype=torch.float32)
                     yield name, bool(torch.isfinite(total) or torch.isfinite(weight).all())
     else:

@@ -10,7 +10,7 @@ _ARN = re.compile(r"arn:[^:]+:codeartifact:([^:]+):([^:]+):repository/([^/]+)/([
 
 
 def index_url(arn: str, client: Optional[Any] = None) -> str:
-    """The address of a repository as pip takes it. It holds a token: never log it.
+    """The index URL of a repository for pip. It contains a token: never log it.
 
     `client` is boto3's client for CodeArtifact; the default uses the repository's region.
     https://docs.aws.amazon.com/codeartifact/latest/ug/python-configure-pip.html

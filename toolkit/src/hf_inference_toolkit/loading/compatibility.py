@@ -1,7 +1,7 @@
 """Modules of AWS's inference toolkits for scripts that import them.
 
-`aws_modules/` holds small versions of `sagemaker_inference`, `sagemaker_huggingface_inference_toolkit` and `mms`. The
-folder stands last on sys.path, so the real packages take precedence where they are installed.
+`aws_modules/` contains small versions of `sagemaker_inference`, `sagemaker_huggingface_inference_toolkit` and `mms`. It
+is last on sys.path, so that the real packages take precedence if they are installed.
 """
 
 import sys

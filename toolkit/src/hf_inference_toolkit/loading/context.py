@@ -1,4 +1,4 @@
-"""The context that user code may take as its last argument, with the methods of multi-model-server's.
+"""The optional last argument of user code, with the methods of multi-model-server's Context.
 
 https://github.com/awslabs/multi-model-server/blob/master/mms/context.py
 """
@@ -91,7 +91,7 @@ class Context:
 
     @property
     def request_ids(self) -> Dict[int, str]:
-        """The requests' ids, which the log has too, by index."""
+        """The ids of the requests, as in the log, by index."""
         return {idx: one.request_id for idx, one in enumerate(self.request_processor)}
 
     def get_request_id(self, idx: int = 0) -> Optional[str]:

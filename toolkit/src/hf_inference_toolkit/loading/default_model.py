@@ -1,4 +1,4 @@
-"""The standard model as user code calls it."""
+"""The standard model for user code without `model_fn`."""
 
 import threading
 from typing import Any
@@ -8,10 +8,10 @@ from hf_inference_toolkit.tasks.service import Check, Service
 
 
 class DefaultModel:
-    """What `predict_fn` gets as its model when there is no `model_fn`: call it with inputs and parameters.
+    """The model argument of `predict_fn` if there is no `model_fn`. Call it with inputs and parameters.
 
-    Every task checks both when it predicts: user code often passes on what a client sent. Beside what a request may
-    hold, images may be PIL's, and sound may be an array or `{"raw": array, "sampling_rate": hertz}`.
+    Both are checked in `predict`, because user code often passes on what a client sent. Besides inputs of requests,
+    images may be PIL images, and audio may be an array or `{"raw": array, "sampling_rate": hertz}`.
     """
 
     def __init__(self, service: Service) -> None:
@@ -23,16 +23,16 @@ class DefaultModel:
         self._here = threading.local()
 
     def during(self, check: Check) -> None:
-        """Call `check` between the steps of every prediction that this thread makes from here on."""
+        """Call `check` between the steps of further predictions in this thread."""
         self._here.check = check
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
-        """The prediction for inputs, as /invocations would answer them."""
+        """The prediction, as /invocations answers it."""
         items = list(inputs) if isinstance(inputs, tuple) else inputs
         return self._predict(payload.Request(items, parameters, []))
 
     def answer(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Any:
-        """The prediction for a client's body."""
+        """The prediction for a request body."""
         media = codecs.content_type(content_type.name)._replace(parameters=content_type.parameters)
         return self._predict(self.service.read(body, media, accept))
 

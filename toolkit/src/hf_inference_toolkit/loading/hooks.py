@@ -1,4 +1,4 @@
-"""A service made of the user's functions, with the standard ones where the user has none."""
+"""The service for user code. The standard steps replace missing functions."""
 
 import asyncio
 import importlib.util
@@ -17,14 +17,14 @@ from hf_inference_toolkit.loading.user_code import Hooks
 from hf_inference_toolkit.tasks.media import decode
 from hf_inference_toolkit.tasks.service import BatchRow, Check, Part, Prediction, Reader, Service, Steps
 
-# How often a coroutine of user code is interrupted to see whether its client still waits.
+# How often the deadline and the client of a coroutine of user code are checked.
 CHECK_SECONDS = 0.05
-# Headers that the server writes itself: wrong ones would break the connection.
+# Headers that user code cannot set: wrong values would break the connection.
 SERVER_HEADERS = ("connection", "content-length", "content-type", "transfer-encoding")
 
 
 class Raw(NamedTuple):
-    """A body that only user code understands, with what came with it."""
+    """A request's unparsed body, types and headers, for user code."""
 
     body: bytes
     content_type: codecs.MediaType
@@ -34,12 +34,12 @@ class Raw(NamedTuple):
 
     @property
     def accepted(self) -> str:
-        """The whole Accept header, or the type that is the default without one."""
+        """The Accept header, or the default type."""
         return self.headers.get("accept") or self.accept
 
 
 class HookService(Service):
-    """Runs the user's functions, all of them in the prediction's thread: they need not be thread-safe."""
+    """Runs the user's functions, all of them in the prediction thread: they need not be thread-safe."""
 
     negotiates = False
     may_stream = True
@@ -50,11 +50,11 @@ class HookService(Service):
         self._model = model
         self._context = context
         self._predict = _prediction(hooks, model)
-        # An input of a batched function is a piece of length 1.
+        # An input of a batched function is a row of length 1.
         self.kept_tokens = hooks.batch or None
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
-        """The body as it came."""
+        """See Service. The body is not parsed."""
         return payload.Request(Raw(body, content_type, accept), {}, [])
 
     def with_headers(
@@ -65,7 +65,7 @@ class HookService(Service):
         return request._replace(inputs=raw)
 
     def predict(self, request: payload.Request, check: Check) -> Prediction:
-        """The answer of a request that shares no call with others and cannot be sent in parts."""
+        """See Service. Without batching and streaming."""
         steps = self.steps(request, check)
         try:
             pieces = next(steps)
@@ -75,7 +75,7 @@ class HookService(Service):
             return end.value  # type: ignore[no-any-return]
 
     def steps(self, request: payload.Request, check: Check, reader: Reader = None) -> Steps:
-        """See Service: a batched function's input is a piece; any other function is called here."""
+        """See Service. An input of a batched function is a row; any other function is called here."""
         raw: Raw = request.inputs
         processor = RequestProcessor(raw.headers, raw.request_id)
         context = self._context.for_requests([processor])
@@ -95,7 +95,7 @@ class HookService(Service):
         return _prediction_of(value, written, processor)
 
     def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
-        """One call of a batched function; an exception is the output of every input if it returns a wrong number."""
+        """See Service. If a batched function returns a wrong number of results, each output is an exception."""
         inputs = [piece.row[0] for piece in pieces]
         context = self._context.for_requests([piece.row[1] for piece in pieces])
         outputs = self._finished(self._predict(inputs, context), check)
@@ -131,7 +131,7 @@ class HookService(Service):
         return self._finished(function(_as_sent(raw), raw.content_type.name, context), check)
 
     def _output(self, value: Any, raw: Raw, context: Context, check: Check) -> Tuple[Any, str]:
-        """A stream, or the answer's body; and its content type, empty where nobody has chosen one."""
+        """A stream or a body, and its content type, which is empty if user code did not choose one."""
         if "output_fn" in self._hooks.functions:
             value = self._finished(self._hooks.functions["output_fn"](value, raw.accept, context), check)
         elif "transform_fn" not in self._hooks.functions:
@@ -152,7 +152,7 @@ class HookService(Service):
     def _stream(
         self, value: Any, raw: Raw, processor: RequestProcessor, check: Check, reader: Reader
     ) -> Prediction:
-        """Hand each item on when it is there. What fails before the first one gets an ordinary error."""
+        """Send each item when it is produced. A failure before the first item gets an ordinary error response."""
         parts: List[bytes] = []
         stream: Optional[answers.Stream] = None
         items = self._items(value, check)
@@ -171,11 +171,13 @@ class HookService(Service):
                     reader(Part(body, head, stream.is_events, window.give))
         finally:
             items.close()  # type: ignore[attr-defined]
-        kind = stream.content_type if stream else raw.accept
+        # No items are no JSON, but they are JSON Lines.
+        empty = codecs.JSON_LINES if raw.accept == codecs.JSON else raw.accept
+        kind = stream.content_type if stream else empty
         return _prediction_of(b"".join(parts), kind, processor)
 
     def _items(self, value: Any, check: Check) -> Iterator[Any]:
-        """The items of an iterator or an asynchronous iterator, which is closed when its client leaves."""
+        """The items of an iterator or asynchronous iterator, which is closed if its client disconnects."""
         is_asynchronous = hasattr(value, "__anext__")
         try:
             while True:
@@ -195,7 +197,7 @@ class HookService(Service):
         return finished(value, check)
 
     def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
-        """Written already."""
+        """See Service. User code has written the body."""
         return value  # type: ignore[no-any-return]
 
 
@@ -210,7 +212,7 @@ _LOOPS = threading.local()
 
 
 def finished(value: Any, check: Check) -> Any:
-    """A value, or the result of a coroutine, which runs in this thread's event loop and can be cancelled."""
+    """A value, or the result of a coroutine, run in this thread's event loop. `check` may raise to cancel it."""
     if not inspect.isawaitable(value):
         return value
     loop = getattr(_LOOPS, "loop", None)
@@ -235,7 +237,7 @@ async def _awaited(value: Any, check: Check) -> Any:
 
 
 def _prediction(hooks: Hooks, model: Any) -> Callable[[Any, Context], Any]:
-    """The function that answers one decoded input, or a list of them, with a context."""
+    """The function that predicts for one decoded input, or for a batch of them."""
     if hooks.handler is not None:
         return user_code.call_handler(model)
     if "predict_fn" in hooks.functions:
@@ -258,7 +260,7 @@ def _as_sent(raw: Raw) -> Union[str, bytes]:
 
 
 def _decoded(raw: Raw) -> Any:
-    """The body as a value; user code sees the same keys as the client sent."""
+    """The parsed body; a JSON document is passed unchanged."""
     codecs.content_type(raw.content_type.name)
     kind = codecs.sniff(raw.content_type, raw.body)
     if kind.name == codecs.JSON:
@@ -270,7 +272,7 @@ def _decoded(raw: Raw) -> Any:
 
 
 def _with_status(problem: Exception) -> Exception:
-    """Errors of AWS's toolkits carry a status and a message as ours do; multi-model-server's call it error_code."""
+    """Convert errors of AWS's toolkits and multi-model-server, which have a status and a message, to InferenceError."""
     status = getattr(problem, "status_code", getattr(problem, "error_code", None))
     message = getattr(problem, "message", None)
     if isinstance(status, int) and 400 <= status <= 599 and isinstance(message, str):
@@ -283,9 +285,9 @@ def _no_check() -> None:
 
 
 def build(hooks: Hooks, folder: Callable[[], Any], default: Callable[[], Service]) -> Service:
-    """The service of these hooks.
+    """Create the service.
 
-    `folder` gives the model's folder. `default` loads the model; it is called if the user has no `model_fn`.
+    `folder` returns the model's folder. `default` loads the standard model; it is called if there is no `model_fn`.
     """
     standard: Optional[Service] = None
     if hooks.handler is not None or "model_fn" in hooks.functions:
@@ -310,7 +312,7 @@ def _manifest() -> Dict[str, Any]:
 def _gpu_id() -> Optional[int]:
     """The index of the GPU to use. One process serves one model on the first GPU that it can see."""
     if "torch" not in sys.modules and not any(Path("/dev").glob("nvidia[0-9]*")):
-        return None  # importing a framework only to find no GPU would take seconds
+        return None  # do not import a framework, which takes seconds
     if importlib.util.find_spec("torch") is not None:
         import torch
 

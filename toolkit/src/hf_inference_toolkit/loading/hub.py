@@ -1,7 +1,6 @@
-"""Models from the hub, by huggingface_hub, into a folder that can be written.
+"""Downloads of models from the hub by huggingface_hub.
 
-The token goes to the hub that HF_ENDPOINT names and nowhere else: huggingface_hub drops it when the hub redirects to
-the storage that has the files.
+The token is sent to HF_ENDPOINT only: huggingface_hub drops it at redirects to the storage host.
 """
 
 import fnmatch
@@ -15,7 +14,7 @@ from hf_inference_toolkit.loading import hub_legacy
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
 
-# What is needed beside the weights: configurations, tokenizers, and the model's own code.
+# Files to fetch with the weights: configurations, tokenizers, and the model's code.
 SMALL_FILES = (
     "*.json",
     "*.txt",
@@ -30,13 +29,13 @@ SMALL_FILES = (
     "*.jinja",
     "*.py",
 )
-# Weights that may come in several files, each kind with its index. The first kind that the hub has is taken.
+# File name patterns of weights, whole and in shards.
 SHARDS = {
     "model.safetensors": ("model.safetensors", "model-*-of-*.safetensors"),
     "pytorch_model.bin": ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
     "tf_model.h5": ("tf_model.h5", "tf_model-*-of-*.h5"),
 }
-# Copies of the weights for other programs, which user code does not need either.
+# Copies of the weights for other frameworks, which are never fetched.
 OTHER_WEIGHTS = (
     "flax_model*.msgpack",
     "rust_model.ot",
@@ -44,27 +43,27 @@ OTHER_WEIGHTS = (
     "openvino/*",
     "coreml/*",
 )
-# Files of a repository that are user code: it runs in the server.
+# Files of a repository that are user code, which the server would run.
 USER_CODE = ("handler.py", "code/handler.py", "code/inference.py")
 
 
 def prepare(settings: Settings) -> None:
-    """Tell the libraries, before they are imported, where they may write."""
+    """Set the cache folders and options of the libraries. Call it before they are imported."""
     cache = str(Path(settings.hub_cache) / "hub")
     os.environ["HF_HOME"] = settings.hub_cache
     os.environ["HF_ENDPOINT"] = settings.hub_endpoint
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
         os.environ.setdefault(name, cache)
-    # Bars are for people; here they would stand between the log's lines.
+    # Progress bars would break the JSON lines of the log.
     for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ.setdefault(name, "1")
 
 
 def download(settings: Settings, weights: Sequence[str], for_user_code: bool = False) -> Path:
-    """The folder of HF_MODEL_ID at HF_MODEL_REVISION, with the weights of this framework alone.
+    """Fetch HF_MODEL_ID at HF_MODEL_REVISION, with the weights of this framework only, and return its folder.
 
-    `for_user_code`: user code of HF_MODEL_DIR reads the folder. It gets every other file too, and the repository's
-    own code is not used. Files in the cache are not fetched again. Raises StartError that says what to set.
+    `for_user_code`: for user code in HF_MODEL_DIR, all other files are fetched too, and code of the repository is
+    not used. Cached files are not fetched again. Raises StartError.
     """
     import huggingface_hub
 
@@ -82,7 +81,7 @@ def download(settings: Settings, weights: Sequence[str], for_user_code: bool = F
             folder = hub_legacy.fetch(settings, commit or settings.model_revision or "main", wanted)
         else:
             folder = Path(huggingface_hub.snapshot_download(**_arguments(huggingface_hub, settings, wanted)))
-    except Exception as problem:  # the client's errors are of many kinds, and differ between its releases
+    except Exception as problem:  # the client has many exceptions, which differ between its releases
         raise StartError(_explained(settings, problem)) from None
     code = [name for name in USER_CODE if (folder / name).is_file()]
     if code and not for_user_code:
@@ -94,7 +93,7 @@ def download(settings: Settings, weights: Sequence[str], for_user_code: bool = F
 def _check_trust(settings: Settings, code: List[str]) -> None:
     if not settings.trust_remote_code:
         raise StartError(
-            "{} at revision {} has code of its own ({}), which is not run unless you trust it: set "
+            "{} at revision {} contains code ({}), which is not run unless you trust it: set "
             "HF_TRUST_REMOTE_CODE=true, and HF_MODEL_REVISION to the commit that you have read".format(
                 settings.model_id, settings.model_revision or "main", ", ".join(code)
             )
@@ -114,13 +113,13 @@ def _on_hub(huggingface_hub: Any, settings: Settings) -> Tuple[Optional[str], Op
 
 
 def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
-    """The files to fetch: the small ones at the root, and the first kind of weights that there is."""
+    """The files to fetch: small files at the root, and the preferred weights."""
     roots = [name for name in names if "/" not in name]
     small = [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in SMALL_FILES)]
     kind = _best_weights(names, weights)
     if kind is None:
         raise StartError(
-            "HF_MODEL_ID has no weights for this image (it reads {}); it has {}".format(
+            "HF_MODEL_ID has no weights that this image can load ({}); its files: {}".format(
                 ", ".join(weights), ", ".join(sorted(set(roots) - set(small))[:8]) or "none"
             )
         )
@@ -128,7 +127,7 @@ def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
 
 
 def _for_user_code(names: Iterable[str], weights: Sequence[str]) -> List[str]:
-    """Every file, without copies of the weights for other frameworks where this one's are there."""
+    """All files, without weights for other frameworks if there are weights for this one."""
     names = [name for name in names if ".." not in name.split("/")]
     best = _best_weights(names, weights)
     if best is None:
@@ -149,7 +148,7 @@ def _of_kind(names: Iterable[str], kind: str) -> List[str]:
 
 
 def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> Dict[str, Any]:
-    """What `snapshot_download` of the installed release takes."""
+    """The arguments of `snapshot_download` in the installed release."""
     token = _token(huggingface_hub.snapshot_download, settings)
     return dict(
         repo_id=settings.model_id,
@@ -161,7 +160,7 @@ def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> D
 
 
 def _token(function: Any, settings: Settings) -> Dict[str, Any]:
-    """The token under the name that the installed release has for it."""
+    """The token with the argument's name in the installed release."""
     known = inspect.signature(function).parameters
     name = "token" if "token" in known else "use_auth_token"
     return {name: settings.token or None} if name in known else {}
@@ -171,11 +170,11 @@ def _explained(settings: Settings, problem: Exception) -> str:
     status = getattr(getattr(problem, "response", None), "status_code", None)
     where = "{} at revision {}".format(settings.model_id, settings.model_revision or "main")
     if status in (401, 403):
-        hint = "the token is not accepted for it" if settings.token else "it may be private: set HF_API_TOKEN"
+        hint = "the token was rejected" if settings.token else "it may be private: set HF_TOKEN"
         return "the hub refuses {} ({}): {}".format(where, status, hint)
     if status == 404:
         return "the hub has no {}: check HF_MODEL_ID and HF_MODEL_REVISION{}".format(
-            where, "" if settings.token else "; if the model is private, set HF_API_TOKEN"
+            where, "" if settings.token else "; if the model is private, set HF_TOKEN"
         )
     reason = str(problem).strip().splitlines() or [type(problem).__name__]
     return "{} cannot be fetched: {}. Check the network and HF_ENDPOINT, or mount the model at {}".format(

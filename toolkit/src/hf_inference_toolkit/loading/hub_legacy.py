@@ -1,7 +1,7 @@
-"""Downloads where the installed huggingface_hub is of 2021.
+"""Downloads with a huggingface_hub from 2021.
 
-Its `snapshot_download` takes neither a token nor a choice of files, and its `cached_download` sends the token on to
-whatever host the hub redirects to. This may go when no image holds a huggingface_hub older than 0.5.
+Its `snapshot_download` has neither a token nor patterns, and its `cached_download` sends the token to the host of a
+redirect. Remove this module when no image has a huggingface_hub older than 0.5.
 """
 
 import os
@@ -15,7 +15,7 @@ from hf_inference_toolkit.settings import Settings
 
 
 def fetch(settings: Settings, revision: str, names: Iterable[str]) -> Path:
-    """A folder with the named files at a commit; a file that is there already is not fetched again."""
+    """Fetch the named files at a commit and return their folder. Existing files are not fetched again."""
     folder = (
         Path(settings.hub_cache)
         / "hub"
@@ -51,7 +51,7 @@ def _fetch_one(url: str, token: Any, target: Path) -> None:
         handle, part = tempfile.mkstemp(dir=str(target.parent))
         with os.fdopen(handle, "wb") as out:
             shutil.copyfileobj(answer.raw, out, 1024 * 1024)
-        # All of it or nothing: a start that was interrupted leaves no half file under the right name.
+        # Atomic: an interrupted start must not leave an incomplete file.
         os.replace(part, str(target))  # noqa: PTH105
 
 

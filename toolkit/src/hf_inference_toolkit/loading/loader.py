@@ -1,4 +1,4 @@
-"""From settings to a service: the model's folder, its task, its user code, its weights."""
+"""Loading: creates the service from settings, with the model's folder, task, user code and weights."""
 
 from pathlib import Path
 from typing import Dict, Optional, Type, Union
@@ -16,7 +16,7 @@ from hf_inference_toolkit.tasks.task_name import TaskName
 
 
 def load_model(settings: Settings) -> Service:
-    """The service for these settings. StartError that says what to set when there cannot be one."""
+    """Create the service. Raises StartError with what to set."""
     hub.prepare(settings)
     compatibility.register()
     folder = Path(settings.model_dir)
@@ -40,7 +40,7 @@ def load_model(settings: Settings) -> Service:
 
 
 def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
-    """The service of the model itself, without user code."""
+    """Create the service of the model without user code."""
     folder = folder or model_folder.find_model(settings)
     runtime = create_runtime(installed_framework(), settings.dtype)
     task = model_folder.choose_task(settings, model_folder.read_config(folder))
@@ -50,7 +50,7 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
 
 
 def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Service:
-    """The service of a task. StartError when the model or the installed transformers cannot do it."""
+    """Create the service of a task. StartError if the model or the installed transformers do not support it."""
     facts = _facts(folder, settings, runtime)
     spec = registry.find(task.name)
     if spec.implementation is not None:
@@ -64,7 +64,7 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
 
 
 def _facts(folder: Path, settings: Settings, runtime: Runtime) -> Dict[str, str]:
-    """What the log and /openapi.json say about the loaded model."""
+    """Information on the loaded model for the log and /openapi.json."""
     import transformers
 
     return {
@@ -77,7 +77,7 @@ def _facts(folder: Path, settings: Settings, runtime: Runtime) -> Dict[str, str]
 
 
 def _propagate_logs() -> None:
-    """Let the log lines of transformers go to our handler instead of its own."""
+    """Send the logs of transformers to the handler of `logs` instead of its own."""
     from transformers.utils import logging
 
     logging.disable_default_handler()

@@ -1,4 +1,4 @@
-"""The model folder: where it is, what it says about itself, and which task it is for."""
+"""The model's folder: finding it, reading its configuration, choosing its task."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from hf_inference_toolkit.tasks.task_name import TaskName
 
 
 def find_model(settings: Settings, for_user_code: bool = False) -> Path:
-    """The model folder if there is a model in it, else HF_MODEL_ID as a local folder or from the hub."""
+    """HF_MODEL_DIR if it contains a model, otherwise HF_MODEL_ID as a local folder or from the hub."""
     folder = Path(settings.model_dir)
     if _holds_model(folder):
         return folder
@@ -24,15 +24,15 @@ def find_model(settings: Settings, for_user_code: bool = False) -> Path:
         if local.is_absolute() or settings.model_id.startswith("."):
             check_readable(local)
             if not _holds_model(local):
-                raise StartError("HF_MODEL_ID is {}, which holds no config.json".format(local))
+                raise StartError("HF_MODEL_ID is {}, which contains no config.json".format(local))
             return local
-        # The framework is not imported yet: requirements of the repository may bring another version of it.
+        # The framework is not imported yet, because requirements.txt of the repository may install another version.
         return hub.download(settings, weight_files(installed_framework()), for_user_code)
     raise StartError(_no_model(settings))
 
 
 def for_user_code(settings: Settings) -> Path:
-    """What user code in HF_MODEL_DIR gets as its model's folder. It may hold a model of any kind."""
+    """The model's folder for user code in HF_MODEL_DIR. It may contain a model of any kind."""
     folder = Path(settings.model_dir)
     if _holds_model(folder) or not settings.model_id:
         return folder
@@ -44,7 +44,7 @@ def _holds_model(folder: Path) -> bool:
 
 
 def check_readable(folder: Path) -> None:
-    """StartError that names the first file of a model that this user may not read."""
+    """StartError if the server's user has no permission to read a file of the model."""
     if not folder.is_dir():
         return
     try:
@@ -68,10 +68,10 @@ def _no_model(settings: Settings) -> str:
     deeper = [name for name in inside if (folder / name / "config.json").is_file()]
     if deeper:
         return (
-            "{0} holds no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
+            "{0} contains no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
             "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
         )
-    content = "holds no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
+    content = "contains no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
     program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
     return (
         "no model: {} {}{}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
@@ -86,7 +86,7 @@ def read_config(folder: Path) -> Dict[str, Any]:
     except (OSError, ValueError) as problem:
         raise StartError("{}/config.json cannot be read: {}".format(folder, problem)) from None
     if not isinstance(config, dict):
-        raise StartError("{}/config.json holds no object".format(folder))
+        raise StartError("{}/config.json is not a JSON object".format(folder))
     return config
 
 
@@ -98,7 +98,7 @@ def choose_task(settings: Settings, config: Dict[str, Any]) -> TaskName:
     if inferred is None:
         architectures: List[str] = config.get("architectures") or []
         raise StartError(
-            "HF_TASK is not set, and the model does not say what it is for (architectures: {}). Set "
+            "HF_TASK is not set and cannot be inferred from the model's architectures ({}). Set "
             "HF_TASK to one of {}".format(", ".join(architectures) or "none", ", ".join(registry.own_tasks()))
         )
     event(20, "task inferred from the architecture", task=inferred)

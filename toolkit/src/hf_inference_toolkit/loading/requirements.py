@@ -21,7 +21,7 @@ from hf_inference_toolkit.loading import codeartifact
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
 
-# The running server imports more modules of these later: they must be of the version that it has already.
+# The running server imports more modules of these packages later, which must have the version of the loaded ones.
 SERVER_PACKAGES = frozenset(
     ("anyio", "h11", "hf_inference_toolkit", "prometheus_client", "sniffio", "starlette", "uvicorn")
 )
@@ -38,8 +38,8 @@ def install(listing: Path, settings: Settings) -> None:
         return
     if importlib.util.find_spec("pip") is None:
         raise StartError(
-            "{} cannot be installed: this image has no pip. Build an image of your own that has the "
-            "packages, or put their source beside your module".format(listing)
+            "{} cannot be installed: this image has no pip. Build an image of your own with the packages, or "
+            "put their source code beside your module".format(listing)
         )
     secrets: Dict[str, str] = {}
     if settings.codeartifact:
@@ -91,9 +91,9 @@ def _is_site(path: str) -> bool:
 
 
 def _writable(listing: Path, environment: Path) -> Path:
-    """The requirements file, in a copy of its folder if that is read-only and holds source to build.
+    """The requirements file, in a copy of its folder if that is read-only and contains a project to build.
 
-    Build tools write beside the source, and SageMaker mounts /opt/ml/model read-only.
+    Build tools write to the project's folder, and SageMaker mounts /opt/ml/model read-only.
     """
     folder = listing.parent
     projects = ("*/pyproject.toml", "*/setup.py", "pyproject.toml", "setup.py")
@@ -136,12 +136,12 @@ def _errors(output: str) -> List[str]:
 
 
 def _activate(environment: Path) -> None:
-    """Use the environment as an activated one: its packages, its scripts, and its interpreter for children."""
+    """Activate the environment in this process, and for child processes."""
     before = list(sys.path)
     for folder in _site_folders(environment):
         site.addsitedir(str(folder))
     added = [path for path in sys.path if path not in before]
-    # Ahead of the image's packages and behind the standard library, as in any virtual environment.
+    # Before the image's packages and after the standard library, as in any virtual environment.
     place = next((number for number, path in enumerate(before) if _is_site(path)), len(before))
     sys.path[:] = before[:place] + added + before[place:]
     _forget_replaced_modules(environment)
@@ -154,7 +154,7 @@ def _activate(environment: Path) -> None:
 
 
 def _forget_replaced_modules(environment: Path) -> None:
-    """Let user code import the new version of what the server has imported already in another one."""
+    """Forget loaded modules that the environment replaces, so that user code imports the new versions."""
     entries = [entry for folder in _site_folders(environment) for entry in folder.iterdir()]
     for name in sorted({entry.name.split(".")[0] for entry in entries if entry.name != "__pycache__"}):
         loaded = [key for key in sys.modules if key.partition(".")[0] == name]

@@ -1,4 +1,4 @@
-"""The user's module: where it is, how it is imported, and which of its functions can be called."""
+"""User code: finding the module, importing it, checking the signatures of its functions."""
 
 import importlib.util
 import inspect
@@ -15,7 +15,7 @@ from hf_inference_toolkit.settings import Settings
 DEFAULT_PROGRAM = "inference.py"
 HANDLER = "handler.py"
 REQUIREMENTS = "requirements.txt"
-# How many arguments each function takes; one more is the context.
+# The number of arguments of each function, without the context.
 HOOKS = {"model_fn": 1, "input_fn": 2, "predict_fn": 2, "output_fn": 2, "transform_fn": 4}
 ARGUMENTS = {
     "model_fn": "(model_dir)",
@@ -24,7 +24,7 @@ ARGUMENTS = {
     "output_fn": "(prediction, accept)",
     "transform_fn": "(model, data, content_type, accept)",
 }
-# How many requests go into one call of batched user code that names no number.
+# The largest batch of user code that declares `batch = True`.
 DEFAULT_BATCH = 32
 
 
@@ -36,9 +36,9 @@ class Source(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """The user's functions, each taking its arguments and the context, or a handler's class.
+    """The user's functions, wrapped to take the context as their last argument, or the class of a handler.
 
-    `batch` is the largest number of inputs of one call, 0 for functions that take one input.
+    `batch` is the largest number of inputs of one call, 0 if the code is not batched.
     """
 
     source: Path
@@ -65,7 +65,7 @@ def find(settings: Settings, folder: Path) -> Optional[Source]:
     if settings.program:
         event(
             30,
-            "SAGEMAKER_PROGRAM is {}, and neither {} nor {} has it: the model is served without user "
+            "SAGEMAKER_PROGRAM is {}, which is neither in {} nor in {}: the model is served without user "
             "code".format(program, code, folder),
         )
     return None
@@ -91,12 +91,12 @@ def _code_folder(settings: Settings, folder: Path) -> Path:
     if given and Path(given).is_dir():
         return Path(given)
     if given and "://" in given:
-        event(30, "SAGEMAKER_SUBMIT_DIRECTORY is an address; the model's own code/ is used", value=given)
+        event(30, "SAGEMAKER_SUBMIT_DIRECTORY is a URL; code/ in the model's folder is used", value=given)
     return folder / "code"
 
 
 def install_requirements(settings: Settings, folder: Path, source: Optional[Source]) -> None:
-    """Install the requirements.txt beside the module, or else the one in code/."""
+    """Install the requirements.txt beside the module, otherwise the one in code/."""
     places = [source.path.parent] if source else []
     for place in [*places, _code_folder(settings, folder)]:
         if (place / REQUIREMENTS).is_file():
@@ -105,7 +105,7 @@ def install_requirements(settings: Settings, folder: Path, source: Optional[Sour
 
 
 def load(source: Source) -> Hooks:
-    """Import the module and check its functions; StartError that says what is wrong with them."""
+    """Import the module and check its functions. Raises StartError."""
     module = _imported(source.path)
     if source.is_handler:
         return _handler(module, source.path)
@@ -113,7 +113,7 @@ def load(source: Source) -> Hooks:
 
 
 def _check_depth(folder: Path, code: Path, program: str) -> None:
-    """The most common mistake: an archive of the folder instead of its content."""
+    """Detect an archive that contains the folder instead of its content."""
     patterns = [(code, "*/" + program), (folder, "*/code/" + program), (folder, "*/" + HANDLER)]
     for root, pattern in patterns:
         for found in sorted(root.glob(pattern)):
@@ -186,8 +186,9 @@ def _functions(module: Any, path: Path) -> Hooks:
     both = sorted(set(found) & {"input_fn", "predict_fn", "output_fn"})
     if "transform_fn" in found and both:
         raise StartError(
-            "{} has transform_fn and {}: transform_fn does the work of all three, so keep one or the "
-            "others".format(path, ", ".join(both))
+            "{} has transform_fn and {}: transform_fn replaces the other three, so remove it or them".format(
+                path, ", ".join(both)
+            )
         )
     predict = found.get("predict_fn")
     return Hooks(
@@ -218,7 +219,7 @@ def _batch(owner: Any, function: Callable[..., Any], name: str, path: Path) -> i
 
 
 def _with_context(name: str, function: Callable[..., Any], path: Path) -> Callable[..., Any]:
-    """A function that takes the context behind its arguments, whether or not the user's does."""
+    """Wrap a function so that it accepts the context as its last argument."""
     plain = HOOKS[name]
     if _wants_context(function, plain):
         return function
@@ -232,7 +233,7 @@ def _with_context(name: str, function: Callable[..., Any], path: Path) -> Callab
 
 
 def _wants_context(function: Callable[..., Any], plain: int) -> bool:
-    """Whether it must get one more argument, or names it: `def model_fn(model_dir, context=None)`."""
+    """Whether it requires one more argument, or has one named `context`."""
     names: List[str] = list(inspect.signature(function).parameters)
     return _takes(function, plain + 1) and (not _takes(function, plain) or "context" in names)
 

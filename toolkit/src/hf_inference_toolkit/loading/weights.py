@@ -47,7 +47,7 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
 
 
 def _check_head(task: TaskName, folder: Path) -> None:
-    """StartError for a classifier of texts that is to classify tokens, or the reverse: the weights fit both."""
+    """StartError for a text classifier served as token classifier or the reverse, because the weights fit both."""
     alike = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
     inferred = registry.infer(model_folder.read_config(folder))
     made_for = registry.find(inferred).auto_class if inferred else ""
@@ -71,7 +71,7 @@ def _listed(keys: List[str]) -> str:
 
 
 def _lacking(task: TaskName, runtime: Runtime) -> List[str]:
-    """The packages that a task needs beside transformers, and that this image does not have."""
+    """The packages that a task needs and this image does not have."""
     needed = dict(registry.find(task.name).packages)
     if task.name == "table-question-answering" and runtime.prefix:
         needed["tensorflow_probability"] = "tensorflow-probability"
@@ -103,7 +103,7 @@ def _misfit(task: TaskName, folder: Path, reason: str) -> str:
 
 @contextlib.contextmanager
 def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, Any]]) -> Iterator[None]:
-    """Collect what `pipeline` throws away: which weights were not in the folder and were made up."""
+    """Collect the loading infos that `pipeline` discards: which weights were missing and initialised randomly."""
     base = getattr(transformers, runtime.prefix + "PreTrainedModel")
     original = base.__dict__["from_pretrained"]
 
@@ -143,6 +143,13 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
     import transformers
 
     known = pipeline_task.known_tasks()
+    if task.name not in known and pipeline_task.is_served(task.name):
+        raise StartError(
+            "HF_TASK={}: transformers {} has no pipeline for this task. Use an image with another release of "
+            "transformers, or serve the model by code/inference.py".format(
+                task.requested, transformers.__version__
+            )
+        )
     if task.name not in known:
         raise StartError(
             "transformers {}: {}".format(
@@ -152,12 +159,11 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
     if not pipeline_task.is_served(task.name):
         raise StartError(
             "HF_TASK={}: the inputs of its pipeline cannot be checked, so requests could name files and addresses. "
-            "Serve it by code/inference.py, or set HF_TASK to one of {}".format(
-                task.requested, ", ".join(sorted([*registry.own_tasks(), *pipeline_task.served_tasks()]))
-            )
+            "Serve the model by code/inference.py with model_fn and predict_fn, which get the bytes of the "
+            "request".format(task.requested)
         )
     if model_folder.read_config(folder).get("model_type") == "idefics":
-        raise StartError("models of type idefics fetch addresses that a text holds: use idefics2 or idefics3")
+        raise StartError("models of type idefics fetch URLs in texts: use idefics2 or idefics3")
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(
@@ -201,7 +207,7 @@ def _missing_package(task: TaskName, problem: ImportError) -> str:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [repr(problem)]
     return (
         "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can bring it ({})".format(
-            task.requested, " and ".join(packages) or "another package", lines[0][:300]
+            task.requested, " and ".join(packages).lower() or "another package", lines[0][:300]
         )
     )
 

@@ -1,4 +1,4 @@
-"""Error answers for exceptions of a prediction."""
+"""Error responses for exceptions in a prediction."""
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
@@ -18,21 +18,21 @@ _REJECTIONS = (
 
 
 def as_request_error(problem: Exception, service: Service, request: Request) -> RequestError:
-    """507 for memory, 422 where the request is to blame, 500 for everything else."""
+    """507 if memory ran out, 422 if the request is the cause, otherwise 500."""
     if is_out_of_memory(problem):
         release_memory()
         return RequestError(
-            "out_of_memory", "not enough memory for this request; send less, or fewer at once"
+            "out_of_memory", "not enough memory for this request; send shorter or fewer inputs"
         )
     if service.negotiates and _request_is_to_blame(problem, request):
         words = str(problem).strip().splitlines()
         reason = words[0][:300] if words else type(problem).__name__
-        return RequestError("unprocessable", "the model cannot take this request: {}".format(reason))
-    return RequestError("internal", "internal error; the log has it under this request_id")
+        return RequestError("unprocessable", "the model cannot process this request: {}".format(reason))
+    return RequestError("internal", "internal error; see the log entry with this request_id")
 
 
 def _request_is_to_blame(problem: Exception, request: Request) -> bool:
-    """Whether transformers rejected the input, or the request had parameters, which may be the cause."""
+    """Whether transformers rejected the input, or the request has parameters, which may be the cause."""
     if "CUDA error" in str(problem):
         return False
     return isinstance(problem, _REJECTIONS) or bool(request.parameters)

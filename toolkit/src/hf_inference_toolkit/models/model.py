@@ -1,4 +1,4 @@
-"""Where the server stands between its start and its end."""
+"""The state of the model and of the server: loading, ready, stuck, failed, draining."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ PING_STATUS = {LOADING: 503, READY: 200, STUCK: 500, FAILED: 500, DRAINING: 503}
 
 
 class Model:
-    """Loads the model in a thread, and knows what /ping must say."""
+    """Loads the model in a thread and keeps the state that /ping reports."""
 
     def __init__(self, load: Callable[[], Service], on_failure: Callable[[BaseException], None]) -> None:
         self.state = LOADING
@@ -26,11 +26,11 @@ class Model:
 
     @property
     def status(self) -> int:
-        """The status of /ping."""
+        """The HTTP status of /ping."""
         return PING_STATUS[self.state]
 
     def start(self) -> None:
-        """Begin to load; returns at once. A load may take as long as it takes."""
+        """Start loading and return. Loading has no time limit."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="load")
             self._thread.daemon = True
@@ -64,27 +64,27 @@ class Model:
         self._on_failure(problem)
 
     def fail(self, reason: str) -> None:
-        """From here on the model can no longer serve; whoever runs the server replaces it."""
+        """Refuse all further requests. /ping is 500 until the container is replaced."""
         if self.state != FAILED:
             self.state = FAILED
             event(40, "the model can no longer serve: {}".format(reason))
 
     def stuck(self, is_stuck: bool) -> None:
-        """Stop serving while too many predictions do not end, and serve again when they have."""
+        """Stop serving while too many predictions run past their deadlines; serve again when they have ended."""
         if is_stuck and self.state == READY:
             self.state = STUCK
-            event(40, "too many predictions do not end: no requests are served until they do")
+            event(40, "too many predictions run past their deadlines: no requests are served until they end")
         elif not is_stuck and self.state == STUCK:
             self.state = READY
-            event(20, "predictions have ended: requests are served again")
+            event(20, "the predictions have ended: requests are served again")
 
     def drain(self) -> None:
-        """Take no new work."""
+        """Refuse new requests, because the server shuts down."""
         if self.state != FAILED:
             self.state = DRAINING
 
     def serving(self) -> Service:
-        """The loaded model; 503 that says why when there is none that may take work."""
+        """The loaded model. RequestError (503) if requests are not served now."""
         if self.state == READY and self.service is not None:
             return self.service
         kind, message = _REFUSALS.get(self.state, _REFUSALS[LOADING])
@@ -93,7 +93,7 @@ class Model:
 
 _REFUSALS = {
     LOADING: ("not_ready", "the model is loading; /ping is 200 when it is ready"),
-    STUCK: ("unhealthy", "too many predictions do not end; /ping is 200 when they have"),
+    STUCK: ("unhealthy", "too many predictions run past their deadlines; /ping is 200 when they have ended"),
     FAILED: ("unhealthy", "the model can no longer serve"),
     DRAINING: ("draining", "the server is shutting down"),
 }

@@ -5,14 +5,14 @@ from typing import Any
 
 
 def accelerator_fault() -> str:
-    """Why PyTorch can use a GPU no more in this process; nothing where it can, or has none in use."""
+    """The reason why this process cannot use its GPU any more, or an empty string."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return ""
     for device in range(torch.cuda.device_count()):
-        if torch.cuda.memory_reserved(device):  # looking at one that is not in use would make it be
+        if torch.cuda.memory_reserved(device):  # synchronizing an unused device would initialize it
             faults = [_fault(torch, device) for _ in range(2)]
-            if all(faults):  # what passes is not the end of it
+            if all(faults):  # a single fault may be transient
                 return faults[-1]
     return ""
 

@@ -1,4 +1,4 @@
-"""What the tasks need of a framework: rows of token ids in, numpy arrays out."""
+"""The interface between tasks and frameworks: rows of token ids in, numpy arrays out."""
 
 import importlib.util
 import threading

@@ -1,4 +1,4 @@
-"""The framework that is installed, and its runtime."""
+"""Selection of the installed framework."""
 
 import importlib.util
 from typing import Tuple
@@ -10,7 +10,7 @@ from hf_inference_toolkit.runtimes.torch import Torch
 
 
 def installed_framework() -> str:
-    """`pt` or `tf`; PyTorch where both are installed. StartError where neither is."""
+    """`pt` or `tf`; `pt` if both are installed. StartError if neither is."""
     for module, name in (("torch", "pt"), ("tensorflow", "tf")):
         if importlib.util.find_spec(module) is not None:
             return name
@@ -18,12 +18,12 @@ def installed_framework() -> str:
 
 
 def create_runtime(framework: str, dtype: str = "float32") -> Runtime:
-    """The runtime of `pt` or `tf` in a precision of HF_DTYPE. StartError where the device cannot compute in it."""
+    """Create the runtime for `pt` or `tf`. StartError if the device does not support the precision."""
     return Torch(dtype) if framework == "pt" else TensorFlow(dtype)
 
 
 def weight_files(framework: str) -> Tuple[str, ...]:
-    """The files of weights that the runtime reads, the best first. The framework itself is not imported."""
+    """The weight files that the runtime loads, the preferred first. Does not import the framework."""
     files = (Torch if framework == "pt" else TensorFlow).weights
     if importlib.util.find_spec("safetensors") is None:
         return tuple(name for name in files if not name.endswith(".safetensors"))

@@ -21,7 +21,7 @@ class TensorFlow(Runtime):
 
         super().__init__("float32")
         if dtype not in ("float32", "auto"):
-            raise StartError("HF_DTYPE={}: with TensorFlow it is float32 or auto".format(dtype))
+            raise StartError("HF_DTYPE={}: TensorFlow supports float32 and auto".format(dtype))
         # User code may have initialised TensorFlow already.
         with contextlib.suppress(RuntimeError):
             tensorflow.config.threading.set_intra_op_parallelism_threads(threads.available())

@@ -1,28 +1,28 @@
-"""How many cores this process may use: what the scheduler lets it run on, and what its control group is given."""
+"""The number of CPUs that this process may use: its CPU affinity and the quota of its control group."""
 
 import math
 import os
 from pathlib import Path
 from typing import List, MutableMapping, Optional
 
-# Libraries that start a thread for every core of the host unless told otherwise.
+# The variables of libraries that start a thread for each CPU of the host by default.
 VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 def available(root: Path = Path("/")) -> int:
-    """Cores, at least one; a part of a core counts as one."""
+    """The number of CPUs, rounded up."""
     granted = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota]
     return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, granted)]))
 
 
 def _quota_v2(root: Path) -> Optional[float]:
-    """`cpu.max` of control groups v2: `max 100000`, or microseconds of so many."""
+    """The quota in `cpu.max` of cgroup v2: `max 100000`, or `QUOTA PERIOD` in microseconds."""
     words = _read(root / "sys/fs/cgroup/cpu.max")
     return int(words[0]) / int(words[1]) if len(words) == 2 and words[0] != "max" else None
 
 
 def _quota_v1(root: Path) -> Optional[float]:
-    """The same by v1, where -1 is no limit."""
+    """The quota of cgroup v1, where -1 means no limit."""
     quota = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us")
     period = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us")
     return int(quota[0]) / int(period[0]) if quota and period and int(quota[0]) > 0 else None
@@ -36,13 +36,13 @@ def _read(path: Path) -> List[str]:
 
 
 def limit_threads(environ: MutableMapping[str, str]) -> None:
-    """Have the libraries that are not imported yet start as many threads as there are cores; a user's choice stays."""
+    """Set the number of threads for libraries that are not imported yet. Variables that are set are not changed."""
     for name in VARIABLES:
         environ.setdefault(name, str(available()))
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor itself multiplies bfloat16."""
+    """Whether the CPU has instructions for bfloat16."""
     try:
         words = cpuinfo.read_text().split()
     except OSError:

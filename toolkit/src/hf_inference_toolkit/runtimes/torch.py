@@ -1,4 +1,4 @@
-"""PyTorch, on the first GPU where there is one."""
+"""PyTorch, on the first GPU or on the CPU."""
 
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -9,7 +9,7 @@ from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
 
 
 class Torch(Runtime):
-    """PyTorch, on the first GPU where there is one."""
+    """PyTorch, on the first GPU or on the CPU."""
 
     generates_padded = True
 
@@ -20,7 +20,7 @@ class Torch(Runtime):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if hasattr(torch.backends.cuda, "enable_cudnn_sdp"):
             # cuDNN plans its attention for each new batch shape: the first pass of a shape took 78 ms instead of 6
-            # (BERT, H200). Texts come in many shapes.
+            # (BERT, H200), and batches of texts have many shapes.
             torch.backends.cuda.enable_cudnn_sdp(False)
         if dtype == "auto":
             self.dtype = "bfloat16" if self._has_bfloat16() and not self._fault("bfloat16") else "float32"
@@ -28,7 +28,7 @@ class Torch(Runtime):
         fault = self._fault(self.dtype)
         if fault:
             raise StartError(
-                "HF_DTYPE={}: PyTorch {} cannot compute in it on this device ({}). Leave HF_DTYPE out, or set "
+                "HF_DTYPE={}: PyTorch {} does not support it on this device ({}). Unset HF_DTYPE, or set it to "
                 "float32".format(self.dtype, torch.__version__, fault)
             )
 

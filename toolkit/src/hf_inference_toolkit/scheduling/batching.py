@@ -1,24 +1,24 @@
-"""Which of the waiting rows go through the model together: those of like length, as far as it pays.
+"""The choice of waiting rows that share a forward pass.
 
-A pass costs so much for being a pass at all, and so much a token, padding counted. Rows that differ in length pay for
-company with padding, rows that are alone pay for a pass of their own; what is cheaper is learned from the passes made.
+The time of a pass is modelled as a constant overhead plus a time for each token, padding included. Both are estimated
+from earlier passes. Rows of different lengths share a pass if their padding costs less than the overhead of a pass.
 """
 
 from typing import List, Sequence
 
 from hf_inference_toolkit.tasks.service import BatchRow, Service
 
-# Tokens that go through the model at once, padding counted. More would not be faster, and needs memory.
+# Most tokens of a pass, padding included. Larger passes need more memory and were not faster.
 MOST_TOKENS = 4096
-# A pass should be so many times as long as what it costs to be a pass; a longer one keeps newcomers waiting.
+# The budget of a pass as a multiple of its overhead. Larger passes delay requests that arrive meanwhile.
 ENOUGH = 16
 LEAST_TOKENS = 512
-# Rows that are looked at for a pass, the oldest first.
+# Rows that are considered for a pass, the oldest first.
 WINDOW = 128
 
 
 class Cost:
-    """What passes were seen to cost, the recent ones more: a straight line through (tokens, seconds)."""
+    """The estimated cost of passes: a linear regression of seconds on tokens, with exponential decay."""
 
     DECAY = 0.97
 
@@ -27,7 +27,7 @@ class Cost:
         self._count = self._tokens = self._seconds = self._squares = self._products = 0.0
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """A pass over `tokens` took `seconds`; `overhead`, in tokens, is what it would take without any."""
+        """Update the estimate with a pass. `overhead` is the intercept, converted to tokens."""
         self._count = self._count * self.DECAY + 1
         self._tokens = self._tokens * self.DECAY + tokens
         self._seconds = self._seconds * self.DECAY + seconds
@@ -35,21 +35,21 @@ class Cost:
         self._products = self._products * self.DECAY + tokens * seconds
         spread = self._count * self._squares - self._tokens**2
         slope = self._count * self._products - self._tokens * self._seconds
-        # Passes of one size only, or times that noise has turned around, tell nothing.
+        # Too few passes, passes of one size only, or noise: no estimate.
         if self._count < 4 or spread <= 0.01 * self._tokens**2 or slope <= 0:
             return
         slope /= spread
-        told = (self._seconds - slope * self._tokens) / self._count / slope
-        self.overhead = min(max(told, 4.0), float(MOST_TOKENS))
+        overhead = (self._seconds - slope * self._tokens) / self._count / slope
+        self.overhead = min(max(overhead, 4.0), float(MOST_TOKENS))
 
     @property
     def budget(self) -> int:
-        """Tokens of a pass, padding counted."""
+        """Most tokens of a pass, padding included."""
         return int(min(max(self.overhead * ENOUGH, LEAST_TOKENS), MOST_TOKENS))
 
 
 class DecodingCost(Cost):
-    """Text generation: each step reads all weights whatever the number of rows, so memory alone limits a batch."""
+    """The cost of text generation: each step reads all weights for any number of rows. Only memory limits a batch."""
 
     def __init__(self, budget: int) -> None:
         super().__init__()
@@ -57,21 +57,21 @@ class DecodingCost(Cost):
         self._budget = budget
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Nothing to learn."""
+        """Do nothing: the budget is fixed."""
 
     @property
     def budget(self) -> int:
-        """Tokens that are kept in memory."""
+        """Most tokens in the KV cache."""
         return self._budget
 
 
 def cost_of(service: Service) -> Cost:
-    """The cost model of a service's passes."""
+    """The cost model for a service."""
     return Cost() if service.kept_tokens is None else DecodingCost(service.kept_tokens)
 
 
 def partition(lengths: Sequence[int], overhead: float, budget: int) -> List[range]:
-    """Ascending lengths cut into the stretches that cost least in all, none of several above the budget."""
+    """Split ascending lengths into ranges with the least total cost. A range above the budget has one row only."""
     best, cut = [0.0], [0]
     for end in range(1, len(lengths) + 1):
         longest, cheapest, start_of_cheapest = lengths[end - 1], float("inf"), end - 1
@@ -93,7 +93,7 @@ def partition(lengths: Sequence[int], overhead: float, budget: int) -> List[rang
 
 
 def choose(waiting: Sequence[BatchRow], cost: Cost) -> List[int]:
-    """Places of the pieces to run next: the oldest, and those that it is cheapest to run it with."""
+    """Indexes of the rows of the next pass: the oldest row and those that share a pass with it at the least cost."""
     key = waiting[0].key
     alike = [place for place, piece in enumerate(waiting[:WINDOW]) if piece.key == key]
     alike.sort(key=lambda place: waiting[place].length)

@@ -1,8 +1,7 @@
-"""Between transport and prediction: a bounded queue, and the thread that works it off.
+"""The bounded queue between HTTP and the model, and the thread that makes predictions.
 
-Transport hands over a request and waits for its result. How work is grouped is decided here, with the arithmetic of
-`batching`, and nowhere else: whatever waits is taken apart into pieces, and the next pass of the model is over the
-oldest piece and those that it is cheapest to run it with. Nothing waits for company.
+Requests are split into rows. Each forward pass takes the oldest row and the rows that share a pass with it at the least
+cost (see `batching`). The scheduler does not wait for a batch to fill.
 """
 
 import asyncio
@@ -19,26 +18,27 @@ from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memor
 from hf_inference_toolkit.scheduling.batching import Cost, choose, cost_of
 from hf_inference_toolkit.tasks.service import BatchRow, Prediction, Reader, Service, Steps, Token
 
-# How many threads may be stuck in a prediction that nobody waits for any more, before the model counts as lost.
+# How many threads may be stuck in predictions past their deadlines before no further thread is started. PyTorch passes
+# stop at the deadline, but user code and TensorFlow cannot be stopped.
 MOST_STUCK = 3
 
 
 class Cancelled(BaseException):
-    """Raised inside a prediction that nobody waits for any more; a BaseException so that no model swallows it."""
+    """Raised in a prediction that was cancelled. A BaseException, so that `except Exception` does not catch it."""
 
 
 class Observer:
-    """Hears what the scheduler does, in the model's thread; this one does nothing with it."""
+    """Callbacks of the scheduler, in the prediction thread. They do nothing here."""
 
     def queued(self, seconds: float) -> None:
-        """A request waited this long until its first pass."""
+        """Called at a request's first pass with its time in the queue."""
 
     def passed(self, seconds: float, lengths: Sequence[int]) -> None:
-        """A pass took this long, over rows of these lengths in tokens (0 where the task has no rows of tokens)."""
+        """Called after a pass with its time and the lengths of its rows in tokens (0 if the task does not batch)."""
 
 
 class Job:
-    """One request: its prediction in steps, its result's future, and the moment by which it must be done."""
+    """One request in the scheduler: its steps, the future of its prediction, and its deadline."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Job:
         self.items = 1 if request is None else service.count(request)
         self.deadline = deadline
         self.submitted = time.monotonic()
-        # Whether a pass of its own has begun.
+        # Whether its first pass has begun.
         self.has_run = False
         self.reader = self._emit if reader else None
         self._reader = reader
-        # Whether its client has a part of the answer already.
+        # Whether a token was sent to the client already.
         self.has_streamed = False
         self.loop = loop
         self.future = loop.create_future()
@@ -70,22 +70,22 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether it was cancelled or is past its deadline."""
         return self.is_cancelled or time.monotonic() > self.deadline
 
     def _emit(self, token: Token) -> None:
-        """Hand a token on to who reads along."""
+        """Pass a token to the streaming client."""
         self.has_streamed = True
         self._reader(token)  # type: ignore[misc]
 
     def check(self) -> None:
-        """Called between the steps of a long prediction: ends it when its time is over or its client is gone."""
+        """Raise Cancelled if the job was cancelled or is past its deadline."""
         if self.is_over:
             raise Cancelled()
 
 
 class PendingRow(NamedTuple):
-    """A piece of a job that has not been run, and the place of its output."""
+    """A row of a job that waits for a pass, and the index of its output."""
 
     job: Job
     place: int
@@ -93,7 +93,7 @@ class PendingRow(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended."""
+    """The result or the exception of a job."""
 
     job: Job
     result: Any
@@ -101,7 +101,7 @@ class Outcome(NamedTuple):
 
 
 class Step:
-    """What the thread does in one go, without the lock: start a job, or make a pass for the jobs of several pieces."""
+    """One unit of work of the prediction thread, done without the lock: start a job, or make a pass over rows."""
 
     def __init__(self, jobs: List[Job], pieces: List[PendingRow], observer: Observer) -> None:
         self._observer = observer
@@ -112,27 +112,27 @@ class Step:
 
     @property
     def items(self) -> int:
-        """How many of the items that are waited for it works on."""
+        """The number of items, without those of cancelled jobs, that it works on."""
         held = sum(job.items for job in self.jobs if not job.is_cancelled)
         return min(sum(not one.job.is_cancelled for one in self.pieces), held) if self.pieces else held
 
     @property
     def ends(self) -> float:
-        """When nobody waits for it any more, however it goes."""
+        """The latest deadline of its jobs."""
         return max(job.deadline for job in self.jobs)
 
     @property
     def is_left(self) -> bool:
-        """Whether everybody who waited is gone."""
+        """Whether all of its jobs were cancelled."""
         return all(job.is_cancelled for job in self.jobs)
 
     def check(self) -> None:
-        """Ends a pass when there is nobody left who waits for it."""
+        """Raise Cancelled if all of its jobs were cancelled or are past their deadlines."""
         if all(job.is_over for job in self.jobs):
             raise Cancelled()
 
     def take(self) -> None:
-        """Do it; afterwards `outcomes` has the jobs that ended, and `more` the pieces that others want run."""
+        """Do the work. Afterwards `outcomes` has the finished jobs, and `more` the new rows of other jobs."""
         if self.pieces:
             self._run(self.pieces)
         else:
@@ -164,7 +164,7 @@ class Step:
                 self._observer.queued(began - job.submitted)
 
     def _failed(self, pieces: List[PendingRow], problem: BaseException) -> None:
-        """Whose fault it was is found by running the pieces of each job alone; who reads along has read too much."""
+        """Run the rows of each job separately to find the cause. A job that has sent tokens cannot be run again."""
         jobs = _jobs(pieces)
         is_final = len(jobs) == 1 or not isinstance(problem, Exception)
         if is_out_of_memory(problem):
@@ -176,7 +176,7 @@ class Step:
                 self._run([one for one in pieces if one.job is job])
 
     def _advance(self, job: Job) -> None:
-        """Take a job to its next pieces, or to its end."""
+        """Run a job up to its next rows, or to its end."""
         began, is_alone = time.monotonic(), job.steps is None and job.request is not None
         try:
             job.check()
@@ -185,7 +185,7 @@ class Step:
             pieces = job.steps.send(job.outputs or None)  # type: ignore[arg-type]
         except StopIteration as end:
             self.outcomes.append(Outcome(job, end.value, None))
-            if is_alone:  # its task shares no passes
+            if is_alone:  # its task does not batch
                 self._observe([job], began, time.monotonic() - began, [0])
         except BaseException as problem:
             self.outcomes.append(Outcome(job, None, problem))
@@ -195,7 +195,7 @@ class Step:
 
 
 def _steps(job: Job) -> Steps:
-    """The steps of a request, or of the warm-up, which answers nothing."""
+    """The steps of a request, or of the warm-up if there is no request."""
     if job.request is not None:
         return (yield from job.service.steps(job.request, job.check, job.reader))
     job.service.warm_up(job.check)
@@ -203,7 +203,7 @@ def _steps(job: Job) -> Steps:
 
 
 def _jobs(pieces: List[PendingRow]) -> List[Job]:
-    """The jobs of pieces, each once, in order."""
+    """The distinct jobs of rows, in order."""
     found: List[Job] = []
     for one in pieces:
         if one.job not in found:
@@ -212,7 +212,7 @@ def _jobs(pieces: List[PendingRow]) -> List[Job]:
 
 
 class Scheduler:
-    """A queue of at most `size` waiting items, worked off in a thread of its own."""
+    """A queue of at most `size` items, and its prediction thread."""
 
     def __init__(self, size: int, observer: Optional[Observer] = None) -> None:
         self._size = size
@@ -223,7 +223,7 @@ class Scheduler:
         self._held = 0
         self._changed = threading.Condition()
         self._step: Optional[Step] = None
-        # How much was done since the start: jobs begun and passes made.
+        # The number of steps done since the start.
         self.steps_taken = 0
         self._stuck = 0
         self._generation = 0
@@ -231,38 +231,40 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """How many items are in the queue."""
+        """The number of items in the queue."""
         step = self._step
         return max(0, self._held - (step.items if step else 0))
 
     @property
     def is_busy(self) -> bool:
-        """Whether a prediction is being made, or waits."""
+        """Whether any prediction is running or queued."""
         return self._held > 0
 
     @property
     def is_lost(self) -> bool:
-        """Whether so many predictions do not end that no thread is started for more; it may pass."""
+        """Whether too many predictions are stuck to start another thread. It is false again when enough have ended."""
         return self._stuck > MOST_STUCK
 
     def submit(
         self, service: Service, request: Optional[Request], seconds: float, reader: Reader = None
     ) -> Job:
-        """A job for a request (for the warm-up where there is none); whoever enters it must `leave` it.
+        """Add a job for a request, or for the warm-up if it is None. The caller must `leave` it afterwards.
 
-        Its future has the prediction within `seconds`. RequestError 503 when the queue is full.
+        The job's deadline is in `seconds`. RequestError (503) if the queue is full.
         """
         cost = self._costs.setdefault(service, cost_of(service))
         job = Job(service, cost, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
-                # A list that no queue could hold takes half of the places that are free, and leaves some to others.
+                # A list longer than the queue takes half of the free slots, so that other requests get some.
                 job.items = max(1, (self._size - self.waiting + 1) // 2)
-            # One more than may wait: the worker may not have taken the first one yet.
+            # One item more than the size: the worker may not have taken the first one yet.
             running = self._step.items if self._step else 1
             if self._held and self._held - running + job.items > self._size:
                 raise RequestError(
-                    "overloaded", "{} inputs are waiting already".format(self.waiting), {"Retry-After": "1"}
+                    "overloaded",
+                    "the queue is full: {} inputs are waiting (HF_QUEUE_SIZE)".format(self.waiting),
+                    {"Retry-After": "1"},
                 )
             self._held += job.items
             self._jobs.append(job)
@@ -270,7 +272,7 @@ class Scheduler:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Whoever waited has the result, or is gone: the job's place is free at once, wherever the job is."""
+        """Remove a job, finished or not, and free its slots in the queue."""
         with self._changed:
             if job.is_cancelled:
                 return
@@ -284,7 +286,7 @@ class Scheduler:
             job.future.cancel()
 
     def replace_stuck_worker(self, patience: float) -> bool:
-        """Give the queue a new thread when the present one is `patience` seconds past its step's end."""
+        """Start a new prediction thread if the present one is `patience` seconds past the deadline of its jobs."""
         with self._changed:
             step = self._step
             if step is None or not step.is_left or time.monotonic() < step.ends + patience:
@@ -300,7 +302,7 @@ class Scheduler:
         thread = threading.Thread(
             target=self._work, args=(self._generation,), name="prediction-{}".format(self._generation)
         )
-        # A prediction that never ends must not keep the process from ending.
+        # A prediction that does not end must not prevent the process from ending.
         thread.daemon = True
         thread.start()
 
@@ -315,7 +317,7 @@ class Scheduler:
             step.take()
             with self._changed:
                 if generation != self._generation:
-                    # It ended after all. Another thread has its place, unless there were too many of them.
+                    # A stuck prediction has ended. Another thread replaced this one, unless too many were stuck.
                     was_lost = self.is_lost
                     self._stuck -= 1
                     if was_lost and not self.is_lost:
@@ -330,7 +332,7 @@ class Scheduler:
             _settle(step.outcomes)
 
     def _next(self) -> Step:
-        """Start what waits, so that there is much to choose from; then the cheapest pass with the oldest piece."""
+        """The next step: start a waiting job, so that there are more rows to choose from; otherwise a pass."""
         if self._jobs:
             return Step([self._jobs.popleft()], [], self._observer)
         chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.cost))
@@ -340,7 +342,7 @@ class Scheduler:
 
 
 def _settle(outcomes: List[Outcome]) -> None:
-    """Give results to those who wait, all those of a pass at once."""
+    """Set the futures of finished jobs, all in one callback of the event loop."""
 
     def finish() -> None:
         for job, result, problem in outcomes:
@@ -349,13 +351,15 @@ def _settle(outcomes: List[Outcome]) -> None:
             if problem is None:
                 job.future.set_result(result)
             elif isinstance(problem, Cancelled):
-                job.future.set_exception(RequestError("deadline_exceeded", "no answer in time"))
+                job.future.set_exception(
+                    RequestError("deadline_exceeded", "no response before the deadline of the request")
+                )
             elif isinstance(problem, Exception):
                 job.future.set_exception(problem)
             else:
                 job.future.set_exception(RuntimeError("{!r} in a prediction".format(problem)))
 
     if outcomes:
-        # The loop may be closed: then the server is gone, and so is whoever waited.
+        # The loop is closed if the server has stopped.
         with contextlib.suppress(RuntimeError):
             outcomes[0].job.loop.call_soon_threadsafe(finish)

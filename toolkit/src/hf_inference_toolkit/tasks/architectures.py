@@ -1,14 +1,14 @@
-"""The task of an architecture, by the tables that the installed transformers has for its auto classes.
+"""The task of an architecture, from the auto class tables of the installed transformers.
 
-An architecture's name does not say enough: LlavaForConditionalGeneration takes images, T5ForConditionalGeneration text.
+The name is not sufficient: LlavaForConditionalGeneration has images as input, T5ForConditionalGeneration text.
 """
 
 from typing import Any, Optional
 
 from hf_inference_toolkit.tasks import pipeline_task
 
-# Names of tables in transformers.models.auto.modeling_auto. The first that has the architecture counts, if the
-# installed release has the task's pipeline.
+# Names of tables in transformers.models.auto.modeling_auto. The first with the architecture takes precedence, if the
+# installed release has a pipeline for the task.
 TABLES = (
     ("DOCUMENT_QUESTION_ANSWERING", "document-question-answering"),
     ("TABLE_QUESTION_ANSWERING", "table-question-answering"),
@@ -35,7 +35,7 @@ TABLES = (
 
 
 def task_of(architecture: str) -> Optional[str]:
-    """The pipeline's task of an architecture; None for text models and for what the tables do not have."""
+    """The pipeline task of an architecture. None for text models and for architectures that are not in the tables."""
     try:
         from transformers.models.auto import modeling_auto
     except ImportError:

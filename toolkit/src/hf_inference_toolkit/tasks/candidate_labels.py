@@ -1,4 +1,4 @@
-"""Labels and templates that a client sends, for every zero-shot task."""
+"""Candidate labels and hypothesis templates of all zero-shot tasks."""
 
 from typing import Any, List
 
@@ -9,7 +9,7 @@ from hf_inference_toolkit.tasks.parameters import Parameter
 CANDIDATE_LABELS = Parameter(
     "candidate_labels",
     "strings",
-    "the labels: a list, or one string with commas",
+    "the labels: a list, or a comma-separated string",
     longest=limits.LABEL_CHARACTERS,
     most=limits.LABELS,
 )
@@ -19,7 +19,7 @@ HYPOTHESIS_TEMPLATE = Parameter(
 
 
 def split_labels(value: Any, task: str) -> List[str]:
-    """The labels as a list: a list is used as it is, a string is split at its commas."""
+    """The labels as a list. A string is split at its commas."""
     if value is None:
         raise RequestError("unsupported_value", "{} needs parameters.candidate_labels".format(task))
     labels = value
@@ -27,24 +27,24 @@ def split_labels(value: Any, task: str) -> List[str]:
         labels = [label.strip() for label in value.split(",") if label.strip()]
     if not labels or not all(label.strip() for label in labels):
         raise RequestError(
-            "unsupported_value", "candidate_labels must hold at least one label, and no empty ones"
+            "unsupported_value", "candidate_labels must contain at least one label, and no empty label"
         )
     longest = max(map(len, labels))
     allowed = min(limits.SHORT_TEXT, limits.LABEL_CHARACTERS // len(labels))
     if len(labels) > limits.LABELS or longest > allowed:
         raise RequestError(
             "unsupported_value",
-            "candidate_labels holds {} labels of up to {} characters; allowed are {} labels, and {} characters in "
+            "candidate_labels has {} labels of up to {} characters; allowed are {} labels, and {} characters in "
             "each of so many".format(len(labels), longest, limits.LABELS, allowed),
         )
     return list(labels)
 
 
 def check_template(template: str) -> None:
-    """A template is filled by `str.format` in transformers: any other brace would read attributes or pad."""
+    """RequestError for other braces than one {}: transformers uses str.format, which can read attributes."""
     rest = template.replace("{}", "", 1)
     if rest == template or "{" in rest or "}" in rest:
         raise RequestError(
             "unsupported_value",
-            "hypothesis_template must hold {} once, where the label goes, and no other brace",
+            "hypothesis_template must contain {} once, where the label goes, and no other brace",
         )

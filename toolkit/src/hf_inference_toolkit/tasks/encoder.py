@@ -1,13 +1,13 @@
-"""Tokens straight from the tokenizer's own library, where transformers adds nothing but time."""
+"""Tokenization by the tokenizers library directly, which is faster than transformers' wrapper."""
 
 from typing import Any, Dict, Optional, Tuple
 
-# What a tokenizer's class may do in its own way; then transformers is asked.
+# Methods that a tokenizer's class may override; then transformers' wrapper is used.
 OWN_WAYS = ("__call__", "_encode_plus", "_batch_encode_plus", "prepare_for_tokenization")
 
 
 class Encoder:
-    """A fast tokenizer's texts as `tokenizer(text)` would give them. Called in one thread at a time."""
+    """Encodes as `tokenizer(text)` of a fast tokenizer does. Called in one thread at a time."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._backend = tokenizer.backend_tokenizer
@@ -17,9 +17,9 @@ class Encoder:
     def __call__(
         self, text: str, pair: Optional[str], strategy: Optional[str], most: int
     ) -> Tuple[Dict[str, Any], bool]:
-        """The lists that a model takes, and whether the text was cut to `most` tokens; not if `strategy` is None."""
+        """The model's inputs, and whether the text was truncated to `most` tokens. Without a strategy it never is."""
         self._set(strategy, most)
-        # A batch, because that lets the event loop run meanwhile. For transformers, an empty pair is no pair.
+        # encode_batch releases the GIL. transformers treats an empty second text as no pair.
         (encoding,) = self._backend.encode_batch([(text, pair) if pair else text])
         lists = {
             "input_ids": encoding.ids,
@@ -31,7 +31,7 @@ class Encoder:
         )
 
     def _set(self, strategy: Optional[str], most: int) -> None:
-        """The library keeps its settings; others use the same tokenizer with theirs."""
+        """Set truncation and padding, which the library stores and other callers change."""
         now = self._backend.truncation
         if strategy is None:
             if now is not None:
@@ -44,7 +44,7 @@ class Encoder:
 
 
 def encoder(tokenizer: Any) -> Optional[Encoder]:
-    """An encoder, unless the tokenizer is a slow one or has ways of its own."""
+    """An encoder. None if the tokenizer is not a fast one, or its class overrides how it encodes."""
     import transformers
 
     usual = getattr(transformers, "PreTrainedTokenizerFast", None)

@@ -10,7 +10,7 @@ from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
 class FeatureExtraction(TextTask):
-    """The last layer's numbers: for each text a list of one list of tokens, each a list of numbers."""
+    """The last hidden state: for each text a list of shape [1, tokens, width]."""
 
     parameters = (
         TRUNCATION,
@@ -19,7 +19,7 @@ class FeatureExtraction(TextTask):
     has_input_length = True
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row."""
+        """See TextTask: one row."""
         encoding, was_cut = self.tokens(item, None, options)
         one = row(encoding)
         if options.get("padding") == "max_length":
@@ -27,7 +27,7 @@ class FeatureExtraction(TextTask):
         return Encoded([one], was_cut)
 
     def _filled(self, one: Tokens, length: int) -> Tokens:
-        """A row with padding, which has numbers in the answer, too."""
+        """Pad a row. The padding is part of the answer, as in the pipeline."""
         missing = length - len(one["input_ids"])
         if missing <= 0:
             return one
@@ -44,17 +44,17 @@ class FeatureExtraction(TextTask):
         return {key: one[key] + more[key] for key in one}
 
     def check_amount(self, tokens: int) -> None:
-        """See TextTask; each token is answered with as many numbers as the model is wide."""
+        """See TextTask. Also limits the size of the answer."""
         super().check_amount(tokens)
         width = getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", None) or 1
         if tokens * width > limits.FEATURES:
             raise RequestError(
                 "unprocessable",
-                "the answer has more than {} numbers; send fewer inputs at once".format(limits.FEATURES),
+                "the answer has more than {} numbers; send fewer inputs".format(limits.FEATURES),
             )
 
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """One text's numbers: [1, tokens, width]."""
+        """See TextTask: a list of shape [1, tokens, width]."""
         return [outputs[0]["last_hidden_state"].tolist()]

@@ -13,10 +13,10 @@ from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
 class FillMask(TextTask):
-    """Words for the mask in each text, best first; one list a mask where there are several."""
+    """Words for the mask of each text, in descending order of scores. A list for each mask if there are several."""
 
     parameters = (
-        Parameter("top_k", "integer", "how many words a mask; 5 by default", 1, limits.TOP_K),
+        Parameter("top_k", "integer", "number of words for each mask; 5 by default", 1, limits.TOP_K),
         Parameter("targets", "strings", "score these words only"),
         TRUNCATION,
         Parameter("tokenizer_kwargs", "object", "options of the tokenizer", members=TOKENIZING),
@@ -26,11 +26,13 @@ class FillMask(TextTask):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         if self.tokenizer.mask_token_id is None:
-            raise StartError("fill-mask needs a tokenizer with a mask token; this model's has none")
+            raise StartError(
+                "fill-mask needs a tokenizer with a mask token, which this model's does not have"
+            )
         self.sample = {"inputs": "The capital of France is {}.".format(self.tokenizer.mask_token)}
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row; the places of its masks beside it."""
+        """See TextTask: one row, and the positions of its masks."""
         encoding, was_cut = self.tokens(item, None, options)
         masks = [
             i for i, number in enumerate(encoding["input_ids"]) if number == self.tokenizer.mask_token_id
@@ -39,7 +41,7 @@ class FillMask(TextTask):
             raise RequestError(
                 "unprocessable",
                 "an input has no {}{}".format(
-                    self.tokenizer.mask_token, " within the tokens that the model takes" if was_cut else ""
+                    self.tokenizer.mask_token, " within the model's limit" if was_cut else ""
                 ),
             )
         if len(masks) * options.get("top_k", 5) > limits.FILLED_WORDS:
@@ -52,7 +54,7 @@ class FillMask(TextTask):
         return Encoded([row(encoding)], was_cut, masks)
 
     def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
-        """See Service: the scores at the masks only, because a vocabulary has many and a request many texts."""
+        """See Service. Keeps the logits at the masks only, because those of all tokens would need too much memory."""
         outputs = super().run(pieces, check)
         for piece, output in zip(pieces, outputs):
             at = numpy.array(piece.row["input_ids"]) == self.tokenizer.mask_token_id
@@ -62,7 +64,7 @@ class FillMask(TextTask):
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """The words for the masks of one text."""
+        """See TextTask: the words for the masks of one text."""
         targets = self._target_ids(options["targets"]) if "targets" in options else None
         filled = []
         for mask, logits in zip(encoded.extra, outputs[0]["logits"]):
@@ -76,7 +78,7 @@ class FillMask(TextTask):
         numbers = list(encoded.rows[0]["input_ids"])
         numbers[mask] = number
         numbers = [one for one in numbers if one != self.tokenizer.pad_token_id]
-        # With several masks the others are part of the sentence, and masks are special tokens.
+        # With several masks, the other masks are kept in the sequence, and they are special tokens.
         sequence = self.tokenizer.decode(numbers, skip_special_tokens=len(encoded.extra) == 1)
         return {
             "score": score,
@@ -86,7 +88,7 @@ class FillMask(TextTask):
         }
 
     def _target_ids(self, targets: Any) -> Any:
-        """Each word's token, or the first of its tokens where it has several."""
+        """The token of each target word, or the first of its tokens."""
         vocabulary = self.tokenizer.get_vocab()
         found = set()
         for target in [targets] if isinstance(targets, str) else targets:

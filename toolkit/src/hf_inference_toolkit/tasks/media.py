@@ -1,4 +1,4 @@
-"""Images and sound of requests, decoded here and within limits: a string is base64 or a data: URL, never a location."""
+"""Decoding of images and audio in requests, within limits. A string is base64 or a data: URL, never a location."""
 
 import base64
 import binascii
@@ -10,16 +10,17 @@ from typing import Any, Dict, List, Optional
 import numpy
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
 
-# Pillow also reads formats that start other programs (EPS runs Ghostscript) or that few people use.
+# Pillow's other formats are rarely used, or start programs: EPS runs Ghostscript.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-BASE64 = "media in JSON are base64 or a data: URL (addresses and paths are not read)"
+BASE64 = "media in JSON must be base64 or a data: URL (other URLs and paths are not read)"
 
 
 def content_of(value: Any) -> bytes:
-    """The bytes of an image or a sound as a request holds them."""
+    """The bytes of an image or of audio in a request."""
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     if not isinstance(value, str):
@@ -30,22 +31,22 @@ def content_of(value: Any) -> bytes:
         if not comma or not head.lower().endswith(";base64"):
             raise RequestError("unsupported_value", "a data: URL must be data:TYPE;base64,CONTENT")
     try:
-        # Tools such as coreutils' base64 break the text into lines.
+        # coreutils' base64 and others break lines.
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise RequestError("unsupported_value", "{}; this is neither".format(BASE64)) from None
 
 
 def decode(body: bytes, content_type: str) -> Any:
-    """The body of a request to user code: a PIL image for image/*, a `Decoder.recording` for audio/*."""
+    """Decode a body for user code: a PIL image for image/*, a `Decoder.recording` for audio/*."""
     decoder = Decoder()
     return decoder.recording(body) if content_type.startswith("audio/") else decoder.image(body)
 
 
 class Decoder:
-    """Decodes the media of one request, all of them within the limits of one request.
+    """Decodes the media of one request, and counts them against the limits of a request.
 
-    `rate` is the sampling rate that the model takes, in Hz; `seconds` is the most sound that it takes.
+    `rate` is the model's sampling rate in Hz; `seconds` is the maximum length of all audio.
     """
 
     def __init__(self, rate: int = 16000, seconds: int = limits.SOUND_SECONDS) -> None:
@@ -57,27 +58,27 @@ class Decoder:
         self._sources: Dict[int, str] = {}
 
     def source(self, image: Any) -> Optional[str]:
-        """The text that an image was decoded from: answers that repeat their input hold that text."""
+        """The text that an image was decoded from, for answers that repeat their input."""
         return self._sources.get(id(image))
 
     def image(self, value: Any) -> Any:
-        """A PIL image in RGB, upright; an image that user code made is taken as it is."""
+        """A PIL image in RGB, rotated by its EXIF orientation. PIL images of user code are returned unchanged."""
         if type(value).__module__.startswith("PIL."):
             return value
         from PIL import Image, ImageOps
 
         try:
             image = Image.open(io.BytesIO(content_of(value)), formats=IMAGE_FORMATS)
-            # The header is read, the pixels are not.
+            # Only the header was read so far.
             self._count_pixels(image.size[0] * image.size[1])
             image.load()
             image = ImageOps.exif_transpose(image).convert("RGB")
         except (MemoryError, RequestError):
             raise
-        except Exception as problem:  # Pillow raises many kinds for broken and for hostile files
+        except Exception as problem:  # Pillow raises many exceptions for invalid files
             raise RequestError("malformed", _unreadable("image", problem, IMAGE_FORMATS)) from None
         if isinstance(value, str):
-            # Kept, so that no other object gets its id.
+            # Keep a reference, so that no other object gets its id.
             self._decoded.append(image)
             self._sources[id(image)] = value
         return image
@@ -93,9 +94,9 @@ class Decoder:
             )
 
     def sound(self, value: Any) -> Any:
-        """One channel of samples from -1 to 1 at the model's rate, in float32.
+        """Mono float32 samples from -1 to 1 at the model's sampling rate.
 
-        Beside bytes and base64: `{"raw": [samples], "sampling_rate": Hz}`, and an array at the model's rate.
+        Besides bytes and base64, it accepts `{"raw": [samples], "sampling_rate": Hz}` and an array at the model's rate.
         """
         if isinstance(value, dict):
             samples, rate = _raw(value)
@@ -106,11 +107,11 @@ class Decoder:
             samples, rate = self._read(content)
         self._count_samples(len(samples), rate)
         if not len(samples):
-            raise RequestError("unsupported_value", "the sound has no samples")
+            raise RequestError("unsupported_value", "the audio has no samples")
         return samples if rate == self._rate else resampled(samples, rate, self._rate)
 
     def recording(self, value: Any) -> Dict[str, Any]:
-        """`{"raw": samples, "sampling_rate": Hz}`: the sound at its own rate, in one channel of float32."""
+        """`{"raw": samples, "sampling_rate": Hz}`, in mono float32 at the file's sampling rate."""
         samples, rate = self._read(content_of(value))
         self._count_samples(len(samples), rate)
         return {"raw": samples, "sampling_rate": rate}
@@ -120,23 +121,29 @@ class Decoder:
         if self._samples > self._seconds * self._rate:
             raise RequestError(
                 "unsupported_value",
-                "the sound of a request is longer than {} seconds".format(self._seconds),
+                "the audio of a request is longer than {} seconds".format(self._seconds),
             )
 
     def _read(self, content: bytes) -> Any:
         read = _by_soundfile if importlib.util.find_spec("soundfile") else _by_wave
+        kind = codecs.sniff(codecs.MediaType(codecs.BINARY, {}), content).name
+        if read is _by_wave and kind.startswith("audio/") and kind != codecs.WAV:
+            raise RequestError(
+                "unsupported_media_type",
+                "{} cannot be read here; this image reads {} (PCM)".format(kind, codecs.WAV),
+            )
         try:
             return read(content, self._seconds)
         except (MemoryError, RequestError):
             raise
-        except Exception as problem:  # libsndfile's errors, and what its wrapper raises for hostile headers
+        except Exception as problem:  # libsndfile and its wrapper raise many exceptions for invalid files
             formats = ("WAV", "FLAC", "OGG", "MP3") if read is _by_soundfile else ("WAV (PCM)",)
             raise RequestError("malformed", _unreadable("sound", problem, formats)) from None
 
 
 def _unreadable(what: str, problem: Exception, formats: Any) -> str:
     words = (str(problem) or type(problem).__name__).splitlines()[0]
-    # Pillow names the object that it reads from, with its address.
+    # Pillow's message contains the repr of the file object.
     words = words.split("<_io.BytesIO")[0].strip()
     return "the {} cannot be read ({}); formats: {}".format(what, words[:200], ", ".join(formats))
 
@@ -147,7 +154,7 @@ def _raw(value: Dict[str, Any]) -> Any:
     if not set(value) <= {"raw", "array", "sampling_rate"} or not is_whole:
         raise RequestError(
             "unsupported_value",
-            'a sound is base64, or {"raw": [samples], "sampling_rate": Hz} with a rate from 1000 to 384000',
+            'audio must be base64, or {"raw": [samples], "sampling_rate": Hz} with a rate from 1000 to 384000',
         )
     try:
         array = numpy.asarray(samples)
@@ -164,7 +171,7 @@ def _by_soundfile(content: bytes, seconds: int) -> Any:
     with soundfile.SoundFile(io.BytesIO(content)) as sound:
         rate = sound.samplerate
         blocks, count = [], 0
-        # In blocks: the header may promise more than there is, or than fits into memory.
+        # In blocks, because the header may promise more than the file has, or than fits into memory.
         while count <= seconds * rate:
             block = sound.read(max(1, min(rate, 4194304 // sound.channels)), dtype="float32", always_2d=True)
             if not len(block):
@@ -192,7 +199,7 @@ def _by_wave(content: bytes, seconds: int) -> Any:
 
 
 def resampled(samples: Any, rate: int, wanted: int) -> Any:
-    """The same sound at another rate, by the library that is installed."""
+    """Resample by soxr or scipy. RequestError if neither is installed."""
     if importlib.util.find_spec("soxr"):
         import soxr
 
@@ -205,5 +212,5 @@ def resampled(samples: Any, rate: int, wanted: int) -> Any:
         common = gcd(rate, wanted)
         return resample_poly(samples, wanted // common, rate // common).astype(numpy.float32)
     raise RequestError(
-        "unsupported_value", "the sound has {} Hz, and this image reads {} Hz only".format(rate, wanted)
+        "unsupported_value", "the audio has {} Hz; this image supports {} Hz only".format(rate, wanted)
     )

@@ -1,4 +1,4 @@
-"""`parameters` of a request: which there are, what each takes, and what is said about the rest."""
+"""The parameters of requests: types, limits, checks and JSON Schema."""
 
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
@@ -10,7 +10,7 @@ from hf_inference_toolkit.errors import RequestError
 class Parameter(NamedTuple):
     """One parameter. `kind` is a key of SCHEMAS.
 
-    `is_nullable`: null is a value with a meaning. For every other parameter, null is the same as leaving it out.
+    `is_nullable`: null is a value. For any other parameter, null means not given.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Parameter(NamedTuple):
     is_nullable: bool = False
     # The members of an object.
     members: Sequence[Any] = ()
-    # The most characters of a string, and the most entries of a list.
+    # The maximum characters of a string, and the maximum entries of a list.
     longest: int = limits.SHORT_TEXT
     most: int = limits.TOKEN_IDS
 
@@ -30,25 +30,25 @@ class Parameter(NamedTuple):
 TRUNCATION = Parameter(
     "truncation",
     "boolean or string",
-    "cut inputs that are longer than the model takes, or than max_length: true (the default), false, or a strategy "
+    "truncate inputs above the model's limit or max_length: true (the default), false, or a strategy "
     "for pairs of texts",
     choices=("longest_first", "only_first", "only_second", "do_not_truncate"),
 )
-# What pipelines pass to the tokenizer.
+# Parameters that pipelines pass to the tokenizer.
 TOKENIZING = (
     TRUNCATION,
-    Parameter("max_length", "integer", "cut inputs to this number of tokens", 1),
+    Parameter("max_length", "integer", "maximum tokens of an input, which is truncated", 1),
     Parameter(
         "padding",
         "boolean or string",
-        "max_length fills inputs up with padding tokens; every other value changes nothing for a single input",
+        "max_length pads inputs to max_length; other values have no effect on a single input",
         choices=("longest", "max_length", "do_not_pad"),
     ),
 )
 FUNCTION = Parameter(
     "function_to_apply",
     "string",
-    "what makes scores of the model's numbers",
+    "function from logits to scores",
     choices=("softmax", "sigmoid", "none", "default"),
 )
 FULL_TEXT = Parameter(
@@ -72,7 +72,7 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
 
 
 def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
-    """The parameters that are given, without those that are null; RequestError for an unknown name or a wrong value."""
+    """The parameters that are not null. RequestError for an unknown name or an invalid value."""
     by_name = {parameter.name: parameter for parameter in known}
     checked = {}
     for name, value in given.items():
@@ -106,7 +106,7 @@ def _check_one(parameter: Parameter, value: Any) -> None:
 
 
 def _check_size(parameter: Parameter, value: Any) -> None:
-    """Refuse strings that are too long, and lists with too many entries."""
+    """RequestError for strings that are too long and lists with too many entries."""
     if isinstance(value, str) and len(value) > parameter.longest:
         raise RequestError(
             "unsupported_value",
@@ -169,7 +169,7 @@ def _words(parameter: Parameter) -> str:
         "string": "a string",
         "boolean or string": "true, false or a string",
         "strings": "a string or a list of strings",
-        "ids": "a token id or a list of them",
+        "ids": "a token id or a list of token ids",
         "id lists": "a list of lists of token ids",
     }
     words = names[parameter.kind]
@@ -181,7 +181,7 @@ def _words(parameter: Parameter) -> str:
 
 
 def schema(known: Sequence[Parameter]) -> Dict[str, Any]:
-    """JSON Schema of a task's parameters, with nothing beside them."""
+    """JSON Schema of an object with these parameters and no others."""
     return {
         "type": "object",
         "properties": {parameter.name: _schema_of(parameter) for parameter in known},

@@ -1,7 +1,7 @@
-"""The inputs of tasks that transformers' own pipelines run: one description for each task.
+"""The inputs of pass-through tasks: a reader for each task.
 
-A pipeline takes a string in place of an image or a sound as an address or a path, and a dict as keyword arguments. So
-an input is read here into objects, by its description, and what the description does not name is refused.
+A pipeline treats a string in place of an image or of audio as a URL or a path, and a dict as keyword arguments.
+Therefore inputs are converted to objects here, and keys that a reader does not know are refused.
 """
 
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
@@ -12,18 +12,18 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.media import Decoder
 
 Call = Tuple[Tuple[Any, ...], Dict[str, Any]]
-# Characters of one token at most, nearly: longer texts certainly have more tokens than the model takes.
+# Practically no token has more characters: a longer text certainly exceeds the model's limit.
 CHARACTERS_PER_TOKEN = 32
 
 
 class Reader(NamedTuple):
-    """What one input is read with: the request's media, and how many characters the model takes."""
+    """The decoder of the request's media, and the maximum characters of a text."""
 
     media: Decoder
     characters: int = limits.TEXT_CHARACTERS
 
     def text(self, value: Any, what: str) -> str:
-        """A string within the limit."""
+        """Check a string. RequestError (422) if it is too long."""
         if not isinstance(value, str):
             raise RequestError(
                 "unsupported_value", "{} must be a string, not {}".format(what, kind_of(value))
@@ -31,51 +31,51 @@ class Reader(NamedTuple):
         if len(value) > self.characters:
             raise RequestError(
                 "unprocessable",
-                "{} has {} characters, and the model takes {}".format(what, len(value), self.characters),
+                "{} has {} characters; the model's limit is {}".format(what, len(value), self.characters),
             )
         return value
 
 
 def fields(value: Any, needed: Tuple[str, ...], optional: Tuple[str, ...] = ()) -> Dict[str, Any]:
-    """An object with these keys and no other."""
+    """Check that a value is an object with these keys and no others."""
     if not isinstance(value, dict) or not set(needed) <= set(value) <= set(needed) | set(optional):
         shape = ", ".join('"{}"'.format(name) for name in needed)
-        more = " and, if needed, " + ", ".join('"{}"'.format(name) for name in optional) if optional else ""
+        more = ", and optionally " + ", ".join('"{}"'.format(name) for name in optional) if optional else ""
         raise RequestError("unsupported_value", "an input must be an object with {}{}".format(shape, more))
     return value
 
 
 def image(value: Any, reader: Reader) -> Call:
-    """An image alone."""
+    """Read an image."""
     return (reader.media.image(value),), {}
 
 
 def sound(value: Any, reader: Reader) -> Call:
-    """A sound alone."""
+    """Read audio."""
     return (reader.media.sound(value),), {}
 
 
 def text(value: Any, reader: Reader) -> Call:
-    """A text alone."""
+    """Read a text."""
     return (reader.text(value, "an input"),), {}
 
 
 def image_pair(value: Any, reader: Reader) -> Call:
-    """Two images that are compared."""
+    """Read a list of two images."""
     if not isinstance(value, list) or len(value) != 2:
         raise RequestError("unsupported_value", "an input must be a list of two images")
     return ([reader.media.image(one) for one in value],), {}
 
 
 def image_question(value: Any, reader: Reader) -> Call:
-    """`{"image", "question"}`."""
+    """Read `{"image", "question"}`."""
     given = fields(value, ("image", "question"))
     question = reader.text(given["question"], '"question"')
     return ({"image": reader.media.image(given["image"]), "question": question},), {}
 
 
 def document_question(value: Any, reader: Reader) -> Call:
-    """`{"image", "question"}`, or the words of the document with their boxes in place of the image or beside it."""
+    """Read `{"image", "question"}`, with `word_boxes` (the words of the document) instead of the image, or both."""
     given = fields(value, ("question",), ("image", "word_boxes"))
     out: Dict[str, Any] = {"question": reader.text(given["question"], '"question"'), "image": None}
     if "word_boxes" in given:
@@ -88,7 +88,7 @@ def document_question(value: Any, reader: Reader) -> Call:
 
 
 def word_boxes(value: Any, reader: Reader) -> List[Any]:
-    """`[["word", [left, top, right, bottom]]]`, in thousandths of the page."""
+    """Read `[["word", [left, top, right, bottom]]]`, in thousandths of the page."""
     if not isinstance(value, list) or not value or not all(map(_is_word_box, value)):
         raise RequestError(
             "unsupported_value",
@@ -115,7 +115,7 @@ def _is_word_box(value: Any) -> bool:
 
 
 def conversation(value: Any, reader: Reader) -> Call:
-    """A text, a text with images, or the messages of a conversation with images and sound in their parts."""
+    """Read a text, a text with images, or the messages of a conversation, which may contain images and audio."""
     if isinstance(value, str):
         return (), {"text": reader.text(value, "an input")}
     if isinstance(value, list):
@@ -130,7 +130,7 @@ def conversation(value: Any, reader: Reader) -> Call:
 
 
 def messages(value: List[Any], reader: Reader) -> List[Dict[str, Any]]:
-    """The messages with their media decoded; every part is one of text, image and sound."""
+    """Read messages and decode their images and audio."""
     if not value or len(value) > limits.MESSAGES:
         raise RequestError(
             "unsupported_value",
@@ -155,13 +155,13 @@ def messages(value: List[Any], reader: Reader) -> List[Dict[str, Any]]:
     if length > reader.characters:
         raise RequestError(
             "unprocessable",
-            "the conversation has {} characters, and the model takes {}".format(length, reader.characters),
+            "the conversation has {} characters; the model's limit is {}".format(length, reader.characters),
         )
     return out
 
 
 def message_part(value: Any, reader: Reader) -> Dict[str, Any]:
-    """One part of a message, as Hugging Face's and as OpenAI's clients write it."""
+    """Read a part of a message, in the formats of Hugging Face and OpenAI."""
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "text":
         return {"type": "text", "text": reader.text(fields(value, ("type", "text"))["text"], '"text"')}
@@ -186,17 +186,17 @@ def message_part(value: Any, reader: Reader) -> Dict[str, Any]:
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a list is the messages of one conversation, and not several inputs."""
+    """Whether a list is one conversation rather than several inputs."""
     return bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
 def is_image_pair(value: Any) -> bool:
-    """Whether a list is two images, and not several pairs."""
+    """Whether a list is one pair of images rather than several pairs."""
     return not any(isinstance(one, list) for one in value)
 
 
 class Kind(NamedTuple):
-    """How inputs of a task are read: one of them, and whether a list is one input."""
+    """The inputs of a task. `read` reads one input; `is_one` is whether a list is one input."""
 
     read: Callable[[Any, Reader], Call]
     is_one: Callable[[Any], bool] = lambda _: False
@@ -225,6 +225,8 @@ KINDS: Dict[str, Kind] = {
     "zero-shot-image-classification": Kind(image),
     "zero-shot-object-detection": Kind(image),
 }
+# What a request's body may be in place of JSON.
+BODY_TYPES: Dict[Callable[[Any, Reader], Call], Tuple[str, ...]] = {image: ("image/*",), sound: ("audio/*",)}
 
 
 def schema(kind: Kind) -> Dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The parameters of tasks that transformers' own pipelines run: an allow list for each task.
+"""The parameters of pass-through tasks: an allowlist for each task.
 
-A pipeline hands what it does not know to the model, the processor or the chat template, and these load, fetch and run
-what they are given. So a parameter is accepted only if it is in this table, is of its type and within its limits, and
-is one that the pipeline of the installed release takes.
+A pipeline passes unknown parameters to the model, the processor or the chat template, which may load, fetch or run what
+they name. Therefore a parameter is accepted only if it is in this table, has its type, is within its limits, and is
+supported by the pipeline of the installed release.
 """
 
 import inspect
@@ -27,82 +27,86 @@ from hf_inference_toolkit.tasks.generation_parameters import (
 )
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, FUNCTION, Parameter
 
-# The number of new tokens where neither the request nor the model has one, in every pipeline of transformers 5.
+# The default of max_new_tokens in the pipelines of transformers 5.
 NEW_TOKENS = 256
 GENERATE_KWARGS = "generate_kwargs"
 
 SCORES = FUNCTION._replace(choices=("softmax", "sigmoid", "none"))
-TOP_K = Parameter("top_k", "integer", "how many answers", 1, limits.TOP_K)
-THRESHOLD = Parameter("threshold", "number", "the lowest score of an answer", 0, 1)
+TOP_K = Parameter("top_k", "integer", "number of answers", 1, limits.TOP_K)
+THRESHOLD = Parameter("threshold", "number", "minimum score of an answer", 0, 1)
 MAX_NEW_TOKENS = Parameter(
-    "max_new_tokens", "integer", "how many tokens to write at most", 1, limits.NEW_TOKENS
+    "max_new_tokens", "integer", "maximum number of generated tokens", 1, limits.NEW_TOKENS
 )
 CHAT = (
     MAX_NEW_TOKENS,
     STOP_SEQUENCE,
     FULL_TEXT,
     Parameter("clean_up_tokenization_spaces", "boolean", "remove spaces before punctuation"),
-    Parameter("skip_special_tokens", "boolean", "leave special tokens out of the text"),
+    Parameter("skip_special_tokens", "boolean", "omit special tokens from the text"),
     Parameter("continue_final_message", "boolean", "continue the last message instead of answering it"),
 )
 WHISPER = (
-    Parameter("language", "string", "the language that is spoken"),
+    Parameter("language", "string", "language of the speech"),
     Parameter("task", "string", "transcribe, or translate to English", choices=("transcribe", "translate")),
-    Parameter("condition_on_prev_tokens", "boolean", "use the text before each segment"),
-    Parameter("compression_ratio_threshold", "number", "a segment that compresses better is written again"),
-    Parameter("logprob_threshold", "number", "a segment of lower average log probability is written again"),
-    Parameter("no_speech_threshold", "number", "a segment above this probability is silence", 0, 1),
+    Parameter("condition_on_prev_tokens", "boolean", "use the text of the previous segment"),
+    Parameter("compression_ratio_threshold", "number", "a segment with a higher ratio is generated again"),
+    Parameter("logprob_threshold", "number", "a segment with a lower average is generated again"),
+    Parameter("no_speech_threshold", "number", "a segment with a higher probability is silence", 0, 1),
 )
 TABLE: Dict[str, Tuple[Parameter, ...]] = {
     "any-to-any": CHAT,
     "audio-classification": (TOP_K, SCORES),
     "automatic-speech-recognition": (
-        Parameter("chunk_length_s", "number", "seconds of sound that the model reads at once", 1, 120),
-        Parameter("stride_length_s", "number", "seconds that parts share on each side", 0, 30),
+        Parameter("chunk_length_s", "number", "length of a chunk in seconds", 1, 120),
+        Parameter("stride_length_s", "number", "overlap of chunks on each side in seconds", 0, 30),
         Parameter(
             "return_timestamps",
             "boolean or string",
-            "when each segment, word or character is spoken",
+            "return the times of segments, words or characters",
             choices=("word", "char"),
         ),
-        Parameter("return_language", "boolean", "which language is spoken"),
+        Parameter("return_language", "boolean", "return the language of the speech"),
         MAX_NEW_TOKENS,
     ),
     "depth-estimation": (),
     "document-question-answering": (
         TOP_K,
-        Parameter("doc_stride", "integer", "tokens that parts of a long document share", 1, 256),
-        Parameter("max_answer_len", "integer", "longest answer in tokens", 1, 1000),
-        Parameter("max_seq_len", "integer", "tokens of question and document that are read at once", 8, 4096),
-        Parameter("max_question_len", "integer", "tokens after which the question is cut", 1, 1000),
+        Parameter("doc_stride", "integer", "tokens by which parts of a long document overlap", 1, 256),
+        Parameter("max_answer_len", "integer", "maximum tokens of an answer", 1, 1000),
+        Parameter(
+            "max_seq_len", "integer", "maximum tokens of the question and a part of the document", 8, 4096
+        ),
+        Parameter("max_question_len", "integer", "maximum tokens of the question", 1, 1000),
         Parameter("handle_impossible_answer", "boolean", "whether an empty answer is possible"),
     ),
     "image-classification": (TOP_K, SCORES),
-    "image-feature-extraction": (Parameter("pool", "boolean", "the pooled numbers only"),),
+    "image-feature-extraction": (Parameter("pool", "boolean", "return the pooled output"),),
     "image-segmentation": (
-        Parameter("subtask", "string", "what is found", choices=("instance", "panoptic", "semantic")),
+        Parameter("subtask", "string", "type of segmentation", choices=("instance", "panoptic", "semantic")),
         THRESHOLD,
-        Parameter("mask_threshold", "number", "the lowest score of a pixel", 0, 1),
-        Parameter("overlap_mask_area_threshold", "number", "the share of a mask that must remain", 0, 1),
+        Parameter("mask_threshold", "number", "minimum score of a pixel", 0, 1),
+        Parameter("overlap_mask_area_threshold", "number", "minimum share of a mask without overlaps", 0, 1),
     ),
     "image-text-to-text": CHAT,
     "image-to-image": (),
     "image-to-text": (
         MAX_NEW_TOKENS,
-        Parameter("prompt", "string", "how the text begins", longest=limits.SHORT_TEXT),
+        Parameter("prompt", "string", "start of the text", longest=limits.SHORT_TEXT),
     ),
     "keypoint-matching": (THRESHOLD,),
     "mask-generation": (
-        Parameter("points_per_batch", "integer", "points that go through the model at once", 1, 256),
+        Parameter("points_per_batch", "integer", "points in a batch", 1, 256),
         Parameter("points_per_crop", "integer", "points on each side of a crop", 1, 64),
-        Parameter("crops_n_layers", "integer", "how often the image is divided", 0, 2),
-        Parameter("crop_overlap_ratio", "number", "the share that crops have in common", 0, 1),
-        Parameter("crop_n_points_downscale_factor", "integer", "fewer points in smaller crops", 1, 64),
-        Parameter("pred_iou_thresh", "number", "the lowest score of a mask", 0, 1),
-        Parameter("stability_score_thresh", "number", "the lowest stability of a mask", 0, 1),
-        Parameter("stability_score_offset", "integer", "the shift that stability is measured with", 0, 100),
-        Parameter("mask_threshold", "number", "the lowest score of a pixel"),
-        Parameter("crops_nms_thresh", "number", "the overlap from which masks count as one", 0, 1),
+        Parameter("crops_n_layers", "integer", "number of layers of crops", 0, 2),
+        Parameter("crop_overlap_ratio", "number", "overlap of crops", 0, 1),
+        Parameter(
+            "crop_n_points_downscale_factor", "integer", "divisor of the points in smaller crops", 1, 64
+        ),
+        Parameter("pred_iou_thresh", "number", "minimum predicted IoU of a mask", 0, 1),
+        Parameter("stability_score_thresh", "number", "minimum stability score of a mask", 0, 1),
+        Parameter("stability_score_offset", "integer", "offset for the stability score", 0, 100),
+        Parameter("mask_threshold", "number", "minimum score of a pixel"),
+        Parameter("crops_nms_thresh", "number", "IoU above which masks are duplicates", 0, 1),
     ),
     "object-detection": (THRESHOLD,),
     "text-to-audio": (),
@@ -115,12 +119,12 @@ ALIASES = {"text-to-speech": "text-to-audio", "vqa": "visual-question-answering"
 
 
 class Allowed(NamedTuple):
-    """What a request to one pipeline may set."""
+    """The parameters of requests to one pipeline."""
 
     own: Tuple[Parameter, ...]
-    # Those of `generate`, accepted at the top level and in generate_kwargs; empty where nothing is generated.
+    # Parameters of `generate`, accepted at the top level and in generate_kwargs. Empty if the task does not generate.
     generation: Tuple[Parameter, ...]
-    # Whether the pipeline takes generate_kwargs; otherwise they are passed one by one.
+    # Whether the pipeline has the parameter generate_kwargs; otherwise its members are passed as parameters.
     nests: bool
     vocabulary: int
 
@@ -133,13 +137,13 @@ class Allowed(NamedTuple):
 
 
 def allowed(task: str, pipeline: Any) -> Allowed:
-    """The parameters of a task that the pipeline of the installed release takes."""
-    # Releases of early 2021 name the parameters in the call itself.
+    """The parameters of a task that the pipeline of the installed release supports."""
+    # In releases of early 2021 the parameters are those of __call__.
     takes = getattr(pipeline, "_sanitize_parameters", None) or type(pipeline).__call__
     signature = inspect.signature(takes).parameters
     is_open = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.values())
     nests = GENERATE_KWARGS in signature
-    # Where a pipeline takes generate_kwargs, names that it does not know go to the processor.
+    # A pipeline with generate_kwargs passes unknown names to the processor.
     own = tuple(one for one in TABLE[task] if (is_open and not nests) or one.name in signature)
     model = pipeline.model
     generates = (nests or task == "automatic-speech-recognition") and _can_generate(model)
@@ -168,7 +172,7 @@ def _by_name(several: Sequence[Parameter]) -> Tuple[Parameter, ...]:
 
 
 def check(given: Dict[str, Any], known: Allowed, task: str) -> Dict[str, Any]:
-    """The arguments of a pipeline's call; RequestError for every name, type or value that is not in the table."""
+    """The arguments for a pipeline. RequestError for a name, type or value that is not allowed."""
     given = {name: value for name, value in given.items() if value is not None}
     nested = given.pop(GENERATE_KWARGS, {}) if known.generation else {}
     if not isinstance(nested, dict):

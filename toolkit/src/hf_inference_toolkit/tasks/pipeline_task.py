@@ -1,33 +1,33 @@
-"""Tasks that transformers' own pipelines run, behind the same requests as every other task.
+"""Pass-through tasks: they are served by transformers' pipelines.
 
-A pipeline fetches addresses, opens files and runs code that its arguments name. It gets none of a request's strings in
-such a place: inputs are read by `pipeline_inputs`, parameters are checked by `pipeline_parameters`.
+A pipeline fetches URLs, opens files and runs code that its arguments name. Therefore `pipeline_inputs` reads the inputs
+and `pipeline_parameters` checks the parameters: no string of a request is passed where it could be such a name.
 """
 
 import base64
 import io
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime
-from hf_inference_toolkit.tasks import pipeline_inputs, pipeline_parameters
+from hf_inference_toolkit.tasks import media_answers, pipeline_inputs, pipeline_parameters
 from hf_inference_toolkit.tasks.media import Decoder
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks.text_task import longest_input, of_item
 from hf_inference_toolkit.tasks.warm_up import warm_up_pipeline
 
-# A longer text to be spoken is more sound than a model's memory holds.
+# Longer texts would need too much memory for their audio.
 SPOKEN_CHARACTERS = 2000
-# CTC models read longer sound in overlapping parts.
+# Longer audio is split into overlapping chunks for CTC models.
 WHOLE_SECONDS = 60
 CHUNK_SECONDS = 30
 
 
 class PipelineTask(Service):
-    """A pipeline; the inputs of a list are run one after the other."""
+    """A pipeline. The inputs of a list are processed one after the other."""
 
     def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
         super().__init__(task, facts)
@@ -36,16 +36,20 @@ class PipelineTask(Service):
         self._name = pipeline_parameters.ALIASES.get(task, task)
         self._allowed = pipeline_parameters.allowed(self._name, pipeline)
         self._kind = pipeline_inputs.KINDS[self._name]
+        self.body_types = pipeline_inputs.BODY_TYPES.get(self._kind.read, ())
+        self.media_types = media_answers.TYPES.get(self._name, ())
+        if self._name == "text-to-audio":
+            self.hub_type = codecs.WAV
         self._rate = sampling_rate(pipeline)
         self._tokens = tokens(pipeline)
         self._characters = SPOKEN_CHARACTERS if self._name == "text-to-audio" else self._longest_text()
 
     def _longest_text(self) -> int:
-        """How many characters can be within the tokens that the model takes."""
+        """The maximum characters of texts within the model's limit of tokens."""
         return min(limits.TEXT_CHARACTERS, self._tokens * pipeline_inputs.CHARACTERS_PER_TOKEN)
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
-        """A request whose parameters are checked; its inputs are read where they are used, one request at a time."""
+        """See Service. Inputs are decoded in `predict`, so that only one request at a time needs memory for them."""
         request = super().read(body, content_type, accept)
         if self._name == "document-question-answering":
             request = _with_word_boxes(request)
@@ -54,7 +58,7 @@ class PipelineTask(Service):
         return request
 
     def count(self, request: Request) -> int:
-        """See Service: a conversation is one input, though it is a list."""
+        """See Service. A conversation is one input, although it is a list."""
         return len(self._items(request.inputs)[0])
 
     def _items(self, inputs: Any) -> Any:
@@ -92,30 +96,44 @@ class PipelineTask(Service):
         return Prediction(results if is_list else results[0], items=len(items))
 
     def _run(self, args: Any, named: Dict[str, Any], options: Dict[str, Any]) -> Any:
-        # The pipeline changes dicts that it gets.
+        # The pipeline changes dicts in its arguments.
         options = {name: dict(value) if isinstance(value, dict) else value for name, value in options.items()}
         if self._name == "zero-shot-object-detection":
             labels = options.pop("candidate_labels")
             return self._pipeline({"image": args[0], "candidate_labels": labels}, **options)
         if getattr(self._pipeline, "type", None) == "ctc" and len(args[0]) > WHOLE_SECONDS * self._rate:
-            # Attention over long sound takes memory that grows with its square.
+            # The memory of attention grows with the square of the length.
             options.setdefault("chunk_length_s", CHUNK_SECONDS)
         if self._name == "document-question-answering":
             options = self._windows(args[0], options)
+        if self._name == "text-to-audio":
+            self._check_speakable(args[0])
         return self._pipeline(*args, **named, **options)
 
+    def _check_speakable(self, text: str) -> None:
+        """RequestError for a text without tokens, such as digits for a voice that knows letters only."""
+        tokenizer = self._pipeline.tokenizer
+        if not text.strip() or (tokenizer is not None and not tokenizer(text)["input_ids"]):
+            raise RequestError("unprocessable", "the text has no characters that the model can speak")
+
     def _windows(self, document: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
-        """Options whose windows overlap by half at most, so that their number has a limit."""
+        """Limit the overlap of windows to half, and thereby their number."""
         size = min(options.get("max_seq_len", self._tokens), self._tokens)
         stride = options.get("doc_stride", min(size // 2, 256))
         length = sum(len(word) for word, _ in document.get("word_boxes", ()))
         if stride > size // 2 or length > limits.CONTEXT_WINDOWS * (size - stride):
             raise RequestError(
                 "unsupported_value",
-                "windows of {} tokens that share {} (doc_stride) are too many for this document; at most half of "
-                "a window may be shared".format(size, stride),
+                "windows of {} tokens that overlap by {} (doc_stride) are too many for this document; at most half of "
+                "a window may overlap".format(size, stride),
             )
         return dict(options, max_seq_len=size, doc_stride=stride)
+
+    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+        """See Service."""
+        if accept in self.media_types:
+            return media_answers.write(value, accept), accept
+        return super().write(value, accept)
 
     def schema(self) -> Dict[str, Any]:
         """See Service."""
@@ -131,7 +149,7 @@ class PipelineTask(Service):
         }
 
     def warm_up(self, check: Check) -> None:
-        """See Service; nothing where no input suits all models of the task."""
+        """See Service. No prediction if no sample is suitable for all models of the task."""
         warm_up_pipeline(self, self._pipeline, check)
 
 
@@ -145,7 +163,7 @@ def _with_word_boxes(request: Request) -> Request:
 
 
 def sampling_rate(pipeline: Any) -> int:
-    """The rate that the model takes sound at, in Hz."""
+    """The model's sampling rate in Hz."""
     for owner in (pipeline, getattr(pipeline, "processor", None)):
         rate = getattr(getattr(owner, "feature_extractor", None), "sampling_rate", None)
         if rate:
@@ -154,14 +172,14 @@ def sampling_rate(pipeline: Any) -> int:
 
 
 def tokens(pipeline: Any) -> int:
-    """How many tokens of text the model takes."""
+    """The model's maximum number of text tokens."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     config = getattr(pipeline.model.config, "text_config", pipeline.model.config)
     return longest_input(tokenizer, config) or limits.UNLIMITED_TOKENS
 
 
 def _plain(value: Any, decoder: Decoder) -> Any:
-    """Images as base64 PNG, arrays and tensors as lists: what JSON can hold."""
+    """The value in JSON's types: images as base64 of PNG, arrays and tensors as lists."""
     if isinstance(value, dict):
         return {str(key): _plain(inner, decoder) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -179,7 +197,7 @@ def _plain(value: Any, decoder: Decoder) -> Any:
 
 
 def is_served(task: str) -> bool:
-    """Whether the inputs and parameters of a pipeline's task are known here: what is not known cannot be checked."""
+    """Whether the task's inputs and parameters are known, so that they can be checked."""
     name = pipeline_parameters.ALIASES.get(task, task)
     return task == "table-question-answering" or name in pipeline_parameters.TABLE
 

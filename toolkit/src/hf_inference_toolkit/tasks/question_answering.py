@@ -8,14 +8,14 @@ from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
-# Questions of more characters a token are cut before they are tokenized.
+# Questions with more characters per token are truncated before they are tokenized.
 LONG_QUESTION = 16
-# A logit that softmax makes nothing of.
+# A logit whose softmax is 0.
 NEVER = -10000.0
 
 
 class Span(NamedTuple):
-    """Tokens of one stretch of the context that may be an answer."""
+    """The first and last token of a possible answer."""
 
     first: int
     last: int
@@ -23,19 +23,17 @@ class Span(NamedTuple):
 
 
 class QuestionAnswering(TextTask):
-    """An answer with its score and its place in the context; contexts of any length are read in overlapping parts."""
+    """Answers with their scores and positions. A long context is split into overlapping parts."""
 
     parameters = (
-        Parameter("top_k", "integer", "how many answers; 1 by default", 1, 1000),
-        Parameter("topk", "integer", "the older name of top_k", 1, 1000),
-        Parameter("doc_stride", "integer", "tokens that parts of a long context share", 1, 100000),
-        Parameter("max_answer_len", "integer", "longest answer in tokens; 15 by default", 1, 10000),
+        Parameter("top_k", "integer", "number of answers; 1 by default", 1, 1000),
+        Parameter("topk", "integer", "alias of top_k", 1, 1000),
+        Parameter("doc_stride", "integer", "tokens by which parts of a long context overlap", 1, 100000),
+        Parameter("max_answer_len", "integer", "maximum tokens of an answer; 15 by default", 1, 10000),
         Parameter(
-            "max_seq_len", "integer", "tokens of question and context that are read at once", 8, 100000
+            "max_seq_len", "integer", "maximum tokens of the question and a part of the context", 8, 100000
         ),
-        Parameter(
-            "max_question_len", "integer", "tokens after which the question is cut; 64 by default", 1, 100000
-        ),
+        Parameter("max_question_len", "integer", "maximum tokens of the question; 64 by default", 1, 100000),
         Parameter("handle_impossible_answer", "boolean", "whether an empty answer is possible"),
         Parameter("align_to_words", "boolean", "whether answers are whole words; true by default"),
     )
@@ -50,12 +48,12 @@ class QuestionAnswering(TextTask):
         super().__init__(*args)
         if not self.tokenizer.is_fast:
             raise StartError(
-                "question-answering needs a fast tokenizer (tokenizer.json), and this model has none"
+                "question-answering needs a fast tokenizer (tokenizer.json), which this model does not have"
             )
         self._longest = min(self.limit or 384, 384)
 
     def check_item(self, item: Any) -> None:
-        """A question and a context, neither of them empty."""
+        """See TextTask: a question and a context, both not empty."""
         is_pair = isinstance(item, dict) and set(item) == {"question", "context"}
         if is_pair and all(isinstance(value, str) and value.strip() for value in item.values()):
             return
@@ -74,12 +72,12 @@ class QuestionAnswering(TextTask):
         }
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """A row for each part of the context."""
+        """See TextTask: a row for each part of the context."""
         question, was_cut = self._question(item["question"], options)
         longest = min(options.get("max_seq_len", self._longest), self.limit or 100000)
-        # Not the length of the pair (question, ""), because an empty text is no text of a pair.
-        asked = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
-        room = longest - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
+        # The tokenizer does not encode (question, "") as a pair, because the second text is empty.
+        length = len(self.tokenizer(question, add_special_tokens=False)["input_ids"])
+        room = longest - length - self.tokenizer.num_special_tokens_to_add(pair=True)
         stride = options.get("doc_stride", min(longest // 2, 128, max(0, room - 1)))
         if room < 1 or stride >= room:
             raise RequestError(
@@ -118,7 +116,7 @@ class QuestionAnswering(TextTask):
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """The best answers of all parts; answers of the same words count together."""
+        """See TextTask: the best answers of all parts. The scores of equal answers are added."""
         wanted = options.get("top_k", options.get("topk", 1))
         aligned = options.get("align_to_words", True)
         answers: Dict[str, Dict[str, Any]] = {}
@@ -142,7 +140,7 @@ class QuestionAnswering(TextTask):
         context = 1 if self.tokenizer.padding_side == "right" else 0
         sides = part.sequence_ids if hasattr(part, "sequence_ids") else sequence_ids(part)
         allowed = numpy.array([side == context for side in sides])
-        # Some models point at the first special token when there is no answer.
+        # Some models predict the first special token if there is no answer.
         considered = allowed | (numpy.array(part.ids) == self.tokenizer.cls_token_id)
         scores = []
         for name in ("start_logits", "end_logits"):
@@ -165,7 +163,7 @@ class QuestionAnswering(TextTask):
 
 
 def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List[Span]:
-    """The `many` best pairs of a start and an end at most `longest` tokens apart, within what is allowed."""
+    """The `many` best spans of at most `longest` tokens whose first and last token are allowed."""
     candidates = numpy.tril(numpy.triu(numpy.outer(starts, ends)), longest - 1)
     flat = candidates.ravel()
     best = numpy.argpartition(-flat, many)[:many] if many < len(flat) else numpy.arange(len(flat))
@@ -179,7 +177,7 @@ def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List
 
 
 def whole_words(part: Any, span: Span, side: int) -> Any:
-    """Where the words of a span begin and end; None for tokenizers that know no words."""
+    """The character offsets of a span, extended to whole words. None if the tokenizer has no words."""
     try:
         first, last = part.token_to_word(span.first), part.token_to_word(span.last)
         return part.word_to_chars(first, side)[0], part.word_to_chars(last, side)[1]
@@ -188,7 +186,7 @@ def whole_words(part: Any, span: Span, side: int) -> Any:
 
 
 def sequence_ids(part: Any) -> List[Any]:
-    """Which of the two texts each token is from, for releases of tokenizers that do not say."""
+    """The index of the text of each token, for releases of tokenizers without `sequence_ids`."""
     sides: List[Any] = []
     side = -1
     was_special = True

@@ -29,7 +29,7 @@ class Task(NamedTuple):
     auto_class: str = ""
     implementation: Optional[Type[TextTask]] = None
     architectures: Tuple[str, ...] = ()
-    # Modules that the task imports beside transformers, and the package that has each.
+    # Modules that the task needs besides transformers, and the package of each.
     packages: Tuple[Tuple[str, str], ...] = ()
     # Weights with one of these in their name are not used, and may be missing.
     unused_weights: Tuple[str, ...] = ()
@@ -143,4 +143,4 @@ def own_tasks() -> List[str]:
 
 def unknown_task(requested: str, pipelines: Iterable[str]) -> str:
     """The message for a task that neither the toolkit nor the installed transformers has."""
-    return unknown("task", requested, [*own_tasks(), *ALIASES, "translation_xx_to_yy", *pipelines])
+    return unknown("task", requested, {*own_tasks(), *ALIASES, "translation_xx_to_yy", *pipelines})

@@ -1,4 +1,4 @@
-"""What transport knows of a loaded model: three steps, and a request that shows it works."""
+"""The interface between the server and a loaded model."""
 
 from typing import Any, Callable, Dict, Generator, Hashable, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -9,14 +9,14 @@ Check = Callable[[], None]
 
 
 class Prediction(NamedTuple):
-    """A prediction and what there is to say about it. Tokens are counted where the task counts them."""
+    """An answer and information on it. Token counts are 0 if the task does not count them."""
 
     value: Any
     is_truncated: bool = False
     items: int = 1
     tokens_in: int = 0
     tokens_out: int = 0
-    # What user code may choose for its response.
+    # Set by user code.
     status: int = 200
     headers: Mapping[str, str] = {}
 
@@ -27,7 +27,7 @@ class Token(NamedTuple):
     number: int
     text: str
     is_special: bool
-    # None unless the request asks for details.
+    # None unless the request has `details`.
     logprob: Optional[float] = None
 
     def described(self) -> Dict[str, Any]:
@@ -41,9 +41,9 @@ class Token(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a response's body that user code streams; `head` has the response's status, headers and type.
+    """A part of a streaming response of user code. `head` has the response's status, headers and type.
 
-    `sent` is called with the part's size when the client's connection has taken it.
+    `sent` is called with the part's size when the part was written to the connection.
     """
 
     body: bytes
@@ -52,12 +52,12 @@ class Part(NamedTuple):
     sent: Callable[[int], None]
 
 
-# Called with each Token, or by user code with each Part.
+# Called with each Token, or with each Part of user code.
 Reader = Optional[Callable[[Any], None]]
 
 
 class BatchRow(NamedTuple):
-    """A row of a batch. Rows of equal `key` may share a pass; `length` is the number of tokens that one takes."""
+    """A row of a batch. Rows of equal `key` may share a forward pass; `length` is a row's number of tokens."""
 
     row: Any
     length: int
@@ -66,23 +66,29 @@ class BatchRow(NamedTuple):
     reader: Reader = None
 
 
-# A prediction in steps: it yields pieces, is sent their outputs in the same order, and returns its answer.
+# A prediction in steps: it yields rows, receives their outputs in the same order, and returns the prediction.
 Steps = Generator[List[BatchRow], List[Any], Prediction]
 
 
 class Service:
-    """A loaded model that answers requests. `read` and `write` may run in any thread, the rest in one at a time.
+    """A loaded model. `read` and `write` may be called in any thread, all other methods in one thread at a time.
 
-    A task whose requests may share passes through the model has `steps` and `run`; any other has `predict` alone.
+    A task that batches requests has `steps` and `run`; any other task has `predict` only.
     """
 
-    # Whether Content-Type and Accept are ours to judge; user code may know types that we do not.
+    # Whether the server checks Content-Type and Accept; user code may support other types.
     negotiates = True
-    # Whether requests may ask for their text while it is written.
+    # Whether requests may have `"stream": true`.
     streams = False
-    # Whether any response may turn out to be a stream; only user code decides that itself.
+    # Whether a response may be a stream without "stream" in the request (user code).
     may_stream = False
-    # Tokens that a batch may keep in memory, for text generation; None: batches are limited by their cost.
+    # Image or audio types of the answer that a client may request in Accept.
+    media_types: Tuple[str, ...] = ()
+    # Image or audio types that a request body may have.
+    body_types: Tuple[str, ...] = ()
+    # The type of answers at `POST /` if Accept names none: what `huggingface_hub.InferenceClient` reads.
+    hub_type = ""
+    # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
 
     def __init__(self, task: str, facts: Optional[Dict[str, str]] = None) -> None:
@@ -90,50 +96,48 @@ class Service:
         self.facts = dict(facts or {})
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
-        """A request from a body; RequestError for what is wrong with it."""
+        """Parse and check a request. Raises RequestError."""
         request = codecs.read(body, content_type)
         if request.is_stream and not self.streams:
-            raise RequestError(
-                "unsupported_value", '{} does not stream; leave "stream" out'.format(self.task)
-            )
+            raise RequestError("unsupported_value", '{} does not stream; remove "stream"'.format(self.task))
         return request
 
     def with_headers(
         self, request: payload.Request, headers: Mapping[str, str], request_id: str
     ) -> payload.Request:
-        """The request with its HTTP headers, which only user code reads."""
+        """Add the HTTP headers, which only user code reads, to the request."""
         return request
 
     def count(self, request: payload.Request) -> int:
-        """How many places of the queue a request takes: one an item."""
+        """The number of queue slots of a request: one for each item."""
         return len(request.inputs) if isinstance(request.inputs, list) and request.inputs else 1
 
     def predict(self, request: payload.Request, check: Check) -> Prediction:
-        """The model's answer. Long predictions call `check` between their steps; it raises when nobody waits."""
+        """Predict. Calls `check` between steps, which raises if the request was cancelled or is past its deadline."""
         raise NotImplementedError
 
     def steps(self, request: payload.Request, check: Check, reader: Reader = None) -> Steps:
-        """The model's answer by pieces that others' pieces may join; here it is made in one go.
+        """The prediction in steps, whose rows can be batched with those of other requests. By default one step.
 
-        `reader` is called with each token that is written, in the thread that writes.
+        `reader` is called with each generated token, in the prediction thread.
         """
         return self.predict(request, check)
         yield []
 
     def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
-        """One pass of the model: the output of each piece. All are of one key."""
+        """One forward pass: the output of each row. All rows have the same key."""
         raise NotImplementedError
 
     def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
-        """The answer's body and its content type."""
+        """The body of the response, and its content type."""
         return codecs.write(value, accept), accept
 
     def for_hub_client(self, value: Any, is_list: bool) -> Any:
-        """The answer to one input or a list, in the form that `huggingface_hub.InferenceClient` reads at `POST /`."""
+        """The answer of `POST /` to one input or a list, in the form that `huggingface_hub.InferenceClient` reads."""
         return value
 
     def warm_up(self, check: Check) -> None:
-        """A prediction that fails when the model cannot serve; nothing when no request is known that must work."""
+        """Predict a sample, and raise if the model cannot serve. By default there is no sample."""
 
     def schema(self) -> Dict[str, Any]:
         """JSON Schema of a request, for /openapi.json."""
@@ -144,11 +148,11 @@ class Service:
         }
 
     def examples(self) -> List[Dict[str, Any]]:
-        """Requests that are answered with 200."""
+        """Valid requests, for /openapi.json."""
         return []
 
 
-# Tokens of a pass, padding included, where a request does not share its passes.
+# Most tokens of a pass, padding included, without the scheduler.
 UNSHARED_TOKENS = 4096
 
 
@@ -173,7 +177,7 @@ def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Any
 
 
 def _batches(pieces: List[BatchRow], most: int) -> List[List[int]]:
-    """Places of rows, grouped by key and sorted by length; a batch has at most `most` tokens, padding included."""
+    """Indexes of rows, grouped by key and sorted by length. A batch has at most `most` tokens, padding included."""
     batches: List[List[int]] = []
     for place in sorted(range(len(pieces)), key=lambda one: (repr(pieces[one].key), pieces[one].length)):
         batch = batches[-1] if batches else []

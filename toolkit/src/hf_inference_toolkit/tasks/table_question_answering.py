@@ -1,4 +1,4 @@
-"""table-question-answering, by the pipeline of transformers behind the same checks as every other task."""
+"""table-question-answering, by transformers' pipeline, with checks of inputs and parameters."""
 
 from typing import Any, Dict, List
 
@@ -13,18 +13,18 @@ from hf_inference_toolkit.tasks.warm_up import explained, require_finite
 
 PARAMETERS = (
     Parameter(
-        "sequential", "boolean", "ask the questions one after the other, each knowing the answers before it"
+        "sequential", "boolean", "answer the queries one after the other, with the previous answers as input"
     ),
     Parameter(
         "padding",
         "boolean or string",
-        "fill up to the longest, or to what the model takes",
+        "pad to the longest input, or to the model's limit",
         choices=("longest", "max_length", "do_not_pad"),
     ),
     Parameter(
         "truncation",
         "boolean or string",
-        "drop rows that do not fit; true by default",
+        "drop rows above the model's limit; true by default",
         choices=("drop_rows_to_fit", "do_not_truncate"),
     ),
 )
@@ -42,7 +42,7 @@ SAMPLE: Dict[str, Any] = {
 
 
 class TableQuestionAnswering(Service):
-    """The cells of a table that answer a question, and what to do with them (SUM, COUNT, AVERAGE)."""
+    """The cells of a table that answer a question, and their aggregation (SUM, COUNT, AVERAGE)."""
 
     def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
         super().__init__(task, facts)
@@ -50,7 +50,7 @@ class TableQuestionAnswering(Service):
         self._runtime = runtime
 
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
-        """A request whose tables are rectangles of text; numbers in cells become text, as the model needs it."""
+        """See Service. The columns of a table have the same length; numbers in cells become text."""
         request = super().read(body, content_type, accept)
         request = request._replace(parameters=parameters.check(request.parameters, PARAMETERS))
         return request._replace(inputs=self._checked(request.inputs))
@@ -65,7 +65,7 @@ class TableQuestionAnswering(Service):
     def predict(self, request: Request, check: Check) -> Prediction:
         """See Service."""
         check()
-        # User code may call it with what a client sent.
+        # User code may pass on inputs of a client.
         inputs = self._checked(request.inputs)
         items = inputs if isinstance(inputs, list) else [inputs]
         options = parameters.check(request.parameters, PARAMETERS)
@@ -80,7 +80,7 @@ class TableQuestionAnswering(Service):
         return Prediction(answers if isinstance(request.inputs, list) else answers[0], dropped, len(items))
 
     def _fitting(self, item: Dict[str, Any], may_cut: bool) -> Dict[str, Any]:
-        """A table with as many rows as the model has numbers for; 422 when that is not possible."""
+        """Drop the rows above the model's limit. RequestError (422) if that is not possible."""
         sizes = getattr(self._pipeline.model.config, "type_vocab_sizes", None)
         if not sizes:
             return item
@@ -105,13 +105,13 @@ class TableQuestionAnswering(Service):
         return len(next(iter(item["table"].values())))
 
     def _answer(self, item: Dict[str, Any], options: Dict[str, Any]) -> Any:
-        # A copy, because the pipeline puts a data frame into what it gets.
+        # A copy, because the pipeline changes its input.
         answer = self._pipeline(dict(item), **options)
-        # The pipeline takes the answer to the only question out of its list.
+        # The pipeline returns the answer to a list of one query without a list.
         return [answer] if isinstance(item["query"], list) and len(item["query"]) == 1 else answer
 
     def _was_cut(self, item: Dict[str, Any]) -> bool:
-        """Whether rows of a table had to be dropped; small tables are known to fit without being read again."""
+        """Whether rows were dropped. A small table fits, and is not tokenized again."""
         if self._fitting(item, True) is not item:
             return True
         cells = sum(len(cell) for column in item["table"].values() for cell in column)
@@ -125,7 +125,7 @@ class TableQuestionAnswering(Service):
         return len(whole["input_ids"]) > limit
 
     def warm_up(self, check: Check) -> None:
-        """The reference document's example must be answered."""
+        """See Service."""
         with explained(self):
             require_finite(self.predict(Request(checked(SAMPLE["inputs"]), {}, []), check).value)
 
@@ -156,7 +156,7 @@ class TableQuestionAnswering(Service):
 
 
 def checked(item: Any) -> Dict[str, Any]:
-    """A question, or several, and a table of columns of equal length, every cell a string."""
+    """Check an input. Returns it with the table as columns of equal length whose cells are strings."""
     if not isinstance(item, dict) or set(item) != {"query", "table"}:
         raise RequestError(
             "unsupported_value", 'an input must be {"query": "...", "table": {"column": ["cell"]}}'
@@ -165,7 +165,7 @@ def checked(item: Any) -> Dict[str, Any]:
     queries = query if isinstance(query, list) and query else [query]
     if not all(isinstance(one, str) and one.strip() for one in queries):
         raise RequestError(
-            "unsupported_value", '"query" must be a string that is not empty, or a list of such strings'
+            "unsupported_value", '"query" must be a non-empty string, or a list of non-empty strings'
         )
     if isinstance(table, list) and table and isinstance(table[0], dict):
         _check_size(len(table[0]), len(table))
@@ -181,13 +181,13 @@ def checked(item: Any) -> Dict[str, Any]:
     if len(lengths) != 1 or not lengths[0]:
         raise RequestError(
             "unsupported_value",
-            "the table's columns must be of one length and not empty; they have {} cells".format(
+            "the table's columns must have the same length and not be empty; they have {} cells".format(
                 " and ".join(map(str, lengths))
             ),
         )
     _check_size(len(table), lengths[0])
     cells = {name: [cell(value) for value in column] for name, column in table.items()}
-    # Each query goes through the model with the whole table.
+    # Each query is encoded with the whole table.
     characters = sum(len(text) for column in cells.values() for text in column) + sum(map(len, cells))
     characters = sum(characters + len(one) for one in queries)
     if characters > limits.TABLE_CHARACTERS:

@@ -18,21 +18,21 @@ from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
 
 def softmax(logits: Any) -> Any:
-    """Scores that add up to one along the last axis."""
+    """Scores whose sum is 1 along the last axis."""
     shifted = numpy.exp(logits - numpy.max(logits, axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: Any) -> Any:
-    """A score from zero to one for each number by itself."""
+    """Independent scores from 0 to 1."""
     return 1.0 / (1.0 + numpy.exp(-logits))
 
 
 class SequenceClassification(TextTask):
-    """What the tasks on models with a label for each row have in common."""
+    """The common base of tasks with a sequence classification model."""
 
     def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
-        """See Service. Decoders find the end of a row by the padding token of their config: without one, row by row."""
+        """See Service. Decoders find the end of a row by the padding token in their config: without one, no batches."""
         if getattr(self.config, "pad_token_id", self.pad) is None:
             return [
                 output
@@ -43,14 +43,14 @@ class SequenceClassification(TextTask):
 
 
 class TextClassification(SequenceClassification):
-    """A label with its score for each text, or for each pair of texts.
+    """Labels with scores for each text or pair of texts.
 
-    A pair is `{"text": "...", "text_pair": "..."}`, or in a list of inputs also a list of two texts.
+    A pair is `{"text": "...", "text_pair": "..."}`; in a list of inputs it may also be a list of two texts.
     """
 
     parameters = (
-        Parameter("top_k", "integer", "how many labels; null for all", 1, is_nullable=True),
-        Parameter("return_all_scores", "boolean", "the older name of top_k null"),
+        Parameter("top_k", "integer", "number of labels; null for all", 1, is_nullable=True),
+        Parameter("return_all_scores", "boolean", "true is top_k null"),
         FUNCTION,
         *TOKENIZING,
     )
@@ -72,7 +72,7 @@ class TextClassification(SequenceClassification):
             self._function = "softmax"
 
     def check_item(self, item: Any) -> None:
-        """A text, an object with a text and its pair, or in a list of inputs a list of two texts."""
+        """See TextTask: a text, an object with a text and its pair, or in a list a list of two texts."""
         if isinstance(item, list):
             pair_of(item)
         elif isinstance(item, dict):
@@ -101,7 +101,7 @@ class TextClassification(SequenceClassification):
         return {"oneOf": [*self.item_schema()["oneOf"], pair]}
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row."""
+        """See TextTask: one row."""
         text, pair = item, None
         if isinstance(item, dict):
             text, pair = item["text"], item.get("text_pair")
@@ -113,7 +113,7 @@ class TextClassification(SequenceClassification):
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """Labels and scores, best first."""
+        """See TextTask: labels and scores, in descending order."""
         scores = self._scores(outputs[0]["logits"].astype(numpy.float64), options.get("function_to_apply"))
         labels = [{"label": label, "score": float(score)} for label, score in zip(self._labels, scores)]
         if options.get("return_all_scores"):
@@ -129,7 +129,7 @@ class TextClassification(SequenceClassification):
         return softmax(logits) if function == "softmax" else sigmoid(logits)
 
     def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
-        """As the pipeline: one label a text in a flat list, unless more labels were asked for."""
+        """See TextTask. As in the pipeline, one label for each text in a flat list, unless more were requested."""
         if options.get("return_all_scores"):
             return results
         if "top_k" in options:
@@ -144,7 +144,7 @@ class TextClassification(SequenceClassification):
 
 
 def pair_of(item: List[Any]) -> Tuple[str, str]:
-    """The texts of `["query", "document"]`, which older pipelines take with one more list around it."""
+    """The texts of `["query", "document"]`, or `[["query", "document"]]` as older pipelines take it."""
     if len(item) == 1 and isinstance(item[0], list):
         item = item[0]
     if len(item) != 2 or not all(isinstance(text, str) for text in item):
@@ -155,13 +155,13 @@ def pair_of(item: List[Any]) -> Tuple[str, str]:
 
 
 class ZeroShotClassification(SequenceClassification):
-    """Labels that the request brings, scored by a model that was made to judge whether one text follows another."""
+    """Scores of candidate labels by a model for natural language inference (entailment)."""
 
     parameters = (
         CANDIDATE_LABELS,
         HYPOTHESIS_TEMPLATE,
-        Parameter("multi_label", "boolean", "whether several labels may be true at once"),
-        Parameter("multi_class", "boolean", "the older name of multi_label"),
+        Parameter("multi_label", "boolean", "whether several labels may be true"),
+        Parameter("multi_class", "boolean", "alias of multi_label"),
         TRUNCATION,
     )
     sample = {
@@ -182,14 +182,14 @@ class ZeroShotClassification(SequenceClassification):
         self._contradiction = -1 if self._entailment == 0 else 0
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """Parameters with the labels taken apart; they must be there."""
+        """See TextTask. candidate_labels is required."""
         options = super().read_options(given)
         options["candidate_labels"] = split_labels(options.get("candidate_labels"), self.task)
         check_template(options.setdefault("hypothesis_template", "This example is {}."))
         return options
 
     def check_item(self, item: Any) -> None:
-        """A text with something in it."""
+        """See TextTask: a text that is not empty."""
         super().check_item(item)
         if not item:
             raise RequestError(
@@ -198,7 +198,7 @@ class ZeroShotClassification(SequenceClassification):
             )
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """One row for each label."""
+        """See TextTask: one row for each label."""
         rows, was_cut = [], False
         side = getattr(self.tokenizer, "truncation_side", "right")
         item = self.shortened(item, self.limit, options.get("truncation", True), side)
@@ -212,7 +212,7 @@ class ZeroShotClassification(SequenceClassification):
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """Labels in the order of their scores."""
+        """See TextTask: labels in descending order of scores."""
         logits = numpy.stack([output["logits"] for output in outputs]).astype(numpy.float64)
         labels = options["candidate_labels"]
         if options.get("multi_label", options.get("multi_class")) or len(labels) == 1:
@@ -227,7 +227,7 @@ class ZeroShotClassification(SequenceClassification):
         }
 
     def for_hub_client(self, value: Any, is_list: bool) -> Any:
-        """A list of labels with their scores, as huggingface_hub 1.0 and later read it."""
+        """See Service. huggingface_hub 1.0 and later read a list of labels and scores."""
         if isinstance(value, list):
             return [self.for_hub_client(one, is_list) for one in value]
         return [{"label": label, "score": score} for label, score in zip(value["labels"], value["scores"])]

@@ -1,4 +1,4 @@
-"""What all tasks on text share: items in a list or alone, tokens, truncation, and passes over rows of like length."""
+"""The common base of text tasks: items, tokenization, truncation, rows and batches."""
 
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -21,9 +21,9 @@ from hf_inference_toolkit.tasks.service import (
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.warm_up import require_finite
 
-# A tokenizer that knows no limit says a very large number.
+# Tokenizers without a limit report a very large number.
 NO_LIMIT = 1000000
-# These begin to count positions after the padding token's.
+# Model types whose positions start after the index of the padding token.
 OFFSET_POSITIONS = (
     "roberta",
     "xlm-roberta",
@@ -35,18 +35,18 @@ OFFSET_POSITIONS = (
     "luke",
     "data2vec-text",
 )
-# These have no table of positions that could end: their config's number is only what they were trained on.
+# Model types without a table of absolute positions: the number in their config is not a limit.
 RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
 
 
-# Texts shorter than this many characters a token are tokenized whole.
+# Texts with fewer characters per token of the limit are tokenized whole.
 LONG_TEXT = 16
-# Tokens beyond the limit that a shortened text has at least: the cut changes tokens next to it only.
+# Minimum tokens of a shortened text beyond the limit, because the cut changes the tokens next to it.
 MARGIN = 64
 
 
 class Encoded(NamedTuple):
-    """An item as rows for the model; `extra` is what the task needs to read the answer."""
+    """An item as rows for the model. `extra` is what `decode` of the task needs."""
 
     rows: List[Tokens]
     is_truncated: bool = False
@@ -54,13 +54,13 @@ class Encoded(NamedTuple):
 
 
 class TextTask(Service):
-    """A task of ours. Subclasses say how an item becomes rows, and how rows' outputs become an answer."""
+    """A task of the toolkit itself. Subclasses encode items into rows, and decode the outputs of rows into answers."""
 
     parameters: Sequence[Parameter] = ()
-    # What the warm-up asks, and the reference document's request where it is another one.
+    # The request of the warm-up, and the example in SageMaker's documentation if it is another one.
     sample: Dict[str, Any] = {"inputs": "I like you."}
     documented: Optional[Dict[str, Any]] = None
-    # Whether max_length limits inputs. In text generation it limits answers.
+    # Whether max_length limits inputs. In text generation it limits outputs.
     has_input_length = False
 
     def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
@@ -68,34 +68,34 @@ class TextTask(Service):
         self.runtime = runtime
         self.tokenizer = tokenizer
         self.config = runtime.model.config
-        # Where neither the model nor its tokenizer says one, memory does.
+        # If neither the model nor its tokenizer has a limit, memory limits it.
         self.limit = longest_input(tokenizer, self.config) or limits.UNLIMITED_TOKENS
         self._encoder = encoder(tokenizer)
         self.pad = padding_token(tokenizer, self.config)
 
     def check_item(self, item: Any) -> None:
-        """RequestError when an input is not of the task's kind."""
+        """Check one input. Raises RequestError."""
         if not isinstance(item, str):
             raise RequestError(
                 "unsupported_value", "{} takes a string, not {}".format(self.task, kind_of(item))
             )
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """An item's rows."""
+        """Encode an item into rows."""
         raise NotImplementedError
 
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """An item's answer from the outputs of its rows, in their order and without padding."""
+        """Decode the outputs of an item's rows, in order and without padding, into its answer."""
         raise NotImplementedError
 
     def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
-        """The whole answer from the answers of the items."""
+        """The answer of the request from the answers of its items."""
         return results if is_list else results[0]
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """The request's parameters, checked; the tokenizer's options among the others."""
+        """Check the parameters. Members of tokenizer_kwargs are moved to the top level."""
         options = parameters.check(given, self.parameters)
         for name in ("tokenize_kwargs", "tokenizer_kwargs"):
             options.update(options.pop(name, {}))
@@ -104,7 +104,7 @@ class TextTask(Service):
         return options
 
     def items(self, inputs: Any) -> Tuple[List[Any], bool]:
-        """The inputs as a list, and whether they were one."""
+        """The inputs as a list, and whether they are a list in the request."""
         is_list = isinstance(inputs, list)
         items = inputs if is_list else [inputs]
         if not items:
@@ -117,7 +117,7 @@ class TextTask(Service):
         return items, is_list
 
     def read(self, body: bytes, content_type: Any, accept: str) -> Request:
-        """A request whose inputs and parameters are this task's."""
+        """See Service."""
         request = super().read(body, content_type, accept)
         self.items(request.inputs)
         self.read_options(request.parameters)
@@ -128,7 +128,7 @@ class TextTask(Service):
         return predict_alone(self, request, check)
 
     def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
-        """See Service: the rows of all items are the pieces."""
+        """See Service. The rows are those of all items."""
         items, is_list = self.items(request.inputs)
         options = self.read_options(request.parameters)
         encoded = self.encode_all(items, is_list, options, check)
@@ -148,13 +148,13 @@ class TextTask(Service):
         )
 
     def count_generated(self, row: Tokens, output: Any) -> int:
-        """How many tokens were generated for a row."""
+        """The number of tokens that were generated for a row."""
         return 0
 
     def encode_all(
         self, items: List[Any], is_list: bool, options: Dict[str, Any], check: Check
     ) -> List[Encoded]:
-        """Every item's rows; an error says which item of a list it is about."""
+        """Encode all items. An error names the index of its item."""
         encoded = []
         count = 0
         for place, item in enumerate(items):
@@ -164,7 +164,7 @@ class TextTask(Service):
             except RequestError as error:
                 raise of_item(error, place, is_list) from None
             except BaseException as problem:
-                # What a fast tokenizer raises where its code in Rust fails is not an Exception.
+                # Panics of the Rust code of fast tokenizers are not a subclass of Exception.
                 if type(problem).__name__ != "PanicException":
                     raise
                 message = "the tokenizer cannot read an input: {}".format(problem)
@@ -175,7 +175,7 @@ class TextTask(Service):
         return encoded
 
     def check_amount(self, tokens: int) -> None:
-        """RequestError where all inputs of a request have too many tokens."""
+        """RequestError if all inputs together have too many tokens."""
         if tokens > limits.REQUEST_TOKENS:
             raise RequestError(
                 "unprocessable",
@@ -183,11 +183,11 @@ class TextTask(Service):
             )
 
     def piece(self, row: Tokens, options: Dict[str, Any]) -> BatchRow:
-        """A row as a pass takes it: whatever the parameters, the model does the same with it."""
+        """A row for the scheduler. By default, rows of requests with other parameters may share its pass."""
         return BatchRow(row, len(row["input_ids"]))
 
     def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
-        """See Service: each row's outputs without padding."""
+        """See Service. Returns each row's outputs without padding."""
         self.runtime.set_check(check)
         arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
         return [
@@ -198,9 +198,9 @@ class TextTask(Service):
     def tokens(
         self, text: str, pair: Any, options: Dict[str, Any], strategy: str = "longest_first"
     ) -> Tuple[Any, bool]:
-        """One text's encoding, and whether it was cut; 422 when it is too long and must not be cut.
+        """Encode a text, and return whether it was truncated. RequestError (422) if it is too long and not truncated.
 
-        `strategy` says which text of a pair is cut, unless the request does.
+        `strategy` is the truncation strategy for pairs, unless the request sets one.
         """
         truncation = options.get("truncation", True)
         if truncation is True:
@@ -212,12 +212,12 @@ class TextTask(Service):
         most = self.most_tokens(pair is not None, options)
         try:
             encoding, was_cut = self._encode(text, pair, truncation, most)
-        except Exception as problem:  # tokenizers raises nothing more specific
+        except Exception as problem:  # tokenizers raises plain Exceptions
             if "truncation" not in str(problem).lower():
                 raise
             raise RequestError(
                 "unprocessable",
-                "an input cannot be cut to {} tokens with the truncation strategy {}: {}".format(
+                "an input cannot be truncated to {} tokens with the strategy {}: {}".format(
                     most, truncation, str(problem)[:200]
                 ),
             ) from None
@@ -225,7 +225,7 @@ class TextTask(Service):
         return encoding, was_cut
 
     def most_tokens(self, is_pair: bool, options: Dict[str, Any]) -> int:
-        """How many tokens an input may have: the model's limit, or max_length of the request."""
+        """The maximum tokens of an input: the model's limit, or max_length of the request."""
         most = options.get("max_length") if self.has_input_length else None
         if most is None:
             return self.limit
@@ -233,7 +233,7 @@ class TextTask(Service):
         if most < special:
             raise RequestError(
                 "unprocessable",
-                "max_length is {}, and the special tokens of an input are {}".format(most, special),
+                "max_length is {}, but an input has {} special tokens".format(most, special),
             )
         return int(min(most, self.limit))
 
@@ -248,10 +248,10 @@ class TextTask(Service):
         return encoding, len(self.tokenizer(*texts)["input_ids"]) > most
 
     def shortened(self, text: str, tokens: int, may_cut: bool, side: str = "right") -> str:
-        """A text, without what truncation to `tokens` would drop: tokenizing a text of megabytes takes gigabytes.
+        """Cut most of what truncation to `tokens` would drop, because tokenizing megabytes needs gigabytes.
 
-        The rest is cut between words, and is known to have more tokens than are kept. 422 where a text is too long
-        and must not be cut, or where a cut text of any allowed length has too few tokens.
+        The text is cut between words, and the kept text has more than `tokens` tokens. RequestError (422) if a text is
+        too long and must not be truncated, or if no allowed length has enough tokens.
         """
         size = max(tokens, 64) * LONG_TEXT
         while may_cut and tokens and size < min(len(text), limits.TEXT_CHARACTERS):
@@ -263,24 +263,26 @@ class TextTask(Service):
         if len(text) > limits.TEXT_CHARACTERS:
             raise RequestError(
                 "unprocessable",
-                "a text has {} characters; at most {} are read".format(len(text), limits.TEXT_CHARACTERS),
+                "a text has {} characters; at most {} are allowed".format(len(text), limits.TEXT_CHARACTERS),
             )
         return text
 
     def check_windows(self, text: str, step: int) -> None:
-        """Refuse a text of too many windows before they are made: each is held in memory."""
+        """RequestError for a text with too many windows, before they are created, because all are kept in memory."""
         if len(text) > limits.TEXT_CHARACTERS:
             raise RequestError(
                 "unprocessable",
-                "the text has {} characters; at most {} are read".format(len(text), limits.TEXT_CHARACTERS),
+                "the text has {} characters; at most {} are allowed".format(
+                    len(text), limits.TEXT_CHARACTERS
+                ),
             )
-        # A character is at most one token of most tokenizers, and at most four of those that read bytes.
+        # Most tokenizers have at most one token for a character, and byte-level ones at most four.
         if 4 * len(text) > limits.CONTEXT_WINDOWS * step:
             count = len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
             if count > limits.CONTEXT_WINDOWS * step:
                 raise RequestError(
                     "unprocessable",
-                    "the text has {} tokens, which are more than {} windows of {} new tokens".format(
+                    "the text has {} tokens, more than {} windows of {} new tokens".format(
                         count, limits.CONTEXT_WINDOWS, step
                     ),
                 )
@@ -294,11 +296,11 @@ class TextTask(Service):
             )
 
     def warm_up(self, check: Check) -> None:
-        """The task's sample must be answered, and the answer must be one that can be written."""
+        """See Service."""
         try:
             self._try(check)
         except Exception:
-            # The model may look into weights that were rearranged; whatever else is wrong is wrong without that, too.
+            # The model's code may access weights that were repacked for oneDNN: try again without.
             if not self.runtime.disable_onednn():
                 raise
             self._try(check)
@@ -332,7 +334,7 @@ class TextTask(Service):
         return self.item_schema()
 
     def examples(self) -> List[Dict[str, Any]]:
-        """See Service; the reference document's own where it has one."""
+        """See Service."""
         return [self.documented or self.sample]
 
 
@@ -350,37 +352,37 @@ def _end_of(text: str, size: int) -> str:
 
 
 def row(encoding: Any) -> Tokens:
-    """What of an encoding goes into the model."""
+    """The inputs of the model in an encoding."""
     return {key: list(encoding[key]) for key in MODEL_INPUTS if key in encoding}
 
 
 def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
-    """An error about one item, with its place where the request has several."""
+    """The error with the index of its item, if the request has a list."""
     if not is_list:
         return error
     return RequestError(error.kind, "inputs[{}]: {}".format(place, error.message), error.headers)
 
 
 def _row(name: str, output: Any, length: int) -> Any:
-    """One row's output without its padding; a classifier's has a number a label, and no length to cut."""
+    """One row's output without padding. The logits of a classifier have no sequence dimension."""
     return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
 
 
 def padding_token(tokenizer: Any, config: Any) -> int:
-    """The token that fills rows up: that of the model, by which some models find where a row ends."""
+    """The padding token: the model's, because some models use it to find the end of a row."""
     for number in (getattr(config, "pad_token_id", None), tokenizer.pad_token_id):
-        # Some configs say -1 where there is none.
+        # Some configs have -1.
         if isinstance(number, int) and number >= 0:
             return number
     return 0
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:
-    """How many tokens the model takes; 0 when there is no end."""
+    """The model's maximum number of tokens; 0 if it has none."""
     limits = []
-    told = getattr(tokenizer, "model_max_length", None)
-    if told and told < NO_LIMIT:
-        limits.append(int(told))
+    reported = getattr(tokenizer, "model_max_length", None)
+    if reported and reported < NO_LIMIT:
+        limits.append(int(reported))
     kind = getattr(config, "model_type", "")
     places = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if isinstance(places, int) and places > 0 and kind not in RELATIVE_POSITIONS:

@@ -13,24 +13,24 @@ Entity = Dict[str, Any]
 
 
 class Part(NamedTuple):
-    """The tokens of a text, or of as much of it as the model takes at once."""
+    """The tokens of a text, or of a part of it within the model's limit."""
 
     ids: Sequence[int]
     is_special: Sequence[int]
-    # Where each token begins and ends in the text, and the number of its word; None for tokenizers in Python.
+    # The character offsets of each token, and the index of its word. None for tokenizers in Python.
     offsets: Optional[Sequence[Tuple[int, int]]]
     words: Optional[Sequence[Optional[int]]]
-    # The place of the first token in the encoding of the whole text.
+    # The index of the first token in the encoding of the whole text.
     begin: int = 0
-    # The first and the last token, by their places here, for which no other part has more text on both sides.
+    # The tokens that are read from this part, because no other part has more context on both sides of them.
     first: int = 0
     last: int = 0
 
 
 class TokenClassification(TextTask):
-    """A label for each token that is not `O`, or for each group of tokens; offsets count characters of the text.
+    """Labels of tokens, or of groups of tokens. Offsets count characters of the text.
 
-    A text that is longer than the model takes is read in overlapping parts.
+    A text above the model's limit is split into overlapping parts.
     """
 
     parameters = (
@@ -40,31 +40,30 @@ class TokenClassification(TextTask):
             "how tokens become entities",
             choices=("none", "simple", "first", "average", "max"),
         ),
-        Parameter("ignore_labels", "strings", "labels to leave out; O by default"),
-        Parameter("grouped_entities", "boolean", "the older name of aggregation_strategy simple"),
+        Parameter("ignore_labels", "strings", "labels to omit; O by default"),
+        Parameter("grouped_entities", "boolean", "true is aggregation_strategy simple"),
         Parameter("ignore_subwords", "boolean", "with grouped_entities: aggregation_strategy first"),
         Parameter(
             "stride",
             "integer",
-            "tokens that the parts of a long text share; a quarter of a part by default",
+            "tokens by which the parts of a long text overlap; a quarter of a part by default",
             0,
         ),
         TRUNCATION._replace(
-            about="true: read only as much of a long text as the model takes at once; false: refuse long texts; by "
-            "default they are read in parts"
+            about="true: truncate long texts; false: refuse long texts; by default they are split into parts"
         ),
     )
     sample = {"inputs": "My name is Sylvain and I work at Hugging Face in Brooklyn."}
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # A tokenizer that does not split texts before it looks for tokens takes a whole text for one word.
+        # Without a pre-tokenizer, the tokenizer reports the whole text as one word.
         backend = self.tokenizer.backend_tokenizer if self.tokenizer.is_fast else None
         self._has_words = getattr(backend, "pre_tokenizer", None) is not None
         self._cuts_end = getattr(self.tokenizer, "truncation_side", "right") == "right"
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """Parameters with the older names translated."""
+        """See TextTask. Replaces old names of parameters."""
         options = super().read_options(given)
         if "aggregation_strategy" not in options and options.get("grouped_entities"):
             options["aggregation_strategy"] = "first" if options.get("ignore_subwords") else "simple"
@@ -73,7 +72,7 @@ class TokenClassification(TextTask):
         return options
 
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
-        """A row for each part of the text."""
+        """See TextTask: a row for each part of the text."""
         if not self.tokenizer.is_fast:
             encoding, was_cut = self.tokens(item, None, options)
             special = self.tokenizer.get_special_tokens_mask(
@@ -85,7 +84,7 @@ class TokenClassification(TextTask):
         encoding = self._in_parts(self.shortened(item, self.limit, is_cut and self._cuts_end), options)
         found = encoding.encodings
         self._check_length(len(found[0].ids))
-        # A tokenizer that cuts the start of texts gives their end first.
+        # A tokenizer with truncation_side left returns the end of the text first.
         places = range(1) if is_cut else sorted(range(len(found)), key=lambda place: start_of(found[place]))
         keys = [key for key in encoding if key != "overflow_to_sample_mapping"]
         rows = [row({key: encoding[key][place] for key in keys}) for place in places]
@@ -100,7 +99,7 @@ class TokenClassification(TextTask):
         if stride >= room:
             raise RequestError(
                 "unprocessable",
-                "stride is {}, and must be less than {}, the tokens of a part".format(stride, room),
+                "stride is {}; it must be less than {}, the tokens of a part".format(stride, room),
             )
         self.check_windows(text, room - stride)
         return self.tokenizer(
@@ -113,7 +112,7 @@ class TokenClassification(TextTask):
     def decode(
         self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
     ) -> Any:
-        """The entities of one text."""
+        """See TextTask: the entities of one text."""
         strategy = options.get("aggregation_strategy", "none")
         ignored = options["ignore_labels"]
         entities: List[Entity] = []
@@ -215,7 +214,7 @@ class TokenClassification(TextTask):
 
 
 def by_word(tokens: List[Entity]) -> List[List[Entity]]:
-    """Tokens in groups of one word each."""
+    """Tokens grouped by word."""
     words: List[List[Entity]] = []
     for token in tokens:
         if words and token["continues"]:
@@ -226,13 +225,13 @@ def by_word(tokens: List[Entity]) -> List[List[Entity]]:
 
 
 def start_of(encoding: Any) -> int:
-    """The place in the text at which an encoding starts."""
+    """The character offset at which an encoding starts in its text."""
     texts = zip(encoding.offsets, encoding.special_tokens_mask)
     return next((int(offsets[0]) for offsets, is_special in texts if not is_special), 0)
 
 
 def parts_of(encodings: Sequence[Any], stride: int) -> List[Part]:
-    """The encodings of a text that share `stride` tokens each with the next."""
+    """The parts of a text, from encodings that overlap by `stride` tokens."""
     parts: List[Part] = []
     begin = 0
     for number, encoding in enumerate(encodings):
@@ -248,7 +247,7 @@ def parts_of(encodings: Sequence[Any], stride: int) -> List[Part]:
 
 
 def without_overlaps(entities: List[Entity]) -> List[Entity]:
-    """Of entities of several parts that begin within one another the longest, or the one with the best score."""
+    """Resolve overlapping entities of several parts: the longest is kept, or the one with the best score."""
     kept: List[Entity] = []
     for entity in sorted(entities, key=lambda one: one["start"]):
         if kept and kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:
@@ -260,12 +259,12 @@ def without_overlaps(entities: List[Entity]) -> List[Entity]:
 
 
 def size(entity: Entity) -> Tuple[int, float]:
-    """By what an entity is preferred to another one."""
+    """The sort key of overlapping entities: length, then score."""
     return entity["end"] - entity["start"], entity["score"]
 
 
 def tag_of(label: str) -> Tuple[bool, str]:
-    """Whether a label begins an entity (B-), and what it names."""
+    """Whether a label begins an entity (B-), and the label without its prefix."""
     if label[:2] in ("B-", "I-"):
         return label[0] == "B", label[2:]
     return False, label

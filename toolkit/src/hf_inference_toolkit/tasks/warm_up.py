@@ -1,4 +1,4 @@
-"""The warm-up of tasks that transformers' own pipelines serve, and what every warm-up's answer must be."""
+"""The warm-up of pass-through tasks, and the check of the answers of every warm-up."""
 
 import contextlib
 import math
@@ -13,9 +13,9 @@ _LABELS = {"candidate_labels": ["one", "two"]}
 
 
 def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
-    """Predict the task's sample; StartError if that shows that no request would be answered.
+    """Predict the task's sample. StartError if the error shows that the model cannot serve.
 
-    A model may need inputs that the sample is not: what only a wrong input raises is a warning.
+    An error that an unsuitable sample can cause is a warning, because some models need other inputs.
     """
     try:
         request = sample(service.task, pipeline)
@@ -27,14 +27,14 @@ def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
     except Exception as problem:
         if isinstance(problem, StartError):
             raise
-        event(30, "the warm-up's sample does not suit this model: {}".format(problem), problem)
+        event(30, "the sample of the warm-up is not suitable for this model: {}".format(problem), problem)
 
 
 @contextlib.contextmanager
 def explained(service: Service) -> Iterator[None]:
-    """Turn the errors of a warm-up into StartErrors, if they cannot come from an input that does not suit the model.
+    """Raise StartError for errors of a warm-up, unless an unsuitable sample can cause them.
 
-    In a precision that HF_DTYPE has chosen, every error counts, because pipelines are written for float32.
+    If HF_DTYPE is not float32, every error is a StartError, because pipelines are written for float32.
     """
     dtype = service.facts.get("dtype", "float32")
     try:
@@ -42,7 +42,7 @@ def explained(service: Service) -> Iterator[None]:
     except Exception as problem:
         words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
         if dtype != "float32":
-            message = "HF_DTYPE={}: the warm-up of {} fails ({}). Leave HF_DTYPE out, or set float32"
+            message = "HF_DTYPE={}: the warm-up of {} fails ({}). Unset HF_DTYPE, or set it to float32"
             raise StartError(message.format(dtype, service.task, words)) from problem
         if isinstance(problem, (RuntimeError, NotFiniteError)):
             raise StartError("the warm-up of {} fails: {}".format(service.task, words)) from problem
@@ -50,11 +50,11 @@ def explained(service: Service) -> Iterator[None]:
 
 
 class NotFiniteError(ArithmeticError):
-    """An answer holds NaN or infinity."""
+    """An answer contains NaN or infinity."""
 
 
 def require_finite(value: Any) -> None:
-    """NotFiniteError if an answer holds a number that is NaN or infinite, which JSON cannot hold either."""
+    """NotFiniteError if an answer contains NaN or infinity."""
     if isinstance(value, dict):
         value = list(value.values())
     if hasattr(value, "tolist"):
@@ -64,12 +64,12 @@ def require_finite(value: Any) -> None:
             require_finite(inner)
     elif isinstance(value, float) and not math.isfinite(value):
         raise NotFiniteError(
-            "the answer holds {}: the model's weights or its precision are wrong".format(value)
+            "the answer contains {}: the model's weights or its precision are wrong".format(value)
         )
 
 
 def sample(task: str, pipeline: Any) -> Optional[Request]:
-    """A small request that the task's models take; None where no input suits all of them."""
+    """A small request for the task's models. None if no input is suitable for all of them."""
     make = SAMPLES.get(task)
     return make(pipeline) if make else None
 
@@ -84,7 +84,7 @@ def _image(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
 def _picture() -> Any:
     from PIL import Image
 
-    # Two colours: a segmentation of one has nothing to find.
+    # Two colours, so that a segmentation finds something.
     picture = Image.new("RGB", (64, 64), (200, 30, 30))
     picture.paste((30, 30, 200), (16, 16, 48, 48))
     return picture
@@ -102,7 +102,7 @@ def _sound(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
 
 
 def _speech(pipeline: Any) -> Optional[Request]:
-    # A voice reads the letters of its own alphabet only.
+    # A text-to-speech model supports the letters of its vocabulary only.
     tokens = filter(None, getattr(pipeline.tokenizer, "get_vocab", dict)())
     letters = sorted(token for token in tokens if len(token) == 1 and token.isalpha())
     return Request("".join(letters[:5] * 2) if letters else "hello", {}, [])

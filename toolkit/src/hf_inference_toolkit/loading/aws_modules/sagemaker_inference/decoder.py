@@ -38,7 +38,7 @@ def _from_csv(obj: Union[str, bytes]) -> Any:
 def _from_npy(obj: Union[str, bytes]) -> Any:
     import numpy
 
-    # The original accepts pickles, which run code of the client's.
+    # The original accepts pickles, which can run a client's code.
     return numpy.load(io.BytesIO(_bytes(obj)), allow_pickle=False)
 
 

@@ -62,9 +62,7 @@ def archive(folder: Path) -> bytes:
     return zstd.decompress((folder / "layer.tar.zst").read_bytes())
 
 
-def test_a_layer_has_its_files_and_nothing_of_the_machine(
-    program: ModuleType, layer: Path, tmp_path: Path
-) -> None:
+def test_packed_layer_is_sorted_and_owned_by_root(program: ModuleType, layer: Path, tmp_path: Path) -> None:
     """In the order of their names, owned by root; both digests and sizes are told."""
     program.main(layer, tmp_path / "out")
     content, told = archive(tmp_path / "out"), json.loads((tmp_path / "out/layer.json").read_text())
@@ -85,7 +83,7 @@ def test_a_layer_has_its_files_and_nothing_of_the_machine(
         assert large.read() == same.read() == bytes(range(256)) * 20_000
 
 
-def test_the_number_of_cores_changes_no_byte(
+def test_packed_bytes_do_not_depend_on_the_number_of_cores(
     program: ModuleType, layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two machines give the same digest."""
@@ -97,7 +95,7 @@ def test_the_number_of_cores_changes_no_byte(
     assert len(blobs) == 1
 
 
-def test_an_archive_is_packed_as_it_is(program: ModuleType, layer: Path, tmp_path: Path) -> None:
+def test_packing_an_archive_keeps_its_bytes(program: ModuleType, layer: Path, tmp_path: Path) -> None:
     """A base's layer keeps its digest."""
     file = tmp_path / "layer.tar"
     with tarfile.open(file, "w") as tar:
@@ -106,14 +104,14 @@ def test_an_archive_is_packed_as_it_is(program: ModuleType, layer: Path, tmp_pat
     assert archive(tmp_path / "out") == file.read_bytes()
 
 
-def test_the_builder_packs_with_the_library_of_the_installer() -> None:
+def test_builder_and_installer_pin_the_same_zstd() -> None:
     """Another release of zstd may pack the same layer to other bytes."""
     lock, project = (ROOT / "images/installer.lock").read_text(), (ROOT / "pyproject.toml").read_text()
     (version,) = [line.split()[0].partition("==")[2] for line in lock.splitlines() if "zstd==" in line]
     assert f'"backports.zstd=={version}"' in project
 
 
-def test_a_layer_is_known_by_its_names_and_by_its_archive(
+def test_stored_layer_is_found_by_name_and_by_diff_id(
     program: ModuleType, layer: Path, layers: LayerStore
 ) -> None:
     """So that it is compressed once, ever."""
@@ -124,7 +122,7 @@ def test_a_layer_is_known_by_its_names_and_by_its_archive(
     assert layers.get("three") is None
 
 
-def test_half_a_layer_is_not_taken(
+def test_incomplete_layer_is_not_stored(
     program: ModuleType, layer: Path, layers: LayerStore, tmp_path: Path
 ) -> None:
     """BuildKit may still be writing it."""
@@ -145,7 +143,7 @@ def test_half_a_layer_is_not_taken(
 @pytest.mark.parametrize(
     "spoil", [lambda blob: blob[:-1], lambda blob: b"x" + blob[1:]], ids=["cut", "changed"]
 )
-def test_a_damaged_layer_is_never_read_as_a_whole_one(
+def test_damaged_layer_is_set_aside(
     program: ModuleType, layer: Path, layers: LayerStore, spoil: object
 ) -> None:
     """One that was cut is not known; one that was changed is found when it is read, and set aside."""
@@ -168,7 +166,7 @@ def test_a_damaged_layer_is_never_read_as_a_whole_one(
     assert layers.get("one") is None
 
 
-def test_a_damaged_note_is_told_and_means_nothing(
+def test_damaged_record_of_a_layer_is_reported_and_ignored(
     program: ModuleType, layer: Path, layers: LayerStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of another version, or half written by another program."""
@@ -180,7 +178,7 @@ def test_a_damaged_note_is_told_and_means_nothing(
         assert "is damaged: its layer is made again" in capsys.readouterr().err
 
 
-def test_a_damaged_archive_is_not_packed(layers: LayerStore, layer: Path) -> None:
+def test_archive_with_a_wrong_digest_is_not_packed(layers: LayerStore, layer: Path) -> None:
     """What BuildKit wrote of a base is held against its name, too."""
     digest = digest_of(b"an archive")
     file = layers.path(digest)
@@ -191,7 +189,7 @@ def test_a_damaged_archive_is_not_packed(layers: LayerStore, layer: Path) -> Non
     assert not file.exists()
 
 
-def test_gzip_is_made_of_zstd_and_what_came_compressed_stays(
+def test_gzip_layer_is_made_from_zstd_with_a_fixed_header(
     program: ModuleType, layer: Path, layers: LayerStore
 ) -> None:
     """The same bytes each time: the gzip header has no time and no name."""
@@ -204,7 +202,7 @@ def test_gzip_is_made_of_zstd_and_what_came_compressed_stays(
     assert layers.compressed(made, GZIP, ROOT) == made
 
 
-def test_the_program_runs_as_a_stage_runs_it(layer: Path, tmp_path: Path) -> None:
+def test_pack_program_writes_a_layer(layer: Path, tmp_path: Path) -> None:
     """With two arguments."""
     argv = [sys.executable, str(ROOT / "image/pack.py"), str(layer), str(tmp_path / "out")]
     subprocess.run(argv, check=True)

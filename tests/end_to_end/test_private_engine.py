@@ -60,10 +60,11 @@ def with_a_container(state: State, archive: Path) -> tuple[Engine, str]:
         return used, str(container.id)
 
 
-def kill(state: State) -> None:
-    """End the engine and its containerd as a crash would."""
+def kill(state: State, *, containerd: bool = True) -> None:
+    """End the engine, and its containerd too, as a crash would."""
     folders = Folders.of(state)
-    for file in (folders.pidfile, folders.containerd / "containerd.pid"):
+    files = [folders.pidfile, folders.containerd / "containerd.pid"]
+    for file in files if containerd else files[:1]:
         os.kill(int(file.read_text()), signal.SIGKILL)
     while private.running(state):
         time.sleep(0.05)
@@ -87,10 +88,11 @@ def image(own: State, minimal: Path) -> Path:
     return archive
 
 
-def test_killed_with_its_containerd_it_starts_again(own: State, image: Path) -> None:
-    """Its images and containers are there, what ran has ended, and a container runs anew."""
+@pytest.mark.parametrize("containerd", [True, False], ids=["with containerd", "alone"])
+def test_engine_starts_again_after_it_was_killed(own: State, image: Path, containerd: bool) -> None:
+    """Its images and containers are there, containers that ran have ended, and new ones can run."""
     used, container = with_a_container(own, image)
-    kill(own)
+    kill(own, containerd=containerd)
     assert detect.find(NOWHERE, own) is None
     again = detect.ensure(NOWHERE, own)
     assert again == used
@@ -100,7 +102,7 @@ def test_killed_with_its_containerd_it_starts_again(own: State, image: Path) -> 
     assert said == b"on\n"
 
 
-def test_stopped_after_a_crash_it_leaves_nothing_running(own: State, image: Path) -> None:
+def test_stop_after_a_crash_ends_all_programs(own: State, image: Path) -> None:
     """No program, no container, no mount: the state folder can be removed."""
     with_a_container(own, image)
     kill(own)
@@ -110,7 +112,7 @@ def test_stopped_after_a_crash_it_leaves_nothing_running(own: State, image: Path
     assert str(own.root) not in Path("/proc/self/mounts").read_text()
 
 
-def test_nothing_outside_the_state_folder_is_made(own: State) -> None:
+def test_private_engine_writes_only_below_the_state_folder(own: State) -> None:
     """Docker and containerd keep nothing in their usual places."""
     places = [
         Path(name) for name in ("/etc/docker", "/var/lib/docker", "/var/lib/containerd", "/opt/containerd")
@@ -120,7 +122,7 @@ def test_nothing_outside_the_state_folder_is_made(own: State) -> None:
     assert [place.exists() for place in places] == before
 
 
-def test_a_base_is_the_same_bytes_every_time(own: State, minimal: Path) -> None:
+def test_bootstrapped_base_is_reproducible(own: State, minimal: Path) -> None:
     """Made twice, no byte differs."""
     again = minimal.with_name("again.tar")
     bases._bootstrap(Bootstrap(suite="bookworm", packages=[]), again, own, os.environ)
@@ -129,7 +131,7 @@ def test_a_base_is_the_same_bytes_every_time(own: State, minimal: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def test_a_base_keeps_nothing_of_the_machine(minimal: Path, own: State) -> None:
+def test_bootstrapped_base_has_nothing_of_the_building_machine(minimal: Path, own: State) -> None:
     """No mirror, no host's name, no machine id, no lists, caches or logs of packages."""
     with tarfile.open(minimal) as tar:
         files = {file.name.removeprefix("./"): file for file in tar if file.isfile()}

@@ -56,7 +56,7 @@ def code(module: Path) -> tuple[bytes, CodeType]:
     return content[4:8], marshal.loads(content[16:])
 
 
-def test_what_fits_a_pattern_is_gone_with_its_rows(layer: Path) -> None:
+def test_files_of_a_pattern_are_removed_with_their_record_rows(layer: Path) -> None:
     """Folders at any depth, files, links that lead nowhere; the rest keeps its row as it was."""
     assert finish(layer, "--remove", "**/tests", "package/include", "**/*.a", "none/of/this").returncode == 0
     package = layer / SITE / "package"
@@ -74,7 +74,7 @@ def test_what_fits_a_pattern_is_gone_with_its_rows(layer: Path) -> None:
     ]
 
 
-def test_where_nothing_fits_a_record_keeps_its_bytes(layer: Path) -> None:
+def test_record_without_removed_files_is_unchanged(layer: Path) -> None:
     """Also line ends that another tool wrote: a package that is left alone is the one that was published."""
     file = layer / SITE / "package-1.0.dist-info" / "RECORD"
     (layer / SITE / "package" / "lib" / "link.a").unlink()
@@ -85,7 +85,7 @@ def test_where_nothing_fits_a_record_keeps_its_bytes(layer: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_byte_code_goes_by_hash_and_names_the_file_in_the_image(layer: Path) -> None:
+def test_byte_code_is_checked_by_hash_and_names_the_path_in_the_image(layer: Path) -> None:
     """At any depth: Python 3.7's own `compileall` stops ten folders down."""
     deep = layer / SITE / "package" / "/".join("abcdefghijkl") / "module.py"
     deep.parent.mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_byte_code_goes_by_hash_and_names_the_file_in_the_image(layer: Path) -> 
     assert found.co_filename == "/" + str(deep.relative_to(layer))
 
 
-def test_a_module_for_a_newer_python_is_left_as_it_is(layer: Path) -> None:
+def test_module_that_does_not_compile_is_kept_and_reported(layer: Path) -> None:
     """It is told, and the others are compiled."""
     newer = layer / SITE / "package" / "newer.py"
     newer.write_text("def f[:")
@@ -107,7 +107,7 @@ def test_a_module_for_a_newer_python_is_left_as_it_is(layer: Path) -> None:
     assert code(newer.with_name("kept.py"))
 
 
-def test_byte_code_that_cannot_be_written_fails(layer: Path) -> None:
+def test_unwritable_byte_code_is_an_error(layer: Path) -> None:
     """As on a full disk: the stage must not go on."""
     (layer / SITE / "package" / "__pycache__").touch()
     ran = finish(layer)
@@ -115,7 +115,7 @@ def test_byte_code_that_cannot_be_written_fails(layer: Path) -> None:
     assert "__pycache__" in ran.stderr
 
 
-def test_everything_has_one_time(layer: Path) -> None:
+def test_all_files_have_the_same_time(layer: Path) -> None:
     """Files, folders, links, byte code, and the layer itself."""
     (layer / "opt" / "other").touch()
     assert finish(layer).returncode == 0
@@ -145,14 +145,16 @@ def program() -> ModuleType:
         ("", [], ["", "a"]),
     ],
 )
-def test_patterns(program: ModuleType, pattern: str, fits: list[str], does_not: list[str]) -> None:
+def test_pattern_matches_as_pathlib_does(
+    program: ModuleType, pattern: str, fits: list[str], does_not: list[str]
+) -> None:
     """As pathlib's, without a walk for each."""
     matches = program.patterns(pattern.split())
     assert all(map(matches, fits))
     assert not any(map(matches, does_not))
 
 
-def test_what_has_no_byte_code_stays(layer: Path) -> None:
+def test_module_excluded_from_byte_code_is_kept(layer: Path) -> None:
     """The module itself is there, and no folder for what is not."""
     assert finish(layer, "--no-byte-code", "package/deep/**/*.py").returncode == 0
     package = layer / SITE / "package"
@@ -177,7 +179,7 @@ def library(*behind: bytes) -> bytes:
     return head + b"".join(parts) + b"".join(struct.pack("<IIQQQQIIQQ", *row) for row in rows)
 
 
-def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
+def test_removing_symbols_keeps_the_offsets_of_loaded_segments(layer: Path) -> None:
     """The record does not tell the hash and the size that the library had."""
     file = layer / SITE / "package/lib/a.so"
     whole = library()
@@ -199,7 +201,7 @@ def test_symbols_go_and_nothing_moves_that_is_loaded(layer: Path) -> None:
     [library(b"loaded behind"), b"", b"text", b"\x7fELF\1\1" + bytes(90)],
     ids=["moved", "", "text", "32"],
 )
-def test_a_library_that_cannot_be_cut_stays(layer: Path, content: bytes) -> None:
+def test_library_with_loaded_data_behind_symbols_is_unchanged(layer: Path, content: bytes) -> None:
     """Where something is loaded from behind its symbols, or it is no library of 64 bits."""
     file = layer / SITE / "package/lib/a.so"
     file.write_bytes(content)
@@ -222,7 +224,7 @@ def test_a_real_library_works_without_its_symbols(program: ModuleType, tmp_path:
     assert told.strip() == str(file)
 
 
-def test_a_package_is_left_without_byte_code(layer: Path) -> None:
+def test_excluded_package_has_no_byte_code(layer: Path) -> None:
     """By its canonical name, and only the files that it lists."""
     site = layer / SITE
     for name in ("other_package/one.py", "kept.py"):
@@ -237,7 +239,7 @@ def test_a_package_is_left_without_byte_code(layer: Path) -> None:
     assert list(site.glob("package/__pycache__/kept.*"))
 
 
-def test_what_is_elsewhere_is_packed(layer: Path) -> None:
+def test_finished_layer_is_packed(layer: Path) -> None:
     """By the program beside it, which fails the stage where it fails."""
     assert finish(layer).returncode == 0
     program = layer.with_name(f"{layer.name}-programs") / "pack"

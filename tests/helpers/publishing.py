@@ -24,11 +24,14 @@ from parts import stored_layer
 INPUTS = {"Dockerfile": "abc"}
 
 
-def image(folder: Path, *layers: bytes) -> Image:
+def image(folder: Path, *layers: bytes, labels: Mapping[str, str] | None = None) -> Image:
     """An image of these layers, in the layer store of a folder."""
     folder.mkdir(exist_ok=True)
     store = LayerStore(folder)
-    config = {"rootfs": {"diff_ids": [digest_of(layer) for layer in layers]}}
+    config = {
+        "config": {"Labels": dict(labels or {})},
+        "rootfs": {"diff_ids": [digest_of(layer) for layer in layers]},
+    }
     made = Image(json.dumps(config).encode(), tuple(stored_layer(store, each) for each in layers), store)
     made.save()
     return made
