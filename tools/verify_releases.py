@@ -119,14 +119,14 @@ def _there(session: Session, cell: Cell) -> bool:
 
 
 def _use(uses: Uses, found: Verification) -> None:
-    """Carry out each use, and write down how it went."""
+    """Run each use, and record its result."""
     for name, use in uses.items():
         say(f"using: {name}")
         try:
             use()
         except NotRun as why:
             found.not_run[f"use: {name}"] = str(why)
-        except (HfdlcError, AssertionError) as problem:
+        except (HfdlcError, AssertionError, ValueError) as problem:  # an answer that is not JSON, too
             found.failed[f"use: {name}"] = str(problem)
         else:
             found.passed.append(f"use: {name}")

@@ -66,3 +66,18 @@ def test_a_damaged_file_is_an_error_with_the_command_that_restores_it(project: P
 
 def test_the_committed_page_belongs_to_the_committed_results(repository: Project) -> None:
     assert (repository.root / verification.PAGE).read_text() == verification.page(repository)
+
+
+@pytest.mark.parametrize("problem", [HfdlcError("no"), AssertionError("no"), ValueError("no JSON")])
+def test_a_use_that_fails_is_recorded_and_the_next_one_runs(problem: Exception) -> None:
+    def fail() -> None:
+        raise problem
+
+    def skip() -> None:
+        raise verify_releases.NotRun("it needs pandas")
+
+    found = VERIFIED.model_copy(update={"passed": [], "failed": {}, "not_run": {}})
+    verify_releases._use({"one": fail, "two": skip, "three": lambda: None}, found)
+    assert found.failed == {"use: one": str(problem)}
+    assert found.not_run == {"use: two": "it needs pandas"}
+    assert found.passed == ["use: three"]
