@@ -268,3 +268,32 @@ def test_task_of_another_release_is_refused_in_one_line(tmp_path):
         assert "known:" not in message
     known = refusal(folder, task="no-such-task").rpartition("known: ")[2].split(", ")
     assert len(known) == len(set(known))
+
+
+@pytest.mark.parametrize(
+    ("made", "task"),
+    [
+        ("image-classification", "image-segmentation"),
+        ("image-classification", "object-detection"),
+        ("depth-estimation", "image-classification"),
+    ],
+)
+def test_model_of_another_pipeline_is_refused(tmp_path, made, task):
+    """transformers logs that the model does not fit, and loads it; no request would be answered."""
+    folder = tiny_pipelines.make(made, tmp_path / "model")
+    assert "HF_TASK={} does not fit this model".format(task) in refusal(folder, task=task)
+
+
+@pytest.mark.parametrize("made", ["text-to-audio", "automatic-speech-recognition"])
+def test_missing_files_of_a_tokenizer_that_does_not_look_are_named(tmp_path, made):
+    folder = tiny_pipelines.make(made, tmp_path / "model")
+    for name in ("vocab.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    refused = refusal(folder, task=made)
+    assert "tokenizer" in refused
+    assert "vocab.json" in refused
+
+
+def test_adapter_without_its_base_model_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert "merge_and_unload" in refusal(tmp_path)

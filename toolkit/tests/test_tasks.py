@@ -315,6 +315,12 @@ def test_tokenize_kwargs_are_honoured(served):
     refused = server.post({"inputs": "a", "parameters": {"tokenize_kwargs": {"return_tensors": "pt"}}})
     assert refused.status == 400
     assert "return_tensors" in refused.json["error"]["message"]
+    plain = server.post({"inputs": "a"}).json
+    # InferenceClient.feature_extraction(..., normalize=False, truncate=True)
+    assert server.post({"inputs": "a", "parameters": {"normalize": False, "truncate": True}}).json == plain
+    refused = server.post({"inputs": "a", "parameters": {"normalize": True}})
+    assert refused.status == 400
+    assert "'normalize'" in refused.json["error"]["message"]
 
 
 @pytest.mark.parametrize("task", list(tiny.MAKERS))

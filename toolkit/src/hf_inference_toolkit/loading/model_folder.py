@@ -71,6 +71,11 @@ def _no_model(settings: Settings) -> str:
             "{0} contains no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
             "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
         )
+    if "adapter_config.json" in inside:
+        return (
+            "{} contains an adapter (adapter_config.json) without its base model. Merge the two and save the result: "
+            "model.merge_and_unload().save_pretrained(FOLDER)".format(folder)
+        )
     content = "contains no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
     program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
     return (

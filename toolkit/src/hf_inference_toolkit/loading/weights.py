@@ -184,7 +184,15 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
             pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
     except ImportError as problem:
         raise StartError(_missing_package(task, problem)) from None
-    except (ValueError, KeyError, OSError, RuntimeError) as problem:
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:
+        # Several tokenizers open their files without a look at whether there are any.
+        if isinstance(problem, TypeError) and "NoneType" in str(problem):
+            raise StartError(
+                "HF_TASK={}: files of the tokenizer are missing in {}. Save the tokenizer beside the model: "
+                "tokenizer.save_pretrained(FOLDER) ({})".format(
+                    task.requested, folder, _vocabulary_files(folder)
+                )
+            ) from None
         raise StartError(
             "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
         ) from None
@@ -198,6 +206,19 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
         checks.check_tokenizer(pipeline.tokenizer, folder)
     checks.check_finite(pipeline.model, folder)
     return pipeline
+
+
+def _vocabulary_files(folder: Path) -> str:
+    """The names of the files that the tokenizer of a model reads, as far as transformers has them in its tables."""
+    from transformers.models.auto import tokenization_auto
+
+    kind = model_folder.read_config(folder).get("model_type", "")
+    names = getattr(tokenization_auto, "TOKENIZER_MAPPING_NAMES", {}).get(kind) or ()
+    for name in [names] if isinstance(names, str) else names:
+        found = getattr(tokenization_auto.tokenizer_class_from_name(name), "vocab_files_names", None)
+        if found:
+            return "its files are " + ", ".join(sorted(map(str, found.values())))
+    return "a vocabulary, and tokenizer_config.json"
 
 
 def _missing_package(task: TaskName, problem: ImportError) -> str:

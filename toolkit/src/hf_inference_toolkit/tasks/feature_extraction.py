@@ -18,6 +18,15 @@ class FeatureExtraction(TextTask):
     )
     has_input_length = True
 
+    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+        """The checked parameters; `huggingface_hub.InferenceClient` has `truncate` and `normalize`, too."""
+        given = dict(given)
+        if given.get("normalize") in (None, False):
+            given.pop("normalize", None)
+        if "truncate" in given and "truncation" not in given:
+            given["truncation"] = given.pop("truncate")
+        return super().read_options(given)
+
     def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
         """See TextTask: one row."""
         encoding, was_cut = self.tokens(item, None, options)
