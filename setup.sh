@@ -20,7 +20,7 @@ python() {
 if [ -z "$(python)" ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "error: no Python from 3.11 on with venv was found" >&2
-        echo "  next: install python3 and python3-venv, then run this again" >&2
+        echo "  hint: install python3 and python3-venv, then run this again" >&2
         exit 1
     fi
     echo "installing with apt-get, because they are missing: python3 python3-venv" >&2

@@ -45,7 +45,7 @@ def start(
             start_new_session=new_session,
         )
     except FileNotFoundError as error:
-        raise HfdlcError(f"the program {argv[0]!r} is not there", then=f"install {argv[0]}") from error
+        raise HfdlcError(f"the program {argv[0]!r} is not there", hint=f"install {argv[0]}") from error
 
 
 def run(

@@ -42,6 +42,6 @@ def find(start: Path) -> Project:
             return Project(folder, read, found)
     raise UserError(
         "no matrix.yaml here or in a folder above",
-        where=str(start),
-        then="run this in a clone of the repository",
+        location=str(start),
+        hint="run this in a clone of the repository",
     )

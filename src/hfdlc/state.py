@@ -46,8 +46,8 @@ class State:
                 holder = file.read().strip() or "another process"
                 raise HfdlcError(
                     f"{name} is in use by {holder}",
-                    where=str(path),
-                    then="wait for it to end, then run this again",
+                    location=str(path),
+                    hint="wait for it to end, then run this again",
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()}\n")

@@ -81,7 +81,7 @@ def test_a_cell_whose_source_was_out_of_reach_is_refused(hfdlc: Command) -> None
     cell = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
     told = letter(hfdlc("build", cell), 1)
     assert f"{cell}: its lock lacks torch==1.7.1+cpu from https://" in told
-    assert f"next: run `hfdlc lock {cell}` on a machine that reaches it" in told
+    assert f"hint: run `hfdlc lock {cell}` on a machine that reaches it" in told
     assert f"{cell}  incomplete: torch==1.7.1+cpu from https://" in hfdlc("list", cell).stdout
 
 
@@ -90,7 +90,7 @@ def test_a_lock_of_another_matrix_is_refused(hfdlc: Command, clone: Path) -> Non
     change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")
     told = letter(hfdlc("build"), 1)
     assert re.search(
-        r"framework\.lock: the lock does not belong to the matrix any more\n  next: hfdlc lock", told
+        r"framework\.lock: the lock does not belong to the matrix any more\n  hint: hfdlc lock", told
     )
 
 
@@ -98,7 +98,7 @@ def test_a_dockerfile_edited_by_hand_is_refused(hfdlc: Command, clone: Path) -> 
     """`build` refuses it, and `check` shows the difference."""
     (file,) = clone.glob("images/huggingface-pytorch-inference/2.13.0-*-cpu-*/Dockerfile")
     change(file, "EXPOSE 8080", "EXPOSE 9090")
-    assert "next: hfdlc render" in letter(hfdlc("build"), 1)
+    assert "hint: hfdlc render" in letter(hfdlc("build"), 1)
     ended = hfdlc("check")
     assert "are not current" in letter(ended, 1)
     assert "-EXPOSE 9090\n+EXPOSE 8080" in ended.stdout
@@ -108,7 +108,7 @@ def test_a_failed_build_says_where_it_failed(hfdlc: Command, clone: Path, used_e
     """The cell, the instruction, its last lines, the log, and the command that repeats it."""
     (clone / "toolkit" / "pyproject.toml").write_text("this is no TOML")
     told = letter(hfdlc("build"), 1)
-    assert "\n  next: hfdlc build huggingface-" in told
+    assert "\n  hint: hfdlc build huggingface-" in told
     assert "the stage 'inference-toolkit' failed at: RUN" in told
     log = Path(re.findall(r"log: (\S+)", told)[-1])
     assert "uv pip install" in log.read_text()

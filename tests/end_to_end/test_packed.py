@@ -161,7 +161,7 @@ def test_a_damaged_layer_is_never_read_as_a_whole_one(
         assert layers.get("one") == taken
         return
     with (
-        pytest.raises(Damaged, match=r"is damaged(.|\n)*set aside(.|\n)*next: run this again"),
+        pytest.raises(Damaged, match=r"is damaged(.|\n)*set aside(.|\n)*hint: run this again"),
         layers.open(taken.digest) as blob,
     ):
         blob.read()

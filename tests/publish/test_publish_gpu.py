@@ -23,7 +23,7 @@ def test_checks_that_need_a_gpu_are_run_or_named(small: Small, hfdlc: Hfdlc, reg
     assert ended.returncode == 1
     said = "checks that need a GPU were not run on it: test_gpu: test_the_gpu_is_seen"
     assert f"{cell.id}: {said}" in ended.stderr
-    assert f"next: hfdlc test --gpus {cell.id}" in ended.stderr
+    assert f"hint: hfdlc test --gpus {cell.id}" in ended.stderr
     assert Registry(registry).head(cell.repository, cell.tag) is None
     fine(hfdlc("publish", cell.id, "--registry", registry, "--without-gpu-checks"))
     there = Registry(registry)
@@ -46,5 +46,5 @@ def test_a_gpu_cell_is_not_built_for_publishing_without_a_gpu(
     monkeypatch.setattr(builder, "build", lambda *_: None)
     with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as caught:
         builds.built(small.project, [cell], os.environ, *parse([], [registry]))
-    assert caught.value.where == cell.id
+    assert caught.value.location == cell.id
     assert "--without-gpu-checks" in caught.value.allowed

@@ -100,7 +100,7 @@ def test_building_without_a_lock_fails_before_anything_starts(
 ) -> None:
     """Exit code 1, and the command that makes the lock."""
     assert run(monkeypatch, "build") == 1
-    assert "next: hfdlc lock huggingface-pytorch-inference:2.13.0" in capsys.readouterr().err
+    assert "hint: hfdlc lock huggingface-pytorch-inference:2.13.0" in capsys.readouterr().err
 
 
 def test_help_lists_commands_in_panels(

@@ -60,7 +60,7 @@ def test_a_source_may_call_the_release_stable(os_release: Path, monkeypatch: pyt
 def test_a_machine_without_a_source_is_told(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty sources.list."""
     answering("", monkeypatch)
-    with pytest.raises(HfdlcError, match="apt has no source for bookworm\n  next: mend"):
+    with pytest.raises(HfdlcError, match="apt has no source for bookworm\n  hint: mend"):
         debian.release(os_release)
 
 
@@ -81,7 +81,7 @@ def test_what_fails_leaves_the_folder_as_it_was(tmp_path: Path, monkeypatch: pyt
         raise CommandFailed(argv, 100, "E: write (28: No space left on device)")
 
     monkeypatch.setattr(debian, "run", full)
-    with pytest.raises(HfdlcError, match="next: make room") as caught:
+    with pytest.raises(HfdlcError, match="hint: make room") as caught:
         debian.unpack(PACKAGES, folder, Release("bookworm", (("", MIRROR),)), State(tmp_path))
     assert "docker.io, tini, runc could not be fetched" in str(caught.value)
     assert [path.name for path in folder.iterdir()] == ["root"]
@@ -121,7 +121,7 @@ def test_proxies_of_apt_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_installing_without_root_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is tried."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(HfdlcError, match="missing: perl\n  next: apt-get install perl"):
+    with pytest.raises(HfdlcError, match="missing: perl\n  hint: apt-get install perl"):
         debian.install(["perl"])
 
 

@@ -68,7 +68,7 @@ def test_too_old_and_no_private_one_says_both(
 def test_no_engine_and_not_root_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Become root, or start Docker."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(HfdlcError, match="needs root\n  next: run this as root, or start Docker 23 or newer"):
+    with pytest.raises(HfdlcError, match="needs root\n  hint: run this as root, or start Docker 23 or newer"):
         detect.ensure({"DOCKER_HOST": "unix:///nowhere.sock"}, State(tmp_path))
 
 

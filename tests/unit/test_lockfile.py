@@ -79,7 +79,7 @@ def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
     """The message names the file and the command that makes it."""
     cell = some_cells(tmp_path)[0]
     with pytest.raises(
-        HfdlcError, match=r"framework\.lock: the lock is not there\n  next: hfdlc lock hugging"
+        HfdlcError, match=r"framework\.lock: the lock is not there\n  hint: hfdlc lock hugging"
     ):
         lockfile.check(cell, schema.read(write(tmp_path)), tmp_path)
 

@@ -35,7 +35,7 @@ def test_the_newest_release_of_a_python_is_taken(tmp_path: Path) -> None:
     for release in ("3.7.9", "3.7.16", "3.6.15"):
         (tmp_path / "versions" / release / "bin").mkdir(parents=True)
     assert stand_in._python("3.7", {"PYENV_ROOT": str(tmp_path)}).name == "3.7.16"
-    with pytest.raises(HfdlcError, match=r"pyenv has no CPython 3.8(.|\n)*next: pyenv install 3.8"):
+    with pytest.raises(HfdlcError, match=r"pyenv has no CPython 3.8(.|\n)*hint: pyenv install 3.8"):
         stand_in._python("3.8", {"PYENV_ROOT": str(tmp_path)})
 
 

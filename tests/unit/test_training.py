@@ -184,7 +184,7 @@ def test_a_folder_one_level_too_deep_is_told(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()
     with (
-        pytest.raises(UserError, match=r"one level too deep(.|\n)*next: name .*/model"),
+        pytest.raises(UserError, match=r"one level too deep(.|\n)*hint: name .*/model"),
         models.folder(tmp_path, State(tmp_path / "state")),
     ):
         pass

@@ -29,8 +29,8 @@ from hfdlc.state import State, write_whole
 class CellsFailed(HfdlcError):
     """Some of several cells could not be built; `fine` are the ids of those whose images are there."""
 
-    def __init__(self, what: str, *, fine: Sequence[str], then: str) -> None:
-        super().__init__(what, then=then)
+    def __init__(self, message: str, *, fine: Sequence[str], hint: str) -> None:
+        super().__init__(message, hint=hint)
         self.fine = tuple(fine)
 
 
@@ -80,8 +80,8 @@ def check_current(cell: Cell, project: Project, *, stand_ins: bool = False) -> N
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
         raise HfdlcError(
             "is not what the matrix and the templates give",
-            where=f"{cell.folder}/Dockerfile",
-            then="hfdlc render",
+            location=f"{cell.folder}/Dockerfile",
+            hint="hfdlc render",
         )
 
 
@@ -168,9 +168,9 @@ def _fitting(
 def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
     return HfdlcError(
         f"building {cell.id} needs about {needed / 1e9:.0f} GB of disk, and {room / 1e9:.0f} GB are free",
-        where=str(state.root),
+        location=str(state.root),
         allowed="--no-disk-check, which builds all the same",
-        then="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
+        hint="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
     )
 
 
@@ -250,7 +250,7 @@ def _tell(project: Project, receipt: Receipt, failures: Failures, cells: Sequenc
         raise CellsFailed(
             f"{len(failures)} of {len(cells)} cells failed\n{messages}",
             fine=[cell.id for cell in cells if receipt.cells[cell.id] in built],
-            then=f"hfdlc build {' '.join(failures)}",
+            hint=f"hfdlc build {' '.join(failures)}",
         )
 
 

@@ -36,9 +36,9 @@ class BuildFailed(HfdlcError):
     """A build did not succeed: which of its cells failed by themselves, and whether others can go on."""
 
     def __init__(
-        self, what: str, *, solve: Solve, cells: Sequence[str], alone: bool, where: str, then: str
+        self, message: str, *, solve: Solve, cells: Sequence[str], alone: bool, location: str, hint: str
     ) -> None:
-        super().__init__(what, where=where, then=then)
+        super().__init__(message, location=location, hint=hint)
         self.solve, self.cells, self.alone = solve, tuple(cells), alone
 
 
@@ -129,7 +129,7 @@ def _failure(solve: Solve, ids: dict[str, str], log: Path) -> BuildFailed:
     # A full disk, or an engine that is gone, is no fault of a cell's.
     alone = bool(own) and FULL not in told.lower()
     return BuildFailed(
-        told, solve=solve, cells=cells, alone=alone, where=cells[0], then=_advice(told, again, log)
+        told, solve=solve, cells=cells, alone=alone, location=cells[0], hint=_advice(told, again, log)
     )
 
 

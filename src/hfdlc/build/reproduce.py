@@ -44,8 +44,8 @@ def reproduce(session: Session, cell: Cell, *, two_engines: bool = False, stand_
     told = "\n".join(f"    {line}" for line in lines)
     raise HfdlcError(
         f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{told}",
-        where=cell.id,
-        then="clamp the times (`touch --date`), or take out what is different each time; then run this again",
+        location=cell.id,
+        hint="clamp the times (`touch --date`), or take out what is different each time; then run this again",
     )
 
 

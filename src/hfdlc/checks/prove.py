@@ -66,7 +66,7 @@ def prove(session: Session, cells: Sequence[Cell], *, stand_ins: bool, keep: boo
         )
         failed += [cell.id] if proof.failed else []
     if failed:
-        raise HfdlcError(f"{len(failed)} cells failed; {proofs.PAGE} says in what", then="hfdlc prove")
+        raise HfdlcError(f"{len(failed)} cells failed; {proofs.PAGE} says in what", hint="hfdlc prove")
 
 
 def _prove(session: Session, cell: Cell, *, stand_ins: bool, keep: bool) -> Proof:

@@ -146,7 +146,7 @@ def check() -> None:
         print("\n".join(found))
         raise HfdlcError(
             f"{len(found)} derived files are not current",
-            then="hfdlc render, hfdlc ci, hfdlc lock, and commit",
+            hint="hfdlc render, hfdlc ci, hfdlc lock, and commit",
         )
     say(f"{len(project.cells)} cells: everything derived is current")
 

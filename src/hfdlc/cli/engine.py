@@ -38,7 +38,7 @@ def status(as_json: AsJson = False) -> None:
 
     found = detect.find(os.environ, State.of(os.environ))
     if not found:
-        raise HfdlcError("no engine answers", then="`hfdlc engine start`, or `hfdlc doctor`")
+        raise HfdlcError("no engine answers", hint="`hfdlc engine start`, or `hfdlc doctor`")
     row = {"host": found.host, "version": found.version, "buildkit": found.buildkit, "private": found.private}
     if as_json:
         print_json(row)

@@ -50,7 +50,7 @@ def uri(
         print_json(parts.json() | {"cell": parts.image if parts.image in known else None})
         return
     if not region:
-        raise UserError("a URI needs a region", then="add --region, e.g. --region eu-west-1")
+        raise UserError("a URI needs a region", hint="add --region, e.g. --region eu-west-1")
     for cell in some(project, Filter(patterns=(image,))):
         print(uris.compose(cell.id, uris.region(region)))
 

@@ -44,7 +44,7 @@ def train(
 def _pairs(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word or word.startswith("="):
-            raise UserError("is no hyperparameter", where=repr(word), allowed="NAME=VALUE")
+            raise UserError("is no hyperparameter", location=repr(word), allowed="NAME=VALUE")
     return dict(word.split("=", 1) for word in words)
 
 
@@ -68,7 +68,7 @@ def serve(
     if words and not model and models.is_model(words[-1]):
         model = Path(words.pop())
     if len(words) > 1:
-        raise UserError("one endpoint serves one model", where=" ".join(words), allowed="[CELL] [MODEL]")
+        raise UserError("one endpoint serves one model", location=" ".join(words), allowed="[CELL] [MODEL]")
     project = current_project()
     cell = _one(project, words[0]) if words else project.default
     with Session(project, os.environ) as session:
@@ -98,5 +98,5 @@ def _one(project: "Project", name: str) -> "Cell":
 
     found = some(project, Filter((name,)))
     if len(found) > 1:
-        raise UserError("chooses several cells", where=name, allowed=", ".join(cell.id for cell in found))
+        raise UserError("chooses several cells", location=name, allowed=", ".join(cell.id for cell in found))
     return found[0]

@@ -56,7 +56,7 @@ def clean(
         f"{len(found)} things, at most {sum(one.size for one in found) / 1e9:.2f} GB (images share layers)"
     )
     if not (yes or (sys.stdin.isatty() and typer.confirm(f"Remove {total}?", err=True))):
-        say(f"{total}: nothing was removed\n  next: hfdlc clean --yes, with the same options")
+        say(f"{total}: nothing was removed\n  hint: hfdlc clean --yes, with the same options")
         return
     freed = sum(one.remove() for one in found)
     say(f"removed; at most {freed / 1e9:.2f} GB are free again")

@@ -51,7 +51,7 @@ def started(
         )
     except ImageNotFound as error:
         raise HfdlcError(
-            "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
+            "there is no such image in the engine", location=image, hint=f"hfdlc build {image}"
         ) from error
     try:
         start(container)
@@ -73,8 +73,8 @@ def start(container: Container) -> None:
             raise
         raise NoGpu(
             "the engine has no way to a GPU",
-            where=str(container.client.api.base_url) if container.client else "",
-            then="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",
+            location=str(container.client.api.base_url) if container.client else "",
+            hint="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",
         ) from error
 
 
@@ -135,6 +135,6 @@ def python(container: Container, script: str) -> str:
             f"    {line}" for line in (err or out or b"").decode(errors="replace").splitlines()[-8:]
         )
         raise HfdlcError(
-            f"a script failed inside the container\n{tail}", where=str(container.attrs["Config"]["Image"])
+            f"a script failed inside the container\n{tail}", location=str(container.attrs["Config"]["Image"])
         )
     return (out or b"").decode()

@@ -64,9 +64,9 @@ def _of_context(name: str) -> Address:
     try:
         context = ContextAPI.get_context(name)
     except Exception as error:  # docker-py raises it as it is for files that it cannot parse
-        raise UserError(f"cannot be read: {error}", where=where, then=then) from error
+        raise UserError(f"cannot be read: {error}", location=where, hint=then) from error
     if not context:
-        raise UserError("does not exist", where=where, then=then)
+        raise UserError("does not exist", location=where, hint=then)
     tls = context.TLSConfig
     certificates = Path(tls.cert[0]).parent if tls and tls.cert else None
     verify = not context.endpoints["docker"]["SkipTLSVerify"]

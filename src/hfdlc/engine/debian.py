@@ -46,7 +46,7 @@ def codename(os_release: Path = Path("/etc/os-release")) -> str:
         raise HfdlcError(
             f"{facts.get('PRETTY_NAME', 'this system')} is not one that packages can be taken from",
             allowed="Debian 12 or 13",
-            then="start Docker 23 or newer; DOCKER_HOST names it",
+            hint="start Docker 23 or newer; DOCKER_HOST names it",
         )
     return name
 
@@ -63,7 +63,7 @@ def release(os_release: Path = Path("/etc/os-release")) -> Release:
     archives = {suite: uri for uri, suite in found}
     own = next((suite for suite in (name, *ALIASES) if suite in archives), None)
     if not own:
-        raise HfdlcError(f"apt has no source for {name}", then="mend /etc/apt/sources.list")
+        raise HfdlcError(f"apt has no source for {name}", hint="mend /etc/apt/sources.list")
     return Release(name, tuple((end, archives[own + end]) for end in ARCHIVES if own + end in archives))
 
 
@@ -91,7 +91,9 @@ def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> 
             root = _replace(folder, fresh, packages)
         except (CommandFailed, OSError) as error:
             raise HfdlcError(
-                f"{names} could not be fetched and unpacked\n{error}", where=str(folder), then=advice(error)
+                f"{names} could not be fetched and unpacked\n{error}",
+                location=str(folder),
+                hint=advice(error),
             ) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -105,8 +107,8 @@ def check_room(folder: Path) -> None:
     if (free := shutil.disk_usage(folder).free) < ROOM:
         raise HfdlcError(
             f"{free / 1e6:.0f} MB are free, and {ROOM / 1e6:.0f} MB are needed",
-            where=str(folder),
-            then="make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again",
+            location=str(folder),
+            hint="make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again",
         )
 
 
@@ -176,7 +178,7 @@ def network_settings() -> list[str]:
 def install(packages: Sequence[str]) -> None:
     """Install packages that are missing, each named before; only where nothing else will do."""
     if os.geteuid():
-        raise HfdlcError(f"missing: {' '.join(packages)}", then=f"apt-get install {' '.join(packages)}")
+        raise HfdlcError(f"missing: {' '.join(packages)}", hint=f"apt-get install {' '.join(packages)}")
     say(f"installing with apt-get, because they are missing: {' '.join(packages)}")
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     try:
@@ -184,5 +186,5 @@ def install(packages: Sequence[str]) -> None:
         run(["env", "DEBIAN_FRONTEND=noninteractive", *install])
     except CommandFailed as error:
         raise HfdlcError(
-            f"{' '.join(packages)} could not be installed\n{error}", then=advice(error)
+            f"{' '.join(packages)} could not be installed\n{error}", hint=advice(error)
         ) from error

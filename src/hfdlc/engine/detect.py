@@ -126,16 +126,16 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
         raise
     answer = ask(folders.address)
     if not answer:
-        raise HfdlcError("the private engine does not answer", then=f"read {folders.log}")
+        raise HfdlcError("the private engine does not answer", hint=f"read {folders.log}")
     return _engine(folders.address, answer, state, environ)
 
 
 def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
     return HfdlcError(
-        f"the engine is too old: {answer.version}; a private one instead: {error.what}",
-        where=answer.host,
+        f"the engine is too old: {answer.version}; a private one instead: {error.message}",
+        location=answer.host,
         allowed=TOO_OLD,
-        then=error.then,
+        hint=error.hint,
     )
 
 
@@ -195,9 +195,9 @@ def _buildx(state: State) -> tuple[str, ...]:
         return (str(private_engine.unpack_buildx(state)),)
     except HfdlcError as error:
         raise HfdlcError(
-            f"there is no recent docker buildx, and the distribution's cannot be had: {error.what}",
+            f"there is no recent docker buildx, and the distribution's cannot be had: {error.message}",
             allowed=f"buildx {OLDEST_BUILDX} or newer, for its progress as JSON",
-            then=error.then or "install docker-buildx",
+            hint=error.hint or "install docker-buildx",
         ) from error
 
 
@@ -216,7 +216,7 @@ def _buildkit(engine: Engine) -> str:
     try:
         told = run([*engine.buildx, "inspect"], env=engine.environment).stdout
     except CommandFailed as error:
-        raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", then="hfdlc doctor") from error
+        raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", hint="hfdlc doctor") from error
     match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", told, re.MULTILINE | re.IGNORECASE)
     known = match[1] if match else "unknown"
     return f"the one inside Docker {engine.version}" if "unknown" in known else known

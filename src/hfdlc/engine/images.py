@@ -37,7 +37,7 @@ def image_of(name: str, engine: Engine) -> Image:
     try:
         return engine.client.images.get(name)
     except ImageNotFound as error:
-        raise HfdlcError("is not built", where=name, then=f"hfdlc build {name}") from error
+        raise HfdlcError("is not built", location=name, hint=f"hfdlc build {name}") from error
 
 
 def config_digest(image: Image, engine: Engine) -> str:
@@ -55,7 +55,7 @@ def config_digest(image: Image, engine: Engine) -> str:
             if member.name == "manifest.json":
                 (about,) = json.load(cast("IO[bytes]", archive.extractfile(member)))
                 return "sha256:" + str(about["Config"]).removesuffix(".json").rpartition("/")[2]
-    raise HfdlcError("the engine exported an image without manifest.json", where=str(image.id))
+    raise HfdlcError("the engine exported an image without manifest.json", location=str(image.id))
 
 
 class _Stream(io.RawIOBase):

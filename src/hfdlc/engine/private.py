@@ -66,14 +66,14 @@ def check_machine(state: State) -> None:
     if os.geteuid():
         raise HfdlcError(
             "no engine answers, and starting a private one needs root",
-            then="run this as root, or start Docker 23 or newer (DOCKER_HOST names it)",
+            hint="run this as root, or start Docker 23 or newer (DOCKER_HOST names it)",
         )
     if len(os.fsencode(state.root)) > LONGEST:
         raise HfdlcError(
             f"this path is too long for a socket below it ({len(os.fsencode(state.root))} bytes)",
-            where=str(state.root),
+            location=str(state.root),
             allowed=f"{LONGEST} bytes",
-            then="set HFDLC_STATE to a shorter path",
+            hint="set HFDLC_STATE to a shorter path",
         )
     debian.codename()
 
@@ -114,7 +114,7 @@ def _wait(folders: Folders, lives: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     tail = "\n".join(f"    {line}" for line in folders.log.read_text().splitlines()[-8:])
-    raise HfdlcError(f"the private engine does not answer\n{tail}", then=_advice(tail, folders))
+    raise HfdlcError(f"the private engine does not answer\n{tail}", hint=_advice(tail, folders))
 
 
 def _answers(folders: Folders) -> bool:
@@ -177,7 +177,7 @@ def _end(pid: int, folders: Folders) -> bool:
         if time.monotonic() - began > PATIENCE:
             raise HfdlcError(
                 f"the private engine (process {pid}) did not end within {PATIENCE:.0f} s",
-                then=f"read {folders.log}",
+                hint=f"read {folders.log}",
             )
         time.sleep(0.1)
     return True

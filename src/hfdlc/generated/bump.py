@@ -94,11 +94,11 @@ def _with_release(text: str, here: Project, of: Cell, name: str, version: str, t
     changed = "".join(block)
     old = f"framework: {name} " if name == of.framework else f"{name}: "
     if name in ("pytorch", "tensorflow") and name != of.framework:
-        raise UserError(f"{of.id} is of {of.framework}", then=f"name a cell of {name} with --of")
+        raise UserError(f"{of.id} is of {of.framework}", hint=f"name a cell of {name} with --of")
     changed, count = re.subn(rf"({old})\S+", rf"\g<1>{version}", changed, count=1)
     changed = re.sub(r"(cutoff: )\S+", rf"\g<1>{today.isoformat()}", changed)
     if not count or f"{old}{version}\n" in "".join(block):
-        raise UserError(f"{name} {version} is there already", where=of.id)
+        raise UserError(f"{name} {version} is there already", location=of.id)
     return "".join([*lines[:start], changed, *lines[start:]])
 
 
@@ -130,5 +130,5 @@ def _released(package: str) -> Version:
     told = run([sys.executable, "-m", "pip", "index", "versions", package]).stdout
     match = re.search(r"^Available versions: ([^,\s]+)", told, re.MULTILINE)
     if not match:
-        raise HfdlcError(f"the index told no version of {package}", then="see `pip config list`")
+        raise HfdlcError(f"the index told no version of {package}", hint="see `pip config list`")
     return Version(match[1])

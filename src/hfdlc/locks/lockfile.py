@@ -209,13 +209,13 @@ def check(cell: Cell, matrix: Matrix, root: Path, *, stand_ins: bool = False) ->
     questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):
-            raise HfdlcError(f"the lock {problem}", where=file, then=f"hfdlc lock {cell.id}")
+            raise HfdlcError(f"the lock {problem}", location=file, hint=f"hfdlc lock {cell.id}")
     lacking = missing(cell, root)
     if lacking and not (stand_ins and stood_in(cell, root)):
         raise HfdlcError(
             f"its lock lacks {lacking}: out of reach when it was locked",
-            where=cell.id,
-            then=f"run `hfdlc lock {cell.id}` on a machine that reaches it, and commit the lock",
+            location=cell.id,
+            hint=f"run `hfdlc lock {cell.id}` on a machine that reaches it, and commit the lock",
         )
 
 

@@ -109,7 +109,7 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
     if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
         return HfdlcError(
             f"a package index is out of reach:\n{reason}",
-            then="`pip config list` shows which index is configured; mend that, or the network",
+            hint="`pip config list` shows which index is configured; mend that, or the network",
         )
     folder = (
         f"; the framework's wheel comes from {asked.page}, or else from where pip's find-links looks"
@@ -118,7 +118,7 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
     )
     return HfdlcError(
         f"no lock for Python {asked.python} on {asked.platform}, packages of {asked.cutoff}:\n{reason}",
-        then=f"change the versions in matrix.yaml{folder}",
+        hint=f"change the versions in matrix.yaml{folder}",
     )
 
 
@@ -134,8 +134,8 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
     if empty := [group for group in cell.groups if not chosen[group]]:
         raise UserError(
             f"the layer group {empty[0]!r} holds no package of {cell.id}",
-            where=matrix.document.where(("groups", empty[0])),
-            then="limit the group to other cells with `when:`, or remove it",
+            location=matrix.document.where(("groups", empty[0])),
+            hint="limit the group to other cells with `when:`, or remove it",
         )
     dropped = {name_of(asked.framework[0])} if missing else set()
     files = {

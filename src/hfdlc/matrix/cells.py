@@ -159,10 +159,10 @@ def parse(text: str) -> dict[str, Any]:
     """
     match = re.fullmatch(ID, text)
     if not match:
-        raise UserError("this is not the id of a Hugging Face container", where=text, allowed=SHAPE)
+        raise UserError("this is not the id of a Hugging Face container", location=text, allowed=SHAPE)
     parts = match.groupdict()
     if (parts["device"] == "gpu") != (parts["cuda"] is not None):
-        raise UserError("a gpu image names its CUDA, a cpu image has none", where=text, allowed=SHAPE)
+        raise UserError("a gpu image names its CUDA, a cpu image has none", location=text, allowed=SHAPE)
     return {**parts, "python": f"{parts['python'][0]}.{parts['python'][1:]}"}
 
 
@@ -206,17 +206,19 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
                 cell = _cell(matrix, release, kind, device)
                 if not cell:
                     what = f"no source has {' '.join(release.framework)} for {device}"
-                    problems.append(UserError(what, where=where, then="add one below frameworks"))
+                    problems.append(UserError(what, location=where, hint="add one below frameworks"))
                     continue
                 if cell.id in found:
                     problems.append(
-                        UserError(f"{cell.id} is there already", where=where, then="remove one of them")
+                        UserError(f"{cell.id} is there already", location=where, hint="remove one of them")
                     )
                 found[cell.id] = cell
     if matrix.file.default not in found:
         where = matrix.document.where(("default",))
         problems.append(
-            UserError(f"{matrix.file.default} is no cell", where=where, then="`hfdlc list` shows all cells")
+            UserError(
+                f"{matrix.file.default} is no cell", location=where, hint="`hfdlc list` shows all cells"
+            )
         )
     if problems:
         raise Problems(problems)

@@ -48,7 +48,7 @@ def _broken(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
         for rule in matrix.file.rules:
             if forbids(rule, cell.axes):
                 told = f"{cell.id} cannot be: {rule.reason}"
-                yield UserError(told, where=place(matrix, rule), then="change the rule or the release")
+                yield UserError(told, location=place(matrix, rule), hint="change the rule or the release")
 
 
 def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
@@ -57,7 +57,7 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
             if not _those(values, axis, {axis: wanted}):
                 known = ", ".join(values[axis])
                 told = f"matches nothing: no cell has the {axis} {wanted!r}{nearest(wanted, values[axis])}"
-                yield UserError(f"this rule {told}", where=place(matrix, rule), allowed=known)
+                yield UserError(f"this rule {told}", location=place(matrix, rule), allowed=known)
                 break
         else:
             open_axes = [
@@ -68,7 +68,7 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
             if not open_axes:
                 needs = ", ".join(f"{axis} {wanted}" for axis, wanted in rule.needs.items())
                 told = f"this rule matches nothing: every combination has {needs}"
-                yield UserError(told, where=place(matrix, rule), then="remove it")
+                yield UserError(told, location=place(matrix, rule), hint="remove it")
 
 
 def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
@@ -76,7 +76,7 @@ def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
         if not any(name in cell.groups for cell in cells):
             wanted = ", ".join(f"{axis} {value}" for axis, value in group.when.items())
             where = matrix.document.where(("groups", name, "when"))
-            yield UserError(f"no cell has the layer group {name!r}: none has {wanted}", where=where)
+            yield UserError(f"no cell has the layer group {name!r}: none has {wanted}", location=where)
 
 
 def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
@@ -92,7 +92,7 @@ def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator
                 both = _those(values, axis, rule.needs) & _those(values, axis, other.needs)
                 if implied and not both:
                     told = f"this rule and {place(matrix, other)} contradict each other: no {axis} fits both"
-                    yield UserError(told, where=place(matrix, rule))
+                    yield UserError(told, location=place(matrix, rule))
 
 
 def _those(values: Mapping[str, list[str]], axis: str, wanted: Conditions) -> set[str]:

@@ -275,22 +275,22 @@ def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
     for name, group in file.groups.items():
         where = document.where(("groups", name))
         if name in RESERVED:
-            yield UserError(f"{name!r} cannot name a layer group: a stage has that name", where=where)
+            yield UserError(f"{name!r} cannot name a layer group: a stage has that name", location=where)
         if not (group.packages or group.requires or group.rest):
-            yield UserError(f"the layer group {name!r} names no packages", where=where)
+            yield UserError(f"the layer group {name!r} names no packages", location=where)
     for index, slim in enumerate(file.slim):
         if not slim.files and not (slim.packages and slim.part == "byte code"):
-            yield UserError("this entry names no files", where=document.where(("slim", index)))
+            yield UserError("this entry names no files", location=document.where(("slim", index)))
     for rest in get_args(Rest):
         names = [name for name, group in file.groups.items() if group.rest == rest]
         if len(names) != 1:
             found = f"{len(names)} have it: {', '.join(names)}" if names else "none has it"
             where = document.where(("groups",))
-            yield UserError(f"one layer group must have `rest: {rest}`; {found}", where=where)
+            yield UserError(f"one layer group must have `rest: {rest}`; {found}", location=where)
 
 
 def _line(problem: UserError) -> tuple[int, ...]:
-    return tuple(int(part) for part in problem.where.split(":")[1:])
+    return tuple(int(part) for part in problem.location.split(":")[1:])
 
 
 def _problem(document: Document, detail: ErrorDetails) -> UserError:
@@ -299,11 +299,13 @@ def _problem(document: Document, detail: ErrorDetails) -> UserError:
     key = str(detail["loc"][-1])
     if detail["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
-        return UserError(f"unknown key {key!r}{nearest(key, known)}", where=where, allowed=", ".join(known))
+        return UserError(
+            f"unknown key {key!r}{nearest(key, known)}", location=where, allowed=", ".join(known)
+        )
     if detail["type"] == "missing":
-        return UserError(f"the key {key!r} is missing", where=where)
+        return UserError(f"the key {key!r} is missing", location=where)
     message = detail["msg"].removeprefix("Value error, ")
-    return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", where=where)
+    return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", location=where)
 
 
 def _written_path(loc: tuple[int | str, ...]) -> yaml.Path_:
@@ -335,7 +337,9 @@ def _item(annotation: Any) -> Any:
 
 def _unknown(document: Document, path: yaml.Path_, kind: str, name: str, known: list[str]) -> UserError:
     return UserError(
-        f"unknown {kind} {name!r}{nearest(name, known)}", where=document.where(path), allowed=", ".join(known)
+        f"unknown {kind} {name!r}{nearest(name, known)}",
+        location=document.where(path),
+        allowed=", ".join(known),
     )
 
 

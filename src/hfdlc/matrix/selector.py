@@ -71,5 +71,5 @@ def _nothing(cells: Sequence[Cell], wanted: Filter) -> UserError:
     return UserError(
         f"no cell matches {wanted}",
         allowed=f"the nearest cell is {near[0]}" if near else "",
-        then="`hfdlc list` shows all cells",
+        hint="`hfdlc list` shows all cells",
     )

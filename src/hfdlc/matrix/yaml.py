@@ -42,14 +42,14 @@ def read(file: Path) -> Document:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot be read: {error}", where=file.name, then="run this in the repository's folder"
+            f"cannot be read: {error}", location=file.name, hint="run this in the repository's folder"
         ) from error
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
-        raise UserError(f"is no YAML: {error.problem}", where=where) from error
+        raise UserError(f"is no YAML: {error.problem}", location=where) from error
     reader = _Reader(file.name)
     data = reader.value(node, ()) if node else {}
     if reader.problems:
@@ -82,8 +82,8 @@ class _Reader:
                 self.problems.append(
                     UserError(
                         f"the key {key.value!r} stands twice (first in line {first[0]})",
-                        where=f"{self.name}:{line}:{column}",
-                        then="keep one of them",
+                        location=f"{self.name}:{line}:{column}",
+                        hint="keep one of them",
                     )
                 )
                 continue

@@ -24,7 +24,7 @@ def folder(model: Path, state: State) -> Iterator[Path]:
     Raises UserError where there is none, or it lies a level too deep.
     """
     if not model.exists():
-        raise UserError("there is no such model", where=str(model), then="name a folder or a model.tar.gz")
+        raise UserError("there is no such model", location=str(model), hint="name a folder or a model.tar.gz")
     if model.is_dir():
         _check(model, model)
         yield model.absolute()
@@ -44,8 +44,8 @@ def _unpack(model: Path, target: Path) -> None:
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(
             f"cannot be unpacked: {error}",
-            where=str(model),
-            then="pack it again: tar -czf model.tar.gz -C FOLDER .",
+            location=str(model),
+            hint="pack it again: tar -czf model.tar.gz -C FOLDER .",
         ) from error
 
 
@@ -61,9 +61,9 @@ def _check(unpacked: Path, model: Path) -> None:
         inner = deeper[0].parent.name
         raise UserError(
             f"is one level too deep: config.json lies in {inner}/",
-            where=str(model),
-            then=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"name {model / inner}",
+            location=str(model),
+            hint=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"name {model / inner}",
         )
     raise UserError(
-        "holds no config.json", where=str(model), then="name the folder that holds it, or pack that"
+        "holds no config.json", location=str(model), hint="name the folder that holds it, or pack that"
     )

@@ -61,7 +61,7 @@ def train(session: Session, cell: Cell, order: Order) -> None:
             raise
         if code:
             reason = train_job.read(container, train_job.FAILURE) or "it left no reason"
-            raise HfdlcError(f"the training ended with {code}\n{reason}", where=str(order.script))
+            raise HfdlcError(f"the training ended with {code}\n{reason}", location=str(order.script))
         _keep_model(container, order.output)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
@@ -70,11 +70,11 @@ def train(session: Session, cell: Cell, order: Order) -> None:
 def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
     """What the container is given: the script, what it needs, and the folders of the channels."""
     if cell.type != "training":
-        raise UserError("does not train", where=cell.id, then="`hfdlc list --type training`")
+        raise UserError("does not train", location=cell.id, hint="`hfdlc list --type training`")
     if not order.script.is_file():
-        raise UserError("there is no such script", where=str(order.script))
+        raise UserError("there is no such script", location=str(order.script))
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
-        raise UserError("is no name of an archive", where=str(order.output), allowed="NAME.tar.gz")
+        raise UserError("is no name of an archive", location=str(order.output), allowed="NAME.tar.gz")
     channels = _channels(order.data)
     bound = {f"/opt/ml/input/data/{name}": (folder, "ro") for name, folder in channels.items()}
     if order.checkpoints:
@@ -92,10 +92,10 @@ def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
 def _channels(data: Path) -> dict[str, Path]:
     """A folder of files is the channel `training`; a folder of nothing but folders has a channel in each."""
     if not data.is_dir():
-        raise UserError("there is no such folder of data", where=str(data))
+        raise UserError("there is no such folder of data", location=str(data))
     inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
     if not inside:
-        raise UserError("holds no data", where=str(data))
+        raise UserError("holds no data", location=str(data))
     if all(path.is_dir() for path in inside):
         return {path.name: path for path in inside}
     return {"training": data}
@@ -140,16 +140,16 @@ def _keep_model(container: Container, output: Path) -> None:
         if not number:
             raise HfdlcError(
                 "the script ended well and left nothing in SM_MODEL_DIR",
-                where=train_job.MODEL,
-                then="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
+                location=train_job.MODEL,
+                hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
             )
         part.chmod(0o644)
         part.rename(output)
     except (OSError, DockerException, tarfile.TarError) as error:
         raise HfdlcError(
             f"the model could not be written: {error}",
-            where=str(output),
-            then="see that `df -h` shows room, or choose another place with --output; then train again",
+            location=str(output),
+            hint="see that `df -h` shows room, or choose another place with --output; then train again",
         ) from error
     finally:
         with suppress(FileNotFoundError):

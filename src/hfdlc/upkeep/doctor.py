@@ -98,7 +98,7 @@ def our_engine(state: State) -> Finding:
         private.check_machine(state)
         codename = debian.release().codename
     except HfdlcError as error:
-        return Finding("private engine", "warning", f"cannot be started here: {error.what}", error.then)
+        return Finding("private engine", "warning", f"cannot be started here: {error.message}", error.hint)
     return Finding("private engine", "ok", f"is started when it is needed, from packages ({codename})")
 
 
@@ -107,7 +107,7 @@ def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[F
     try:
         used = detect.find(environ, state)
     except HfdlcError as error:
-        return [Finding("engine in use", "missing", error.what, error.then)]
+        return [Finding("engine in use", "missing", error.message, error.hint)]
     if not used:
         advice = "`hfdlc engine start`, or what is said above; `make build` starts one where it can"
         return [Finding("engine in use", "missing", "none", advice)]
@@ -125,7 +125,7 @@ def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
     try:
         cells = project.find(folder.absolute()).cells
     except HfdlcError as error:
-        yield Finding("matrix", "missing", str(error).splitlines()[0], error.then)
+        yield Finding("matrix", "missing", str(error).splitlines()[0], error.hint)
         return
     bases = {cell.base_image(): cell.bootstrap is not None for cell in cells}
     for name in sorted({image.partition("/")[0] for image in bases}):
@@ -154,7 +154,7 @@ def _packages(environ: Mapping[str, str]) -> Finding:
     try:
         run([sys.executable, "-m", "pip", "index", "versions", "uv"], timeout=PATIENCE)
     except HfdlcError as error:
-        said = error.what.strip().splitlines()[-1].strip()
+        said = error.message.strip().splitlines()[-1].strip()
         return Finding("package index", "missing", said, "see `pip config list`")
     return Finding("package index", "ok", ", ".join(parts))
 
