@@ -45,7 +45,7 @@ def start(
             start_new_session=new_session,
         )
     except FileNotFoundError as error:
-        raise HfdlcError(f"the program {argv[0]!r} is not there", hint=f"install {argv[0]}") from error
+        raise HfdlcError(f"program not found: {argv[0]}", hint=f"install {argv[0]}") from error
 
 
 def run(
@@ -75,7 +75,7 @@ def run(
         process.kill()
         out, err = process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandFailed(argv, 124, f"{out}{err}\n(ended after {timeout:g} s)") from error
+            raise CommandFailed(argv, 124, f"{out}{err}\n(stopped after {timeout:g} s)") from error
         raise
     if check and process.returncode:
         raise CommandFailed(argv, process.returncode, err or out)

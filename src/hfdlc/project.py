@@ -41,7 +41,7 @@ def find(start: Path) -> Project:
             rules.check(read, found)
             return Project(folder, read, found)
     raise UserError(
-        "no matrix.yaml here or in a folder above",
+        "no matrix.yaml in this folder or in a parent folder",
         location=str(start),
         hint="run this in a clone of the repository",
     )

@@ -47,7 +47,7 @@ class State:
                 raise HfdlcError(
                     f"{name} is in use by {holder}",
                     location=str(path),
-                    hint="wait for it to end, then run this again",
+                    hint="run this again when that process has ended",
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()}\n")

@@ -190,7 +190,7 @@ def test_a_script_that_fails_tells_its_own_traceback(script: Script, tmp_path: P
 def test_a_model_folder_left_empty_is_told(script: Script, tmp_path: Path) -> None:
     """A script that ends well and leaves nothing is a mistake, and is said to be one."""
     told = letter(hfdlc(*script("print('done')\n")), 1)
-    assert "left nothing in SM_MODEL_DIR" in told
+    assert "saved no model in SM_MODEL_DIR" in told
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -204,10 +204,10 @@ def test_a_missing_script_and_missing_data_are_told(script: Script, tmp_path: Pa
     """Before anything starts."""
     words = script("")
     (tmp_path / "script.py").unlink()
-    assert "there is no such script" in letter(hfdlc(*words), 2)
+    assert "no such file" in letter(hfdlc(*words), 2)
     shutil.rmtree(tmp_path / "data")
     words = script("")
-    assert "there is no such folder of data" in letter(hfdlc(*words), 2)
+    assert "no such folder" in letter(hfdlc(*words), 2)
 
 
 def test_an_archive_packed_too_deep_is_told(trained: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_archive_packed_too_deep_is_told(trained: Path, tmp_path: Path) -> No
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(tmp_path / "model", "model")
     told = letter(hfdlc("serve", PYTORCH, packed), 2)
-    assert "one level too deep: config.json lies in model/" in told
+    assert "config.json is one level too deep: it is in model/" in told
     assert "tar -czf model.tar.gz -C model ." in told
 
 

@@ -63,7 +63,7 @@ def test_an_image_of_no_cell_goes(image: str, repository: Project, used_engine: 
     reading.write_text("{}")
     found = find(repository, own, used_engine)
     assert found[NO_CELL].why == "no cell of the matrix"
-    assert found[str(reading)].why == "its image is gone"
+    assert found[str(reading)].why == "its image was removed"
     found[NO_CELL].remove()
     client = used_engine.client
     with pytest.raises(ImageNotFound):
@@ -91,7 +91,7 @@ def test_what_changed_since_is_named(repository: Project) -> None:
         said = {clean.TITLE: cell.id, clean.OURS: "inference", inputs.LABEL: inputs.text({**now, **changed})}
         return clean._why(cell.id, said, repository, {cell.id: cell}, set(), ImagesHere(None))
 
-    assert why(toolkit="other") == "changed since: toolkit"
+    assert why(toolkit="other") == "out of date: toolkit"
     assert why(base="some@sha256:1") == ""
 
 
@@ -141,8 +141,8 @@ def test_packed_layers_stay_by_size_and_age(own: State) -> None:
     (blobs / "cut.set-aside").touch()
     going = list(clean._packed(own, 250e-9, now - 14 * clean.DAY))
     assert {Path(one.name).name: one.why for one in going} == {
-        "oldest": "beyond 2.5e-07 GB, the least used first",
-        "forgotten": "not used for long",
+        "oldest": "more than 2.5e-07 GB, least recently used",
+        "forgotten": "not used recently",
         "cut.set-aside": "damaged",
     }
     assert sum(one.remove() for one in going) == 200

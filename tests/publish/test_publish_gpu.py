@@ -44,7 +44,7 @@ def test_a_gpu_cell_is_not_built_for_publishing_without_a_gpu(
     small.image(cell)
     monkeypatch.setattr(builder, "inputs_of", lambda *_: {cell.id: {"Dockerfile": "abc"}})
     monkeypatch.setattr(builder, "build", lambda *_: None)
-    with pytest.raises(HfdlcError, match="the engine has no way to a GPU, and the checks") as caught:
+    with pytest.raises(HfdlcError, match="the engine cannot give containers a GPU, and the checks") as caught:
         builds.built(small.project, [cell], os.environ, *parse([], [registry]))
     assert caught.value.location == cell.id
     assert "--without-gpu-checks" in caught.value.allowed

@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_no_half_an_archive(monkeypatch: pytest.MonkeyPatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(bases, "_bootstrap", full)
-    with pytest.raises(HfdlcError, match="hint: make room"):
+    with pytest.raises(HfdlcError, match="hint: free disk space"):
         bases._archive("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
     assert list((tmp_path / "bases").iterdir()) == []
 

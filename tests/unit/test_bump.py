@@ -65,11 +65,11 @@ def test_what_cannot_be_locked_leaves_nothing(here: Project) -> None:
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ("transformers", "no NAME==VERSION"),
+        ("transformers", "not NAME==VERSION"),
         ("transfromers==5.24.0", "did you mean 'transformers'?"),
-        ("transformers>=5", "is not what a release names"),
-        ("tensorflow==2.22.0", "is of pytorch"),
-        ("transformers==5.23.0", "is there already"),
+        ("transformers>=5", "not NAME==VERSION"),
+        ("tensorflow==2.22.0", "has pytorch"),
+        ("transformers==5.23.0", "this release has transformers 5.23.0 already"),
     ],
 )
 def test_a_version_that_is_none_is_told(here: Project, wanted: str, told: str) -> None:

@@ -30,7 +30,7 @@ def test_an_engine_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     )
     found = doctor.machine_engine({"DOCKER_HOST": "unix:///old.sock"})
     assert found.state == "warning"
-    assert found.found == "20.10.24+dfsg1 at unix:///old.sock is too old, and is passed over"
+    assert found.found == "20.10.24+dfsg1 at unix:///old.sock is too old and is not used"
     assert "Docker 23.0 or newer" in found.advice
 
 
@@ -38,14 +38,14 @@ def test_an_engine_that_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     """Nothing needs to be done."""
     monkeypatch.setattr(detect, "ask", lambda where: Answer(where.host, "28.2.2", containerd_store=True))
     found = doctor.machine_engine({"DOCKER_HOST": "unix:///new.sock"})
-    assert found == Finding("machine's engine", "ok", "28.2.2 at unix:///new.sock")
+    assert found == Finding("Docker engine", "ok", "28.2.2 at unix:///new.sock")
 
 
 def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says why, and what else would do."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     found = doctor.our_engine(State(tmp_path))
-    assert (found.state, found.advice.split(",")[0]) == ("warning", "run this as root")
+    assert (found.state, found.advice.split(", or ")[1]) == ("warning", "run this as root")
 
 
 def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,11 +57,11 @@ def test_a_registry_in_reach_and_one_that_is_not(tmp_path: Path, monkeypatch: py
         found = doctor.registry("a.example", bases, used, State(tmp_path))
         return found.state, found.found, found.advice
 
-    reached = "a.example has 1 of {} base images in reach"
+    reached = "a.example: 1 of {} base images are available"
     assert finding({"a.example/b:1": False}) == ("ok", reached.format(1), "")
-    made = "their like is made from the distribution's packages"
+    made = "equivalent images are built from Debian packages"
     assert finding({"a.example/b:1": False, "a.example/c:1": True}) == ("warning", reached.format(2), made)
-    lost = "no cell can be built here on a.example/c:1"
+    lost = "cells cannot be built on a.example/c:1"
     assert finding({"a.example/b:1": True, "a.example/c:1": False}) == ("warning", reached.format(2), lost)
 
 

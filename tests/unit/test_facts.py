@@ -114,5 +114,5 @@ def test_the_words_of_the_first_builder() -> None:
 
 def test_layers_that_do_not_tally() -> None:
     """Sizes are never given to the wrong layer."""
-    with pytest.raises(HfdlcError, match="3 layers, and the sizes of 1"):
+    with pytest.raises(HfdlcError, match="3 layers, but its history lists 1"):
         images.pair([("COPY / /", 5)], ["a", "b", "c"])

@@ -51,7 +51,7 @@ def started(
         )
     except ImageNotFound as error:
         raise HfdlcError(
-            "there is no such image in the engine", location=image, hint=f"hfdlc build {image}"
+            "no such image in the engine", location=image, hint=f"hfdlc build {image}"
         ) from error
     try:
         start(container)
@@ -72,9 +72,9 @@ def start(container: Container) -> None:
         if "could not select device driver" not in str(error):
             raise
         raise NoGpu(
-            "the engine has no way to a GPU",
+            "the engine cannot give containers a GPU",
             location=str(container.client.api.base_url) if container.client else "",
-            hint="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",
+            hint="install the NVIDIA Container Toolkit on the machine of the engine, or omit --gpus",
         ) from error
 
 

@@ -19,6 +19,8 @@ RELEASES = ("bookworm", "trixie")
 ALIASES = ("stable", "oldstable")  # how a source may call the machine's release
 ARCHIVES = ("", "-updates", "-security")  # what a suite's name ends with in each
 
+FREE_SPACE = "free disk space (`df -h`), or set HFDLC_STATE to a folder on another disk; then run this again"
+
 Packages = Mapping[str, Sequence[str]]  # by the suite that they are taken from
 
 
@@ -44,9 +46,9 @@ def codename(os_release: Path = Path("/etc/os-release")) -> str:
     name = facts.get("VERSION_CODENAME", "")
     if facts.get("ID") != "debian" or name not in RELEASES:
         raise HfdlcError(
-            f"{facts.get('PRETTY_NAME', 'this system')} is not one that packages can be taken from",
+            f"a private engine cannot run on {facts.get('PRETTY_NAME', 'this system')}",
             allowed="Debian 12 or 13",
-            hint="start Docker 23 or newer; DOCKER_HOST names it",
+            hint="start Docker 23 or newer, and set DOCKER_HOST if it is not local",
         )
     return name
 
@@ -63,7 +65,7 @@ def release(os_release: Path = Path("/etc/os-release")) -> Release:
     archives = {suite: uri for uri, suite in found}
     own = next((suite for suite in (name, *ALIASES) if suite in archives), None)
     if not own:
-        raise HfdlcError(f"apt has no source for {name}", hint="mend /etc/apt/sources.list")
+        raise HfdlcError(f"apt has no source for {name}", hint="add it to /etc/apt/sources.list")
     return Release(name, tuple((end, archives[own + end]) for end in ARCHIVES if own + end in archives))
 
 
@@ -83,7 +85,7 @@ def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> 
             return root
         names = ", ".join(name for some in packages.values() for name in some)
         check_room(folder)
-        say(f"fetching from the distribution, into {folder}: {names}")
+        say(f"downloading Debian packages into {folder}: {names}")
         began = time.monotonic()
         fresh = folder / "fresh"
         try:
@@ -91,13 +93,13 @@ def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> 
             root = _replace(folder, fresh, packages)
         except (CommandFailed, OSError) as error:
             raise HfdlcError(
-                f"{names} could not be fetched and unpacked\n{error}",
+                f"cannot download and unpack {names}\n{error}",
                 location=str(folder),
                 hint=advice(error),
             ) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        say(f"fetched and unpacked in {time.monotonic() - began:.0f} s")
+        say(f"downloaded and unpacked in {time.monotonic() - began:.0f} s")
         return root
 
 
@@ -106,9 +108,9 @@ def check_room(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(folder).free) < ROOM:
         raise HfdlcError(
-            f"{free / 1e6:.0f} MB are free, and {ROOM / 1e6:.0f} MB are needed",
+            f"not enough disk space: {ROOM / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free",
             location=str(folder),
-            hint="make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again",
+            hint=FREE_SPACE,
         )
 
 
@@ -165,8 +167,8 @@ def _replace(folder: Path, fresh: Path, packages: Packages) -> Path:
 def advice(error: Exception) -> str:
     """What to do about a failure of apt, dpkg or the disk."""
     if "no space left on device" in str(error).lower():
-        return "make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again"
-    return "see that `apt-get update` works and `df -h` shows room, then run this again"
+        return FREE_SPACE
+    return "check that `apt-get update` works and that there is disk space (`df -h`), then run this again"
 
 
 def network_settings() -> list[str]:
@@ -178,13 +180,13 @@ def network_settings() -> list[str]:
 def install(packages: Sequence[str]) -> None:
     """Install packages that are missing, each named before; only where nothing else will do."""
     if os.geteuid():
-        raise HfdlcError(f"missing: {' '.join(packages)}", hint=f"apt-get install {' '.join(packages)}")
-    say(f"installing with apt-get, because they are missing: {' '.join(packages)}")
+        raise HfdlcError(
+            f"missing packages: {' '.join(packages)}", hint=f"apt-get install {' '.join(packages)}"
+        )
+    say(f"installing missing packages with apt-get: {' '.join(packages)}")
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     try:
         run(["apt-get", "-qq", "update"])
         run(["env", "DEBIAN_FRONTEND=noninteractive", *install])
     except CommandFailed as error:
-        raise HfdlcError(
-            f"{' '.join(packages)} could not be installed\n{error}", hint=advice(error)
-        ) from error
+        raise HfdlcError(f"cannot install {' '.join(packages)}\n{error}", hint=advice(error)) from error

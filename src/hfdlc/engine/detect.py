@@ -126,13 +126,13 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
         raise
     answer = ask(folders.address)
     if not answer:
-        raise HfdlcError("the private engine does not answer", hint=f"read {folders.log}")
+        raise HfdlcError("the private engine does not answer", hint=f"see {folders.log}")
     return _engine(folders.address, answer, state, environ)
 
 
 def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
     return HfdlcError(
-        f"the engine is too old: {answer.version}; a private one instead: {error.message}",
+        f"the engine is too old: {answer.version}; and for a private engine: {error.message}",
         location=answer.host,
         allowed=TOO_OLD,
         hint=error.hint,
@@ -195,8 +195,8 @@ def _buildx(state: State) -> tuple[str, ...]:
         return (str(private_engine.unpack_buildx(state)),)
     except HfdlcError as error:
         raise HfdlcError(
-            f"there is no recent docker buildx, and the distribution's cannot be had: {error.message}",
-            allowed=f"buildx {OLDEST_BUILDX} or newer, for its progress as JSON",
+            f"no recent docker buildx, and Debian's is unavailable: {error.message}",
+            allowed=f"buildx {OLDEST_BUILDX} or newer, for --progress=rawjson",
             hint=error.hint or "install docker-buildx",
         ) from error
 
@@ -219,4 +219,4 @@ def _buildkit(engine: Engine) -> str:
         raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", hint="hfdlc doctor") from error
     match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", told, re.MULTILINE | re.IGNORECASE)
     known = match[1] if match else "unknown"
-    return f"the one inside Docker {engine.version}" if "unknown" in known else known
+    return f"of Docker {engine.version}" if "unknown" in known else known

@@ -37,7 +37,7 @@ def image_of(name: str, engine: Engine) -> Image:
     try:
         return engine.client.images.get(name)
     except ImageNotFound as error:
-        raise HfdlcError("is not built", location=name, hint=f"hfdlc build {name}") from error
+        raise HfdlcError("the image is not built", location=name, hint=f"hfdlc build {name}") from error
 
 
 def config_digest(image: Image, engine: Engine) -> str:
@@ -109,5 +109,5 @@ def matched(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> list[tu
     while len(made) > len(digests) and (empty := next((one for one in made if not one[1]), None)):
         made.remove(empty)  # a WORKDIR that was there already made no layer
     if len(made) != len(digests):
-        raise HfdlcError(f"the engine tells {len(digests)} layers, and the sizes of {len(made)}")
+        raise HfdlcError(f"the image has {len(digests)} layers, but its history lists {len(made)}")
     return [(step, Layer(digest, size)) for (step, size), digest in zip(made, digests, strict=True)]

@@ -65,14 +65,14 @@ def check_machine(state: State) -> None:
     """Raise HfdlcError where no private engine can be started here."""
     if os.geteuid():
         raise HfdlcError(
-            "no engine answers, and starting a private one needs root",
-            hint="run this as root, or start Docker 23 or newer (DOCKER_HOST names it)",
+            "no Docker engine answers, and only root can start a private one",
+            hint="start Docker 23 or newer (set DOCKER_HOST if it is not local), or run this as root",
         )
     if len(os.fsencode(state.root)) > LONGEST:
         raise HfdlcError(
-            f"this path is too long for a socket below it ({len(os.fsencode(state.root))} bytes)",
+            f"this path is too long for a Unix socket: {len(os.fsencode(state.root))} bytes",
             location=str(state.root),
-            allowed=f"{LONGEST} bytes",
+            allowed=f"up to {LONGEST} bytes",
             hint="set HFDLC_STATE to a shorter path",
         )
     debian.codename()
@@ -127,8 +127,8 @@ def _answers(folders: Folders) -> bool:
 
 def _advice(tail: str, folders: Folders) -> str:
     if "no space left on device" in tail.lower():
-        return "make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again"
-    return f"read {folders.log}; `hfdlc engine stop` ends what still runs of it"
+        return debian.FREE_SPACE
+    return f"see {folders.log}; `hfdlc engine stop` stops the remaining processes"
 
 
 def running(state: State) -> int | None:
@@ -176,8 +176,8 @@ def _end(pid: int, folders: Folders) -> bool:
     while _runs(pid, folders):
         if time.monotonic() - began > PATIENCE:
             raise HfdlcError(
-                f"the private engine (process {pid}) did not end within {PATIENCE:.0f} s",
-                hint=f"read {folders.log}",
+                f"the private engine (process {pid}) did not stop within {PATIENCE:.0f} s",
+                hint=f"see {folders.log}",
             )
         time.sleep(0.1)
     return True

@@ -69,11 +69,13 @@ def _wanted(text: str) -> tuple[str, str]:
         (pin,) = requirement.specifier
     except (InvalidRequirement, ValueError):
         raise UserError(
-            f"{text!r} is no NAME==VERSION", allowed=", ".join(f"{each}==…" for each in PACKAGES)
+            f"not NAME==VERSION: {text!r}", allowed=", ".join(f"{each}==…" for each in PACKAGES)
         ) from None
-    if requirement.name not in PACKAGES or pin.operator != "==":
+    if pin.operator != "==":
+        raise UserError(f"not NAME==VERSION: {text!r}", allowed=f"{requirement.name}==VERSION")
+    if requirement.name not in PACKAGES:
         raise UserError(
-            f"{requirement.name!r} is not what a release names{nearest(requirement.name, list(PACKAGES))}",
+            f"releases have no version of {requirement.name!r}{nearest(requirement.name, list(PACKAGES))}",
             allowed=", ".join(f"{each}==VERSION" for each in PACKAGES),
         )
     return requirement.name, pin.version
@@ -94,11 +96,11 @@ def _with_release(text: str, here: Project, of: Cell, name: str, version: str, t
     changed = "".join(block)
     old = f"framework: {name} " if name == of.framework else f"{name}: "
     if name in ("pytorch", "tensorflow") and name != of.framework:
-        raise UserError(f"{of.id} is of {of.framework}", hint=f"name a cell of {name} with --of")
+        raise UserError(f"{of.id} has {of.framework}", hint=f"add --of with a cell of {name}")
     changed, count = re.subn(rf"({old})\S+", rf"\g<1>{version}", changed, count=1)
     changed = re.sub(r"(cutoff: )\S+", rf"\g<1>{today.isoformat()}", changed)
     if not count or f"{old}{version}\n" in "".join(block):
-        raise UserError(f"{name} {version} is there already", location=of.id)
+        raise UserError(f"this release has {name} {version} already", location=of.id)
     return "".join([*lines[:start], changed, *lines[start:]])
 
 
@@ -130,5 +132,8 @@ def _released(package: str) -> Version:
     told = run([sys.executable, "-m", "pip", "index", "versions", package]).stdout
     match = re.search(r"^Available versions: ([^,\s]+)", told, re.MULTILINE)
     if not match:
-        raise HfdlcError(f"the index told no version of {package}", hint="see `pip config list`")
+        raise HfdlcError(
+            f"the package index has no version of {package}",
+            hint="check the index that `pip config list` prints",
+        )
     return Version(match[1])

@@ -61,7 +61,7 @@ def differences(project: Project) -> Iterator[str]:
         now = file.read_text() if file.is_file() else ""
         if now != text:
             lines = difflib.unified_diff(
-                now.splitlines(), text.splitlines(), path, f"{path} (derived)", lineterm=""
+                now.splitlines(), text.splitlines(), path, f"{path} (generated)", lineterm=""
             )
             yield "\n".join(lines)
     for cell in project.cells:
@@ -79,7 +79,7 @@ def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
         if fault := lockfile.fault(project.root / file, asked):
             faults.setdefault(fault, []).append(file.rpartition("/")[2])
     for fault, files in faults.items():
-        yield f"{cell.folder}/{', '.join(files)}: the lock {fault}\n  hint: hfdlc lock {cell.id}"
+        yield f"{cell.folder}/{', '.join(files)}: the lock file {fault}\n  hint: hfdlc lock {cell.id}"
 
 
 def _strays(project: Project) -> Iterator[str]:
@@ -88,4 +88,5 @@ def _strays(project: Project) -> Iterator[str]:
     for file in sorted((project.root / "images").glob("*/*/Dockerfile")):
         if file.parent not in known:
             path = file.parent.relative_to(project.root)
-            yield f"{path}: belongs to no cell\n  hint: remove the folder, or add its release to matrix.yaml"
+            yield f"{path}: no cell of the matrix has this folder"
+            yield "  hint: remove the folder, or add its release to matrix.yaml"

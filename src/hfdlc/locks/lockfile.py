@@ -135,12 +135,12 @@ def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:
 def fault(file: Path, asked: Request) -> str | None:
     """Why a lock cannot be used: missing, of another question, or edited by hand; None where it can."""
     if not file.is_file():
-        return "is not there"
+        return "is missing"
     known = _record(file.parent)
     if known.get("content", {}).get(file.name) != _digest(_text(file)):
         return "was edited by hand"
     if known.get("asked") != asked.digest():
-        return "does not belong to the matrix any more"
+        return "is out of date: the matrix has changed"
     return None
 
 
@@ -188,7 +188,7 @@ def state(cell: Cell, root: Path) -> str:
     faults = {fault(root / group_file(cell, group), asked) for group in cell.groups}
     if faults == {None}:
         return "incomplete" if missing(cell, root) else "locked"
-    return "unlocked" if faults == {"is not there"} else "stale"
+    return "unlocked" if faults == {"is missing"} else "stale"
 
 
 def missing(cell: Cell, root: Path) -> str | None:
@@ -209,13 +209,13 @@ def check(cell: Cell, matrix: Matrix, root: Path, *, stand_ins: bool = False) ->
     questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):
-            raise HfdlcError(f"the lock {problem}", location=file, hint=f"hfdlc lock {cell.id}")
+            raise HfdlcError(f"the lock file {problem}", location=file, hint=f"hfdlc lock {cell.id}")
     lacking = missing(cell, root)
     if lacking and not (stand_ins and stood_in(cell, root)):
         raise HfdlcError(
-            f"its lock lacks {lacking}: out of reach when it was locked",
+            f"its lock is incomplete: {lacking} was unreachable when it was made",
             location=cell.id,
-            hint=f"run `hfdlc lock {cell.id}` on a machine that reaches it, and commit the lock",
+            hint=f"run `hfdlc lock {cell.id}` on a machine that can reach it, and commit the lock",
         )
 
 

@@ -108,16 +108,16 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
     reason = error.output.strip()
     if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
         return HfdlcError(
-            f"a package index is out of reach:\n{reason}",
-            hint="`pip config list` shows which index is configured; mend that, or the network",
+            f"a package index is unreachable:\n{reason}",
+            hint="check the network, and the index that `pip config list` prints",
         )
     folder = (
-        f"; the framework's wheel comes from {asked.page}, or else from where pip's find-links looks"
+        f"; the wheel of the framework comes from {asked.page}, or from pip's find-links"
         if asked.page
         else ""
     )
     return HfdlcError(
-        f"no lock for Python {asked.python} on {asked.platform}, packages of {asked.cutoff}:\n{reason}",
+        f"no solution for Python {asked.python} on {asked.platform}, as of {asked.cutoff}:\n{reason}",
         hint=f"change the versions in matrix.yaml{folder}",
     )
 
@@ -133,9 +133,9 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
     chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
     if empty := [group for group in cell.groups if not chosen[group]]:
         raise UserError(
-            f"the layer group {empty[0]!r} holds no package of {cell.id}",
+            f"the layer group {empty[0]!r} is empty in {cell.id}",
             location=matrix.document.where(("groups", empty[0])),
-            hint="limit the group to other cells with `when:`, or remove it",
+            hint="limit the group to other cells with `when`, or remove it",
         )
     dropped = {name_of(asked.framework[0])} if missing else set()
     files = {

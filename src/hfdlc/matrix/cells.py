@@ -159,10 +159,12 @@ def parse(text: str) -> dict[str, Any]:
     """
     match = re.fullmatch(ID, text)
     if not match:
-        raise UserError("this is not the id of a Hugging Face container", location=text, allowed=SHAPE)
+        raise UserError("not an image id", location=text, allowed=SHAPE)
     parts = match.groupdict()
     if (parts["device"] == "gpu") != (parts["cuda"] is not None):
-        raise UserError("a gpu image names its CUDA, a cpu image has none", location=text, allowed=SHAPE)
+        raise UserError(
+            "a gpu image needs a CUDA version, and a cpu image has none", location=text, allowed=SHAPE
+        )
     return {**parts, "python": f"{parts['python'][0]}.{parts['python'][1:]}"}
 
 
@@ -205,19 +207,21 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
                 where = matrix.document.where(("releases", index, "cells", kind))
                 cell = _cell(matrix, release, kind, device)
                 if not cell:
-                    what = f"no source has {' '.join(release.framework)} for {device}"
-                    problems.append(UserError(what, location=where, hint="add one below frameworks"))
+                    what = f"no source for {' '.join(release.framework)} on {device}"
+                    problems.append(UserError(what, location=where, hint="add a source to `frameworks`"))
                     continue
                 if cell.id in found:
                     problems.append(
-                        UserError(f"{cell.id} is there already", location=where, hint="remove one of them")
+                        UserError(f"duplicate cell {cell.id}", location=where, hint="remove one of them")
                     )
                 found[cell.id] = cell
     if matrix.file.default not in found:
         where = matrix.document.where(("default",))
         problems.append(
             UserError(
-                f"{matrix.file.default} is no cell", location=where, hint="`hfdlc list` shows all cells"
+                f"no such cell: {matrix.file.default}",
+                location=where,
+                hint="run `hfdlc list` to see all cells",
             )
         )
     if problems:

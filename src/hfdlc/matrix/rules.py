@@ -17,7 +17,7 @@ def axis(word: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not equals:
         raise UserError(
-            f"{word!r} is no AXIS=VALUE", allowed="a cell's id, or words like framework=tensorflow"
+            f"not AXIS=VALUE: {word!r}", allowed="a cell id, or AXIS=VALUE like framework=tensorflow"
         )
     return name, value
 
@@ -47,7 +47,7 @@ def _broken(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
     for cell in cells:
         for rule in matrix.file.rules:
             if forbids(rule, cell.axes):
-                told = f"{cell.id} cannot be: {rule.reason}"
+                told = f"this rule excludes {cell.id}: {rule.reason}"
                 yield UserError(told, location=place(matrix, rule), hint="change the rule or the release")
 
 
@@ -56,7 +56,7 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
         for axis, wanted in rule.when.items():
             if not _those(values, axis, {axis: wanted}):
                 known = ", ".join(values[axis])
-                told = f"matches nothing: no cell has the {axis} {wanted!r}{nearest(wanted, values[axis])}"
+                told = f"matches no cell: no cell has {axis} {wanted!r}{nearest(wanted, values[axis])}"
                 yield UserError(f"this rule {told}", location=place(matrix, rule), allowed=known)
                 break
         else:
@@ -67,7 +67,7 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
             ]
             if not open_axes:
                 needs = ", ".join(f"{axis} {wanted}" for axis, wanted in rule.needs.items())
-                told = f"this rule matches nothing: every combination has {needs}"
+                told = f"this rule excludes nothing: every combination has {needs}"
                 yield UserError(told, location=place(matrix, rule), hint="remove it")
 
 
@@ -76,7 +76,7 @@ def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
         if not any(name in cell.groups for cell in cells):
             wanted = ", ".join(f"{axis} {value}" for axis, value in group.when.items())
             where = matrix.document.where(("groups", name, "when"))
-            yield UserError(f"no cell has the layer group {name!r}: none has {wanted}", location=where)
+            yield UserError(f"no cell has the layer group {name!r}: no cell has {wanted}", location=where)
 
 
 def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
@@ -91,7 +91,7 @@ def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator
             for axis in set(rule.needs) & set(other.needs):
                 both = _those(values, axis, rule.needs) & _those(values, axis, other.needs)
                 if implied and not both:
-                    told = f"this rule and {place(matrix, other)} contradict each other: no {axis} fits both"
+                    told = f"this rule and {place(matrix, other)} contradict each other: no {axis} meets both"
                     yield UserError(told, location=place(matrix, rule))
 
 
@@ -119,7 +119,7 @@ def why(matrix: Matrix, cells: Sequence[Cell], asked: Combination) -> str:
         cells,
         key=lambda cell: difflib.SequenceMatcher(None, words, " ".join(cell.axes.values())).ratio(),
     )
-    return f"no rule excludes it, but no release has it; the nearest cell is {closest.id}"
+    return f"no rule excludes this combination, but no release has it; the nearest cell is {closest.id}"
 
 
 def _has(cell: Cell, axis: str, value: str) -> bool:

@@ -39,14 +39,14 @@ def _version(text: str) -> str:
     try:
         Version(text)
     except InvalidVersion:
-        raise ValueError(f"{text!r} is no version; write one like 2.13.0") from None
+        raise ValueError(f"{text!r} is not a version like 2.13.0") from None
     return text
 
 
 def _framework(text: str) -> tuple[str, str]:
     name, _, version = str(text).partition(" ")
     if name not in ("pytorch", "tensorflow"):
-        raise ValueError(f"{text!r} is no framework; write `pytorch VERSION` or `tensorflow VERSION`")
+        raise ValueError(f"{text!r} is not `pytorch VERSION` or `tensorflow VERSION`")
     return name, _version(version)
 
 
@@ -54,7 +54,7 @@ def _requirement(text: str) -> str:
     try:
         Requirement(text.replace("{version}", "0").replace("{datasets}", "0"))
     except InvalidRequirement:
-        raise ValueError(f"{text!r} is no requirement; write one like torch=={{version}}") from None
+        raise ValueError(f"{text!r} is not a requirement like torch=={{version}}") from None
     return text
 
 
@@ -62,7 +62,7 @@ def _specifier(text: str) -> str:
     try:
         SpecifierSet(text)
     except InvalidSpecifier:
-        raise ValueError(f"{text!r} is no version range; write one like `>=5,<6`") from None
+        raise ValueError(f"{text!r} is not a version range like `>=5,<6`") from None
     return text
 
 
@@ -71,20 +71,20 @@ def _size(text: str) -> int:
     try:
         return int(float(number) * {"MB": 10**6, "GB": 10**9}[unit])
     except (ValueError, KeyError):
-        raise ValueError(f"{text!r} is no size; write one like `1.9 GB` or `850 MB`") from None
+        raise ValueError(f"{text!r} is not a size like `1.9 GB` or `850 MB`") from None
 
 
 def _pattern(text: str) -> str:
     if not text or text.startswith("/") or ".." in text.split("/") or not set(text).isdisjoint(" \t\"'$\\"):
-        raise ValueError(
-            f"{text!r} is no pattern below site-packages; write one like torch/include or **/tests"
-        )
+        raise ValueError(f"{text!r} is not a pattern below site-packages, like torch/include or **/tests")
     return text
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9*?-]+", text):
-        raise ValueError(f"{text!r} is not a canonical package name; write one like scikit-learn or nvidia-*")
+        raise ValueError(
+            f"{text!r} is not a canonical package name, or a pattern, like scikit-learn or nvidia-*"
+        )
     return text
 
 
@@ -275,18 +275,20 @@ def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
     for name, group in file.groups.items():
         where = document.where(("groups", name))
         if name in RESERVED:
-            yield UserError(f"{name!r} cannot name a layer group: a stage has that name", location=where)
+            yield UserError(
+                f"reserved layer group name {name!r}: a Dockerfile stage has this name", location=where
+            )
         if not (group.packages or group.requires or group.rest):
-            yield UserError(f"the layer group {name!r} names no packages", location=where)
+            yield UserError(f"the layer group {name!r} has no packages", location=where)
     for index, slim in enumerate(file.slim):
         if not slim.files and not (slim.packages and slim.part == "byte code"):
-            yield UserError("this entry names no files", location=document.where(("slim", index)))
+            yield UserError("this entry has no files", location=document.where(("slim", index)))
     for rest in get_args(Rest):
         names = [name for name, group in file.groups.items() if group.rest == rest]
         if len(names) != 1:
-            found = f"{len(names)} have it: {', '.join(names)}" if names else "none has it"
+            found = f"these have it: {', '.join(names)}" if names else "none has it"
             where = document.where(("groups",))
-            yield UserError(f"one layer group must have `rest: {rest}`; {found}", location=where)
+            yield UserError(f"exactly one layer group must have `rest: {rest}`; {found}", location=where)
 
 
 def _line(problem: UserError) -> tuple[int, ...]:
@@ -303,7 +305,7 @@ def _problem(document: Document, detail: ErrorDetails) -> UserError:
             f"unknown key {key!r}{nearest(key, known)}", location=where, allowed=", ".join(known)
         )
     if detail["type"] == "missing":
-        return UserError(f"the key {key!r} is missing", location=where)
+        return UserError(f"missing key {key!r}", location=where)
     message = detail["msg"].removeprefix("Value error, ")
     return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", location=where)
 

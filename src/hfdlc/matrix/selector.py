@@ -60,16 +60,15 @@ def _specifier(text: str) -> SpecifierSet:
         return SpecifierSet(text if not text[0].isdigit() else f"=={text}", prereleases=True)
     except InvalidSpecifier as error:
         raise UserError(
-            f"--transformers {text!r} is no version range", allowed="a version (5.23.0) or a range ('>=5,<6')"
+            f"--transformers {text!r} is not a version or version range",
+            allowed="a version (5.23.0) or a range ('>=5,<6')",
         ) from error
 
 
 def _nothing(cells: Sequence[Cell], wanted: Filter) -> UserError:
-    ids = [cell.id for cell in cells]
-    asked = wanted.patterns[0] if wanted.patterns else str(wanted)
-    near = difflib.get_close_matches(asked, ids, 1, cutoff=0.0)
+    names = {name: cell.id for cell in reversed(cells) for name in (cell.id, cell.tag)}
+    near = difflib.get_close_matches(wanted.patterns[0] if wanted.patterns else "", names, 1)
     return UserError(
         f"no cell matches {wanted}",
-        allowed=f"the nearest cell is {near[0]}" if near else "",
-        hint="`hfdlc list` shows all cells",
+        hint=(f"did you mean {names[near[0]]}? " if near else "") + "`hfdlc list` prints all cells",
     )

@@ -42,14 +42,14 @@ def read(file: Path) -> Document:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot be read: {error}", location=file.name, hint="run this in the repository's folder"
+            f"cannot be read: {error}", location=file.name, hint="run this in a clone of the repository"
         ) from error
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
-        raise UserError(f"is no YAML: {error.problem}", location=where) from error
+        raise UserError(f"not valid YAML: {error.problem}", location=where) from error
     reader = _Reader(file.name)
     data = reader.value(node, ()) if node else {}
     if reader.problems:
@@ -81,7 +81,7 @@ class _Reader:
                 line, column = _place(key)
                 self.problems.append(
                     UserError(
-                        f"the key {key.value!r} stands twice (first in line {first[0]})",
+                        f"duplicate key {key.value!r} (first on line {first[0]})",
                         location=f"{self.name}:{line}:{column}",
                         hint="keep one of them",
                     )

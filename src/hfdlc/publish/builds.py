@@ -64,7 +64,7 @@ def _check(session: Session, cells: Sequence[Cell], *, gpu_checks: bool) -> None
             f"{problem.message}, and the checks that need one must run before publishing",
             location=", ".join(cell.id for cell in with_gpus),
             allowed="--without-gpu-checks, which attests them as not run",
-            hint=problem.hint.replace(", or leave out --gpus", "") or "run this on a machine with a GPU",
+            hint=problem.hint.replace(", or omit --gpus", "") or "run this on a machine with a GPU",
         ) from problem
 
 

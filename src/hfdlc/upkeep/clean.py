@@ -62,7 +62,7 @@ def find(
     found += _packed(state, keep, before)
     used = detect.find(environ, state)
     if not used:
-        say("no engine runs: its images and its cache are left out")
+        say("no engine is running: images and build cache are not listed")
         return found
     client = used.client
     images = client.images.list()
@@ -109,16 +109,16 @@ def _why(
 ) -> str:
     """Why an image can go; nothing where it stays."""
     if tag.startswith(f"{base.NAME}:"):
-        return "" if tag in bases else "no cell starts from it"
+        return "" if tag in bases else "no cell uses it"
     if tag.startswith(f"{stand_in.NAME}:"):
-        return "" if tag.startswith(f"{stand_in.NAME}:{stand_in.LAYOUT}-") else "an older form of a stand-in"
+        return "" if tag.startswith(f"{stand_in.NAME}:{stand_in.LAYOUT}-") else "older format"
     if OURS not in labels or labels.get(TITLE) != tag:
         return ""
     if tag not in cells:
-        return "no cell of the matrix"
+        return "not in the matrix"
     now = here.inputs(cells[tag], project)
     changed = freshness.changed(labels.get(inputs.LABEL, ""), now)
-    return f"changed since: {', '.join(changed)}" if changed else ""
+    return f"out of date: {', '.join(changed)}" if changed else ""
 
 
 def _bootstraps(project: Project) -> list[Bootstrap]:
@@ -147,7 +147,7 @@ def _older(state: State) -> Iterator[Unreached]:
     """What an earlier version of hfdlc kept, and this one does not read."""
     for name in ("builds", "receipts"):
         if (state.root / name).is_dir():
-            yield _file("record", state.root / name, "of an older version of hfdlc")
+            yield _file("record", state.root / name, "from an older version of hfdlc")
 
 
 def _archives(project: Project, state: State) -> Iterator[Unreached]:
@@ -155,7 +155,7 @@ def _archives(project: Project, state: State) -> Iterator[Unreached]:
     known = {base.archive(bootstrap, state) for bootstrap in _bootstraps(project)}
     for file in sorted((state.root / "bases").glob("*.tar")):
         if file not in known:
-            yield _file("base", file, "no cell starts from it")
+            yield _file("base", file, "no cell uses it")
 
 
 def _readings(state: State, digests: set[str]) -> Iterator[Unreached]:
@@ -165,7 +165,7 @@ def _readings(state: State, digests: set[str]) -> Iterator[Unreached]:
         for file in sorted((state.root / folder).glob("*.json")):
             gone = file.name not in known and not (folder == "checks" and _digest(file) in digests)
             if folder == "facts" or gone:
-                yield _file("record", file, "its image is gone" if gone else "an older form")
+                yield _file("record", file, "its image was removed" if gone else "older format")
 
 
 def _digest(report: Path) -> str | None:
@@ -181,12 +181,12 @@ def _aged(state: State, before: float) -> Iterator[Unreached]:
     """Logs and what killed runs left, and caches that nothing has used for long."""
     logs = sorted((state.root / "logs").glob("*"))
     left = sorted((state.root / "tmp").glob("*"))
-    for kind, paths in (("log", logs), ("left behind", left)):
+    for kind, paths in (("log", logs), ("temporary", left)):
         yield from (_file(kind, path, "old") for path in paths if _touched(path) < before)
     for name in CACHES:
         folder = state.root / name
         if folder.is_dir() and any(folder.iterdir()) and _touched(folder) < before:
-            yield _file("cache", folder, "not used for long")
+            yield _file("cache", folder, "not used recently")
 
 
 def _packed(state: State, keep: float, before: float) -> Iterator[Unreached]:
@@ -195,18 +195,16 @@ def _packed(state: State, keep: float, before: float) -> Iterator[Unreached]:
     for file in sorted((state.root / FOLDER / "blobs").glob("*/*"), key=_touched, reverse=True):
         total += _size(file)
         if _touched(file) < before or file.suffix:
-            yield _file("layer", file, "damaged" if file.suffix else "not used for long")
+            yield _file("layer", file, "damaged" if file.suffix else "not used recently")
         elif total > keep * 1e9:
-            yield _file("layer", file, f"beyond {keep:g} GB, the least used first")
+            yield _file("layer", file, f"more than {keep:g} GB, least recently used")
 
 
 def _build_cache(used: Engine, keep: float) -> Iterator[Unreached]:
     over = detect.unused_cache(used) - int(keep * 1e9)
     if over > 0:
         prune = partial(detect.prune, used, keep)
-        yield Unreached(
-            "build cache", "of BuildKit", f"beyond {keep:g} GB, the least used first", over, prune
-        )
+        yield Unreached("build cache", "BuildKit", f"more than {keep:g} GB, least recently used", over, prune)
 
 
 def _file(kind: str, path: Path, why: str) -> Unreached:

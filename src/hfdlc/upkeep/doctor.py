@@ -69,12 +69,12 @@ def _uv() -> Finding:
     try:
         return Finding("uv", "ok", run([uv.find_uv_bin(), "--version"]).stdout.strip())
     except (HfdlcError, FileNotFoundError) as error:
-        return Finding("uv", "missing", str(error), "`make setup` installs it; only `hfdlc lock` needs it")
+        return Finding("uv", "missing", str(error), "run `make setup`; `hfdlc lock` needs it")
 
 
 def _user() -> Finding:
     if os.geteuid():
-        return Finding("user", "ok", "not root: an engine of this machine is needed")
+        return Finding("user", "ok", "not root: builds need a running Docker engine")
     return Finding("user", "ok", "root")
 
 
@@ -83,11 +83,11 @@ def machine_engine(environ: Mapping[str, str]) -> Finding:
     where = context.of_machine(environ)
     answer = detect.ask(where)
     if not answer:
-        return Finding("machine's engine", "warning", f"nothing answers at {where.host}")
+        return Finding("Docker engine", "warning", f"no answer at {where.host}")
     if not answer.is_recent:
-        found = f"{answer.version} at {where.host} is too old, and is passed over"
-        return Finding("machine's engine", "warning", found, f"needed: {detect.TOO_OLD}")
-    return Finding("machine's engine", "ok", f"{answer.version} at {where.host}")
+        found = f"{answer.version} at {where.host} is too old and is not used"
+        return Finding("Docker engine", "warning", found, f"install {detect.TOO_OLD}")
+    return Finding("Docker engine", "ok", f"{answer.version} at {where.host}")
 
 
 def our_engine(state: State) -> Finding:
@@ -98,8 +98,10 @@ def our_engine(state: State) -> Finding:
         private.check_machine(state)
         codename = debian.release().codename
     except HfdlcError as error:
-        return Finding("private engine", "warning", f"cannot be started here: {error.message}", error.hint)
-    return Finding("private engine", "ok", f"is started when it is needed, from packages ({codename})")
+        return Finding("private engine", "warning", f"cannot be started: {error.message}", error.hint)
+    return Finding(
+        "private engine", "ok", f"not running; starts when needed, from Debian packages ({codename})"
+    )
 
 
 def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
@@ -109,10 +111,10 @@ def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[F
     except HfdlcError as error:
         return [Finding("engine in use", "missing", error.message, error.hint)]
     if not used:
-        advice = "`hfdlc engine start`, or what is said above; `make build` starts one where it can"
+        advice = "run `hfdlc engine start`, or start Docker"
         return [Finding("engine in use", "missing", "none", advice)]
-    kind = "the private one" if used.private else "the machine's"
-    found = f"{kind}, Docker {used.version}; BuildKit: {used.buildkit}"
+    kind = "private" if used.private else "Docker engine of this machine"
+    found = f"{kind}, Docker {used.version}, BuildKit {used.buildkit}"
     return [Finding("engine in use", "ok", found), _buildx(used), *_registries(used, state, folder)]
 
 
@@ -139,12 +141,12 @@ def registry(name: str, bases: Mapping[str, bool], used: Engine, state: State) -
     `bases` says of each whether its like can be made from the distribution's packages.
     """
     missing = [image for image in sorted(bases) if not base.published(image, used, state)]
-    found = f"{name} has {len(bases) - len(missing)} of {len(bases)} base images in reach"
+    found = f"{name}: {len(bases) - len(missing)} of {len(bases)} base images are available"
     if not missing:
         return Finding("registry", "ok", found)
     if lost := [image for image in missing if not bases[image]]:
-        return Finding("registry", "warning", found, f"no cell can be built here on {', '.join(lost)}")
-    return Finding("registry", "warning", found, "their like is made from the distribution's packages")
+        return Finding("registry", "warning", found, f"cells cannot be built on {', '.join(lost)}")
+    return Finding("registry", "warning", found, "equivalent images are built from Debian packages")
 
 
 def _packages(environ: Mapping[str, str]) -> Finding:
@@ -155,7 +157,7 @@ def _packages(environ: Mapping[str, str]) -> Finding:
         run([sys.executable, "-m", "pip", "index", "versions", "uv"], timeout=PATIENCE)
     except HfdlcError as error:
         said = error.message.strip().splitlines()[-1].strip()
-        return Finding("package index", "missing", said, "see `pip config list`")
+        return Finding("package index", "missing", said, "check the index that `pip config list` prints")
     return Finding("package index", "ok", ", ".join(parts))
 
 
@@ -164,6 +166,8 @@ def room(state: State) -> Finding:
     free = shutil.disk_usage(state.folder(".")).free
     found = f"{free / 1e9:.0f} GB free at {state.root}"
     if free < ROOM:
-        advice = f"the first image needs up to {ROOM / 1e9:.0f} GB; HFDLC_STATE moves it"
+        advice = (
+            f"the first image needs up to {ROOM / 1e9:.0f} GB; set HFDLC_STATE to a folder on another disk"
+        )
         return Finding("disk", "warning", found, advice)
     return Finding("disk", "ok", found)
