@@ -51,7 +51,7 @@ def image(used_engine: Engine) -> Iterator[str]:
         client.images.remove(NO_CELL)
 
 
-def find(project: Project, state: State, used: Engine) -> dict[str, clean.Unreached]:
+def find(project: Project, state: State, used: Engine) -> dict[str, clean.Unused]:
     """By name; with the engine of the tests and a state folder of its own."""
     environ = {"HFDLC_STATE": str(state.root), "DOCKER_HOST": used.host, "PATH": os.environ["PATH"]}
     return {one.name: one for one in clean.find(project, environ, keep=1e6, older=14)}

@@ -1,4 +1,4 @@
-"""Containers that are gone when they have done their work, however that ends."""
+"""Containers and volumes that are removed after use."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ from docker.types import DeviceRequest
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
-# A container or volume of ours says which process made it, and on which machine.
+# Labels with the process and the machine that created a container or volume.
 LABEL, MACHINE = "io.hfdlc.run", "io.hfdlc.machine"
 Volumes = Mapping[str, Mapping[str, str]]  # name -> bind, mode
 
 
 def labels() -> dict[str, str]:
-    """What is written on everything that does not outlive this process."""
+    """The labels of containers and volumes that this process removes."""
     return {LABEL: str(os.getpid()), MACHINE: platform.node()}
 
 
@@ -34,9 +34,9 @@ def started(
     entrypoint: list[str] | None = None,
     gpus: bool = False,
 ) -> Iterator[Container]:
-    """Run an image without any network; speak to it by `exec`.
+    """A running container without network, for `exec`.
 
-    Raises HfdlcError where there is no such image.
+    Raises HfdlcError if there is no such image.
     """
     try:
         container = engine.client.containers.create(
@@ -61,11 +61,11 @@ def started(
 
 
 class NoGpu(HfdlcError):
-    """A container is to have a GPU, and cannot get one."""
+    """The engine cannot give a container a GPU."""
 
 
 def start(container: Container) -> None:
-    """Start it; raises NoGpu where it is to have a GPU, and the engine has no way to one."""
+    """Start a container; raises NoGpu if the engine cannot give it the GPU that it needs."""
     try:
         container.start()
     except APIError as error:
@@ -82,14 +82,14 @@ def start(container: Container) -> None:
 def idle(
     image: str, engine: Engine, volumes: Volumes | None = None, *, gpus: bool = False
 ) -> Iterator[Container]:
-    """A container of the image that does nothing, for looking inside."""
+    """A container of the image that sleeps, for `exec`."""
     with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes, gpus=gpus) as container:
         yield container
 
 
 @contextmanager
 def volume(engine: Engine) -> Iterator[str]:
-    """The name of a folder in the engine that containers can share; the engine may be on another machine."""
+    """The name of a volume for several containers. The engine may be remote."""
     made = engine.client.volumes.create(labels=labels())
     try:
         yield str(made.name)
@@ -98,7 +98,7 @@ def volume(engine: Engine) -> Iterator[str]:
 
 
 def remove_strays(engine: Engine) -> list[str]:
-    """Remove what a process of this machine left that was killed before it could; give the names."""
+    """Remove containers and volumes of killed processes on this machine; returns their names."""
     client = engine.client
     wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
     removed = []
@@ -116,7 +116,7 @@ def remove_strays(engine: Engine) -> list[str]:
 def _remove(container: Container) -> None:
     try:
         container.remove(force=True, v=True)
-    except NotFound:  # another process was faster
+    except NotFound:  # another process has removed it
         pass
     except APIError as error:
         if "already in progress" not in str(error):
@@ -124,9 +124,9 @@ def _remove(container: Container) -> None:
 
 
 def python(container: Container, script: str) -> str:
-    """What a Python script prints in the container.
+    """Run a Python script in the container, and return its output.
 
-    Raises HfdlcError with its last lines where it fails.
+    Raises HfdlcError with the last lines if it fails.
     """
     status, output = container.exec_run(["python", "-c", script], demux=True)
     out, err = output if isinstance(output, tuple) else (b"", b"")

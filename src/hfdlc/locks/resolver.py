@@ -1,4 +1,4 @@
-"""Making locks: the one part that asks a package index, through uv."""
+"""Resolving packages with uv, and writing lock files."""
 
 import re
 import tempfile
@@ -31,14 +31,14 @@ from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.process import run
 from hfdlc.state import State
 
-# Python's own releases that stand for a minor version: `3.6` alone would mean 3.6.0.
+# The patch releases to resolve for: uv takes `3.6` as 3.6.0.
 PATCH_RELEASES = {"3.6": "3.6.15", "3.7": "3.7.16"}
-PATIENCE = 5  # seconds that a framework's page has to answer
+PATIENCE = 5  # seconds to wait for a framework's page
 
 
 @dataclass(frozen=True)
 class Resolver:
-    """uv on this machine."""
+    """uv with the package indexes of this machine."""
 
     sources: PackageSources
     state: State
@@ -47,12 +47,12 @@ class Resolver:
     def resolve(
         self, asked: Request, requirements: Iterable[str], held: str = "", *, page: bool = True
     ) -> tuple[Entry, ...]:
-        """Pin and hash what the requirements need, held to versions that are known already.
+        """Pin and hash the requirements and their dependencies; `held` are constraints.
 
-        Raises HfdlcError with uv's own explanation where that cannot be.
+        Raises HfdlcError with uv's explanation if there is no solution.
         """
         with tempfile.TemporaryDirectory() as folder:
-            # A marker that is never true: what it names is not installed.
+            # The marker is never true, so that the package is not installed.
             overrides = f"{asked.replaces}; sys_platform == 'never'" if asked.replaces else ""
             files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
             for name, content in files.items():
@@ -66,7 +66,7 @@ class Resolver:
                 raise _unresolved(asked, error) from error
 
     def reaches(self, asked: Request) -> bool:
-        """Whether the framework's own source is in reach."""
+        """Whether the framework's source is reachable."""
         if asked.image or not asked.page:
             return not asked.image
         try:
@@ -85,10 +85,10 @@ class Resolver:
         ]
 
     def _page(self, asked: Request) -> list[str]:
-        """The framework's own page where it answers, else the wheel folders of this machine.
+        """The framework's page if it answers, else the wheel folders of this machine.
 
-        Only a framework with a page of its own may come from a folder: `torch==2.13.0` of the index is the
-        CUDA build, and a folder's `2.13.0+cpu` would pass for it.
+        Folders are used only for frameworks with a page: a folder's `2.13.0+cpu` would also satisfy
+        `torch==2.13.0`, which is the CUDA build on the index.
         """
         if not asked.page:
             return []
@@ -123,10 +123,10 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
 
 
 def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
-    """Resolve a cell once, split the answer by layer group, write one file a group; give what is missing.
+    """Resolve a cell and write one lock file for each layer group; returns the unreachable source, if any.
 
-    Where the framework's own source is out of reach that is written down, and no hash is invented: the
-    framework's needs are then those of the package index's build of the same version.
+    If the framework's source is unreachable, its dependencies are those of the package index's build of the
+    same version, and the framework itself is not locked.
     """
     asked = request(cell)
     missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
@@ -151,7 +151,7 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
 
 
 def _of_the_index(asked: Request) -> Request:
-    """The same with the package index's build of the framework: `1.7.1` for `1.7.1+cu110`."""
+    """The request for the package index's build of the framework: `1.7.1` for `1.7.1+cu110`."""
 
     def plain(requirements: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(
@@ -167,7 +167,7 @@ def _of_the_index(asked: Request) -> Request:
 
 
 def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list[Entry]]:
-    """The packages of the request by layer group; the release's other types have a say in the versions."""
+    """The packages of the request by layer group, with versions that suit all types of the release."""
     everything = resolver.resolve(asked, (*asked.requirements, *asked.beside), page=page)
     held = "\n".join(f"{entry.name}=={entry.version}" for entry in everything)
 
@@ -176,7 +176,7 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
 
     wanted = needed(asked.requirements)
     needs: dict[Rest, set[str]] = {
-        # The framework's dependencies change more often than the framework does: they are libraries.
+        # The framework's dependencies change more often than the framework, so they are libraries.
         "framework": {name_of(text) for text in asked.framework},
         "libraries": needed(asked.libraries),
         "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
@@ -192,7 +192,7 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
 
 
 def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]) -> str:
-    """The layer group that a package is named for, else the first that needs it."""
+    """The layer group that names a package, else the first one that requires it."""
     for pattern, group in named.items():
         if fnmatchcase(name, pattern):
             return group
@@ -200,7 +200,7 @@ def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]
 
 
 def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
-    """Resolve what installs the packages."""
+    """Resolve the tools that install packages."""
     asked = installer_request(matrix)
     locked = resolver.resolve(asked, asked.requirements)
     write({INSTALLER_FILE: text(locked)}, asked, root)

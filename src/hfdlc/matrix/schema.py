@@ -1,4 +1,4 @@
-"""`matrix.yaml` as its author wrote it: read, and checked at the door."""
+"""`matrix.yaml` as written: parsing and validation."""
 
 import difflib
 import re
@@ -28,7 +28,7 @@ from hfdlc.matrix.yaml import Document
 
 Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
 Rest = Literal["framework", "libraries", "type", "toolkit"]
-# Stages of the templates: no layer group can have such a name.
+# Names of stages in the templates, which layer groups cannot have.
 RESERVED = frozenset(
     {"compiler", "image", "inference-toolkit", "install-env", "installer", "layer", "layer-archive"}
     | {"pack", "pip", "system", "toolkit-wheel", "venv", "wheels"}
@@ -88,7 +88,7 @@ def _name(text: str) -> str:
     return text
 
 
-# An editor reads `python: 3.11` as a number; here it stays the text that was written.
+# Editors read `python: 3.11` as a number; here it stays text.
 TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
 VersionRange = Annotated[str, AfterValidator(_specifier)]
@@ -103,32 +103,32 @@ Type = Literal["training", "inference"]
 
 
 class Written(BaseModel):
-    """A mapping of the file; a key that is not known is an error."""
+    """A mapping in the file. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Bootstrap(Written):
-    """A system made from the distribution's own packages."""
+    """A base image that is built from Debian packages."""
 
     suite: str
     packages: list[str]
 
 
 class Base(Written):
-    """What cells of an operating system start from, and how packages get into them."""
+    """A base image, and how packages are installed for it."""
 
     image: str
-    bootstrap: Bootstrap | None = None  # makes the image's like where no registry is in reach
-    cuda: dict[Cuda, str] = {}  # images that bring CUDA, where the framework does not
-    apt: list[str] = []  # packages of the distribution that the image lacks
+    bootstrap: Bootstrap | None = None  # builds an equivalent image if no registry is reachable
+    cuda: dict[Cuda, str] = {}  # images with CUDA, for frameworks without
+    apt: list[str] = []  # distribution packages to install
     platform: str  # as uv names it
-    sources_only: list[str] = []  # packages that have no wheels there
-    pip: str | None = None  # the image whose pip installs, where uv does not know the Python
+    sources_only: list[str] = []  # packages without wheels
+    pip: str | None = None  # the image whose pip installs packages, for Pythons that uv does not support
 
 
 class Installer(Written):
-    """The image in which packages are installed; `requires` come into it by pip."""
+    """The image that installs packages; pip installs `requires` in it."""
 
     image: str
     compiler: str  # the same with a C compiler
@@ -138,7 +138,7 @@ class Installer(Written):
 
 
 class Rule(Written):
-    """What cannot be: combinations that fit `when` need to fit `needs` too."""
+    """Combinations that meet `when` must also meet `needs`."""
 
     when: dict[Axis, str]
     needs: dict[Axis, str]
@@ -146,7 +146,7 @@ class Rule(Written):
 
 
 class Source(Written):
-    """Where a framework's build for a device comes from: the package index, a page of wheels, or a base."""
+    """A framework build for a device: from the package index, a page of wheels, or a base image."""
 
     device: Device
     versions: VersionRange = ""
@@ -156,29 +156,29 @@ class Source(Written):
     # CUDA of the package index's build of the same version. Where `page` is out of reach, an image on a
     # stand-in may carry that build: it is another one, and is never published.
     stand_in_cuda: str | None = None
-    replaces: str | None = None  # a package that the first one stands for
-    architectures: list[str] = []  # of GPUs that it has code for
-    library_path: list[str] = []  # folders below site-packages with libraries that it opens and does not find
+    replaces: str | None = None  # a requirement that the first package replaces
+    architectures: list[str] = []  # GPUs that it has code for
+    library_path: list[str] = []  # folders below site-packages for LD_LIBRARY_PATH
 
 
 class Framework(Written):
-    """The module that is imported, and the sources; the first that fits a device and version counts."""
+    """A framework and its sources. The first source for a device and version is used."""
 
     import_: str = Field(alias="import")
     sources: list[Source]
-    packages: dict[Type, list[RequirementText]] = {}  # what a type of image holds for this framework alone
-    size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # where its images need more than the type's
+    packages: dict[Type, list[RequirementText]] = {}  # additional packages of a type of image
+    size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # budgets that differ from the type's
 
 
 class ImageType(Written):
-    """What a type of image holds, and how large (bytes) it may be, by device."""
+    """The packages of a type of image, and its size budget (bytes) by device."""
 
     packages: list[RequirementText]
     size: dict[Literal["cpu", "gpu"], Size]
 
 
 class Release(Written):
-    """One version of a framework with one version of transformers, and the cells that it has."""
+    """One version of a framework with one version of transformers, and its cells."""
 
     framework: Annotated[
         tuple[str, str],
@@ -196,7 +196,7 @@ class Release(Written):
 
 
 class Group(Written):
-    """One layer of packages; see the comment in `matrix.yaml`."""
+    """A layer group; see the comment in `matrix.yaml`."""
 
     packages: list[Name] = []
     requires: list[RequirementText] = []
@@ -205,7 +205,7 @@ class Group(Written):
 
 
 class Slim(Written):
-    """What no image needs of its packages; see the comment in `matrix.yaml`."""
+    """Files that are removed from images; see the comment in `matrix.yaml`."""
 
     files: list[Pattern] = []
     packages: list[Name] = []
@@ -231,14 +231,14 @@ class MatrixFile(Written):
 
 @dataclass(frozen=True)
 class Matrix:
-    """The file's content with its places, for errors about what it means."""
+    """The content of the file, with positions for error messages."""
 
     file: MatrixFile
     document: Document
 
 
 def read(path: Path) -> Matrix:
-    """Read and check the file; all its errors are raised at once, each with its line and column."""
+    """Read and validate the file. Raises Problems with all errors, each with line and column."""
     document = yaml.read(path)
     try:
         file = MatrixFile.model_validate(document.data)
@@ -271,7 +271,7 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
 
 
 def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
-    """Every package needs a group: each `rest` is stated once. No group, and no entry of `slim`, is empty."""
+    """Errors in `groups` and `slim`. Each `rest` must occur once, so that every package has a group."""
     for name, group in file.groups.items():
         where = document.where(("groups", name))
         if name in RESERVED:
@@ -311,13 +311,13 @@ def _problem(document: Document, detail: ErrorDetails) -> UserError:
 
 
 def _written_path(loc: tuple[int | str, ...]) -> yaml.Path_:
-    """Pydantic's path without its own additions (the marker for a key of a mapping)."""
+    """Pydantic's path as written in the file: without markers for keys of mappings."""
     path = tuple(part for part in loc if part != "[key]")
     return tuple("import" if part == "import_" else part for part in path)
 
 
 def _known_keys(path: yaml.Path_) -> list[str]:
-    """The keys that the mapping at a path may have."""
+    """The keys that are allowed at a path."""
     model: Any = MatrixFile
     for part in path:
         if isinstance(model, type) and issubclass(model, BaseModel):
@@ -333,7 +333,7 @@ def _known_keys(path: yaml.Path_) -> list[str]:
 
 
 def _item(annotation: Any) -> Any:
-    """What a list, a mapping or an optional holds."""
+    """The type inside a list, a mapping or an optional."""
     return next(part for part in reversed(annotation.__args__) if part is not type(None))
 
 
@@ -346,7 +346,7 @@ def _unknown(document: Document, path: yaml.Path_, kind: str, name: str, known: 
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`` (did you mean 'X'?)`` where a known name is near, else nothing."""
+    """`` (did you mean 'X'?)`` if a known name is similar, else an empty string."""
     match = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

@@ -1,4 +1,4 @@
-"""Picking cells: by id, by a glob over ids, or by their axes."""
+"""Selecting cells by id, by glob, or by axis."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from hfdlc.matrix.cells import Cell
 
 @dataclass(frozen=True)
 class Filter:
-    """What was asked for on the command line; an empty one takes every cell."""
+    """The selection of a command line. An empty one selects every cell."""
 
     patterns: tuple[str, ...] = ()
     framework: str | None = None
@@ -28,9 +28,9 @@ class Filter:
 
 
 def select(cells: Sequence[Cell], wanted: Filter) -> tuple[Cell, ...]:
-    """The cells that match, in the order of the matrix.
+    """The selected cells, in the order of the matrix.
 
-    Raises UserError, with the nearest cell, where none does, or a pattern matches none.
+    Raises UserError if there are none, or if a pattern matches none.
     """
     for pattern in wanted.patterns:
         if not any(_named(cell, pattern) for cell in cells):

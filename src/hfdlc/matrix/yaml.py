@@ -1,6 +1,6 @@
-"""YAML as plain text values, each with its place in the file.
+"""YAML as text values with their positions in the file.
 
-Scalars stay the text that was written: `3.10` is a version, not a number.
+Scalars stay text, because `3.10` is a version and not a number.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file says, and where it says it."""
+    """The content of a YAML file, with positions."""
 
     name: str
     data: Any
     places: Mapping[Path_, tuple[int, int]]
 
     def where(self, path: Path_) -> str:
-        """`FILE:LINE:COLUMN` of a value's key, or of the nearest thing around it that is in the file."""
+        """`FILE:LINE:COLUMN` of a value, or of the innermost value around it that is in the file."""
         while path not in self.places:
             path = path[:-1]
         line, column = self.places[path]
@@ -36,7 +36,7 @@ class Document:
 def read(file: Path) -> Document:
     """Read a YAML file.
 
-    Raises UserError where it cannot be read or is no YAML, Problems where keys stand twice.
+    Raises UserError if it cannot be read or parsed, Problems for duplicate keys.
     """
     try:
         text = file.read_text()

@@ -1,4 +1,4 @@
-"""A model as people name it: a folder, or the model.tar.gz that training left."""
+"""Models on this machine: folders, or archives like model.tar.gz."""
 
 import tarfile
 import tempfile
@@ -13,15 +13,15 @@ ARCHIVES = (".tar.gz", ".tgz")
 
 
 def is_model(word: str) -> bool:
-    """Whether a word of the command line names a model and not a cell."""
+    """Whether a command line argument is a model and not a cell."""
     return word.endswith(ARCHIVES) or Path(word).exists()
 
 
 @contextmanager
 def folder(model: Path, state: State) -> Iterator[Path]:
-    """The folder that holds the model's config.json or code; an archive is unpacked for so long.
+    """The folder of a model; an archive is unpacked into a temporary one.
 
-    Raises UserError where there is none, or it lies a level too deep.
+    Raises UserError if it has no config.json or code, or if these are one level too deep.
     """
     if not model.exists():
         raise UserError("no such model", location=str(model), hint="give a folder or a model.tar.gz")

@@ -1,4 +1,4 @@
-"""Training a script with an image here, as SageMaker would, until its model.tar.gz lies on this machine."""
+"""Running a training job in a container, until its model.tar.gz is written."""
 
 import os
 import re
@@ -30,7 +30,7 @@ Volumes = dict[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class Order:
-    """What a user asks to be trained, and where to put it."""
+    """The arguments of a training job."""
 
     script: Path
     data: Path
@@ -42,10 +42,10 @@ class Order:
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
-    """Run the training contract with the cell's image, show the log as it comes, leave model.tar.gz.
+    """Run the training contract with the cell's image, print its log, and write model.tar.gz.
 
-    Raises UserError where what is asked for cannot be used, HfdlcError with the script's own reason where it
-    fails, and where it leaves no model. On Ctrl-C the script gets SIGTERM, and its time to keep a checkpoint.
+    Raises UserError if an argument is not valid, HfdlcError if the script fails (with its reason) or saves no
+    model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
     job, volumes = _job(cell, order)
     with train_job.created(
@@ -70,7 +70,7 @@ def train(session: Session, cell: Cell, order: Order) -> None:
 
 
 def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
-    """What the container is given: the script, what it needs, and the folders of the channels."""
+    """The input of the container, and its volumes."""
     if cell.type != "training":
         raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
     if not order.script.is_file():
@@ -92,7 +92,7 @@ def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
 
 
 def _channels(data: Path) -> dict[str, Path]:
-    """A folder of files is the channel `training`; a folder of nothing but folders has a channel in each."""
+    """Folders by channel: the subfolders of a folder that has only folders, else the channel `training`."""
     if not data.is_dir():
         raise UserError("no such folder", location=str(data))
     inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
@@ -104,7 +104,7 @@ def _channels(data: Path) -> dict[str, Path]:
 
 
 def _show(container: Container) -> None:
-    """The log as it comes, and a bar of what the script says that it has done."""
+    """Print the log, and a progress bar if the script reports progress."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -118,7 +118,7 @@ def _show(container: Container) -> None:
 
 
 def lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    r"""Whole lines of a stream, and the states of a progress bar in it, which end with `\r`."""
+    r"""Complete lines of a stream; states of a progress bar end with `\r`."""
     rest = b""
     for piece in pieces:
         *whole, rest = re.split(rb"(?<=[\r\n])", rest + piece)
@@ -129,9 +129,9 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def _keep_model(container: Container, output: Path) -> None:
-    """Pack what lies in /opt/ml/model; the archive has its name when it is whole.
+    """Write /opt/ml/model to an archive, atomically.
 
-    Raises HfdlcError where there is nothing, or no room for it.
+    Raises HfdlcError if it is empty or cannot be written.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
@@ -159,7 +159,7 @@ def _keep_model(container: Container, output: Path) -> None:
 
 
 def _pack(container: Container, file: IO[bytes]) -> int:
-    """The model's files from the archive's root on, readable for all, and how many."""
+    """Write the model's files to the root of an archive, readable by all; returns their number."""
     pieces, _ = container.get_archive(train_job.MODEL)
     try:
         return _repack(cast("IO[bytes]", _Stream(pieces)), file)
@@ -171,7 +171,7 @@ def _repack(source: IO[bytes], file: IO[bytes]) -> int:
     number = 0
     with (
         tarfile.open(fileobj=source, mode="r|") as found,
-        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights hardly shrink
+        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights compress badly
     ):
         for member in found:
             member.name = member.name.partition("/")[2]
@@ -184,19 +184,19 @@ def _repack(source: IO[bytes], file: IO[bytes]) -> int:
 
 
 def _read_out(pieces: Iterable[bytes]) -> None:
-    """Take what is left: the engine holds the container until its archive has been read."""
+    """Read the rest: the engine locks the container until its archive has been read."""
     for _ in pieces:
         pass
 
 
 class _Stream:
-    """Pieces of bytes, read as a file."""
+    """Chunks of bytes as a file."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces, self._rest = iter(pieces), b""
 
     def read(self, size: int) -> bytes:
-        """Up to so many bytes; fewer at the end only."""
+        """Up to `size` bytes, fewer only at the end."""
         found = [self._rest]
         length = len(self._rest)
         while length < size and (piece := next(self._pieces, b"")):

@@ -1,4 +1,4 @@
-"""What was found on this machine, what is missing, and what to do about it."""
+"""Checking that this machine has what builds need."""
 
 import os
 import platform
@@ -21,13 +21,13 @@ from hfdlc.locks.indexes import package_sources
 from hfdlc.process import run
 from hfdlc.state import State
 
-ROOM = 15e9  # bytes that the first cell, its base, the engine and its cache take, with room to move
-PATIENCE = 20  # seconds that a package index has to answer
+ROOM = 15e9  # bytes for the first cell, its base image, the engine and caches
+PATIENCE = 20  # seconds to wait for a package index
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the builder needs, and how it stands."""
+    """The state of one thing that builds need."""
 
     name: str
     state: Literal["ok", "warning", "missing"]
@@ -36,7 +36,7 @@ class Finding:
 
 
 def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> list[Finding]:
-    """Look at everything once; what is broken is a finding, never an error. `folder` is in the project."""
+    """Examine this machine. Failures are findings, not errors. `folder`: in the project."""
     return [
         _python(),
         _uv(),
@@ -50,7 +50,7 @@ def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> 
 
 
 def screen(findings: Sequence[Finding]) -> str:
-    """The findings for people, a line each, and what to do below."""
+    """The findings as text, each with its advice."""
     return "\n".join(_lines(findings))
 
 
@@ -79,7 +79,7 @@ def _user() -> Finding:
 
 
 def machine_engine(environ: Mapping[str, str]) -> Finding:
-    """The engine that Docker's own client would speak to."""
+    """The engine that the Docker CLI would use."""
     where = context.of_machine(environ)
     answer = detect.ask(where)
     if not answer:
@@ -91,7 +91,7 @@ def machine_engine(environ: Mapping[str, str]) -> Finding:
 
 
 def our_engine(state: State) -> Finding:
-    """The engine below the state folder: whether it runs, or could."""
+    """Whether the private engine runs, or can be started."""
     if pid := private.running(state):
         return Finding("private engine", "ok", f"process {pid} at {Folders.of(state).address.host}")
     try:
@@ -105,7 +105,7 @@ def our_engine(state: State) -> Finding:
 
 
 def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
-    """Which engine is used, and what can be asked only where there is one."""
+    """The engine in use, and findings that need it."""
     try:
         used = detect.find(environ, state)
     except HfdlcError as error:
@@ -123,7 +123,7 @@ def _buildx(used: Engine) -> Finding:
 
 
 def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
-    """Whether the registries of the matrix's base images answer."""
+    """Whether the registries of the base images are reachable."""
     try:
         cells = project.find(folder.absolute()).cells
     except HfdlcError as error:
@@ -136,9 +136,9 @@ def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
 
 
 def registry(name: str, bases: Mapping[str, bool], used: Engine, state: State) -> Finding:
-    """Whether a registry gives the engine its base images (asked some minutes ago at most).
+    """Whether the engine can pull base images from a registry (cached for some minutes).
 
-    `bases` says of each whether its like can be made from the distribution's packages.
+    `bases`: whether an equivalent of each can be built from Debian packages.
     """
     missing = [image for image in sorted(bases) if not base.published(image, used, state)]
     found = f"{name}: {len(bases) - len(missing)} of {len(bases)} base images are available"
@@ -162,7 +162,7 @@ def _packages(environ: Mapping[str, str]) -> Finding:
 
 
 def room(state: State) -> Finding:
-    """The room on the state folder's disk."""
+    """The free space on the disk of the state folder."""
     free = shutil.disk_usage(state.folder(".")).free
     found = f"{free / 1e9:.0f} GB free at {state.root}"
     if free < ROOM:
