@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the virtual environment VENV with the builder in it: setup.sh VENV
+# Creates the virtual environment VENV and installs the builder: setup.sh VENV
 set -euo pipefail
 
 venv=$1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def why(
-    asked: Annotated[
+    words: Annotated[
         list[str], typer.Argument(metavar="CELL|AXIS=VALUE...", help="A cell, or values of axes.")
     ],
 ) -> None:
@@ -26,7 +26,7 @@ def why(
     from hfdlc.matrix import cells, rules
 
     project = current_project()
-    wanted = cells.axes(asked[0]) if ":" in asked[0] else dict(rules.axis(word) for word in asked)
+    wanted = cells.axes(words[0]) if ":" in words[0] else dict(rules.axis(word) for word in words)
     print(rules.why(project.matrix, project.cells, wanted))
 
 

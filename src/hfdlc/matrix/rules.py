@@ -19,11 +19,14 @@ def axis(word: str) -> tuple[str, str]:
     return name, value
 
 
-def forbids(rule: Rule, asked: Combination) -> bool:
+def forbids(rule: Rule, combination: Combination) -> bool:
     """Whether a rule excludes a combination; missing axes are ignored."""
     return all(
-        axis in asked and fits(axis, asked[axis], wanted) for axis, wanted in rule.when.items()
-    ) and any(axis in asked and not fits(axis, asked[axis], wanted) for axis, wanted in rule.needs.items())
+        axis in combination and fits(axis, combination[axis], wanted) for axis, wanted in rule.when.items()
+    ) and any(
+        axis in combination and not fits(axis, combination[axis], wanted)
+        for axis, wanted in rule.needs.items()
+    )
 
 
 def check(matrix: Matrix, cells: Sequence[Cell]) -> None:
@@ -88,7 +91,9 @@ def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator
             for axis in set(rule.needs) & set(other.needs):
                 both = _those(values, axis, rule.needs) & _those(values, axis, other.needs)
                 if implied and not both:
-                    message = f"this rule and {place(matrix, other)} contradict each other: no {axis} meets both"
+                    message = (
+                        f"this rule and {place(matrix, other)} contradict each other: no {axis} meets both"
+                    )
                     yield UserError(message, location=place(matrix, rule))
 
 
@@ -97,21 +102,21 @@ def _those(values: Mapping[str, list[str]], axis: str, wanted: Conditions) -> se
     return {value for value in values[axis] if axis not in wanted or fits(axis, value, wanted[axis])}
 
 
-def why(matrix: Matrix, cells: Sequence[Cell], asked: Combination) -> str:
+def why(matrix: Matrix, cells: Sequence[Cell], combination: Combination) -> str:
     """The cells of a combination, else the rule that excludes it, else the nearest cell.
 
     Raises UserError for an unknown axis.
     """
-    for axis in asked:
+    for axis in combination:
         if axis not in AXES:
             raise UserError(f"unknown axis {axis!r}{nearest(axis, list(AXES))}", allowed=", ".join(AXES))
-    found = [cell.id for cell in cells if all(_has(cell, axis, value) for axis, value in asked.items())]
+    found = [cell.id for cell in cells if all(_has(cell, axis, value) for axis, value in combination.items())]
     if found:
         return "\n".join(found)
     for rule in matrix.file.rules:
-        if forbids(rule, asked):
+        if forbids(rule, combination):
             return f"{place(matrix, rule)}: {rule.reason}"
-    words = " ".join(asked.values())
+    words = " ".join(combination.values())
     closest = max(
         cells,
         key=lambda cell: difflib.SequenceMatcher(None, words, " ".join(cell.axes.values())).ratio(),

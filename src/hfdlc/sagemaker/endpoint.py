@@ -46,9 +46,9 @@ def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
     return next((each for each in alike if each.cuda == cell.cuda), cell)
 
 
-def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
+def _serve(cell: Cell, engine: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
     settings = {"HF_TASK": task} if task else {}
-    container = start(cell, used, folder, port, settings)
+    container = start(cell, engine, folder, port, settings)
     try:
         _wait(container, port)
         example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
@@ -64,11 +64,11 @@ def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, 
         container.remove(force=True)
 
 
-def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
+def start(cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
     """Start a container that serves the model on a port of 127.0.0.1."""
-    containers = used.client.containers
+    containers = engine.client.containers
     volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
-    if used.private:  # it has no bridge network, so the container shares the host's
+    if engine.private:  # it has no bridge network, so the container shares the host's
         reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
         return containers.run(
             cell.id,

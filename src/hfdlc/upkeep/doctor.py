@@ -107,22 +107,22 @@ def our_engine(state: State) -> Finding:
 def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
     """The engine in use, and findings that need it."""
     try:
-        used = detect.find(environ, state)
+        engine = detect.find(environ, state)
     except HfdlcError as error:
         return [Finding("engine in use", "missing", error.message, error.hint)]
-    if not used:
+    if not engine:
         advice = "run `hfdlc engine start`, or start Docker"
         return [Finding("engine in use", "missing", "none", advice)]
-    kind = "private" if used.private else "Docker engine of this machine"
-    found = f"{kind}, Docker {used.version}, BuildKit {used.buildkit}"
-    return [Finding("engine in use", "ok", found), _buildx(used), *_registries(used, state, folder)]
+    kind = "private" if engine.private else "Docker engine of this machine"
+    found = f"{kind}, Docker {engine.version}, BuildKit {engine.buildkit}"
+    return [Finding("engine in use", "ok", found), _buildx(engine), *_registries(engine, state, folder)]
 
 
-def _buildx(used: Engine) -> Finding:
-    return Finding("buildx", "ok", f"{detect.buildx_version(used.buildx)} ({' '.join(used.buildx)})")
+def _buildx(engine: Engine) -> Finding:
+    return Finding("buildx", "ok", f"{detect.buildx_version(engine.buildx)} ({' '.join(engine.buildx)})")
 
 
-def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
+def _registries(engine: Engine, state: State, folder: Path) -> Iterator[Finding]:
     """Whether the registries of the base images are reachable."""
     try:
         cells = project.find(folder.absolute()).cells
@@ -132,15 +132,15 @@ def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
     bases = {cell.base_image(): cell.bootstrap is not None for cell in cells}
     for name in sorted({image.partition("/")[0] for image in bases}):
         own = {image: known for image, known in bases.items() if image.startswith(f"{name}/")}
-        yield registry(name, own, used, state)
+        yield registry(name, own, engine, state)
 
 
-def registry(name: str, bases: Mapping[str, bool], used: Engine, state: State) -> Finding:
+def registry(name: str, bases: Mapping[str, bool], engine: Engine, state: State) -> Finding:
     """Whether the engine can pull base images from a registry (cached for some minutes).
 
     `bases`: whether an equivalent of each can be built from Debian packages.
     """
-    missing = [image for image in sorted(bases) if not base.published(image, used, state)]
+    missing = [image for image in sorted(bases) if not base.published(image, engine, state)]
     found = f"{name}: {len(bases) - len(missing)} of {len(bases)} base images are available"
     if not missing:
         return Finding("registry", "ok", found)
