@@ -1,4 +1,4 @@
-# Every target sets up what it needs. `make help` explains them.
+# Each target installs what it needs. `make help` lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 export HFDLC_STATE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hfdlc
@@ -9,23 +9,23 @@ DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
 .PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-commits test-differential test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
-help:  ## explain every target
+help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
 		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
-setup: $(READY)  ## make the virtual environment that everything runs in
+setup: $(READY)  ## create the virtual environment
 
 $(READY): pyproject.toml setup.sh
 	@./setup.sh $(VENV)
 	@touch $@
 
-build: $(READY)  ## build the default cell, check it, print its facts and how to run it
+build: $(READY)  ## build and check the default cell, and print its facts
 	@$(HFDLC) build --check
 
 build-all: $(READY)  ## build and check every cell
 	@$(HFDLC) build --check '*'
 
-test: $(READY)  ## lint, then run every test
+test: $(READY)  ## run lint and all tests
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/pytest
 
@@ -44,7 +44,7 @@ test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker 
 test-differential: $(READY)  ## compare the toolkit with the pipelines that transformers 5 does not have, on 4.57.6
 	@$(VENV)/bin/python toolkit/tests/differential_releases.py
 
-lint: $(READY)  ## check style, types and Dockerfiles
+lint: $(READY)  ## check style, types, imports and Dockerfiles
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
@@ -53,35 +53,34 @@ lint: $(READY)  ## check style, types and Dockerfiles
 	@$(VENV)/bin/vermin --quiet --no-tips --target=3.6- --violations toolkit/src image/finish.py image/train.py examples
 	@$(VENV)/bin/hadolint images/*/*/Dockerfile
 
-demo: $(READY)  ## train the example with the training image, serve it with the inference image
+demo: $(READY)  ## train a model with the training image, serve it with the inference image
 	@$(HFDLC) build '$(DEMO)' '$(subst -training,-inference,$(DEMO))'
 	@$(HFDLC) train '$(DEMO)' --script examples/train_pytorch.py --data examples/data
 	@$(HFDLC) serve '$(DEMO)' model.tar.gz
 
-serve: $(READY)  ## serve real weights with the default image until Ctrl-C
+serve: $(READY)  ## serve a small model with the default image until Ctrl-C
 	@$(HFDLC) build
 	@$(HFDLC) serve
 
-bench-cli: $(READY)  ## time the command line
+bench-cli: $(READY)  ## measure the command line
 	@$(VENV)/bin/python benchmarks/cli.py
 
-bench-matrix: $(READY)  ## time a matrix of 200 cells
+bench-matrix: $(READY)  ## measure a matrix of 200 cells
 	@$(VENV)/bin/python benchmarks/matrix.py
 
-bench-build: $(READY)  ## build and push a cell, against one stage, pip and gzip
+bench-build: $(READY)  ## measure building and pushing, compared with one stage, pip and gzip
 	@$(VENV)/bin/python benchmarks/build/build.py
 
-bench-serving: $(READY)  ## serve against the peer, the bare pipeline and the bare forward pass
+bench-serving: $(READY)  ## measure serving, compared with other servers and the model alone
 	@$(VENV)/bin/python benchmarks/serving/serving.py
 
-bench-commits: $(READY)  ## serve this checkout and the commit BASE in turns: make bench-commits BASE=v1.0
+bench-commits: $(READY)  ## compare serving with the commit BASE: make bench-commits BASE=v1.0
 	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)
 
-bench-publish: $(READY)  ## publish to registries on loopback, and count what is sent
+bench-publish: $(READY)  ## measure publishing to registries on 127.0.0.1
 	@$(VENV)/bin/python benchmarks/publish/publish.py
 
-# What CI runs, a job each; REGIONS are names, the first is where images are built for.
-# A variable that a service does not have arrives as an empty one.
+# The jobs of CI. Images are built for the first region of REGIONS. Unset variables of a CI service are empty.
 override REGIONS := $(or $(strip $(REGIONS)),us-east-1)
 WHERE = $(addprefix --region ,$(REGIONS)) $(addprefix --registry ,$(REGISTRY))
 
@@ -97,5 +96,5 @@ ci-cell: $(READY)
 ci-publish: $(READY)
 	@$(HFDLC) publish $(CELLS) --from $(firstword $(REGIONS)) $(WHERE)
 
-clean:  ## remove the virtual environment and what tools left in the clone
+clean:  ## remove the virtual environment and caches of tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

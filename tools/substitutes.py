@@ -141,8 +141,8 @@ def _python(version: str, environ: Mapping[str, str]) -> Path:
     if not found:
         raise HfdlcError(
             f"no substitute can be made: pyenv has no CPython {version}",
-            where=str(root),
-            then=f"pyenv install {version}, or run this where the base itself is reachable",
+            location=str(root),
+            hint=f"pyenv install {version}, or run this where the base itself is reachable",
         )
     return max(found, key=lambda folder: int(folder.name.rpartition(".")[2]))
 

@@ -53,7 +53,7 @@ def read(root: Path) -> dict[str, Verification]:
         return TypeAdapter(dict[str, Verification]).validate_json(file.read_bytes())
     except ValidationError as error:
         raise HfdlcError(
-            f"is damaged: {error.error_count()} errors", where=KEPT, then=f"git checkout {KEPT}"
+            f"is damaged: {error.error_count()} errors", location=KEPT, hint=f"git checkout {KEPT}"
         ) from error
 
 

@@ -73,7 +73,9 @@ def verify(session: Session, cells: Sequence[Cell], *, keep: bool) -> None:
         say(f"{cell.id}: {numbers}")
         failed += [cell.id] if found.failed else []
     if failed:
-        raise HfdlcError(f"{len(failed)} cells failed", where=verification.PAGE, then="make verify-releases")
+        raise HfdlcError(
+            f"{len(failed)} cells failed", location=verification.PAGE, hint="make verify-releases"
+        )
 
 
 def _verify(session: Session, cell: Cell, *, keep: bool) -> Verification:

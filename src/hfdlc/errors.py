@@ -1,34 +1,38 @@
-"""Every error that a user can meet: a short letter that says where, what, what is allowed and what next."""
+"""Errors that a user can meet. The command line prints them without a traceback."""
 
 from collections.abc import Sequence
 
 
 class HfdlcError(Exception):
-    """Something failed: the command ends with exit code 1."""
+    """Something failed: the command ends with exit code 1.
+
+    `location`: file:line:column, cell, host or option. `allowed`: the accepted values. `hint`: the next
+    command.
+    """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str = "", allowed: str = "", then: str = "") -> None:
-        super().__init__(what)
-        self.what, self.where, self.allowed, self.then = what, where, allowed, then
+    def __init__(self, message: str, *, location: str = "", allowed: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message, self.location, self.allowed, self.hint = message, location, allowed, hint
 
     def __str__(self) -> str:
-        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        lines = [f"{self.location}: {self.message}" if self.location else self.message]
         if self.allowed:
             lines.append(f"  allowed: {self.allowed}")
-        if self.then:
-            lines.append(f"  next: {self.then}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
 
 
 class UserError(HfdlcError):
-    """What the user wrote cannot be used: the command ends with exit code 2."""
+    """The user's input is not valid: the command ends with exit code 2."""
 
     exit_code = 2
 
 
 class Problems(UserError):
-    """Several errors of one file, told in one go."""
+    """Several errors, reported together."""
 
     def __init__(self, problems: Sequence[UserError]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -36,9 +40,9 @@ class Problems(UserError):
 
 
 class CommandFailed(HfdlcError):
-    """A program that was started ended with an error."""
+    """A program ended with an error; the message has the last 15 lines of its output."""
 
-    def __init__(self, argv: Sequence[str], status: int, output: str, *, then: str = "") -> None:
+    def __init__(self, argv: Sequence[str], status: int, output: str, *, hint: str = "") -> None:
         self.argv, self.status, self.output = tuple(argv), status, output
         tail = "\n".join(f"    {line}" for line in output.strip().splitlines()[-15:])
-        super().__init__(f"`{' '.join(argv)}` ended with {status}\n{tail}", then=then)
+        super().__init__(f"`{' '.join(argv)}` ended with exit code {status}\n{tail}", hint=hint)

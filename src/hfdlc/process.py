@@ -1,4 +1,4 @@
-"""The one place that starts programs, and says which."""
+"""Starting programs. Each command line is logged; `--verbose` prints it."""
 
 import logging
 import shlex
@@ -14,7 +14,7 @@ log = logging.getLogger("hfdlc.process")
 
 
 def say(message: str) -> None:
-    """Write a line to standard error."""
+    """Print a message to standard error: standard output is for results."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -28,9 +28,9 @@ def start(
     stderr: int | IO[str] | None = None,
     new_session: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start a program with the environment `env`, or with that of this process.
+    """Start a program with the environment `env`; None means that of this process.
 
-    Raises HfdlcError where there is no such program.
+    Raises HfdlcError if the program is not installed.
     """
     log.info("$ %s", shlex.join(argv))
     try:
@@ -45,7 +45,7 @@ def start(
             start_new_session=new_session,
         )
     except FileNotFoundError as error:
-        raise HfdlcError(f"the program {argv[0]!r} is not there", then=f"install {argv[0]}") from error
+        raise HfdlcError(f"program not found: {argv[0]}", hint=f"install {argv[0]}") from error
 
 
 def run(
@@ -57,9 +57,10 @@ def run(
     check: bool = True,
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and give what it wrote, standard output and error apart.
+    """Run a program and return its output.
 
-    Raises CommandFailed where it ends with an error (unless `check` is false) or runs past `timeout` seconds.
+    Raises CommandFailed if it exits with an error (unless `check` is false) or runs longer than `timeout`
+    seconds.
     """
     process = start(
         argv,
@@ -75,7 +76,7 @@ def run(
         process.kill()
         out, err = process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandFailed(argv, 124, f"{out}{err}\n(ended after {timeout:g} s)") from error
+            raise CommandFailed(argv, 124, f"{out}{err}\n(stopped after {timeout:g} s)") from error
         raise
     if check and process.returncode:
         raise CommandFailed(argv, process.returncode, err or out)

@@ -1,4 +1,4 @@
-"""The repository that a command works on: its matrix, its cells, its folders."""
+"""The repository that a command works on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from hfdlc.matrix.schema import Matrix
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a `matrix.yaml`."""
+    """A folder with a `matrix.yaml`, and the cells of that file."""
 
     root: Path
     matrix: Matrix
@@ -20,19 +20,18 @@ class Project:
 
     @property
     def templates(self) -> Path:
-        """What Dockerfiles are printed from."""
         return self.root / "templates"
 
     @property
     def default(self) -> Cell:
-        """The cell that a command means when none is named."""
+        """The cell that commands use if none is given."""
         return next(cell for cell in self.cells if cell.id == self.matrix.file.default)
 
 
 def find(start: Path) -> Project:
-    """The project around a folder.
+    """The project that contains a folder.
 
-    Raises UserError where there is none, Problems where its matrix is wrong.
+    Raises UserError if there is none, Problems if its matrix has errors.
     """
     for folder in (start, *start.parents):
         if (folder / "matrix.yaml").is_file():
@@ -41,7 +40,7 @@ def find(start: Path) -> Project:
             rules.check(read, found)
             return Project(folder, read, found)
     raise UserError(
-        "no matrix.yaml here or in a folder above",
-        where=str(start),
-        then="run this in a clone of the repository",
+        "no matrix.yaml in this folder or in a parent folder",
+        location=str(start),
+        hint="run this in a clone of the repository",
     )

@@ -1,4 +1,4 @@
-"""The state folder: what is kept between runs, and may be lost at the cost of time."""
+"""The state folder: caches and results of earlier runs. Losing it costs time only."""
 
 import fcntl
 import os
@@ -19,23 +19,23 @@ class State:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "State":
-        """Where the environment says that it is; it is made when something is first written there."""
+        """The folder that the environment names. It is created on the first write."""
         if chosen := environ.get("HFDLC_STATE"):
             return cls(Path(chosen).absolute())
         cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/root")) / ".cache"
         return cls(Path(cache).absolute() / "hfdlc")
 
     def folder(self, name: str) -> Path:
-        """A folder below the root, made where it is missing."""
+        """A folder below the root, created if it does not exist."""
         path = self.root / name
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
-        """Hold the named lock; the kernel lets go of it when the process ends, however it ends.
+        """Hold a lock that the kernel releases when the process ends.
 
-        Raises HfdlcError that names the holder where `wait` is false and another process has it.
+        Raises HfdlcError with the process that has it, if `wait` is false.
         """
         path = self.folder("locks") / name
         with path.open("a+") as file:
@@ -46,8 +46,8 @@ class State:
                 holder = file.read().strip() or "another process"
                 raise HfdlcError(
                     f"{name} is in use by {holder}",
-                    where=str(path),
-                    then="wait for it to end, then run this again",
+                    location=str(path),
+                    hint="run this again when that process has ended",
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()}\n")
@@ -56,7 +56,7 @@ class State:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new one, never half of it."""
+    """Write a file atomically: a reader gets the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -85,7 +85,7 @@ def test_failed_cell_does_not_stop_the_others(
     assert "Traceback" not in ended.stderr
     assert f"failed      {training}\nbuilt       {built}\n" in ended.stderr
     assert "error: 1 of 2 cells failed\n" in ended.stderr
-    assert ended.stderr.endswith(f"\n  next: hfdlc build {training}\n")
+    assert ended.stderr.endswith(f"\n  hint: hfdlc build {training}\n")
     found = json.loads(receipt.read_text())
     assert found["cells"] == {built: "built", training: "failed"}
     assert 0 < found["written"] < found["unique"] <= found["alone"]

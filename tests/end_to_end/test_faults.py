@@ -53,7 +53,7 @@ def test_lock_reports_an_unreachable_index(hfdlc: Command, clone: Path, tmp_path
         "lock", environ={"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "HFDLC_STATE": str(tmp_path / "s")}
     )
     told = letter(ended, 1)
-    assert "a package index is out of reach" in told
+    assert "a package index is unreachable" in told
     assert "pip config list" in told
     assert {file: file.read_text() for file in clone.glob("images/**/*.lock")} == before
 
@@ -80,8 +80,8 @@ def test_build_refuses_a_cell_with_an_incomplete_lock(hfdlc: Command) -> None:
     """One line that says what is missing, and what to run where; `list` shows it too."""
     cell = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
     told = letter(hfdlc("build", cell), 1)
-    assert f"{cell}: its lock lacks torch==1.7.1+cpu from https://" in told
-    assert f"next: run `hfdlc lock {cell}` on a machine that reaches it" in told
+    assert f"{cell}: its lock is incomplete: torch==1.7.1+cpu from https://" in told
+    assert f"hint: run `hfdlc lock {cell}` on a machine that can reach it" in told
     assert f"{cell}  incomplete: torch==1.7.1+cpu from https://" in hfdlc("list", cell).stdout
 
 
@@ -90,7 +90,7 @@ def test_build_refuses_a_lock_of_another_matrix(hfdlc: Command, clone: Path) -> 
     change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")
     told = letter(hfdlc("build"), 1)
     assert re.search(
-        r"framework\.lock: the lock does not belong to the matrix any more\n  next: hfdlc lock", told
+        r"framework\.lock: the lock file is out of date: the matrix has changed\n  hint: hfdlc lock", told
     )
 
 
@@ -98,7 +98,7 @@ def test_build_refuses_an_edited_dockerfile(hfdlc: Command, clone: Path) -> None
     """`build` refuses it, and `check` shows the difference."""
     (file,) = clone.glob("images/huggingface-pytorch-inference/2.13.0-*-cpu-*/Dockerfile")
     change(file, "EXPOSE 8080", "EXPOSE 9090")
-    assert "next: hfdlc render" in letter(hfdlc("build"), 1)
+    assert "hint: hfdlc render" in letter(hfdlc("build"), 1)
     ended = hfdlc("check")
     assert "are not current" in letter(ended, 1)
     assert "-EXPOSE 9090\n+EXPOSE 8080" in ended.stdout
@@ -110,7 +110,7 @@ def test_failed_build_names_cell_instruction_and_log(
     """The cell, the instruction, its last lines, the log, and the command that repeats it."""
     (clone / "toolkit" / "pyproject.toml").write_text("this is no TOML")
     told = letter(hfdlc("build"), 1)
-    assert "\n  next: hfdlc build huggingface-" in told
+    assert "\n  hint: hfdlc build huggingface-" in told
     assert "the stage 'inference-toolkit' failed at: RUN" in told
     log = Path(re.findall(r"log: (\S+)", told)[-1])
     assert "uv pip install" in log.read_text()

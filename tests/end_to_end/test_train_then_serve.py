@@ -189,7 +189,7 @@ def test_failed_script_is_reported_with_its_traceback(script: Script, tmp_path: 
 def test_script_that_saves_no_model_is_an_error(script: Script, tmp_path: Path) -> None:
     """A script that ends well and leaves nothing is a mistake, and is said to be one."""
     told = letter(hfdlc(*script("print('done')\n")), 1)
-    assert "left nothing in SM_MODEL_DIR" in told
+    assert "saved no model in SM_MODEL_DIR" in told
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -203,10 +203,10 @@ def test_missing_script_or_data_is_an_error(script: Script, tmp_path: Path) -> N
     """Before anything starts."""
     words = script("")
     (tmp_path / "script.py").unlink()
-    assert "there is no such script" in letter(hfdlc(*words), 2)
+    assert "no such file" in letter(hfdlc(*words), 2)
     shutil.rmtree(tmp_path / "data")
     words = script("")
-    assert "there is no such folder of data" in letter(hfdlc(*words), 2)
+    assert "no such folder" in letter(hfdlc(*words), 2)
 
 
 def test_archive_with_a_folder_around_the_model_is_an_error(trained: Path, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_archive_with_a_folder_around_the_model_is_an_error(trained: Path, tmp_p
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(tmp_path / "model", "model")
     told = letter(hfdlc("serve", PYTORCH, packed), 2)
-    assert "one level too deep: config.json lies in model/" in told
+    assert "config.json is one level too deep: it is in model/" in told
     assert "tar -czf model.tar.gz -C model ." in told
 
 

@@ -50,7 +50,7 @@ def image(used_engine: Engine) -> Iterator[str]:
         client.images.remove(NO_CELL)
 
 
-def find(project: Project, state: State, used: Engine) -> dict[str, clean.Unreached]:
+def find(project: Project, state: State, used: Engine) -> dict[str, clean.Unused]:
     """By name; with the engine of the tests and a state folder of its own."""
     environ = {"HFDLC_STATE": str(state.root), "DOCKER_HOST": used.host, "PATH": os.environ["PATH"]}
     return {one.name: one for one in clean.find(project, environ, keep=1e6, older=14)}
@@ -64,7 +64,7 @@ def test_clean_removes_an_image_of_no_cell(
     reading.write_text("{}")
     found = find(repository, own, used_engine)
     assert found[NO_CELL].why == "no cell of the matrix"
-    assert found[str(reading)].why == "its image is gone"
+    assert found[str(reading)].why == "its image was removed"
     found[NO_CELL].remove()
     client = used_engine.client
     with pytest.raises(ImageNotFound):

@@ -113,7 +113,7 @@ def test_publishing_again_sends_nothing(small: Small, hfdlc: Hfdlc, proxied: Pro
     fine(hfdlc("publish", "--registry", proxied.host))
     before = len(proxied.does.log)
     ended = hfdlc("publish", "--registry", proxied.host)
-    assert "there already" in ended.stdout, ended.stderr
+    assert "up to date" in ended.stdout, ended.stderr
     assert [line.split()[0] for line in proxied.does.log[before:]] == ["HEAD"]
 
 
@@ -128,7 +128,7 @@ def test_published_image_is_recognised_by_its_config_digest(
     for layer in image.layers:
         image.store.path(layer.digest).unlink()
     fine(hfdlc("publish", "--registry", proxied.host, "--dry-run"))
-    assert "there already" in fine(hfdlc("publish", "--registry", proxied.host)).stdout
+    assert "up to date" in fine(hfdlc("publish", "--registry", proxied.host)).stdout
     assert not small.images[0].known_as_docker()
 
 
@@ -206,7 +206,7 @@ def test_copy_in_a_fresh_clone_writes_the_record(
         assert {*after.places} == {first, second}
         releases.file(cell.id, small.project.root).unlink()
     ended = fine(hfdlc("publish", "--from", first, "--registry", first, environ=nothing))
-    assert "there already" in ended.stdout
+    assert "up to date" in ended.stdout
     fine(hfdlc("diff", cell.id, cell.id))
 
 

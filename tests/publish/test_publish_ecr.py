@@ -57,7 +57,7 @@ def test_publish_creates_a_missing_repository(
     assert made["imageTagMutability"] == "IMMUTABLE"
     assert made["imageScanningConfiguration"] == {"scanOnPush": True}
     ended = hfdlc("publish", *words, environ=aws)
-    assert "there already" in ended.stdout, ended.stderr
+    assert "up to date" in ended.stdout, ended.stderr
 
 
 def test_publish_copies_from_the_first_region_to_the_second(

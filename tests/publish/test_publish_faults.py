@@ -141,7 +141,7 @@ def test_two_runs_publish_the_same_cell(small: Small, hfdlc: Hfdlc, registry: st
     small.image(cell, ballast=1_000_000)
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda _: fine(hfdlc("publish", "--registry", registry)), range(2)))
-    assert sorted("there already" in one.stdout for one in ended) == [False, True]
+    assert sorted("up to date" in one.stdout for one in ended) == [False, True]
     fine(hfdlc("verify", f"{registry}/{cell.id}"))
 
 
@@ -158,7 +158,7 @@ def test_publish_refuses_unchecked_images(small: Small, hfdlc: Hfdlc, registry: 
     assert "test_all: test_port" in ended.stderr
     assert f"{gpu.id}: stands on Debian 12" in ended.stderr
     assert f"{training.id}: its checks are older than the image" in ended.stderr
-    assert f"{older.id}: is not built" in ended.stderr
+    assert f"{older.id}: the image is not built" in ended.stderr
     small.image(older, checked=False)
     ended = hfdlc("publish", older.id, "--registry", registry)
     assert "no check was run on sha256:" in ended.stderr
@@ -344,7 +344,7 @@ def test_publish_reports_an_image_that_was_removed(small: Small, hfdlc: Hfdlc, r
     small.image(cell)
     client = small.engine.client
     client.images.remove(cell.id, force=True)
-    assert "is not built" in hfdlc("publish", "--registry", registry).stderr
+    assert "the image is not built" in hfdlc("publish", "--registry", registry).stderr
 
 
 def test_copy_refuses_an_image_without_attachments(

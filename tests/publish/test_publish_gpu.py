@@ -17,7 +17,7 @@ def test_publish_refuses_gpu_images_without_gpu_checks(small: Small, hfdlc: Hfdl
     assert ended.returncode == 1
     said = "checks that need a GPU were not run on it: test_gpu: test_the_gpu_is_seen"
     assert f"{cell.id}: {said}" in ended.stderr
-    assert f"next: hfdlc test --gpus {cell.id}" in ended.stderr
+    assert f"hint: hfdlc test --gpus {cell.id}" in ended.stderr
     assert Registry(registry).head(cell.repository, cell.tag) is None
     fine(hfdlc("publish", cell.id, "--registry", registry, "--without-gpu-checks"))
     there = Registry(registry)

@@ -69,7 +69,7 @@ def test_push_to_an_unreachable_registry(built: str) -> None:
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "connection refused" in ended.stderr.lower()
-    assert f"next: hfdlc push --registry 127.0.0.1:9 {built}" in ended.stderr
+    assert f"hint: hfdlc push --registry 127.0.0.1:9 {built}" in ended.stderr
 
 
 def test_push_continues_after_a_failing_registry(built: str, proxied: Proxy) -> None:
@@ -79,7 +79,7 @@ def test_push_continues_after_a_failing_registry(built: str, proxied: Proxy) -> 
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "503" in ended.stderr
-    assert f"next: hfdlc push --registry {proxied.host} {built}" in ended.stderr
+    assert f"hint: hfdlc push --registry {proxied.host} {built}" in ended.stderr
     assert manifest(proxied.host, built).status_code == 404
     proxied.does.refuse = ""
     assert push(proxied.host).returncode == 0
@@ -92,7 +92,7 @@ def test_push_with_dropped_connections_sets_no_tag_of_half_an_image(built: str, 
     assert proxied.does.failed
     proxied.does.cut_every = 0
     if ended.returncode:
-        assert f"next: hfdlc push --registry {proxied.host} {built}" in ended.stderr
+        assert f"hint: hfdlc push --registry {proxied.host} {built}" in ended.stderr
         assert manifest(proxied.host, built).status_code == 404
         assert push(proxied.host).returncode == 0
     for layer in manifest(proxied.host, built).json()["layers"]:

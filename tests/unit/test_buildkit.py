@@ -22,8 +22,8 @@ def test_lost_engine_is_not_attributed_to_a_cell() -> None:
     failed = buildkit._failure(build_log, ids, Path("log"))
     assert not failed.alone
     assert failed.cells == ("one:1", "two:2")
-    assert failed.then == "hfdlc build one:1 two:2\n  log: log"
-    assert "error reading from server: EOF" in failed.what
+    assert failed.hint == "hfdlc build one:1 two:2\n  log: log"
+    assert "error reading from server: EOF" in failed.message
 
 
 @pytest.mark.parametrize("words", ["No space left on device (os error 28)", "no space left on device"])
@@ -35,7 +35,7 @@ def test_full_disk_is_not_attributed_to_a_cell(words: str) -> None:
     )
     failed = buildkit._failure(build_log, {"one": "one:1", "two": "two:2"}, Path("log"))
     assert not failed.alone
-    assert failed.then.startswith("make room")
+    assert failed.hint.startswith("make room")
 
 
 def test_failed_layer_is_attributed_to_the_cells_that_have_it(repository: Project) -> None:
@@ -55,7 +55,7 @@ def test_failed_layer_is_attributed_to_the_cells_that_have_it(repository: Projec
     failed = buildkit._failure(build_log, owners, Path("log"))
     assert failed.alone
     assert failed.cells == (cell.id,)
-    assert "the stage 'framework' failed at: RUN uv pip install" in failed.what
+    assert "the stage 'framework' failed at: RUN uv pip install" in failed.message
 
 
 def test_a_layer_of_a_replaced_dockerfile_belongs_to_its_own_cell(repository: Project) -> None:

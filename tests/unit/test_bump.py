@@ -65,11 +65,11 @@ def test_bump_that_cannot_be_locked_changes_nothing(here: Project) -> None:
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ("transformers", "no NAME==VERSION"),
+        ("transformers", "not NAME==VERSION"),
         ("transfromers==5.24.0", "did you mean 'transformers'?"),
-        ("transformers>=5", "is not what a release names"),
-        ("tensorflow==2.22.0", "is of pytorch"),
-        ("transformers==5.23.0", "is there already"),
+        ("transformers>=5", "not NAME==VERSION"),
+        ("tensorflow==2.22.0", "has pytorch"),
+        ("transformers==5.23.0", "this release has transformers 5.23.0 already"),
     ],
 )
 def test_bump_to_an_invalid_version_is_an_error(here: Project, wanted: str, told: str) -> None:

@@ -135,7 +135,7 @@ def edited(clone: Project, template: str, old: str, new: str) -> None:
     [
         ("uv pip install --offline", "uv pip install --quiet --offline", {"inference-toolkit"}),
         ("UV_NO_CACHE=1", "UV_NO_CACHE=true", None),
-        ("# Some packages have no wheels", "# Some packages of this cell have no wheels", set[str]()),
+        ("# Compiles packages without wheels", "# Compiles the packages without wheels", set[str]()),
         ("python3.11 -m venv --without-pip /opt/venv\n{% endmacro", "true\n{% endmacro", {"type"}),
     ],
 )

@@ -78,7 +78,7 @@ def test_ci_list_warns_of_gpu_cells_that_are_not_built(
     assert not ended.value.code
     assert output.out.strip() == ci.outputs(project, {"GPU_RUNNER": runner}).strip()
     (gpu,) = [cell for cell in project.cells if cell.cuda]
-    warning = f"::warning::not built, GPU_RUNNER names no runner with a GPU: {gpu.id}"
+    warning = f"::warning::not built, because GPU_RUNNER names no runner with a GPU: {gpu.id}"
     assert (warning in output.err) == (not runner)
 
 

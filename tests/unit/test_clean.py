@@ -21,7 +21,7 @@ def test_changed_inputs_are_named_but_not_a_changed_base(repository: Project) ->
         said = {clean.TITLE: cell.id, clean.OURS: "inference", inputs.LABEL: inputs.text({**now, **changed})}
         return clean._why(cell.id, said, repository, {cell.id: cell}, set(), ImagesHere(None))
 
-    assert why(toolkit="other") == "changed since: toolkit"
+    assert why(toolkit="other") == "out of date: toolkit"
     assert why(base="some@sha256:1") == ""
 
 

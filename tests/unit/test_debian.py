@@ -60,7 +60,7 @@ def test_a_source_may_call_the_release_stable(os_release: Path, monkeypatch: pyt
 def test_missing_apt_source_is_an_error(os_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty sources.list."""
     answering("", monkeypatch)
-    with pytest.raises(HfdlcError, match="apt has no source for bookworm\n  next: mend"):
+    with pytest.raises(HfdlcError, match="apt has no source for bookworm\n  hint: add it"):
         debian.release(os_release)
 
 
@@ -83,9 +83,9 @@ def test_failed_unpacking_leaves_the_folder_unchanged(
         raise CommandFailed(argv, 100, "E: write (28: No space left on device)")
 
     monkeypatch.setattr(debian, "run", full)
-    with pytest.raises(HfdlcError, match="next: make room") as caught:
+    with pytest.raises(HfdlcError, match="hint: free disk space") as caught:
         debian.unpack(PACKAGES, folder, Release("bookworm", (("", MIRROR),)), State(tmp_path))
-    assert "docker.io, tini, runc could not be fetched" in str(caught.value)
+    assert "cannot download and unpack docker.io, tini, runc" in str(caught.value)
     assert [path.name for path in folder.iterdir()] == ["root"]
 
 
@@ -123,7 +123,7 @@ def test_proxies_of_apt_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_installing_without_root_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is tried."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(HfdlcError, match="missing: perl\n  next: apt-get install perl"):
+    with pytest.raises(HfdlcError, match="missing packages: perl\n  hint: apt-get install perl"):
         debian.install(["perl"])
 
 
@@ -133,10 +133,10 @@ def test_packages_are_named_before_they_are_installed(
     """On standard error, even where the installation then fails."""
 
     def fail(argv: Sequence[str], **_: object) -> None:
-        assert "because they are missing: perl" in capsys.readouterr().err
+        assert "installing missing packages with apt-get: perl" in capsys.readouterr().err
         raise CommandFailed(argv, 100, "E: no")
 
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(debian, "run", fail)
-    with pytest.raises(HfdlcError, match="perl could not be installed"):
+    with pytest.raises(HfdlcError, match="cannot install perl"):
         debian.install(["perl"])

@@ -34,14 +34,14 @@ def test_doctor_warns_of_an_engine_that_is_too_old() -> None:
 def test_doctor_names_an_engine_that_can_be_used() -> None:
     with fake_engine.answering("28.2.2") as host:
         found = doctor.machine_engine({"DOCKER_HOST": host})
-    assert found == Finding("machine's engine", "ok", f"28.2.2 at {host}")
+    assert found == Finding("Docker engine", "ok", f"28.2.2 at {host}")
 
 
 def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says why, and what else would do."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     found = doctor.our_engine(State(tmp_path))
-    assert (found.state, found.advice.split(",")[0]) == ("warning", "run this as root")
+    assert (found.state, found.advice.split(", or ")[1]) == ("warning", "run this as root")
 
 
 def test_doctor_reports_reachable_and_unreachable_registries(
@@ -55,11 +55,11 @@ def test_doctor_reports_reachable_and_unreachable_registries(
         found = doctor.registry("a.example", bases, used, State(tmp_path))
         return found.state, found.found, found.advice
 
-    reached = "a.example has 1 of {} base images in reach"
+    reached = "a.example: 1 of {} base images are available"
     assert finding({"a.example/b:1": False}) == ("ok", reached.format(1), "")
-    made = "their like is made from the distribution's packages"
+    made = "equivalent images are built from Debian packages"
     assert finding({"a.example/b:1": False, "a.example/c:1": True}) == ("warning", reached.format(2), made)
-    lost = "no cell can be built here on a.example/c:1"
+    lost = "cells cannot be built on a.example/c:1"
     assert finding({"a.example/b:1": True, "a.example/c:1": False}) == ("warning", reached.format(2), lost)
 
 

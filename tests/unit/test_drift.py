@@ -34,8 +34,8 @@ def test_check_reports_edited_missing_and_stray_files(tmp_path: Path) -> None:
     stray.write_text("FROM scratch\n")
     told = "\n".join(drift.differences(here))
     assert "-EXPOSE 9090\n+EXPOSE 8080" in told
-    assert f"toolkit.lock: the lock is not there\n  next: hfdlc lock {here.default.id}" in told
-    assert "images/huggingface-pytorch-inference/1.0: belongs to no cell" in told
+    assert f"toolkit.lock: the lock file is missing\n  hint: hfdlc lock {here.default.id}" in told
+    assert "images/huggingface-pytorch-inference/1.0: no cell of the matrix has this folder" in told
     assert told.count("@@") == 2, "nothing else differs"
 
 

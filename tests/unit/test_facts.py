@@ -114,5 +114,5 @@ def test_history_of_the_classic_builder_is_read() -> None:
 
 def test_history_and_layers_of_different_length_are_an_error() -> None:
     """Sizes are never given to the wrong layer."""
-    with pytest.raises(HfdlcError, match="3 layers, and the sizes of 1"):
+    with pytest.raises(HfdlcError, match="3 layers, but its history lists 1"):
         images.pair([("COPY / /", 5)], ["a", "b", "c"])

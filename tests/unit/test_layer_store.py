@@ -159,7 +159,7 @@ def test_damaged_layer_is_set_aside(
         assert layers.get("one") == taken
         return
     with (
-        pytest.raises(Damaged, match=r"is damaged(.|\n)*set aside(.|\n)*next: run this again"),
+        pytest.raises(Damaged, match=r"is damaged(.|\n)*set aside(.|\n)*hint: run this again"),
         layers.open(taken.digest) as blob,
     ):
         blob.read()

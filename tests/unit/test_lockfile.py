@@ -46,7 +46,7 @@ def test_lock_is_stale_if_the_request_changed(tmp_path: Path, asked: lockfile.Re
     file = locked(tmp_path, asked)
     assert lockfile.fault(file, asked) is None
     other = lockfile.Request((*asked.requirements, "more"), asked.python, asked.platform, asked.cutoff)
-    assert lockfile.fault(file, other) == "does not belong to the matrix any more"
+    assert lockfile.fault(file, other) == "is out of date: the matrix has changed"
 
 
 def test_edited_lock_is_reported(tmp_path: Path, asked: lockfile.Request) -> None:
@@ -79,7 +79,7 @@ def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
     """The message names the file and the command that makes it."""
     cell = some_cells(tmp_path)[0]
     with pytest.raises(
-        HfdlcError, match=r"framework\.lock: the lock is not there\n  next: hfdlc lock hugging"
+        HfdlcError, match=r"framework\.lock: the lock file is missing\n  hint: hfdlc lock hugging"
     ):
         lockfile.check(cell, schema.read(write(tmp_path)), tmp_path)
 
@@ -122,5 +122,5 @@ def test_unreachable_index_is_named_in_the_error(asked: lockfile.Request) -> Non
     """The message says what is out of reach and how to see what is configured."""
     failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
     told = str(resolver._unresolved(asked, failed))
-    assert "a package index is out of reach" in told
+    assert "a package index is unreachable" in told
     assert "pip config list" in told

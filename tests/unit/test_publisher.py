@@ -231,7 +231,7 @@ def test_layer_that_stays_damaged_ends_the_run(setup: Setup, new_target: New) ->
 
     damage(setup.built)
     setup.publication = replace(setup.publication, rebuild=rebuild)
-    with pytest.raises(Damaged, match="next: run this again"):
+    with pytest.raises(Damaged, match="hint: run this again"):
         setup.publish(where)
     assert tag(where, setup.cell) is None
 
@@ -244,7 +244,7 @@ def test_rebuilt_image_that_was_not_checked_is_refused(setup: Setup, new_target:
     setup.publication = replace(setup.publication, rebuild=lambda _: other)
     with pytest.raises(HfdlcError, match=f"building it now gives {other.config_digest}") as caught:
         setup.publish(where)
-    assert caught.value.then == f"hfdlc build --check {setup.cell.id}"
+    assert caught.value.hint == f"hfdlc build --check {setup.cell.id}"
     assert content.blobs == {}
 
 

@@ -47,7 +47,7 @@ def test_a_combination_that_no_rule_excludes_has_a_nearest_cell(tmp_path: Path) 
     """It could be, but no release has it."""
     told = why(tmp_path, framework_version="2.12.0", transformers="5.23.0")
     assert told.startswith(
-        "no rule excludes it, but no release has it; the nearest cell is huggingface-pytorch-"
+        "no rule excludes this combination, but no release has it; the nearest cell is huggingface-pytorch-"
     )
 
 
@@ -61,9 +61,9 @@ def test_a_cell_that_breaks_a_rule_is_an_error(tmp_path: Path) -> None:
     """The rule's place, the cell, the reason."""
     told = complaint(tmp_path, ('framework_version: ">=2.13"}', 'framework_version: ">=2.14"}'))
     assert told.startswith(
-        "matrix.yaml:26:5: huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-py311-cu130"
+        "matrix.yaml:26:5: this rule excludes huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-"
     )
-    assert "cannot be: only 2.13 is built for CUDA 13" in told
+    assert "only 2.13 is built for CUDA 13" in told
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_a_cell_that_breaks_a_rule_is_an_error(tmp_path: Path) -> None:
     [
         (
             "when: {device: cu131}, needs: {python: '>=3.8'}",
-            "no cell has the device 'cu131' (did you mean 'cu130'?)",
+            "no cell has device 'cu131' (did you mean 'cu130'?)",
         ),
         (
             "when: {device: cpu}, needs: {python: '>=3.8'}",
-            "matches nothing: every combination has python >=3.8",
+            "excludes nothing: every combination has python >=3.8",
         ),
         ("when: {devise: cpu}, needs: {python: '>=3.8'}", "matrix.yaml:27:13: rules.1.when.devise"),
     ],
@@ -90,9 +90,9 @@ def test_two_rules_that_contradict_each_other_are_an_error(tmp_path: Path) -> No
     other = "  - {when: {device: cu130}, needs: {framework_version: <2.13}, reason: x}\n"
     told = complaint(tmp_path, (RULE, RULE + other))
     assert "matrix.yaml:26:5: this rule and matrix.yaml:27:5 contradict each other" in told
-    assert "no framework_version fits both" in told
+    assert "no framework_version meets both" in told
 
 
 def test_a_layer_group_that_no_cell_has_is_an_error(tmp_path: Path) -> None:
     told = complaint(tmp_path, ("when: {device: cu130}}\n  framework", "when: {device: cu999}}\n  framework"))
-    assert "no cell has the layer group 'cuda': none has device cu999" in told
+    assert "no cell has the layer group 'cuda': no cell has device cu999" in told

@@ -108,7 +108,7 @@ def test_differences_name_each_package() -> None:
     found = [Package("pypi", "a", "2"), Package("pypi", "b", "1"), Package("pypi", "c", "1", bundled=True)]
     with pytest.raises(HfdlcError) as caught:
         sbom.compare(expected, found, "here")
-    assert caught.value.what.splitlines()[1:] == [
+    assert caught.value.message.splitlines()[1:] == [
         "  not in the SBOM: a 2",
         "  not in the SBOM: c 1 (bundled)",
         "  not in the image: a 1",

@@ -34,7 +34,7 @@ def test_a_pattern_without_a_match_names_the_nearest_cell(tmp_path: Path) -> Non
     with pytest.raises(UserError) as caught:
         select(some_cells(tmp_path), Filter(patterns=("*", "2.12.0-transformer4.57.6")))
     assert "no cell matches 2.12.0-transformer4.57.6" in str(caught.value)
-    assert "the nearest cell is huggingface-pytorch-inference:2.12.0" in str(caught.value)
+    assert "did you mean huggingface-pytorch-inference:2.12.0" in str(caught.value)
 
 
 def test_axes_without_a_match_repeat_the_filter(tmp_path: Path) -> None:
@@ -45,5 +45,5 @@ def test_axes_without_a_match_repeat_the_filter(tmp_path: Path) -> None:
 
 def test_invalid_version_range_is_an_error(tmp_path: Path) -> None:
     """The message gives the two forms that are allowed."""
-    with pytest.raises(UserError, match="is no version range"):
+    with pytest.raises(UserError, match="is not a version or version range"):
         select(some_cells(tmp_path), Filter(transformers=">>5"))

@@ -37,7 +37,7 @@ def test_the_newest_release_of_a_python_is_taken(tmp_path: Path) -> None:
     for release in ("3.7.9", "3.7.16", "3.6.15"):
         (tmp_path / "versions" / release / "bin").mkdir(parents=True)
     assert substitutes._python("3.7", {"PYENV_ROOT": str(tmp_path)}).name == "3.7.16"
-    with pytest.raises(HfdlcError, match=r"pyenv has no CPython 3.8(.|\n)*next: pyenv install 3.8"):
+    with pytest.raises(HfdlcError, match=r"pyenv has no CPython 3.8(.|\n)*hint: pyenv install 3.8"):
         substitutes._python("3.8", {"PYENV_ROOT": str(tmp_path)})
 
 
@@ -66,7 +66,7 @@ def test_the_replaced_framework_is_the_only_input_that_differs(repository: Proje
     locks = session.overrides.locks_of(cell)
     assert list(locks) == ["framework"]
     builder.check_current(cell, repository, locks)
-    with pytest.raises(HfdlcError, match="its lock lacks torch==1"):
+    with pytest.raises(HfdlcError, match="its lock is incomplete: torch==1"):
         builder.check_current(cell, repository)
 
 

@@ -165,7 +165,7 @@ def test_a_folder_of_folders_has_a_channel_in_each(tmp_path: Path) -> None:
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     """Before an engine is asked."""
-    with pytest.raises(UserError, match="holds no data"):
+    with pytest.raises(UserError, match="the data folder is empty"):
         training._channels(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_folder_around_the_model_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()
     with (
-        pytest.raises(UserError, match=r"one level too deep(.|\n)*next: name .*/model"),
+        pytest.raises(UserError, match=r"one level too deep(.|\n)*hint: use .*/model"),
         models.folder(tmp_path, State(tmp_path / "state")),
     ):
         pass

@@ -89,7 +89,7 @@ def test_the_documented_uris_say_what_their_columns_say_but_for_two(row: dict[st
             ROWS[0]["documented_image_uri"].replace("763104351884", "123456789012"),
             "is not the account of us-west-2",
         ),
-        (ROWS[0]["documented_image_uri"].replace("-cu110", ""), "a gpu image names its CUDA"),
+        (ROWS[0]["documented_image_uri"].replace("-cu110", ""), "a gpu image needs a CUDA version"),
     ],
 )
 def test_wrong_uri_is_an_error_with_its_reason(text: str, told: str) -> None:

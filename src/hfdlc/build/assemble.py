@@ -132,8 +132,8 @@ def _stored(layer: Layer, store: LayerStore) -> StoredLayer:
         return stored
     raise HfdlcError(
         f"the layer {layer.name} is not in the layer store any more",
-        where=str(store.root),
-        then=f"run this again: hfdlc build {layer.cell.id}",
+        location=str(store.root),
+        hint=f"run this again: hfdlc build {layer.cell.id}",
     )
 
 
@@ -160,6 +160,6 @@ def load(images: Mapping[str, Image], engine: Engine) -> None:
     except (DockerException, OSError) as error:
         raise HfdlcError(
             f"the engine could not load {', '.join(images)}: {error}",
-            where=engine.host,
-            then=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
+            location=engine.host,
+            hint=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
         ) from error

@@ -70,7 +70,7 @@ def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
     if not bootstrap:
         raise HfdlcError(
             f"the base image {image} is unreachable, and the matrix has no bootstrap for it",
-            then="run this where its registry answers (`docker pull` shows why it does not)",
+            hint="run this where its registry answers (`docker pull` shows why it does not)",
         )
     name = tag(bootstrap)
     with state.lock("bases"):
@@ -148,8 +148,8 @@ def _load(archive: Path, client: docker.DockerClient) -> None:
     except (DockerException, OSError) as error:
         raise HfdlcError(
             f"the engine could not load this file: {error}",
-            where=str(archive),
-            then="check the free disk space (`df -h`); remove the file if it is damaged, then run this again",
+            location=str(archive),
+            hint="check the free disk space (`df -h`); remove the file if it is damaged, then run this again",
         ) from error
 
 
@@ -168,7 +168,7 @@ def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: 
         partial.rename(file)
     except OSError as error:
         raise HfdlcError(
-            f"could not be written: {error}", where=str(file), then=debian.advice(error)
+            f"could not be written: {error}", location=str(file), hint=debian.advice(error)
         ) from error
     finally:
         root.unlink(missing_ok=True)
@@ -215,7 +215,7 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
     except CommandFailed as error:
         raise HfdlcError(
             f"a base of {bootstrap.suite} could not be made\n{indent(error.output.strip()[-1500:], '    ')}",
-            then=debian.advice(error),
+            hint=debian.advice(error),
         ) from error
 
 

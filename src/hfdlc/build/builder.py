@@ -30,8 +30,8 @@ from hfdlc.state import State, write_whole
 class CellsFailed(HfdlcError):
     """Some of several cells failed; `fine`: the ids of the others."""
 
-    def __init__(self, what: str, *, fine: Sequence[str], then: str) -> None:
-        super().__init__(what, then=then)
+    def __init__(self, message: str, *, fine: Sequence[str], hint: str) -> None:
+        super().__init__(message, hint=hint)
         self.fine = tuple(fine)
 
 
@@ -83,8 +83,8 @@ def check_current(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LO
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
         raise HfdlcError(
             "does not match the matrix and the templates",
-            where=f"{cell.folder}/Dockerfile",
-            then="hfdlc render",
+            location=f"{cell.folder}/Dockerfile",
+            hint="hfdlc render",
         )
 
 
@@ -169,9 +169,9 @@ def _fitting(
 def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
     return HfdlcError(
         f"building {cell.id} needs about {needed / 1e9:.0f} GB of disk, and {room / 1e9:.0f} GB are free",
-        where=str(state.root),
+        location=str(state.root),
         allowed="--no-disk-check, which builds all the same",
-        then="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
+        hint="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
     )
 
 
@@ -251,7 +251,7 @@ def _tell(project: Project, receipt: Receipt, failures: Failures, cells: Sequenc
         raise CellsFailed(
             f"{len(failures)} of {len(cells)} cells failed\n{messages}",
             fine=[cell.id for cell in cells if receipt.cells[cell.id] in built],
-            then=f"hfdlc build {' '.join(failures)}",
+            hint=f"hfdlc build {' '.join(failures)}",
         )
 
 

@@ -36,9 +36,16 @@ class BuildFailed(HfdlcError):
     """A build failed: the cells that failed, and (`alone`) whether others can be built without them."""
 
     def __init__(
-        self, what: str, *, build_log: BuildLog, cells: Sequence[str], alone: bool, where: str, then: str
+        self,
+        message: str,
+        *,
+        build_log: BuildLog,
+        cells: Sequence[str],
+        alone: bool,
+        location: str,
+        hint: str,
     ) -> None:
-        super().__init__(what, where=where, then=then)
+        super().__init__(message, location=location, hint=hint)
         self.build_log, self.cells, self.alone = build_log, tuple(cells), alone
 
 
@@ -133,8 +140,8 @@ def _failure(build_log: BuildLog, ids: dict[str, str], log: Path) -> BuildFailed
         build_log=build_log,
         cells=cells,
         alone=alone,
-        where=cells[0],
-        then=_advice(message, again, log),
+        location=cells[0],
+        hint=_advice(message, again, log),
     )
 
 

@@ -61,8 +61,8 @@ def check_store(engine: Engine) -> None:
     if not engine.containerd_store:
         raise HfdlcError(
             "this engine uses Docker's classic image store, which cannot export layers",
-            where=engine.host,
-            then="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
+            location=engine.host,
+            hint="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
         )
 
 
@@ -71,7 +71,7 @@ def hold(held: ExitStack, name: str, state: State) -> None:
     try:
         held.enter_context(state.lock(name, wait=False))
     except HfdlcError as busy:
-        say(f"waiting: {busy.what}")
+        say(f"waiting: {busy.message}")
         held.enter_context(state.lock(name))
 
 

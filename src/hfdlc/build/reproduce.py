@@ -43,8 +43,8 @@ def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str
     text = "\n".join(f"    {line}" for line in lines)
     raise HfdlcError(
         f"two builds differ: {first.manifest.digest} and {second.manifest.digest}\n{text}",
-        where=cell.id,
-        then="set fixed times (`touch --date`), or remove what differs each time; then run this again",
+        location=cell.id,
+        hint="set fixed times (`touch --date`), or remove what differs each time; then run this again",
     )
 
 

@@ -121,7 +121,7 @@ def run(about: Subject, *, only: str | None = None, skip: Mapping[str, str] = NO
     if status == pytest.ExitCode.INTERRUPTED and not report.failed:
         raise KeyboardInterrupt
     if not (report.passed or report.failed or report.not_run):
-        raise HfdlcError(f"no check was run on {about.cell.id}", where=only or "")
+        raise HfdlcError(f"no check was run on {about.cell.id}", location=only or "")
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not report.failed:
         raise HfdlcError(
             f"the checks of {about.cell.id} did not come to their end: pytest ended with {status}"
@@ -158,7 +158,7 @@ def check(
         say(_told(report))
         shown.append(report)
     if failed := [report.cell for report in shown if report.failed]:
-        raise HfdlcError(f"checks failed on {', '.join(failed)}", then=f"hfdlc test {' '.join(failed)}")
+        raise HfdlcError(f"checks failed on {', '.join(failed)}", hint=f"hfdlc test {' '.join(failed)}")
     return [report.json() for report in shown]
 
 

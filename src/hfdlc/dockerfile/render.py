@@ -132,9 +132,9 @@ class Stages:
         if wrong:
             raise UserError(
                 f"the last stage must only copy the layers in their order, and has {wrong[0]!r}",
-                where=f"templates/{LAST}{_line_of(wrong[0], self._templates / LAST)}",
+                location=f"templates/{LAST}{_line_of(wrong[0], self._templates / LAST)}",
                 allowed="FROM image, then `COPY --link --from=LAYER /layer/ /` for each layer",
-                then="move other instructions to the stage `image`, which is below the layers",
+                hint="move other instructions to the stage `image`, which is below the layers",
             )
         return text
 
@@ -155,7 +155,9 @@ class Stages:
             yield
         except TemplateError as error:
             where = _place(error, self._templates)
-            raise UserError(str(error.message), where=where, then=f"for the cell {self._cell.id}") from error
+            raise UserError(
+                str(error.message), location=where, hint=f"for the cell {self._cell.id}"
+            ) from error
 
 
 def dockerfile(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> str:

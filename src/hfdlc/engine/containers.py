@@ -1,4 +1,4 @@
-"""Containers that are gone when they have done their work, however that ends."""
+"""Containers and volumes that are removed after use."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from docker.types import DeviceRequest
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
-# A container or volume of ours says which process made it, and on which machine.
+# Labels with the process and the machine that created a container or volume.
 LABEL, MACHINE = "io.hfdlc.run", "io.hfdlc.machine"
 Volumes = Mapping[str, Mapping[str, str]]  # name -> bind, mode
 
@@ -27,7 +27,7 @@ RESTRICTED: dict[str, Any] = {
 
 
 def labels() -> dict[str, str]:
-    """What is written on everything that does not outlive this process."""
+    """The labels of containers and volumes that this process removes."""
     return {LABEL: str(os.getpid()), MACHINE: platform.node()}
 
 
@@ -43,11 +43,11 @@ def started(
     gpus: bool = False,
     restricted: bool = False,
 ) -> Iterator[Container]:
-    """Run an image without any network; speak to it by `exec`.
+    """A running container without network, for `exec`.
 
     `restricted`: as a user without a name, on a read-only file system beside /tmp, without capabilities.
 
-    Raises HfdlcError where there is no such image.
+    Raises HfdlcError if there is no such image.
     """
     try:
         container = engine.client.containers.create(
@@ -63,7 +63,7 @@ def started(
         )
     except ImageNotFound as error:
         raise HfdlcError(
-            "there is no such image in the engine", where=image, then=f"hfdlc build {image}"
+            "no such image in the engine", location=image, hint=f"hfdlc build {image}"
         ) from error
     try:
         start(container)
@@ -73,20 +73,20 @@ def started(
 
 
 class NoGpu(HfdlcError):
-    """A container is to have a GPU, and cannot get one."""
+    """The engine cannot give a container a GPU."""
 
 
 def start(container: Container) -> None:
-    """Start it; raises NoGpu where it is to have a GPU, and the engine has no way to one."""
+    """Start a container; raises NoGpu if the engine cannot give it the GPU that it needs."""
     try:
         container.start()
     except APIError as error:
         if "could not select device driver" not in str(error):
             raise
         raise NoGpu(
-            "the engine has no way to a GPU",
-            where=str(container.client.api.base_url) if container.client else "",
-            then="install the NVIDIA Container Toolkit where the engine runs, or leave out --gpus",
+            "the engine cannot give containers a GPU",
+            location=str(container.client.api.base_url) if container.client else "",
+            hint="install the NVIDIA Container Toolkit on the machine of the engine, or omit --gpus",
         ) from error
 
 
@@ -94,14 +94,14 @@ def start(container: Container) -> None:
 def idle(
     image: str, engine: Engine, volumes: Volumes | None = None, *, gpus: bool = False
 ) -> Iterator[Container]:
-    """A container of the image that does nothing, for looking inside."""
+    """A container of the image that sleeps, for `exec`."""
     with started(image, ["infinity"], engine, entrypoint=["sleep"], volumes=volumes, gpus=gpus) as container:
         yield container
 
 
 @contextmanager
 def volume(engine: Engine) -> Iterator[str]:
-    """The name of a folder in the engine that containers can share; the engine may be on another machine."""
+    """The name of a volume for several containers. The engine may be remote."""
     made = engine.client.volumes.create(labels=labels())
     try:
         yield str(made.name)
@@ -110,7 +110,7 @@ def volume(engine: Engine) -> Iterator[str]:
 
 
 def remove_strays(engine: Engine) -> list[str]:
-    """Remove what a process of this machine left that was killed before it could; give the names."""
+    """Remove containers and volumes of killed processes on this machine; returns their names."""
     client = engine.client
     wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
     removed = []
@@ -128,7 +128,7 @@ def remove_strays(engine: Engine) -> list[str]:
 def _remove(container: Container) -> None:
     try:
         container.remove(force=True, v=True)
-    except NotFound:  # another process was faster
+    except NotFound:  # another process has removed it
         pass
     except APIError as error:
         if "already in progress" not in str(error):
@@ -136,9 +136,9 @@ def _remove(container: Container) -> None:
 
 
 def python(container: Container, script: str) -> str:
-    """What a Python script prints in the container.
+    """Run a Python script in the container, and return its output.
 
-    Raises HfdlcError with its last lines where it fails.
+    Raises HfdlcError with the last lines if it fails.
     """
     status, output = container.exec_run(["python", "-c", script], demux=True)
     out, err = output if isinstance(output, tuple) else (b"", b"")
@@ -147,6 +147,6 @@ def python(container: Container, script: str) -> str:
             f"    {line}" for line in (err or out or b"").decode(errors="replace").splitlines()[-8:]
         )
         raise HfdlcError(
-            f"a script failed inside the container\n{tail}", where=str(container.attrs["Config"]["Image"])
+            f"a script failed inside the container\n{tail}", location=str(container.attrs["Config"]["Image"])
         )
     return (out or b"").decode()

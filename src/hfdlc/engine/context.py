@@ -1,4 +1,4 @@
-"""Where this machine's engine is reached: DOCKER_HOST, or the current Docker context."""
+"""The address of the Docker engine: DOCKER_HOST, or the current Docker context."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Address:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program needs to reach this engine, and not another one that the environment names."""
+        """Variables that make programs use this engine, whatever the environment names."""
         return {
             "DOCKER_HOST": self.host,
             "DOCKER_CONTEXT": "",
@@ -44,7 +44,7 @@ class Address:
 
 
 def of_machine(environ: Mapping[str, str]) -> Address:
-    """The address that Docker's own client would use: DOCKER_HOST, else the context, else the socket.
+    """The address that the Docker CLI would use: DOCKER_HOST, else the context, else the default socket.
 
     docker-py reads contexts beside config.json, in DOCKER_CONFIG or the home folder of this process.
     Raises UserError if the context does not exist or cannot be read.
@@ -64,9 +64,9 @@ def _of_context(name: str) -> Address:
     try:
         context = ContextAPI.get_context(name)
     except Exception as error:  # docker-py raises it as it is for files that it cannot parse
-        raise UserError(f"cannot be read: {error}", where=where, then=then) from error
+        raise UserError(f"cannot be read: {error}", location=where, hint=then) from error
     if not context:
-        raise UserError("does not exist", where=where, then=then)
+        raise UserError("does not exist", location=where, hint=then)
     tls = context.TLSConfig
     certificates = Path(tls.cert[0]).parent if tls and tls.cert else None
     verify = not context.endpoints["docker"]["SkipTLSVerify"]

@@ -1,4 +1,4 @@
-"""The container engine that is used: one that answers and is recent enough, else a private one."""
+"""Finding the Docker engine: one that answers and is recent enough, else a private one."""
 
 import re
 from collections.abc import Mapping
@@ -19,59 +19,58 @@ from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.process import run
 from hfdlc.state import State
 
-OLDEST_ENGINE = Version("23.0")  # the first whose own BuildKit knows named contexts and COPY --link
+OLDEST_ENGINE = Version("23.0")  # the first one whose BuildKit supports named contexts and COPY --link
 OLDEST_BUILDX = Version("0.13")  # the first with --progress=rawjson
-PATIENCE = 5  # seconds that an engine has to say what it is
-TIMEOUT = 600  # seconds of a request to an engine
+PATIENCE = 5  # seconds to wait for an engine's version
+TIMEOUT = 600  # seconds for one request
 TOO_OLD = f"Docker {OLDEST_ENGINE} or newer, for named contexts and COPY --link"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that answers."""
+    """A running engine. It owns one client; `close` ends it."""
 
-    host: str  # what DOCKER_HOST says of it
+    host: str  # as in DOCKER_HOST
     version: str
     private: bool
-    buildx: tuple[str, ...]  # how buildx is started
-    containerd_store: bool  # it keeps OCI images as they are
+    buildx: tuple[str, ...]  # the command
+    containerd_store: bool  # whether it uses the containerd image store
     buildx_config: str
     address: Address
-    environ: Mapping[str, str] = field(repr=False)  # of the command: programs are started with it
+    environ: Mapping[str, str] = field(repr=False)  # for programs that are started
 
     @cached_property
     def client(self) -> docker.DockerClient:
-        """docker-py, connected to the engine until `close`."""
+        """The docker-py client, connected until `close`."""
         return self.address.client(TIMEOUT)
 
     def close(self) -> None:
-        """End the connection."""
         if client := self.__dict__.pop("client", None):
             client.close()
 
     @cached_property
     def buildkit(self) -> str:
-        """The version of its BuildKit, as buildx reads it, which takes a while.
+        """The version of its BuildKit, from buildx, which is slow.
 
-        Raises HfdlcError where it does not answer.
+        Raises HfdlcError if it does not answer.
         """
         return _buildkit(self)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of programs that use the engine; nothing is written to the home folder."""
+        """The environment of programs that use the engine. It keeps buildx out of the home folder."""
         return {
             **self.environ,
             **self.address.environment,
             "BUILDX_CONFIG": self.buildx_config,
             "BUILDX_BUILDER": "default",
-            "BUILDX_GIT_INFO": "false",  # it would get into images
+            "BUILDX_GIT_INFO": "false",  # otherwise it would be part of images
         }
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What answers at an address, whether it can be used or not."""
+    """An engine that answers at an address, recent enough or not."""
 
     host: str
     version: str
@@ -79,16 +78,15 @@ class Answer:
 
     @property
     def is_recent(self) -> bool:
-        """Whether its BuildKit is recent enough."""
         match = re.match(r"\d+(\.\d+)*", self.version)
         return match is not None and Version(match[0]) >= OLDEST_ENGINE
 
 
 def ask(where: Address) -> Answer | None:
-    """What answers at an address; None where nothing does."""
+    """The engine at an address; None if none answers."""
     try:
-        with closing(where.client(PATIENCE)) as speaker:
-            info = speaker.info()
+        with closing(where.client(PATIENCE)) as client:
+            info = client.info()
     except (DockerException, OSError):
         return None
     status = dict(pair[:2] for pair in info.get("DriverStatus") or [])
@@ -97,7 +95,7 @@ def ask(where: Address) -> Answer | None:
 
 
 def find(environ: Mapping[str, str], state: State) -> Engine | None:
-    """The engine of this machine if it answers and is recent enough, else the private one if it runs."""
+    """The Docker engine if it answers and is recent enough, else the private one if it runs."""
     where, ours = address.of_machine(environ), Folders.of(state).address
     answer = ask(where)
     if answer and answer.is_recent:
@@ -108,14 +106,14 @@ def find(environ: Mapping[str, str], state: State) -> Engine | None:
 
 
 def ensure(environ: Mapping[str, str], state: State) -> Engine:
-    """The engine that is found, else a private one that is started."""
+    """The engine that `find` returns, else a private one, which is started."""
     return find(environ, state) or start(environ, state)
 
 
 def start(environ: Mapping[str, str], state: State) -> Engine:
     """Start the private engine if it does not run.
 
-    Raises HfdlcError where this machine cannot run one, and says so if an engine answered that is too old.
+    Raises HfdlcError if this machine cannot run one; the message names a Docker engine that is too old.
     """
     try:
         folders = private_engine.start(state, environ)
@@ -126,55 +124,55 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
         raise
     answer = ask(folders.address)
     if not answer:
-        raise HfdlcError("the private engine does not answer", then=f"read {folders.log}")
+        raise HfdlcError("the private engine does not answer", hint=f"see {folders.log}")
     return _engine(folders.address, answer, state, environ)
 
 
 def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
     return HfdlcError(
-        f"the engine is too old: {answer.version}; a private one instead: {error.what}",
-        where=answer.host,
+        f"the engine is too old: {answer.version}; and for a private engine: {error.message}",
+        location=answer.host,
         allowed=TOO_OLD,
-        then=error.then,
+        hint=error.hint,
     )
 
 
 def stop(state: State) -> bool:
-    """Stop the private engine; give whether one ran."""
+    """Stop the private engine; returns whether one was running."""
     return private_engine.stop(state)
 
 
 def prune(engine: Engine, keep: float) -> int:
-    """Drop build cache beyond `keep` GB, the least used first, and images without a name; the bytes freed.
+    """Remove dangling images, and the least recently used build cache beyond `keep` GB; returns freed bytes.
 
-    Each record by its id: a prune of the whole cache spares records that BuildKit calls shared, and those of
-    the stages that installed a GPU image's packages are.
+    Records are removed by id, because pruning the whole cache keeps records that BuildKit marks as shared,
+    like those of the stages that install the packages of GPU images.
     """
     freed = 0
-    speaker = engine.client
-    speaker.images.prune({"dangling": True})
+    client = engine.client
+    client.images.prune({"dangling": True})
     while True:
-        records = _unused(speaker)
+        records = _unused(client)
         over = sum(one["Size"] for one in records) - keep * 1e9
         before = freed
         for one in sorted(records, key=lambda one: str(one.get("LastUsedAt"))):
             if over <= freed - before:
                 return freed
             which: Any = {"id": one["ID"]}
-            told = speaker.api.prune_builds(filters=which, all=True)
-            freed += int(told["SpaceReclaimed"])
-        if freed == before:  # what is left is needed by what is left
+            result = client.api.prune_builds(filters=which, all=True)
+            freed += int(result["SpaceReclaimed"])
+        if freed == before:  # the remaining records depend on each other
             return freed
 
 
 def unused_cache(engine: Engine) -> int:
-    """The bytes of build cache that nothing uses now: what `prune` can drop."""
-    speaker = engine.client
-    return sum(int(one["Size"]) for one in _unused(speaker))
+    """The bytes of build cache that are not in use, which `prune` can remove."""
+    client = engine.client
+    return sum(int(one["Size"]) for one in _unused(client))
 
 
-def _unused(speaker: docker.DockerClient) -> list[dict[str, Any]]:
-    return [one for one in speaker.api.df()["BuildCache"] or [] if not one["InUse"]]
+def _unused(client: docker.DockerClient) -> list[dict[str, Any]]:
+    return [one for one in client.api.df()["BuildCache"] or [] if not one["InUse"]]
 
 
 def _engine(where: Address, answer: Answer, state: State, environ: Mapping[str, str]) -> Engine:
@@ -187,7 +185,7 @@ def _engine(where: Address, answer: Answer, state: State, environ: Mapping[str, 
 
 
 def _buildx(state: State) -> tuple[str, ...]:
-    """The machine's own buildx if it is recent enough, else the distribution's, unpacked."""
+    """The installed buildx if it is recent enough, else Debian's, unpacked into the state folder."""
     for argv in (("docker", "buildx"), ("docker-buildx",)):
         if buildx_version(argv) >= OLDEST_BUILDX:
             return argv
@@ -195,28 +193,28 @@ def _buildx(state: State) -> tuple[str, ...]:
         return (str(private_engine.unpack_buildx(state)),)
     except HfdlcError as error:
         raise HfdlcError(
-            f"there is no recent docker buildx, and the distribution's cannot be had: {error.what}",
-            allowed=f"buildx {OLDEST_BUILDX} or newer, for its progress as JSON",
-            then=error.then or "install docker-buildx",
+            f"no recent docker buildx, and Debian's is unavailable: {error.message}",
+            allowed=f"buildx {OLDEST_BUILDX} or newer, for --progress=rawjson",
+            hint=error.hint or "install docker-buildx",
         ) from error
 
 
 def buildx_version(argv: tuple[str, ...]) -> Version:
-    """The version of a buildx; 0 where there is none."""
+    """The version of a buildx; 0 if there is none."""
     try:
-        told = run([*argv, "version"]).stdout
+        output = run([*argv, "version"]).stdout
     except HfdlcError:
         return Version("0")
-    match = re.search(r"\bv?(\d+\.\d+\.\d+)", told)
+    match = re.search(r"\bv?(\d+\.\d+\.\d+)", output)
     return Version(match[1]) if match else Version("0")
 
 
 def _buildkit(engine: Engine) -> str:
-    """The version of the engine's BuildKit, as buildx reads it; a distribution's build may not tell."""
+    """The version of the engine's BuildKit, from buildx. Builds of distributions may not report it."""
     try:
-        told = run([*engine.buildx, "inspect"], env=engine.environment).stdout
+        output = run([*engine.buildx, "inspect"], env=engine.environment).stdout
     except CommandFailed as error:
-        raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", then="hfdlc doctor") from error
-    match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", told, re.MULTILINE | re.IGNORECASE)
+        raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", hint="hfdlc doctor") from error
+    match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", output, re.MULTILINE | re.IGNORECASE)
     known = match[1] if match else "unknown"
-    return f"the one inside Docker {engine.version}" if "unknown" in known else known
+    return f"of Docker {engine.version}" if "unknown" in known else known

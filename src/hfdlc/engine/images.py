@@ -1,4 +1,4 @@
-"""Images in an engine: finding them, and the layers that their history lists."""
+"""Images in an engine, their config digests and layers."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from docker.models.images import Image
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
-# What Dockerfiles do without making a layer, as a history writes it, also the one of Docker's first builder.
+# Instructions without a layer, as written in the history by BuildKit and by the classic builder.
 WITHOUT_LAYER = re.compile(
     r"(/bin/sh -c #\(nop\) +)?"
     r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
@@ -23,21 +23,18 @@ WITHOUT_LAYER = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an image, uncompressed."""
+    """One uncompressed layer of an image."""
 
     digest: str
     size: int  # bytes
 
 
 def image_of(name: str, engine: Engine) -> Image:
-    """An image in the engine.
-
-    Raises HfdlcError where it is not built.
-    """
+    """An image in the engine; raises HfdlcError if it is not built."""
     try:
         return engine.client.images.get(name)
     except ImageNotFound as error:
-        raise HfdlcError("is not built", where=name, then=f"hfdlc build {name}") from error
+        raise HfdlcError("the image is not built", location=name, hint=f"hfdlc build {name}") from error
 
 
 def config_digest(image: Image, engine: Engine) -> str:
@@ -55,7 +52,7 @@ def config_digest(image: Image, engine: Engine) -> str:
             if member.name == "manifest.json":
                 (about,) = json.load(cast("IO[bytes]", archive.extractfile(member)))
                 return "sha256:" + str(about["Config"]).removesuffix(".json").rpartition("/")[2]
-    raise HfdlcError("the engine exported an image without manifest.json", where=str(image.id))
+    raise HfdlcError("the engine exported an image without manifest.json", location=str(image.id))
 
 
 class _Stream(io.RawIOBase):
@@ -79,35 +76,35 @@ class _Stream(io.RawIOBase):
 
 
 def layers(image: Image) -> tuple[Layer, ...]:
-    """An image's layers, from the base up."""
+    """An image's layers, lowest first."""
     return pair(_steps(image), image.attrs["RootFS"]["Layers"])
 
 
 def laid(image: Image) -> tuple[Layer, ...]:
-    """The layers that a cell's Dockerfile copies together, in their order."""
+    """The layers that the last stage of a cell's Dockerfile copies, in order."""
     found = matched(_steps(image), image.attrs["RootFS"]["Layers"])
     return tuple(layer for step, layer in found if step.startswith("COPY /layer/"))
 
 
 def _steps(image: Image) -> list[tuple[str, int]]:
-    """What an image's history tells, from the base up: the instruction, and the bytes that it added."""
+    """An image's history, lowest layer first: instructions, and the bytes that they added."""
     return [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
 
 
 def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:
-    """The layers of an image, each with its size; see `matched`."""
+    """The layers of an image with their sizes; see `matched`."""
     return tuple(layer for _, layer in matched(steps, digests))
 
 
 def matched(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> list[tuple[str, Layer]]:
-    """Give each layer the instruction and the size that the history has for it, all from the base up.
+    """Pair each layer with its instruction and size in the history, lowest layer first.
 
-    A history has steps without a layer too, and does not mark them.
-    Raises HfdlcError where they do not tally.
+    A history also lists steps without a layer, and does not mark them. Raises HfdlcError if the numbers do
+    not match.
     """
     made = [(step, size) for step, size in steps if size or not WITHOUT_LAYER.match(step)]
     while len(made) > len(digests) and (empty := next((one for one in made if not one[1]), None)):
-        made.remove(empty)  # a WORKDIR that was there already made no layer
+        made.remove(empty)  # a WORKDIR that existed already has no layer
     if len(made) != len(digests):
-        raise HfdlcError(f"the engine tells {len(digests)} layers, and the sizes of {len(made)}")
+        raise HfdlcError(f"the image has {len(digests)} layers, but its history lists {len(made)}")
     return [(step, Layer(digest, size)) for (step, size), digest in zip(made, digests, strict=True)]

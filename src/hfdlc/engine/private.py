@@ -1,4 +1,4 @@
-"""An engine of our own below the state folder, which changes nothing else on the machine."""
+"""The private engine: Debian's Docker, unpacked into the state folder. It changes nothing else."""
 
 import os
 import signal
@@ -12,28 +12,28 @@ from docker.errors import DockerException
 
 from hfdlc.engine import debian
 from hfdlc.engine.folders import BUILDX, configure
-from hfdlc.engine.folders import Folders as Folders  # it is asked for here
+from hfdlc.engine.folders import Folders as Folders  # re-exported
 from hfdlc.errors import HfdlcError
 from hfdlc.process import run, say
 from hfdlc.process import start as start_process
 from hfdlc.state import State
 
 PATIENCE = 60.0  # seconds
-# A socket's address ends at 107 bytes; the longest one here adds 45 to the state folder's path.
+# The path of a Unix socket has at most 107 bytes; the longest one adds 45 to the state folder.
 LONGEST = 62
 MOUNTS = Path("/proc/self/mounts")
-LOG_ENDS = 20e6  # bytes; a longer log is put aside at the next start
+LOG_ENDS = 20e6  # bytes; a larger log is rotated at the next start
 SUITE = "trixie"  # Debian 12's own engine is 20.10, without buildx and with an old BuildKit
 
 
 def packages(machine: str) -> dict[str, tuple[str, ...]]:
-    """What is unpacked: Debian 13's engine, which runs on Debian 12 with the runc of that release."""
+    """The packages by suite: Debian 13's engine, which runs on Debian 12 with the runc of that release."""
     engine = ("docker.io", "docker-buildx", "containerd", "tini")
     return {SUITE: (*engine, "runc")} if machine == SUITE else {SUITE: engine, machine: ("runc",)}
 
 
 def unpack_buildx(state: State) -> Path:
-    """The distribution's buildx, for an engine that is not ours."""
+    """Debian's buildx, for other engines."""
     folder = state.root / "buildx-program"
     wanted = {SUITE: ("docker-buildx",)}
     root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
@@ -41,10 +41,9 @@ def unpack_buildx(state: State) -> Path:
 
 
 def start(state: State, environ: Mapping[str, str]) -> Folders:
-    """Start the engine if it does not run, on what an earlier one left, however that one ended.
+    """Start the engine if it does not run, with the images and caches of the last one.
 
-    `environ`: of the command, whose PATH it searches for programs. Raises HfdlcError where this machine
-    cannot run one.
+    Raises HfdlcError if this machine cannot run one.
     """
     check_machine(state)
     folders = Folders.of(state)
@@ -62,18 +61,18 @@ def start(state: State, environ: Mapping[str, str]) -> Folders:
 
 
 def check_machine(state: State) -> None:
-    """Raise HfdlcError where no private engine can be started here."""
+    """Raise HfdlcError if no private engine can be started on this machine."""
     if os.geteuid():
         raise HfdlcError(
-            "no engine answers, and starting a private one needs root",
-            then="run this as root, or start Docker 23 or newer (DOCKER_HOST names it)",
+            "no Docker engine answers, and only root can start a private one",
+            hint="start Docker 23 or newer (set DOCKER_HOST if it is not local), or run this as root",
         )
     if len(os.fsencode(state.root)) > LONGEST:
         raise HfdlcError(
-            f"this path is too long for a socket below it ({len(os.fsencode(state.root))} bytes)",
-            where=str(state.root),
-            allowed=f"{LONGEST} bytes",
-            then="set HFDLC_STATE to a shorter path",
+            f"this path is too long for a Unix socket: {len(os.fsencode(state.root))} bytes",
+            location=str(state.root),
+            allowed=f"up to {LONGEST} bytes",
+            hint="set HFDLC_STATE to a shorter path",
         )
     debian.codename()
 
@@ -86,7 +85,7 @@ def _launch(folders: Folders, environ: Mapping[str, str]) -> subprocess.Popen[st
     with folders.log.open("a") as log:
         return start_process(
             [str(folders.root / "usr/sbin/dockerd"), "--config-file", str(folders.base / "daemon.json")],
-            # It builds, and has the machine's memory: collecting garbage was a seventh of its processor time.
+            # GOGC=400: garbage collection was a seventh of its processor time.
             env={**environ, "PATH": folders.path(environ.get("PATH", os.defpath)), "GOGC": "400"},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -95,9 +94,9 @@ def _launch(folders: Folders, environ: Mapping[str, str]) -> subprocess.Popen[st
 
 
 def _forget_dead(folders: Folders) -> None:
-    """Remove what a killed engine left and the next one would take for a living one's.
+    """Remove the pid files and the socket of a killed engine.
 
-    A process id of before may be another program's now: the engine would take that for its containerd.
+    Its process ids may belong to other programs now, and the engine would take one for its containerd.
     """
     folders.pidfile.unlink(missing_ok=True)
     folders.socket.unlink(missing_ok=True)
@@ -107,14 +106,14 @@ def _forget_dead(folders: Folders) -> None:
 
 
 def _wait(folders: Folders, lives: Callable[[], bool]) -> None:
-    """Until the engine answers."""
+    """Wait until the engine answers."""
     began = time.monotonic()
     while time.monotonic() - began < PATIENCE and lives():
         if folders.socket.exists() and _answers(folders):
             return
         time.sleep(0.1)
     tail = "\n".join(f"    {line}" for line in folders.log.read_text().splitlines()[-8:])
-    raise HfdlcError(f"the private engine does not answer\n{tail}", then=_advice(tail, folders))
+    raise HfdlcError(f"the private engine does not answer\n{tail}", hint=_advice(tail, folders))
 
 
 def _answers(folders: Folders) -> bool:
@@ -127,12 +126,12 @@ def _answers(folders: Folders) -> bool:
 
 def _advice(tail: str, folders: Folders) -> str:
     if "no space left on device" in tail.lower():
-        return "make room (`df -h`), or set HFDLC_STATE to a folder elsewhere; then run this again"
-    return f"read {folders.log}; `hfdlc engine stop` ends what still runs of it"
+        return debian.FREE_SPACE
+    return f"see {folders.log}; `hfdlc engine stop` stops the remaining processes"
 
 
 def running(state: State) -> int | None:
-    """The process id of the private engine, if it runs."""
+    """The process id of the private engine; None if it does not run."""
     folders = Folders.of(state)
     pid = _pid(folders.pidfile)
     return pid if pid and _runs(pid, folders) else None
@@ -146,7 +145,7 @@ def _pid(file: Path) -> int | None:
 
 
 def _runs(pid: int, folders: Folders) -> bool:
-    """Whether the process lives and is ours: its id may have gone to another program since."""
+    """Whether the process is running and belongs to this engine: process ids are reused."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         command = Path(f"/proc/{pid}/cmdline").read_text()
@@ -156,7 +155,7 @@ def _runs(pid: int, folders: Folders) -> bool:
 
 
 def stop(state: State) -> bool:
-    """End the private engine and wait for it, its containerd too; give whether one ran."""
+    """Stop the private engine and its containerd, and wait; returns whether one was running."""
     folders = Folders.of(state)
     if not folders.base.is_dir():
         return False
@@ -176,15 +175,15 @@ def _end(pid: int, folders: Folders) -> bool:
     while _runs(pid, folders):
         if time.monotonic() - began > PATIENCE:
             raise HfdlcError(
-                f"the private engine (process {pid}) did not end within {PATIENCE:.0f} s",
-                then=f"read {folders.log}",
+                f"the private engine (process {pid}) did not stop within {PATIENCE:.0f} s",
+                hint=f"see {folders.log}",
             )
         time.sleep(0.1)
     return True
 
 
 def _end_orphans(folders: Folders) -> None:
-    """End the containers of an engine that was killed: children of a program of ours that outlives it."""
+    """Kill containers of a killed engine: children of containerd shims, which outlive it."""
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         pid = command.parent.name
         try:
@@ -193,11 +192,11 @@ def _end_orphans(folders: Folders) -> None:
                 for each in (*children, pid):
                     os.kill(int(each), signal.SIGKILL)
         except OSError:
-            continue  # it has ended by itself
+            continue  # the process has ended
 
 
 def _unmount(folders: Folders) -> None:
-    """Let go of what a killed engine had mounted: else the state folder could not be removed."""
+    """Unmount what a killed engine had mounted, so that the state folder can be removed."""
     points = [line.split()[1].encode().decode("unicode_escape") for line in MOUNTS.read_text().splitlines()]
     for point in sorted(points, key=len, reverse=True):
         if point.startswith(f"{folders.base}/"):

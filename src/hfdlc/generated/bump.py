@@ -1,4 +1,4 @@
-"""New versions: a release for one, and which there are."""
+"""New versions: adding a release to the matrix, and listing newer releases."""
 
 import difflib
 import re
@@ -22,7 +22,7 @@ from hfdlc.process import run
 from hfdlc.project import Project
 from hfdlc.state import write_whole
 
-# What a release names, and the package that the index knows it by.
+# The versions of a release, and the names of their packages.
 PACKAGES = {
     "transformers": "transformers",
     "datasets": "datasets",
@@ -32,10 +32,10 @@ PACKAGES = {
 
 
 def bump(wanted: str, of: Cell, here: Project, today: date, lock: Callable[[Cell, Project], object]) -> str:
-    """Add a release like a cell's with one version changed; lock and render it; give the matrix's diff.
+    """Copy the release of a cell with one new version, lock and render it; returns the diff of the matrix.
 
-    Comments and order are kept; nothing is left where it cannot be locked. Raises UserError where the
-    version is none or is there already, HfdlcError where it cannot be locked.
+    Comments and order are kept. Raises UserError if the version is not valid or not new, HfdlcError if it
+    cannot be locked; then nothing is changed.
     """
     name, version = _wanted(wanted)
     file = here.root / "matrix.yaml"
@@ -69,18 +69,20 @@ def _wanted(text: str) -> tuple[str, str]:
         (pin,) = requirement.specifier
     except (InvalidRequirement, ValueError):
         raise UserError(
-            f"{text!r} is no NAME==VERSION", allowed=", ".join(f"{each}==…" for each in PACKAGES)
+            f"not NAME==VERSION: {text!r}", allowed=", ".join(f"{each}==…" for each in PACKAGES)
         ) from None
-    if requirement.name not in PACKAGES or pin.operator != "==":
+    if pin.operator != "==":
+        raise UserError(f"not NAME==VERSION: {text!r}", allowed=f"{requirement.name}==VERSION")
+    if requirement.name not in PACKAGES:
         raise UserError(
-            f"{requirement.name!r} is not what a release names{nearest(requirement.name, list(PACKAGES))}",
+            f"releases have no version of {requirement.name!r}{nearest(requirement.name, list(PACKAGES))}",
             allowed=", ".join(f"{each}==VERSION" for each in PACKAGES),
         )
     return requirement.name, pin.version
 
 
 def _with_release(text: str, here: Project, of: Cell, name: str, version: str, today: date) -> str:
-    """The matrix with one more release, before the one that it is made from."""
+    """The text of the matrix with the new release before the one that it is copied from."""
     index = next(number for number, release in enumerate(here.matrix.file.releases) if _is_of(of, release))
     places = here.matrix.document.places
     lines = text.splitlines(keepends=True)
@@ -90,15 +92,15 @@ def _with_release(text: str, here: Project, of: Cell, name: str, version: str, t
     )
     block = lines[start : follower[0] - 1]
     while (block and not block[-1].strip()) or block[-1].lstrip().startswith("#"):
-        block.pop()  # what stands above the next one is not this one's
+        block.pop()  # these comments belong to the next release
     changed = "".join(block)
     old = f"framework: {name} " if name == of.framework else f"{name}: "
     if name in ("pytorch", "tensorflow") and name != of.framework:
-        raise UserError(f"{of.id} is of {of.framework}", then=f"name a cell of {name} with --of")
+        raise UserError(f"{of.id} has {of.framework}", hint=f"add --of with a cell of {name}")
     changed, count = re.subn(rf"({old})\S+", rf"\g<1>{version}", changed, count=1)
     changed = re.sub(r"(cutoff: )\S+", rf"\g<1>{today.isoformat()}", changed)
     if not count or f"{old}{version}\n" in "".join(block):
-        raise UserError(f"{name} {version} is there already", where=of.id)
+        raise UserError(f"this release has {name} {version} already", location=of.id)
     return "".join([*lines[:start], changed, *lines[start:]])
 
 
@@ -109,7 +111,7 @@ def _is_of(cell: Cell, release: Any) -> bool:
 
 
 def outdated(here: Project) -> Iterator[dict[str, str]]:
-    """What has a newer release on the index than the newest in the matrix."""
+    """Packages with a newer release on the index than the newest one in the matrix."""
     newest: dict[str, Version] = {}
     for cell in here.cells:
         said = {
@@ -126,9 +128,12 @@ def outdated(here: Project) -> Iterator[dict[str, str]]:
 
 
 def _released(package: str) -> Version:
-    """The newest version of a package, as pip sees the index."""
-    told = run([sys.executable, "-m", "pip", "index", "versions", package]).stdout
-    match = re.search(r"^Available versions: ([^,\s]+)", told, re.MULTILINE)
+    """The newest version of a package on the index that pip is configured with."""
+    output = run([sys.executable, "-m", "pip", "index", "versions", package]).stdout
+    match = re.search(r"^Available versions: ([^,\s]+)", output, re.MULTILINE)
     if not match:
-        raise HfdlcError(f"the index told no version of {package}", then="see `pip config list`")
+        raise HfdlcError(
+            f"the package index has no version of {package}",
+            hint="check the index that `pip config list` prints",
+        )
     return Version(match[1])

@@ -1,4 +1,4 @@
-"""How the building machine reaches package indexes: read from pip's own configuration."""
+"""The package indexes of this machine, from pip's configuration."""
 
 import ast
 import sys
@@ -14,32 +14,32 @@ BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 @dataclass(frozen=True)
 class PackageSources:
-    """Where this machine takes Python packages from."""
+    """The package indexes of this machine, and how to reach them."""
 
-    index: str | None = None  # None: the client's own default
+    index: str | None = None  # None: the default of the client
     extra_indexes: tuple[str, ...] = ()
     wheel_folders: tuple[Path, ...] = ()
-    certificates: Path | None = None  # a bundle that differs from the distribution's
+    certificates: Path | None = None  # a bundle other than the distribution's
     proxies: Mapping[str, str] | None = None
 
     def uv_arguments(self) -> list[str]:
-        """The indexes, for uv: it does not read pip's configuration."""
+        """The indexes as options of uv, which does not read pip's configuration."""
         index = ["--default-index", self.index] if self.index else []
         return [*index, *(word for url in self.extra_indexes for word in ("--index", url))]
 
     def wheel_arguments(self) -> list[str]:
-        """The machine's folders of wheels, for uv."""
+        """The wheel folders as options of uv."""
         return [word for folder in self.wheel_folders for word in ("--find-links", str(folder))]
 
 
 def package_sources(environ: Mapping[str, str]) -> PackageSources:
-    """Read pip's configuration: its files and the environment."""
+    """Read pip's configuration files and environment variables."""
     settings = _settings(run([sys.executable, "-m", "pip", "config", "list"], env=environ).stdout)
     bundle = settings.get("cert") or next((environ[name] for name in BUNDLES if environ.get(name)), None)
     folders = [Path(word.removeprefix("file://")) for word in settings.get("find-links", "").split()]
     return PackageSources(
         index=settings.get("index-url"),
-        # An index in a folder of this machine is out of a container's reach.
+        # Containers cannot read an index in a folder of this machine.
         extra_indexes=tuple(url for url in settings.get("extra-index-url", "").split() if "file:" not in url),
         wheel_folders=tuple(folder for folder in dict.fromkeys(folders) if folder.is_dir()),
         certificates=Path(bundle) if bundle and Path(bundle).is_file() else None,
@@ -48,7 +48,7 @@ def package_sources(environ: Mapping[str, str]) -> PackageSources:
 
 
 def _settings(listing: str) -> dict[str, str]:
-    """`global.index-url='…'` lines by option; what comes later in pip's own order of precedence wins."""
+    """The options of `pip config list` (`global.index-url='…'`), with pip's order of precedence."""
     found: dict[str, str] = {}
     rank = {"global": 0, "install": 1, ":env:": 2}
     lines = [line.partition("=") for line in listing.splitlines() if "=" in line]

@@ -1,4 +1,4 @@
-"""Cells as other programs read them: the documented keys of `hfdlc list --json`."""
+"""Cells as JSON. README documents the keys of `hfdlc list --json`, which stay as they are."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hfdlc.project import Project
 
 
 def listed(cell: Cell, project: Project) -> dict[str, Any]:
-    """One object of `hfdlc list --json`; the keys stay what they are."""
+    """One object of `hfdlc list --json`."""
     return {
         "id": cell.id,
         "repository": cell.repository,
@@ -27,7 +27,7 @@ def listed(cell: Cell, project: Project) -> dict[str, Any]:
 
 
 def shown(cell: Cell, project: Project) -> dict[str, Any]:
-    """One object of `hfdlc show --json`: what is listed, and where it all comes from."""
+    """One object of `hfdlc show --json`."""
     locked = lockfile.read(cell, project.root)
     return listed(cell, project) | {
         "folder": cell.folder,

@@ -1,4 +1,7 @@
-"""Locks as they are committed: a cell's packages, every one pinned and hashed, split by layer group."""
+"""Lock files: the pinned and hashed packages of a cell, one file for each layer group.
+
+`locked.json` beside them has digests of the request and of the files, so that faults are found offline.
+"""
 
 import hashlib
 import json
@@ -19,11 +22,11 @@ from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.state import write_whole
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
-# The same for every lock: BuildKit tells stages apart by the bytes of theirs.
+# Equal for all lock files: BuildKit runs a stage once for files with the same bytes.
 HEADER = "# Written by `hfdlc lock`, not by hand.\n"
-# Beside the locks of a folder: what they answer, what was out of reach, what they hold.
+# Has the digest of the request, the unreachable source, and the digests of the files.
 RECORD = "locked.json"
-# Where the installer's lock is, below the repository's root, and what it is for.
+# The lock file of the installer, relative to the repository, and its Python and platform.
 INSTALLER_FILE, INSTALLER_PYTHON, INSTALLER_PLATFORM = (
     "images/installer.lock",
     "3.11",
@@ -35,7 +38,7 @@ NO_LOCKS: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Entry:
-    """One locked package, with the text that uv wrote for it (its hashes)."""
+    """One locked package, with its lines in the file."""
 
     name: str
     version: str
@@ -44,30 +47,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Request:
-    """What a lock answers."""
+    """What a lock was resolved for."""
 
     requirements: tuple[str, ...]
     python: str
     platform: str
     cutoff: str  # ISO date
-    framework: tuple[str, ...] = ()  # those of the requirements that the framework's source gives
-    libraries: tuple[str, ...] = ()  # those that every type of image has
-    toolkit: tuple[str, ...] = ()  # those of the toolkit alone
-    beside: tuple[str, ...] = ()  # of the release's other types: what they share has the same version
-    named: tuple[tuple[str, str], ...] = ()  # package, or pattern of names -> layer group
-    rest: tuple[tuple[Rest, str], ...] = ()  # what needs a package first -> layer group
+    framework: tuple[str, ...] = ()  # requirements from the framework's source
+    libraries: tuple[str, ...] = ()  # requirements of every type of image
+    toolkit: tuple[str, ...] = ()  # requirements of the toolkit only
+    beside: tuple[str, ...] = ()  # requirements of other types, resolved together for equal versions
+    named: tuple[tuple[str, str], ...] = ()  # package name or pattern -> layer group
+    rest: tuple[tuple[Rest, str], ...] = ()  # `rest` -> layer group
     page: str | None = None
     image: str | None = None
     replaces: str | None = None
     sources_only: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """Changes whenever the same question would have to be asked again."""
+        """A lock with another digest is stale."""
         return _digest(json.dumps(vars(self), sort_keys=True))
 
 
 def request(cell: Cell) -> Request:
-    """The question whose answer is the cell's lock."""
+    """The request that the cell's lock files are resolved for."""
     framework = cell.framework_requirements()
     return Request(
         requirements=(*cell.requirements(cell.packages), *cell.toolkit_packages),
@@ -88,24 +91,23 @@ def request(cell: Cell) -> Request:
 
 
 def installer_request(matrix: Matrix) -> Request:
-    """The question for what installs packages, and builds the toolkit."""
+    """The request for the tools that install packages and build the toolkit."""
     newest = max(release.cutoff for release in matrix.file.releases)
     requires = tuple(matrix.file.installer.requires)
     return Request(requires, INSTALLER_PYTHON, INSTALLER_PLATFORM, newest.isoformat())
 
 
 def group_file(cell: Cell, group: str) -> str:
-    """Where a layer group's lock is, below the repository's root."""
+    """The lock file of a layer group, relative to the repository."""
     return f"{cell.folder}/{group}.lock"
 
 
 def text(locked: Sequence[Entry]) -> str:
-    """A lock's file: hashed requirements."""
     return HEADER + "".join(f"{entry.text}\n" for entry in locked)
 
 
 def write(files: Mapping[str, str], asked: Request, root: Path, missing: str = "") -> None:
-    """Write the locks of a folder, texts by path below the root, and what they answer beside them."""
+    """Write the lock files of a folder (texts by path below the root), and `locked.json`."""
     for path, packages in files.items():
         write_whole(root / path, packages)
     note = {"out of reach": missing} if missing else {}
@@ -115,14 +117,13 @@ def write(files: Mapping[str, str], asked: Request, root: Path, missing: str = "
 
 
 def entries(requirements: str) -> tuple[Entry, ...]:
-    """The packages of a hashed requirements file."""
     blocks = re.split(r"\n(?=\S)", requirements.strip())
     matches = ((ENTRY.match(block), block) for block in blocks)
     return tuple(Entry(canonicalize_name(m["name"]), m["version"], block) for m, block in matches if m)
 
 
 def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:
-    """The cell's locked packages by layer group; empty where it has no lock."""
+    """The cell's locked packages by layer group; empty if a file is missing."""
     files = {group: root / group_file(cell, group) for group in cell.groups}
     if not all(file.is_file() for file in files.values()):
         return {}
@@ -130,24 +131,24 @@ def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:
 
 
 def fault(file: Path, asked: Request) -> str | None:
-    """Why a lock cannot be used: missing, of another question, or edited by hand; None where it can."""
+    """Why a lock file cannot be used: missing, edited, or out of date; None if it can."""
     if not file.is_file():
-        return "is not there"
+        return "is missing"
     known = _record(file.parent)
     if known.get("content", {}).get(file.name) != _digest(_text(file)):
         return "was edited by hand"
     if known.get("asked") != asked.digest():
-        return "does not belong to the matrix any more"
+        return "is out of date: the matrix has changed"
     return None
 
 
 def packages(file: Path) -> str:
-    """The packages of a lock's file as they are written there."""
+    """The text of a lock file without its header."""
     return _text(file).removeprefix(HEADER)
 
 
 def names(file: Path) -> frozenset[str]:
-    """The packages of a lock file, by canonical name; empty where there is no such file."""
+    """The canonical names of a lock file's packages; empty if there is no such file."""
     return _names(_text(file)) if file.is_file() else frozenset()
 
 
@@ -166,7 +167,7 @@ def _text(file: Path) -> str:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What is kept beside the locks of a folder; nothing where it is damaged or not there."""
+    """The content of `locked.json`; empty if it is missing or damaged."""
     try:
         found = json.loads(_text(folder / RECORD))
     except (OSError, ValueError):
@@ -180,16 +181,16 @@ def _read(file: Path, _changed: int, _size: int) -> str:
 
 
 def state(cell: Cell, root: Path) -> str:
-    """`locked`, `unlocked`, `stale` where the matrix has moved on, `incomplete` where a part is missing."""
+    """`locked`, `unlocked`, `stale` (the matrix has changed) or `incomplete` (a source was unreachable)."""
     asked = request(cell)
     faults = {fault(root / group_file(cell, group), asked) for group in cell.groups}
     if faults == {None}:
         return "incomplete" if missing(cell, root) else "locked"
-    return "unlocked" if faults == {"is not there"} else "stale"
+    return "unlocked" if faults == {"is missing"} else "stale"
 
 
 def missing(cell: Cell, root: Path) -> str | None:
-    """What was out of reach when the cell was locked; None where nothing was, or there is no lock."""
+    """The source that was unreachable when the cell was locked, if any."""
     return _record(root / cell.folder).get("out of reach")
 
 
@@ -202,23 +203,23 @@ def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = 
     questions[INSTALLER_FILE] = installer_request(matrix)
     for file, asked in questions.items():
         if problem := fault(root / file, asked):
-            raise HfdlcError(f"the lock {problem}", where=file, then=f"hfdlc lock {cell.id}")
+            raise HfdlcError(f"the lock file {problem}", location=file, hint=f"hfdlc lock {cell.id}")
     lacking = missing(cell, root)
     if lacking and not replaced:
         raise HfdlcError(
-            f"its lock lacks {lacking}: out of reach when it was locked",
-            where=cell.id,
-            then=f"run `hfdlc lock {cell.id}` on a machine that reaches it, and commit the lock",
+            f"its lock is incomplete: {lacking} was unreachable when it was made",
+            location=cell.id,
+            hint=f"run `hfdlc lock {cell.id}` on a machine that can reach it, and commit the lock",
         )
 
 
 @cache
 def name_of(requirement: str) -> str:
-    """The canonical name of the package that a requirement asks for."""
+    """The canonical name of a requirement's package."""
     return canonicalize_name(Requirement(requirement).name)
 
 
 def toolkit_version(root: Path) -> str:
-    """The version of the toolkit's sources: it is built from them, so no lock names it."""
+    """The version of the toolkit, which is built from sources and is in no lock file."""
     with (root / "toolkit" / "pyproject.toml").open("rb") as file:
         return str(tomllib.load(file)["project"]["version"])

@@ -1,4 +1,4 @@
-"""Making locks: the one part that asks a package index, through uv."""
+"""Resolving packages with uv, and writing lock files."""
 
 import re
 import tempfile
@@ -30,14 +30,14 @@ from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.process import run
 from hfdlc.state import State
 
-# Python's own releases that stand for a minor version: `3.6` alone would mean 3.6.0.
+# The patch releases to resolve for: uv takes `3.6` as 3.6.0.
 PATCH_RELEASES = {"3.6": "3.6.15", "3.7": "3.7.16"}
-PATIENCE = 5  # seconds that a framework's page has to answer
+PATIENCE = 5  # seconds to wait for a framework's page
 
 
 @dataclass(frozen=True)
 class Resolver:
-    """uv on this machine."""
+    """uv with the package indexes of this machine."""
 
     sources: PackageSources
     state: State
@@ -46,12 +46,12 @@ class Resolver:
     def resolve(
         self, asked: Request, requirements: Iterable[str], held: str = "", *, page: bool = True
     ) -> tuple[Entry, ...]:
-        """Pin and hash what the requirements need, held to versions that are known already.
+        """Pin and hash the requirements and their dependencies; `held` are constraints.
 
-        Raises HfdlcError with uv's own explanation where that cannot be.
+        Raises HfdlcError with uv's explanation if there is no solution.
         """
         with tempfile.TemporaryDirectory() as folder:
-            # A marker that is never true: what it names is not installed.
+            # The marker is never true, so that the package is not installed.
             overrides = f"{asked.replaces}; sys_platform == 'never'" if asked.replaces else ""
             files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
             for name, content in files.items():
@@ -65,7 +65,7 @@ class Resolver:
                 raise _unresolved(asked, error) from error
 
     def reaches(self, asked: Request) -> bool:
-        """Whether the framework's own source is in reach."""
+        """Whether the framework's source is reachable."""
         if asked.image or not asked.page:
             return not asked.image
         try:
@@ -84,10 +84,10 @@ class Resolver:
         ]
 
     def _page(self, asked: Request) -> list[str]:
-        """The framework's own page where it answers, else the wheel folders of this machine.
+        """The framework's page if it answers, else the wheel folders of this machine.
 
-        Only a framework with a page of its own may come from a folder: `torch==2.13.0` of the index is the
-        CUDA build, and a folder's `2.13.0+cpu` would pass for it.
+        Folders are used only for frameworks with a page: a folder's `2.13.0+cpu` would also satisfy
+        `torch==2.13.0`, which is the CUDA build on the index.
         """
         if not asked.page:
             return []
@@ -107,34 +107,34 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
     reason = error.output.strip()
     if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
         return HfdlcError(
-            f"a package index is out of reach:\n{reason}",
-            then="`pip config list` shows which index is configured; mend that, or the network",
+            f"a package index is unreachable:\n{reason}",
+            hint="check the network, and the index that `pip config list` prints",
         )
     folder = (
-        f"; the framework's wheel comes from {asked.page}, or else from where pip's find-links looks"
+        f"; the wheel of the framework comes from {asked.page}, or from pip's find-links"
         if asked.page
         else ""
     )
     return HfdlcError(
-        f"no lock for Python {asked.python} on {asked.platform}, packages of {asked.cutoff}:\n{reason}",
-        then=f"change the versions in matrix.yaml{folder}",
+        f"no solution for Python {asked.python} on {asked.platform}, as of {asked.cutoff}:\n{reason}",
+        hint=f"change the versions in matrix.yaml{folder}",
     )
 
 
 def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
-    """Resolve a cell once, split the answer by layer group, write one file a group; give what is missing.
+    """Resolve a cell and write one lock file for each layer group; returns the unreachable source, if any.
 
-    Where the framework's own source is out of reach that is written down, and no hash is invented: the
-    framework's needs are then those of the package index's build of the same version.
+    If the framework's source is unreachable, its dependencies are those of the package index's build of the
+    same version, and the framework itself is not locked.
     """
     asked = request(cell)
     missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
     chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
     if empty := [group for group in cell.groups if not chosen[group]]:
         raise UserError(
-            f"the layer group {empty[0]!r} holds no package of {cell.id}",
-            where=matrix.document.where(("groups", empty[0])),
-            then="limit the group to other cells with `when:`, or remove it",
+            f"the layer group {empty[0]!r} is empty in {cell.id}",
+            location=matrix.document.where(("groups", empty[0])),
+            hint="limit the group to other cells with `when`, or remove it",
         )
     dropped = {name_of(asked.framework[0])} if missing else set()
     files = {
@@ -146,7 +146,7 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
 
 
 def _of_the_index(asked: Request) -> Request:
-    """The same with the package index's build of the framework: `1.7.1` for `1.7.1+cu110`."""
+    """The request for the package index's build of the framework: `1.7.1` for `1.7.1+cu110`."""
 
     def plain(requirements: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(
@@ -162,7 +162,7 @@ def _of_the_index(asked: Request) -> Request:
 
 
 def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list[Entry]]:
-    """The packages of the request by layer group; the release's other types have a say in the versions."""
+    """The packages of the request by layer group, with versions that suit all types of the release."""
     everything = resolver.resolve(asked, (*asked.requirements, *asked.beside), page=page)
     held = "\n".join(f"{entry.name}=={entry.version}" for entry in everything)
 
@@ -171,7 +171,7 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
 
     wanted = needed(asked.requirements)
     needs: dict[Rest, set[str]] = {
-        # The framework's dependencies change more often than the framework does: they are libraries.
+        # The framework's dependencies change more often than the framework, so they are libraries.
         "framework": {name_of(text) for text in asked.framework},
         "libraries": needed(asked.libraries),
         "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
@@ -187,7 +187,7 @@ def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list
 
 
 def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]) -> str:
-    """The layer group that a package is named for, else the first that needs it."""
+    """The layer group that names a package, else the first one that requires it."""
     for pattern, group in named.items():
         if fnmatchcase(name, pattern):
             return group
@@ -195,7 +195,7 @@ def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]
 
 
 def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
-    """Resolve what installs the packages."""
+    """Resolve the tools that install packages."""
     asked = installer_request(matrix)
     locked = resolver.resolve(asked, asked.requirements)
     write({INSTALLER_FILE: text(locked)}, asked, root)

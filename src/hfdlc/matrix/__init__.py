@@ -1,1 +1,1 @@
-"""The supported combinations: parsed, validated, enumerated and selected. Pure functions."""
+"""The supported combinations: parsing, validation, cells, rules and selection. Pure functions."""

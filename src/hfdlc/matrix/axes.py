@@ -1,4 +1,4 @@
-"""The axes of the matrix, and the conditions on them that rules and layer groups state."""
+"""The axes of the matrix, and conditions on them, as in rules and layer groups."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,16 +8,13 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 AXES = ("framework", "framework_version", "transformers", "type", "device", "python", "os")
 VERSIONS = ("framework_version", "transformers", "python")
-Conditions = Mapping[Any, str]  # axis -> the values that are meant
-Combination = Mapping[str, str]  # axis -> value; an axis that is not there may have any
+Conditions = Mapping[Any, str]  # axis -> a version range, or values separated by commas
+Combination = Mapping[str, str]  # axis -> value; a missing axis has any value
 
 
 @cache
 def fits(axis: str, value: str, wanted: str) -> bool:
-    """Whether a value meets a condition: a range of versions, or words separated by commas.
-
-    The word `gpu` stands for every CUDA.
-    """
+    """Whether a value meets a condition. The device `gpu` means every CUDA version."""
     if axis in VERSIONS:
         try:
             return SpecifierSet(wanted, prereleases=True).contains(value)
@@ -28,5 +25,5 @@ def fits(axis: str, value: str, wanted: str) -> bool:
 
 
 def meets(combination: Combination, conditions: Conditions) -> bool:
-    """Whether a combination that has every axis meets all conditions."""
+    """Whether a combination with all axes meets all conditions."""
     return all(fits(axis, combination[axis], wanted) for axis, wanted in conditions.items())

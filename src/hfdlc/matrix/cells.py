@@ -1,4 +1,4 @@
-"""Cells: the supported combinations, each one image. An image's id is composed and parsed here alone."""
+"""Cells: the supported combinations. Image ids are composed and parsed here, and nowhere else."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ SHAPE = "huggingface-FRAMEWORK-TYPE:VERSION-transformersVERSION-cpu|gpu-pyXY[-cu
 def compose_tag(
     *, framework_version: str, transformers_version: str, python: str, cuda: str | None, os: str
 ) -> str:
-    """The tag of an image: every axis of the matrix that the repository's name does not have."""
+    """The tag of an image: the axes that are not in the name of the repository."""
     parts = [framework_version, f"transformers{transformers_version}", "gpu" if cuda else "cpu"]
     parts += ["py" + python.replace(".", ""), *([cuda] if cuda else []), os]
     return "-".join(parts)
@@ -33,16 +33,16 @@ def compose_tag(
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """The packages of one layer."""
+    """Which packages one layer has."""
 
     name: str
-    rest: Rest | None  # it also holds what no group names and this needs first
-    named: tuple[str, ...]  # canonical names of packages, or patterns of them
+    rest: Rest | None  # it also has the packages that no group names and that this requires first
+    named: tuple[str, ...]  # canonical package names, or patterns of names
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One supported combination = one image."""
+    """One supported combination, which is one image."""
 
     framework: str
     framework_version: str
@@ -53,17 +53,17 @@ class Cell:
     python: str  # 3.11
     os: str
     cutoff: date
-    module: str  # what `import` says: torch
+    module: str  # the name to import: torch
     source: Source
     base: Base
-    packages: tuple[str, ...]  # requirements of this type of image, beside framework and transformers
-    of_all_types: tuple[str, ...]  # the same of all types: what they share gets the same version
+    packages: tuple[str, ...]  # requirements of this type of image, without framework and transformers
+    of_all_types: tuple[str, ...]  # requirements of all types, resolved together for equal versions
     toolkit_packages: tuple[str, ...]  # requirements of the toolkit
     layer_groups: tuple[LayerGroup, ...]  # from the lowest layer to the highest
-    slim: tuple[Slim, ...]  # what the image does not need of its packages
-    size: int  # bytes that the image may have
-    driver: str | None  # the oldest driver of the GPU that runs it
-    source_url: str | None  # of the repository that the image is built from
+    slim: tuple[Slim, ...]  # files that are removed
+    size: int  # size budget in bytes
+    driver: str | None  # the oldest NVIDIA driver
+    source_url: str | None  # for the labels
 
     @property
     def device(self) -> str:
@@ -72,12 +72,10 @@ class Cell:
 
     @property
     def repository(self) -> str:
-        """The image's name without its tag."""
         return f"huggingface-{self.framework}-{self.type}"
 
     @property
     def tag(self) -> str:
-        """The image's tag."""
         return compose_tag(
             framework_version=self.framework_version,
             transformers_version=self.transformers_version,
@@ -88,37 +86,36 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """The name by which Docker, the folders, the logs and the tests call it."""
+        """The name of the image in Docker."""
         return f"{self.repository}:{self.tag}"
 
     @property
     def folder(self) -> str:
-        """Where its Dockerfile and locks are, below the repository's root."""
+        """The folder of its Dockerfile and lock files, relative to the repository."""
         return f"images/{self.repository}/{self.tag}"
 
     def base_image(self) -> str:
-        """The public image that it starts from."""
         image = self.source.image or self.base.cuda.get(self.cuda or "") or self.base.image
         return image.format(python=self.python)
 
     @property
     def bootstrap(self) -> Bootstrap | None:
-        """How the base is made where no registry is in reach; one that brings CUDA cannot be."""
+        """How to build an equivalent base image; None for base images with CUDA or a framework."""
         return None if self.source.image or (self.cuda or "") in self.base.cuda else self.base.bootstrap
 
     @property
     def apt(self) -> tuple[str, ...]:
-        """Packages of the distribution that its base lacks."""
+        """Distribution packages to install on the base image."""
         return () if self.source.image else tuple(name.format(python=self.python) for name in self.base.apt)
 
     @property
     def pip_image(self) -> str | None:
-        """The image whose pip installs its packages, where uv does not."""
+        """The image whose pip installs the packages; None if uv does."""
         return self.base.pip.format(python=self.python) if self.base.pip else None
 
     @property
     def axes(self) -> dict[str, str]:
-        """The cell by the axes that rules and layer groups use."""
+        """Its values on the axes of rules and layer groups."""
         return {
             "framework": self.framework,
             "framework_version": self.framework_version,
@@ -131,21 +128,21 @@ class Cell:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The names of its layer groups, from the lowest layer to the highest."""
+        """The names of its layer groups, lowest layer first."""
         return tuple(group.name for group in self.layer_groups)
 
     def group_of_rest(self, rest: Rest) -> str:
-        """The name of the group that holds what no group names and `rest` needs first."""
+        """The group with `rest`: it has the packages that no group names and that `rest` requires first."""
         return next(group.name for group in self.layer_groups if group.rest == rest)
 
     def framework_requirements(self) -> tuple[str, ...]:
-        """What is asked of the framework's source; the framework itself first."""
+        """The requirements that the framework's source provides; the framework is the first."""
         return tuple(package.format(version=self.framework_version) for package in self.source.packages)
 
     def requirements(self, packages: Sequence[str] = ()) -> tuple[str, ...]:
-        """What is asked of the package index for it, without the toolkit's part.
+        """Its requirements without those of the toolkit.
 
-        `packages` are those of the cell's type, or of several types that are to agree.
+        `packages`: those of the cell's type, or of several types that are resolved together.
         """
         versions = {"datasets": self.datasets_version}
         own = (package.format(**versions) for package in packages)
@@ -153,21 +150,23 @@ class Cell:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The parts of an image's id, whether or not the matrix has such a cell.
+    """The parts of an image id. The matrix need not have such a cell.
 
-    Raises UserError where the text is no id.
+    Raises UserError if the text is not an id.
     """
     match = re.fullmatch(ID, text)
     if not match:
-        raise UserError("this is not the id of a Hugging Face container", where=text, allowed=SHAPE)
+        raise UserError("not an image id", location=text, allowed=SHAPE)
     parts = match.groupdict()
     if (parts["device"] == "gpu") != (parts["cuda"] is not None):
-        raise UserError("a gpu image names its CUDA, a cpu image has none", where=text, allowed=SHAPE)
+        raise UserError(
+            "a gpu image needs a CUDA version, and a cpu image has none", location=text, allowed=SHAPE
+        )
     return {**parts, "python": f"{parts['python'][0]}.{parts['python'][1:]}"}
 
 
 def axes(image: str) -> dict[str, str]:
-    """An image's id by the axes that rules use, whether or not the matrix has such a cell."""
+    """The values of an image id on the axes of rules. The matrix need not have such a cell."""
     parts = {name: part or "" for name, part in parse(image).items()}
     return {
         "framework": parts["framework"],
@@ -181,7 +180,7 @@ def axes(image: str) -> dict[str, str]:
 
 
 def source(framework: Framework, version: str, device: str) -> Source | None:
-    """The first source of a framework that has a version for a device."""
+    """The first source of a framework for a version and device."""
     return next(
         (
             each
@@ -195,7 +194,7 @@ def source(framework: Framework, version: str, device: str) -> Source | None:
 def cells(matrix: Matrix) -> tuple[Cell, ...]:
     """All cells, in the order of the file.
 
-    Raises Problems where two releases give the same cell, or the default is no cell.
+    Raises Problems for duplicate cells, missing sources, and an unknown default.
     """
     found: dict[str, Cell] = {}
     problems = []
@@ -205,18 +204,22 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
                 where = matrix.document.where(("releases", index, "cells", kind))
                 cell = _cell(matrix, release, kind, device)
                 if not cell:
-                    what = f"no source has {' '.join(release.framework)} for {device}"
-                    problems.append(UserError(what, where=where, then="add one below frameworks"))
+                    what = f"no source for {' '.join(release.framework)} on {device}"
+                    problems.append(UserError(what, location=where, hint="add a source to `frameworks`"))
                     continue
                 if cell.id in found:
                     problems.append(
-                        UserError(f"{cell.id} is there already", where=where, then="remove one of them")
+                        UserError(f"duplicate cell {cell.id}", location=where, hint="remove one of them")
                     )
                 found[cell.id] = cell
     if matrix.file.default not in found:
         where = matrix.document.where(("default",))
         problems.append(
-            UserError(f"{matrix.file.default} is no cell", where=where, then="`hfdlc list` shows all cells")
+            UserError(
+                f"no such cell: {matrix.file.default}",
+                location=where,
+                hint="run `hfdlc list` to see all cells",
+            )
         )
     if problems:
         raise Problems(problems)
@@ -266,7 +269,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
 
 
 def _groups(matrix: Matrix, release: Release, kind: str, device: str) -> dict[str, Group]:
-    """The layer groups whose conditions a cell meets, by name."""
+    """The layer groups of a cell: those whose conditions it meets."""
     framework, version = release.framework
     combination = {
         "framework": framework,
@@ -283,7 +286,7 @@ def _groups(matrix: Matrix, release: Release, kind: str, device: str) -> dict[st
 def _packages(
     matrix: Matrix, framework: Framework, kind: Type, groups: Mapping[str, Group]
 ) -> tuple[str, ...]:
-    """The requirements of a type of image, beside framework, transformers and toolkit."""
+    """The requirements of a type of image, without framework, transformers and toolkit."""
     required = [text for group in groups.values() if group.rest != "toolkit" for text in group.requires]
     return (*matrix.file.types[kind].packages, *framework.packages.get(kind, []), *required)
 

@@ -1,4 +1,4 @@
-"""Rules: which combinations cannot be, and why."""
+"""Rules: combinations that cannot exist, with reasons."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,27 +10,27 @@ from hfdlc.matrix.schema import Matrix, Rule, nearest
 
 
 def axis(word: str) -> tuple[str, str]:
-    """Split `AXIS=VALUE`.
-
-    Raises UserError where it is something else.
-    """
+    """Split `AXIS=VALUE`; raises UserError if it has another form."""
     name, equals, value = word.partition("=")
     if not equals:
         raise UserError(
-            f"{word!r} is no AXIS=VALUE", allowed="a cell's id, or words like framework=tensorflow"
+            f"not AXIS=VALUE: {word!r}", allowed="a cell id, or AXIS=VALUE like framework=tensorflow"
         )
     return name, value
 
 
-def forbids(rule: Rule, asked: Combination) -> bool:
-    """Whether a rule excludes what is asked for, by the axes that are given."""
+def forbids(rule: Rule, combination: Combination) -> bool:
+    """Whether a rule excludes a combination; missing axes are ignored."""
     return all(
-        axis in asked and fits(axis, asked[axis], wanted) for axis, wanted in rule.when.items()
-    ) and any(axis in asked and not fits(axis, asked[axis], wanted) for axis, wanted in rule.needs.items())
+        axis in combination and fits(axis, combination[axis], wanted) for axis, wanted in rule.when.items()
+    ) and any(
+        axis in combination and not fits(axis, combination[axis], wanted)
+        for axis, wanted in rule.needs.items()
+    )
 
 
 def check(matrix: Matrix, cells: Sequence[Cell]) -> None:
-    """Raise Problems where a cell breaks a rule, a rule excludes nothing, or two contradict each other."""
+    """Raise Problems for cells that a rule excludes, rules without effect, and contradictory rules."""
     values = {axis: sorted({cell.axes[axis] for cell in cells}) for axis in AXES}
     problems = [*_broken(matrix, cells), *_idle(matrix, values), *_contradictions(matrix, values)]
     problems += _idle_groups(matrix, cells)
@@ -39,7 +39,7 @@ def check(matrix: Matrix, cells: Sequence[Cell]) -> None:
 
 
 def place(matrix: Matrix, rule: Rule) -> str:
-    """Where a rule stands."""
+    """The line of a rule in matrix.yaml."""
     return matrix.document.where(("rules", matrix.file.rules.index(rule)))
 
 
@@ -47,8 +47,8 @@ def _broken(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
     for cell in cells:
         for rule in matrix.file.rules:
             if forbids(rule, cell.axes):
-                told = f"{cell.id} cannot be: {rule.reason}"
-                yield UserError(told, where=place(matrix, rule), then="change the rule or the release")
+                message = f"this rule excludes {cell.id}: {rule.reason}"
+                yield UserError(message, location=place(matrix, rule), hint="change the rule or the release")
 
 
 def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
@@ -56,8 +56,8 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
         for axis, wanted in rule.when.items():
             if not _those(values, axis, {axis: wanted}):
                 known = ", ".join(values[axis])
-                told = f"matches nothing: no cell has the {axis} {wanted!r}{nearest(wanted, values[axis])}"
-                yield UserError(f"this rule {told}", where=place(matrix, rule), allowed=known)
+                message = f"matches no cell: no cell has {axis} {wanted!r}{nearest(wanted, values[axis])}"
+                yield UserError(f"this rule {message}", location=place(matrix, rule), allowed=known)
                 break
         else:
             open_axes = [
@@ -67,8 +67,8 @@ def _idle(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError
             ]
             if not open_axes:
                 needs = ", ".join(f"{axis} {wanted}" for axis, wanted in rule.needs.items())
-                told = f"this rule matches nothing: every combination has {needs}"
-                yield UserError(told, where=place(matrix, rule), then="remove it")
+                message = f"this rule excludes nothing: every combination has {needs}"
+                yield UserError(message, location=place(matrix, rule), hint="remove it")
 
 
 def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
@@ -76,11 +76,11 @@ def _idle_groups(matrix: Matrix, cells: Sequence[Cell]) -> Iterator[UserError]:
         if not any(name in cell.groups for cell in cells):
             wanted = ", ".join(f"{axis} {value}" for axis, value in group.when.items())
             where = matrix.document.where(("groups", name, "when"))
-            yield UserError(f"no cell has the layer group {name!r}: none has {wanted}", where=where)
+            yield UserError(f"no cell has the layer group {name!r}: no cell has {wanted}", location=where)
 
 
 def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator[UserError]:
-    """A rule whose every case is excluded by another one."""
+    """Rules of which no value meets both."""
     rules = matrix.file.rules
     for number, rule in enumerate(rules):
         for other in (*rules[:number], *rules[number + 1 :]):
@@ -91,35 +91,37 @@ def _contradictions(matrix: Matrix, values: Mapping[str, list[str]]) -> Iterator
             for axis in set(rule.needs) & set(other.needs):
                 both = _those(values, axis, rule.needs) & _those(values, axis, other.needs)
                 if implied and not both:
-                    told = f"this rule and {place(matrix, other)} contradict each other: no {axis} fits both"
-                    yield UserError(told, where=place(matrix, rule))
+                    message = (
+                        f"this rule and {place(matrix, other)} contradict each other: no {axis} meets both"
+                    )
+                    yield UserError(message, location=place(matrix, rule))
 
 
 def _those(values: Mapping[str, list[str]], axis: str, wanted: Conditions) -> set[str]:
-    """The values of an axis that a condition allows."""
+    """The values of an axis that meet a condition."""
     return {value for value in values[axis] if axis not in wanted or fits(axis, value, wanted[axis])}
 
 
-def why(matrix: Matrix, cells: Sequence[Cell], asked: Combination) -> str:
-    """The cells that are asked for, or the rule that excludes them, or what is nearest.
+def why(matrix: Matrix, cells: Sequence[Cell], combination: Combination) -> str:
+    """The cells of a combination, else the rule that excludes it, else the nearest cell.
 
-    Raises UserError where there is no such axis.
+    Raises UserError for an unknown axis.
     """
-    for axis in asked:
+    for axis in combination:
         if axis not in AXES:
             raise UserError(f"unknown axis {axis!r}{nearest(axis, list(AXES))}", allowed=", ".join(AXES))
-    found = [cell.id for cell in cells if all(_has(cell, axis, value) for axis, value in asked.items())]
+    found = [cell.id for cell in cells if all(_has(cell, axis, value) for axis, value in combination.items())]
     if found:
         return "\n".join(found)
     for rule in matrix.file.rules:
-        if forbids(rule, asked):
+        if forbids(rule, combination):
             return f"{place(matrix, rule)}: {rule.reason}"
-    words = " ".join(asked.values())
+    words = " ".join(combination.values())
     closest = max(
         cells,
         key=lambda cell: difflib.SequenceMatcher(None, words, " ".join(cell.axes.values())).ratio(),
     )
-    return f"no rule excludes it, but no release has it; the nearest cell is {closest.id}"
+    return f"no rule excludes this combination, but no release has it; the nearest cell is {closest.id}"
 
 
 def _has(cell: Cell, axis: str, value: str) -> bool:

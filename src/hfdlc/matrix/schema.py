@@ -1,4 +1,4 @@
-"""`matrix.yaml` as its author wrote it: read, and checked at the door."""
+"""`matrix.yaml` as written: parsing and validation."""
 
 import difflib
 import re
@@ -28,7 +28,7 @@ from hfdlc.matrix.yaml import Document
 
 Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
 Rest = Literal["framework", "libraries", "type", "toolkit"]
-# Stages of the templates: no layer group can have such a name.
+# Names of stages in the templates, which layer groups cannot have.
 RESERVED = frozenset(
     {"compiler", "image", "inference-toolkit", "install-env", "installer", "layer", "layer-archive"}
     | {"pack", "pip", "system", "toolkit-wheel", "venv", "wheels"}
@@ -39,14 +39,14 @@ def _version(text: str) -> str:
     try:
         Version(text)
     except InvalidVersion:
-        raise ValueError(f"{text!r} is no version; write one like 2.13.0") from None
+        raise ValueError(f"{text!r} is not a version like 2.13.0") from None
     return text
 
 
 def _framework(text: str) -> tuple[str, str]:
     name, _, version = str(text).partition(" ")
     if name not in ("pytorch", "tensorflow"):
-        raise ValueError(f"{text!r} is no framework; write `pytorch VERSION` or `tensorflow VERSION`")
+        raise ValueError(f"{text!r} is not `pytorch VERSION` or `tensorflow VERSION`")
     return name, _version(version)
 
 
@@ -54,7 +54,7 @@ def _requirement(text: str) -> str:
     try:
         Requirement(text.replace("{version}", "0").replace("{datasets}", "0"))
     except InvalidRequirement:
-        raise ValueError(f"{text!r} is no requirement; write one like torch=={{version}}") from None
+        raise ValueError(f"{text!r} is not a requirement like torch=={{version}}") from None
     return text
 
 
@@ -62,7 +62,7 @@ def _specifier(text: str) -> str:
     try:
         SpecifierSet(text)
     except InvalidSpecifier:
-        raise ValueError(f"{text!r} is no version range; write one like `>=5,<6`") from None
+        raise ValueError(f"{text!r} is not a version range like `>=5,<6`") from None
     return text
 
 
@@ -71,24 +71,24 @@ def _size(text: str) -> int:
     try:
         return int(float(number) * {"MB": 10**6, "GB": 10**9}[unit])
     except (ValueError, KeyError):
-        raise ValueError(f"{text!r} is no size; write one like `1.9 GB` or `850 MB`") from None
+        raise ValueError(f"{text!r} is not a size like `1.9 GB` or `850 MB`") from None
 
 
 def _pattern(text: str) -> str:
     if not text or text.startswith("/") or ".." in text.split("/") or not set(text).isdisjoint(" \t\"'$\\"):
-        raise ValueError(
-            f"{text!r} is no pattern below site-packages; write one like torch/include or **/tests"
-        )
+        raise ValueError(f"{text!r} is not a pattern below site-packages, like torch/include or **/tests")
     return text
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9*?-]+", text):
-        raise ValueError(f"{text!r} is not a canonical package name; write one like scikit-learn or nvidia-*")
+        raise ValueError(
+            f"{text!r} is not a canonical package name, or a pattern, like scikit-learn or nvidia-*"
+        )
     return text
 
 
-# An editor reads `python: 3.11` as a number; here it stays the text that was written.
+# Editors read `python: 3.11` as a number; here it stays text.
 TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
 VersionRange = Annotated[str, AfterValidator(_specifier)]
@@ -103,32 +103,32 @@ Type = Literal["training", "inference"]
 
 
 class Written(BaseModel):
-    """A mapping of the file; a key that is not known is an error."""
+    """A mapping in the file. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Bootstrap(Written):
-    """A system made from the distribution's own packages."""
+    """A base image that is built from Debian packages."""
 
     suite: str
     packages: list[str]
 
 
 class Base(Written):
-    """What cells of an operating system start from, and how packages get into them."""
+    """A base image, and how packages are installed for it."""
 
     image: str
-    bootstrap: Bootstrap | None = None  # makes the image's like where no registry is in reach
-    cuda: dict[Cuda, str] = {}  # images that bring CUDA, where the framework does not
-    apt: list[str] = []  # packages of the distribution that the image lacks
+    bootstrap: Bootstrap | None = None  # builds an equivalent image if no registry is reachable
+    cuda: dict[Cuda, str] = {}  # images with CUDA, for frameworks without
+    apt: list[str] = []  # distribution packages to install
     platform: str  # as uv names it
-    sources_only: list[str] = []  # packages that have no wheels there
-    pip: str | None = None  # the image whose pip installs, where uv does not know the Python
+    sources_only: list[str] = []  # packages without wheels
+    pip: str | None = None  # the image whose pip installs packages, for Pythons that uv does not support
 
 
 class Installer(Written):
-    """The image in which packages are installed; `requires` come into it by pip."""
+    """The image that installs packages; pip installs `requires` in it."""
 
     image: str
     compiler: str  # the same with a C compiler
@@ -138,7 +138,7 @@ class Installer(Written):
 
 
 class Rule(Written):
-    """What cannot be: combinations that fit `when` need to fit `needs` too."""
+    """Combinations that meet `when` must also meet `needs`."""
 
     when: dict[Axis, str]
     needs: dict[Axis, str]
@@ -146,36 +146,36 @@ class Rule(Written):
 
 
 class Source(Written):
-    """Where a framework's build for a device comes from: the package index, a page of wheels, or a base."""
+    """A framework build for a device: from the package index, a page of wheels, or a base image."""
 
     device: Device
     versions: VersionRange = ""
     packages: list[RequirementText]  # the framework first
     page: str | None = None
     image: str | None = None
-    replaces: str | None = None  # a package that the first one stands for
-    architectures: list[str] = []  # of GPUs that it has code for
-    library_path: list[str] = []  # folders below site-packages with libraries that it opens and does not find
+    replaces: str | None = None  # a requirement that the first package replaces
+    architectures: list[str] = []  # GPUs that it has code for
+    library_path: list[str] = []  # folders below site-packages for LD_LIBRARY_PATH
 
 
 class Framework(Written):
-    """The module that is imported, and the sources; the first that fits a device and version counts."""
+    """A framework and its sources. The first source for a device and version is used."""
 
     import_: str = Field(alias="import")
     sources: list[Source]
-    packages: dict[Type, list[RequirementText]] = {}  # what a type of image holds for this framework alone
-    size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # where its images need more than the type's
+    packages: dict[Type, list[RequirementText]] = {}  # additional packages of a type of image
+    size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # budgets that differ from the type's
 
 
 class ImageType(Written):
-    """What a type of image holds, and how large (bytes) it may be, by device."""
+    """The packages of a type of image, and its size budget (bytes) by device."""
 
     packages: list[RequirementText]
     size: dict[Literal["cpu", "gpu"], Size]
 
 
 class Release(Written):
-    """One version of a framework with one version of transformers, and the cells that it has."""
+    """One version of a framework with one version of transformers, and its cells."""
 
     framework: Annotated[
         tuple[str, str],
@@ -193,7 +193,7 @@ class Release(Written):
 
 
 class Group(Written):
-    """One layer of packages; see the comment in `matrix.yaml`."""
+    """A layer group; see the comment in `matrix.yaml`."""
 
     packages: list[Name] = []
     requires: list[RequirementText] = []
@@ -202,7 +202,7 @@ class Group(Written):
 
 
 class Slim(Written):
-    """What no image needs of its packages; see the comment in `matrix.yaml`."""
+    """Files that are removed from images; see the comment in `matrix.yaml`."""
 
     files: list[Pattern] = []
     packages: list[Name] = []
@@ -228,14 +228,14 @@ class MatrixFile(Written):
 
 @dataclass(frozen=True)
 class Matrix:
-    """The file's content with its places, for errors about what it means."""
+    """The content of the file, with positions for error messages."""
 
     file: MatrixFile
     document: Document
 
 
 def read(path: Path) -> Matrix:
-    """Read and check the file; all its errors are raised at once, each with its line and column."""
+    """Read and validate the file. Raises Problems with all errors, each with line and column."""
     document = yaml.read(path)
     try:
         file = MatrixFile.model_validate(document.data)
@@ -268,26 +268,28 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
 
 
 def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
-    """Every package needs a group: each `rest` is stated once. No group, and no entry of `slim`, is empty."""
+    """Errors in `groups` and `slim`. Each `rest` must occur once, so that every package has a group."""
     for name, group in file.groups.items():
         where = document.where(("groups", name))
         if name in RESERVED:
-            yield UserError(f"{name!r} cannot name a layer group: a stage has that name", where=where)
+            yield UserError(
+                f"reserved layer group name {name!r}: a Dockerfile stage has this name", location=where
+            )
         if not (group.packages or group.requires or group.rest):
-            yield UserError(f"the layer group {name!r} names no packages", where=where)
+            yield UserError(f"the layer group {name!r} has no packages", location=where)
     for index, slim in enumerate(file.slim):
         if not slim.files and not (slim.packages and slim.part == "byte code"):
-            yield UserError("this entry names no files", where=document.where(("slim", index)))
+            yield UserError("this entry has no files", location=document.where(("slim", index)))
     for rest in get_args(Rest):
         names = [name for name, group in file.groups.items() if group.rest == rest]
         if len(names) != 1:
-            found = f"{len(names)} have it: {', '.join(names)}" if names else "none has it"
+            found = f"these have it: {', '.join(names)}" if names else "none has it"
             where = document.where(("groups",))
-            yield UserError(f"one layer group must have `rest: {rest}`; {found}", where=where)
+            yield UserError(f"exactly one layer group must have `rest: {rest}`; {found}", location=where)
 
 
 def _line(problem: UserError) -> tuple[int, ...]:
-    return tuple(int(part) for part in problem.where.split(":")[1:])
+    return tuple(int(part) for part in problem.location.split(":")[1:])
 
 
 def _problem(document: Document, detail: ErrorDetails) -> UserError:
@@ -296,21 +298,23 @@ def _problem(document: Document, detail: ErrorDetails) -> UserError:
     key = str(detail["loc"][-1])
     if detail["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
-        return UserError(f"unknown key {key!r}{nearest(key, known)}", where=where, allowed=", ".join(known))
+        return UserError(
+            f"unknown key {key!r}{nearest(key, known)}", location=where, allowed=", ".join(known)
+        )
     if detail["type"] == "missing":
-        return UserError(f"the key {key!r} is missing", where=where)
+        return UserError(f"missing key {key!r}", location=where)
     message = detail["msg"].removeprefix("Value error, ")
-    return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", where=where)
+    return UserError(f"{_dotted(path)}: {message[0].lower()}{message[1:]}", location=where)
 
 
 def _written_path(loc: tuple[int | str, ...]) -> yaml.Path_:
-    """Pydantic's path without its own additions (the marker for a key of a mapping)."""
+    """Pydantic's path as written in the file: without markers for keys of mappings."""
     path = tuple(part for part in loc if part != "[key]")
     return tuple("import" if part == "import_" else part for part in path)
 
 
 def _known_keys(path: yaml.Path_) -> list[str]:
-    """The keys that the mapping at a path may have."""
+    """The keys that are allowed at a path."""
     model: Any = MatrixFile
     for part in path:
         if isinstance(model, type) and issubclass(model, BaseModel):
@@ -326,18 +330,20 @@ def _known_keys(path: yaml.Path_) -> list[str]:
 
 
 def _item(annotation: Any) -> Any:
-    """What a list, a mapping or an optional holds."""
+    """The type inside a list, a mapping or an optional."""
     return next(part for part in reversed(annotation.__args__) if part is not type(None))
 
 
 def _unknown(document: Document, path: yaml.Path_, kind: str, name: str, known: list[str]) -> UserError:
     return UserError(
-        f"unknown {kind} {name!r}{nearest(name, known)}", where=document.where(path), allowed=", ".join(known)
+        f"unknown {kind} {name!r}{nearest(name, known)}",
+        location=document.where(path),
+        allowed=", ".join(known),
     )
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`` (did you mean 'X'?)`` where a known name is near, else nothing."""
+    """`` (did you mean 'X'?)`` if a known name is similar, else an empty string."""
     match = difflib.get_close_matches(name, known, 1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

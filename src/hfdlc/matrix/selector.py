@@ -1,4 +1,4 @@
-"""Picking cells: by id, by a glob over ids, or by their axes."""
+"""Selecting cells by id, by glob, or by axis."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from hfdlc.matrix.cells import Cell
 
 @dataclass(frozen=True)
 class Filter:
-    """What was asked for on the command line; an empty one takes every cell."""
+    """The selection of a command line. An empty one selects every cell."""
 
     patterns: tuple[str, ...] = ()
     framework: str | None = None
@@ -28,9 +28,9 @@ class Filter:
 
 
 def select(cells: Sequence[Cell], wanted: Filter) -> tuple[Cell, ...]:
-    """The cells that match, in the order of the matrix.
+    """The selected cells, in the order of the matrix.
 
-    Raises UserError, with the nearest cell, where none does, or a pattern matches none.
+    Raises UserError if there are none, or if a pattern matches none.
     """
     for pattern in wanted.patterns:
         if not any(_named(cell, pattern) for cell in cells):
@@ -60,16 +60,15 @@ def _specifier(text: str) -> SpecifierSet:
         return SpecifierSet(text if not text[0].isdigit() else f"=={text}", prereleases=True)
     except InvalidSpecifier as error:
         raise UserError(
-            f"--transformers {text!r} is no version range", allowed="a version (5.23.0) or a range ('>=5,<6')"
+            f"--transformers {text!r} is not a version or version range",
+            allowed="a version (5.23.0) or a range ('>=5,<6')",
         ) from error
 
 
 def _nothing(cells: Sequence[Cell], wanted: Filter) -> UserError:
-    ids = [cell.id for cell in cells]
-    asked = wanted.patterns[0] if wanted.patterns else str(wanted)
-    near = difflib.get_close_matches(asked, ids, 1, cutoff=0.0)
+    names = {name: cell.id for cell in reversed(cells) for name in (cell.id, cell.tag)}
+    near = difflib.get_close_matches(wanted.patterns[0] if wanted.patterns else "", names, 1)
     return UserError(
         f"no cell matches {wanted}",
-        allowed=f"the nearest cell is {near[0]}" if near else "",
-        then="`hfdlc list` shows all cells",
+        hint=(f"did you mean {names[near[0]]}? " if near else "") + "`hfdlc list` prints all cells",
     )

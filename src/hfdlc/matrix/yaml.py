@@ -1,6 +1,6 @@
-"""YAML as plain text values, each with its place in the file.
+"""YAML as text values with their positions in the file.
 
-Scalars stay the text that was written: `3.10` is a version, not a number.
+Scalars stay text, because `3.10` is a version and not a number.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file says, and where it says it."""
+    """The content of a YAML file, with positions."""
 
     name: str
     data: Any
     places: Mapping[Path_, tuple[int, int]]
 
     def where(self, path: Path_) -> str:
-        """`FILE:LINE:COLUMN` of a value's key, or of the nearest thing around it that is in the file."""
+        """`FILE:LINE:COLUMN` of a value, or of the innermost value around it that is in the file."""
         while path not in self.places:
             path = path[:-1]
         line, column = self.places[path]
@@ -36,20 +36,20 @@ class Document:
 def read(file: Path) -> Document:
     """Read a YAML file.
 
-    Raises UserError where it cannot be read or is no YAML, Problems where keys stand twice.
+    Raises UserError if it cannot be read or parsed, Problems for duplicate keys.
     """
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot be read: {error}", where=file.name, then="run this in the repository's folder"
+            f"cannot be read: {error}", location=file.name, hint="run this in a clone of the repository"
         ) from error
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
-        raise UserError(f"is no YAML: {error.problem}", where=where) from error
+        raise UserError(f"not valid YAML: {error.problem}", location=where) from error
     reader = _Reader(file.name)
     data = reader.value(node, ()) if node else {}
     if reader.problems:
@@ -81,9 +81,9 @@ class _Reader:
                 line, column = _place(key)
                 self.problems.append(
                     UserError(
-                        f"the key {key.value!r} stands twice (first in line {first[0]})",
-                        where=f"{self.name}:{line}:{column}",
-                        then="keep one of them",
+                        f"duplicate key {key.value!r} (first on line {first[0]})",
+                        location=f"{self.name}:{line}:{column}",
+                        hint="keep one of them",
                     )
                 )
                 continue

@@ -52,10 +52,10 @@ class Registry:
         response = self.http.request("GET", url, headers={"Accept": ACCEPT})
         where = f"{self.address}/{repository}"
         if response.status_code == requests.codes.not_found:
-            raise HfdlcError("there is no such image", where=f"{where}:{reference}")
+            raise HfdlcError("there is no such image", location=f"{where}:{reference}")
         found = Manifest(response.content, response.headers["Content-Type"].partition(";")[0])
         if reference.startswith("sha256:") and found.digest != reference:
-            raise HfdlcError(f"the registry gave {found.digest} instead", where=f"{where}@{reference}")
+            raise HfdlcError(f"the registry gave {found.digest} instead", location=f"{where}@{reference}")
         return found
 
     def put(self, repository: str, reference: str, manifest: Manifest) -> None:
@@ -72,7 +72,7 @@ class Registry:
         if response.status_code != requests.codes.created and (found := self.head(repository, reference)):
             if found != manifest.digest:
                 raise Conflict(
-                    f"has {found} already, and the registry refuses: {_text(response)}", where=where
+                    f"has {found} already, and the registry refuses: {_text(response)}", location=where
                 )
             return
         _expect(response, requests.codes.created, where)
@@ -103,12 +103,12 @@ class Registry:
                     location[0] = self._part(location[0], part, offset)
                     offset += len(part)
             if offset != size:
-                raise HfdlcError(f"{digest} has {offset} bytes, not {size}", where=repository)
+                raise HfdlcError(f"{digest} has {offset} bytes, not {size}", location=repository)
             response = self.http.once("PUT", location[0], params={"digest": digest})
             if response.status_code == requests.codes.not_found and not self.has(repository, digest):
                 raise Transient(f"{digest}: the registry no longer has the upload")
             if response.status_code not in (requests.codes.created, requests.codes.not_found):
-                raise HfdlcError(f"the registry refuses {digest}: {_text(response)}", where=self.address)
+                raise HfdlcError(f"the registry refuses {digest}: {_text(response)}", location=self.address)
 
         with reporting(self.host):
             retrying()(send)
@@ -150,7 +150,7 @@ class Registry:
             for attempt in retrying():
                 with attempt, get() as response:
                     if response.status_code == requests.codes.not_found:
-                        raise HfdlcError("has no such blob", where=f"{self.address}/{repository}@{digest}")
+                        raise HfdlcError("has no such blob", location=f"{self.address}/{repository}@{digest}")
                     length = int(response.headers.get("Content-Length", "0"))
                     start = at
                     for piece in response.iter_content(1 << 20):
@@ -164,7 +164,7 @@ class Registry:
         content = b"".join(self.blob(repository, digest))
         if digest_of(content) != digest:
             where = f"{self.address}/{repository}@{digest}"
-            raise HfdlcError("the registry gave content that does not match the digest", where=where)
+            raise HfdlcError("the registry gave content that does not match the digest", location=where)
         return content
 
     def tags(self, repository: str) -> list[str]:
@@ -180,7 +180,7 @@ class Registry:
 
 def _expect(response: requests.Response, code: int, where: str) -> None:
     if response.status_code != code:
-        raise HfdlcError(f"the registry refuses: {_text(response)}", where=where)
+        raise HfdlcError(f"the registry refuses: {_text(response)}", location=where)
 
 
 def _text(response: requests.Response) -> str:

@@ -77,8 +77,8 @@ class LayerStore:
         except FileNotFoundError as error:
             raise Damaged(
                 "is not in the layer store any more",
-                where=str(self.path(digest)),
-                then="run this again: it is made again",
+                location=str(self.path(digest)),
+                hint="run this again: it is made again",
             ) from error
 
     def open_at(self, digest: str, offset: int) -> IO[bytes]:
@@ -258,8 +258,8 @@ def _set_aside(path: Path) -> Damaged:
         path.replace(aside)
     return Damaged(
         f"is damaged: its content does not match its digest. It is set aside as {aside.name}",
-        where=str(path),
-        then="run this again: it is made again",
+        location=str(path),
+        hint="run this again: it is made again",
     )
 
 

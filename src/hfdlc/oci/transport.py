@@ -45,8 +45,8 @@ def reporting(host: str) -> Iterator[None]:
     except TRANSIENT as error:
         raise HfdlcError(
             f"registry request failed after {ATTEMPTS} attempts: {error}",
-            where=host,
-            then="run this again when the registry answers: what it has already is not sent again",
+            location=host,
+            hint="run this again when the registry answers: what it has already is not sent again",
         ) from error
 
 
@@ -118,17 +118,19 @@ class Transport:
     def _rejected(self, why: str) -> HfdlcError:
         return HfdlcError(
             f"authentication failed: {why}",
-            where=self.host,
-            then=f"docker login {self.host}, or for ECR --region and AWS credentials",
+            location=self.host,
+            hint=f"docker login {self.host}, or for ECR --region and AWS credentials",
         )
 
 
 def _forbidden(response: requests.Response, method: str, host: str) -> HfdlcError:
     """The error names the action and the resource if the registry does."""
     if not (found := ACTION.search(response.text)):
-        return HfdlcError(f"the registry forbids {method} {response.url}: {response.text[:300]}", where=host)
+        return HfdlcError(
+            f"the registry forbids {method} {response.url}: {response.text[:300]}", location=host
+        )
     what = f"{found['action']} on {found['resource'] or '*'}"
-    return HfdlcError(f"{what} is not allowed", where=host, allowed=what)
+    return HfdlcError(f"{what} is not allowed", location=host, allowed=what)
 
 
 def _is_stream(options: Mapping[str, Any]) -> bool:

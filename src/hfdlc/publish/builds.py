@@ -40,7 +40,7 @@ def built(
         else:
             changed = ", ".join(inputs.changed(published, now[cell.id]))
             what = f"{target.name} has it from other inputs ({changed}): a tag never moves"
-            problems.append(UserError(what, where=cell.id, then=f"hfdlc bump --of {cell.id} ..."))
+            problems.append(UserError(what, location=cell.id, hint=f"hfdlc bump --of {cell.id} ..."))
     if problems:
         raise Differs(problems)
     if todo:
@@ -61,10 +61,10 @@ def _check(session: Session, cells: Sequence[Cell], *, gpu_checks: bool) -> None
         runner.check(session, with_gpus, gpus=True)
     except NoGpu as problem:
         raise HfdlcError(
-            f"{problem.what}, and the checks that need one must run before publishing",
-            where=", ".join(cell.id for cell in with_gpus),
+            f"{problem.message}, and the checks that need one must run before publishing",
+            location=", ".join(cell.id for cell in with_gpus),
             allowed="--without-gpu-checks, which attests them as not run",
-            then=problem.then.replace(", or leave out --gpus", "") or "run this on a machine with a GPU",
+            hint=problem.hint.replace(", or omit --gpus", "") or "run this on a machine with a GPU",
         ) from problem
 
 

@@ -73,9 +73,9 @@ class Ecr:
                 )
         except Denied as problem:
             raise HfdlcError(
-                f"the repository {repository} does not exist and cannot be created: {problem.what}",
-                where=self.region,
-                then=f"create it, or allow {problem.allowed or 'ecr:CreateRepository'}",
+                f"the repository {repository} does not exist and cannot be created: {problem.message}",
+                location=self.region,
+                hint=f"create it, or allow {problem.allowed or 'ecr:CreateRepository'}",
             ) from problem
         return True
 
@@ -133,7 +133,7 @@ def _batches(digests: list[str]) -> Iterator[Any]:
 def _require_all(response: Any, what: str, repository: str) -> None:
     if failures := response.get("failures"):
         lines = [f"{one['imageId'].get('imageDigest')}: {one.get('failureReason')}" for one in failures]
-        raise HfdlcError(f"{what}\n  " + "\n  ".join(lines), where=repository)
+        raise HfdlcError(f"{what}\n  " + "\n  ".join(lines), location=repository)
 
 
 @cache
@@ -150,8 +150,8 @@ def _reporting(region: str, action: str, resource: str = "") -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise HfdlcError(
             f"no AWS credentials for {action}: {error}",
-            where=region,
-            then="run `aws configure`, set AWS_PROFILE, or use a role: boto3's credential chain finds them",
+            location=region,
+            hint="run `aws configure`, set AWS_PROFILE, or use a role: boto3's credential chain finds them",
         ) from error
     except ClientError as error:
         code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
@@ -159,7 +159,7 @@ def _reporting(region: str, action: str, resource: str = "") -> Iterator[None]:
             raise
         raise _error(code, message, region, action, resource) from error
     except BotoCoreError as error:
-        raise HfdlcError(f"{action} failed: {error}", where=region) from error
+        raise HfdlcError(f"{action} failed: {error}", location=region) from error
 
 
 def _error(code: str, message: str, region: str, action: str, resource: str) -> HfdlcError:
@@ -167,18 +167,18 @@ def _error(code: str, message: str, region: str, action: str, resource: str) -> 
     if code in EXPIRED or "token included in the request is expired" in message:
         return HfdlcError(
             f"the AWS credentials have expired: {message}",
-            where=region,
-            then="authenticate again (`aws sso login`, or assume the role again), then run this again",
+            location=region,
+            hint="authenticate again (`aws sso login`, or assume the role again), then run this again",
         )
     if code in UNKNOWN or "token included in the request is invalid" in message:
         return HfdlcError(
             f"authentication failed: AWS rejected the credentials: {message}",
-            where=region,
-            then="run `aws sts get-caller-identity` to see which credentials are used",
+            location=region,
+            hint="run `aws sts get-caller-identity` to see which credentials are used",
         )
     if code in DENIED or "not authorized to perform" in message:
         found = ACTION.search(message)
         which = found["action"] if found else action
         on = (found["resource"] if found else None) or resource or "*"
-        return Denied(f"{which} on {on} is not allowed", where=region, allowed=f"{which} on {on}")
-    return HfdlcError(f"{action} failed: {code}: {message}", where=region)
+        return Denied(f"{which} on {on} is not allowed", location=region, allowed=f"{which} on {on}")
+    return HfdlcError(f"{action} failed: {code}: {message}", location=region)

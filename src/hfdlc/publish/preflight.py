@@ -73,18 +73,20 @@ def _candidate(cell: Cell, client: DockerClient, engine: Engine, state: State) -
     try:
         image = client.images.get(cell.id)
     except ImageNotFound as error:
-        raise UserError("is not built", where=cell.id, then=f"hfdlc build --check {cell.id}") from error
+        raise UserError(
+            "the image is not built", location=cell.id, hint=f"hfdlc build --check {cell.id}"
+        ) from error
     labels = image.attrs["Config"].get("Labels") or {}
     if SUBSTITUTE in labels:
         raise UserError(
             f"stands on {labels[SUBSTITUTE]}, in place of {cell.base_image()}: it is never published",
-            where=cell.id,
-            then="build it where its own base image is reachable",
+            location=cell.id,
+            hint="build it where its own base image is reachable",
         )
     identity = facts.identity(image, engine, state)
     report = reports.remembered(identity, state)
     if not report:
-        raise UserError(_why_not(cell, identity, state), where=cell.id, then=f"hfdlc test {cell.id}")
+        raise UserError(_why_not(cell, identity, state), location=cell.id, hint=f"hfdlc test {cell.id}")
     layers = tuple(image.attrs["RootFS"]["Layers"])
     return Candidate(cell, str(image.id), identity, layers, labels, report)
 
@@ -94,9 +96,9 @@ def _require_gpu_checks(found: Candidate) -> None:
     if found.report.needs_gpu:
         raise UserError(
             f"checks that need a GPU were not run on it: {', '.join(found.report.needs_gpu)}",
-            where=found.cell.id,
+            location=found.cell.id,
             allowed="--without-gpu-checks, which attests them as not run",
-            then=f"hfdlc test --gpus {found.cell.id}",
+            hint=f"hfdlc test --gpus {found.cell.id}",
         )
 
 

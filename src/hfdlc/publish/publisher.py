@@ -85,7 +85,7 @@ class Publication:
             try:
                 return self._prepare(candidate)
             except Damaged as problem:
-                say(f"{problem.where}: {problem.what}; it is made again")
+                say(f"{problem.location}: {problem.message}; it is made again")
         return self._prepare(candidate)
 
     def _prepare(self, candidate: Candidate) -> tuple[Image, Predicates]:
@@ -94,8 +94,8 @@ class Publication:
             raise HfdlcError(
                 f"its layers are not in the layer store, and building it now gives {stored.config_digest}, "
                 f"not the checked image {candidate.config_digest}",
-                where=candidate.cell.id,
-                then=f"hfdlc build --check {candidate.cell.id}",
+                location=candidate.cell.id,
+                hint=f"hfdlc build --check {candidate.cell.id}",
             )
         stored.verify()
         # Reading the packages takes as long as compressing the layers: both are done at once.
@@ -215,8 +215,8 @@ def push(
         with Session(project, environ) as session:
             images = _assembled(session, cells, send)
     except BuildFailed as problem:
-        then = problem.then.replace("hfdlc build", again, 1)
-        raise HfdlcError(problem.what, where=problem.where, then=then) from problem
+        then = problem.hint.replace("hfdlc build", again, 1)
+        raise HfdlcError(problem.message, location=problem.location, hint=then) from problem
     shared = sorted({cell.repository for cell in cells})
     digests = {}
     for cell in cells:
@@ -225,7 +225,7 @@ def push(
             moved = push_image(image, target, cell, shared)
         except HfdlcError as problem:
             then = f"{again} {cell.id}"
-            raise HfdlcError(problem.what, where=problem.where or registry, then=then) from problem
+            raise HfdlcError(problem.message, location=problem.location or registry, hint=then) from problem
         say(f"pushed {registry}/{cell.id}@{image.manifest.digest} ({moved})")
         digests[cell.id] = image.manifest.digest
     return digests
@@ -253,8 +253,8 @@ def refuse_other_images(found: Sequence[TagStatus]) -> None:
     if problems := [
         UserError(
             f"{one.target.name} has {one.there}, here is {one.here or 'another image'}: a tag never moves",
-            where=one.cell,
-            then=f"publish it under another tag; `hfdlc plan --explain {one.cell}` names what differs",
+            location=one.cell,
+            hint=f"publish it under another tag; `hfdlc plan --explain {one.cell}` names what differs",
         )
         for one in found
         if one.state == "different"
@@ -280,7 +280,7 @@ def _signer(options: Options, session: Session) -> Cosign:
         raise UserError(
             "nothing is published without a signature, and no key is given",
             allowed="a file, or a URI like awskms:///alias/NAME",
-            then="add --key KEY (or COSIGN_KEY)",
+            hint="add --key KEY (or COSIGN_KEY)",
         )
     return Cosign(options.key, session.state, session.environ)
 
@@ -350,8 +350,8 @@ def _copy(start: Target, source: Source, own: Sequence[TagStatus], project: Proj
     if set(attachments) != set(SUFFIXES):
         raise HfdlcError(
             "has no signature and attestations: it is not copied",
-            where=f"{start.name}: {cell}@{manifest.digest}",
-            then=f"hfdlc publish {cell} --region {start.name}",
+            location=f"{start.name}: {cell}@{manifest.digest}",
+            hint=f"hfdlc publish {cell} --region {start.name}",
         )
     for one in todo:
         _one(source, one, lambda: attachments)
@@ -392,7 +392,7 @@ def _record(
     if missing := {attestations.SBOM, attestations.PROVENANCE} - {*found}:
         where = f"{target.name}: {cell}@{manifest.digest}"
         raise HfdlcError(
-            f"lacks the attestation {', '.join(sorted(missing))}: it is not recorded", where=where
+            f"lacks the attestation {', '.join(sorted(missing))}: it is not recorded", location=where
         )
     layers = [releases.Layer(digest=each["digest"], size=each["size"]) for each in manifest.parsed["layers"]]
     release = releases.Release(

@@ -60,8 +60,8 @@ def read(cell_id: str, root: Path) -> Release | None:
     except (OSError, ValueError, ValidationError) as error:
         raise HfdlcError(
             f"is damaged: {error}",
-            where=str(path.relative_to(root)),
-            then=f"restore it: git checkout -- {path.relative_to(root)}",
+            location=str(path.relative_to(root)),
+            hint=f"restore it: git checkout -- {path.relative_to(root)}",
         ) from error
 
 
@@ -85,7 +85,9 @@ def needed(cell: Cell | str, root: Path) -> Release:
         known = sorted(path.relative_to(root / FOLDER) for path in (root / FOLDER).glob("*/*.json"))
         names = [f"{path.parent}:{path.name.removesuffix('.json')}" for path in known]
         raise UserError(
-            "was never published", where=cell_id, allowed=", ".join(names) or "nothing has been published yet"
+            "was never published",
+            location=cell_id,
+            allowed=", ".join(names) or "nothing has been published yet",
         )
     return found
 

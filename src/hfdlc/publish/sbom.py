@@ -182,8 +182,8 @@ def compare(expected: Iterable[Package], contents: Iterable[Package], where: str
     if lines:
         raise HfdlcError(
             "the SBOM does not match the image\n  " + "\n  ".join(lines),
-            where=where,
-            then="do not use it if it is published; else hfdlc build --check it, and publish again",
+            location=where,
+            hint="do not use it if it is published; else hfdlc build --check it, and publish again",
         )
 
 

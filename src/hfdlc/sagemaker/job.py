@@ -1,4 +1,4 @@
-"""SageMaker's training contract from outside: what a container is given, what it leaves.
+"""SageMaker's training contract: the input files of a container, and its output files.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.html
 """
@@ -18,23 +18,23 @@ from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 
-HOST = "algo-1"  # as SageMaker calls the first one
+HOST = "algo-1"  # SageMaker's name of the first host
 CODE = "/opt/ml/input/code"
 FAILURE, MODEL, CHECKPOINTS = "/opt/ml/output/failure", "/opt/ml/model", "/opt/ml/checkpoints"
-PATIENCE = 120  # seconds that SageMaker gives a script between SIGTERM and SIGKILL
+PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a training container is given."""
+    """The input of a training container."""
 
-    script: str  # its name; it lies in the code
-    code: Mapping[str, bytes]  # the script, and what lies beside it
+    script: str  # the file name, in `code`
+    code: Mapping[str, bytes]  # file name -> content
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ("training",)
 
     def files(self) -> dict[str, bytes]:
-        """Every file of the contract, by its path."""
+        """The input files of the contract, by path."""
         config = {
             "hyperparameters.json": {
                 "sagemaker_program": self.script,
@@ -69,9 +69,9 @@ def created(
     online: bool = False,
     gpus: bool = False,
 ) -> Iterator[Container]:
-    """A container that has its input and has not begun; it is removed at the end, however that comes.
+    """A container with its input files, not started; it is removed at the end.
 
-    `online`: it may fetch packages and models. Raises HfdlcError where there is no such image.
+    `online`: with network access. Raises HfdlcError if there is no such image.
     """
     network = ("host" if engine.private else "bridge") if online else "none"
     try:
@@ -86,7 +86,7 @@ def created(
             labels=containers.labels(),
         )
     except ImageNotFound as error:
-        raise HfdlcError("is not built", where=image, then=f"hfdlc build {image}") from error
+        raise HfdlcError("the image is not built", location=image, hint=f"hfdlc build {image}") from error
     try:
         container.put_archive("/", _archive(files))
         yield container
@@ -95,7 +95,7 @@ def created(
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:
-    """The files, and the folders that a script may write to."""
+    """A tar archive of the files, and of the folders that scripts write to."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for folder in (MODEL, CHECKPOINTS, "/opt/ml/output/data", "/opt/ml/input/data"):
@@ -110,7 +110,7 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def read(container: Container, path: str) -> str | None:
-    """A file of the container, running or ended; None where there is none."""
+    """A file of a running or stopped container; None if there is none."""
     try:
         pieces, _ = container.get_archive(path)
     except NotFound:

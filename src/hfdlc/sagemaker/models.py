@@ -1,4 +1,4 @@
-"""A model as people name it: a folder, or the model.tar.gz that training left."""
+"""Models on this machine: folders, or archives like model.tar.gz."""
 
 import tarfile
 import tempfile
@@ -13,18 +13,18 @@ ARCHIVES = (".tar.gz", ".tgz")
 
 
 def is_model(word: str) -> bool:
-    """Whether a word of the command line names a model and not a cell."""
+    """Whether a command line argument is a model and not a cell."""
     return word.endswith(ARCHIVES) or Path(word).exists()
 
 
 @contextmanager
 def folder(model: Path, state: State) -> Iterator[Path]:
-    """The folder that holds the model's config.json or code; an archive is unpacked for so long.
+    """The folder of a model; an archive is unpacked into a temporary one.
 
-    Raises UserError where there is none, or it lies a level too deep.
+    Raises UserError if it has no config.json or code, or if these are one level too deep.
     """
     if not model.exists():
-        raise UserError("there is no such model", where=str(model), then="name a folder or a model.tar.gz")
+        raise UserError("no such model", location=str(model), hint="give a folder or a model.tar.gz")
     if model.is_dir():
         _check(model, model)
         yield model.absolute()
@@ -44,8 +44,8 @@ def _unpack(model: Path, target: Path) -> None:
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(
             f"cannot be unpacked: {error}",
-            where=str(model),
-            then="pack it again: tar -czf model.tar.gz -C FOLDER .",
+            location=str(model),
+            hint="pack it again: tar -czf model.tar.gz -C FOLDER .",
         ) from error
 
 
@@ -60,10 +60,10 @@ def _check(unpacked: Path, model: Path) -> None:
     if deeper:
         inner = deeper[0].parent.name
         raise UserError(
-            f"is one level too deep: config.json lies in {inner}/",
-            where=str(model),
-            then=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"name {model / inner}",
+            f"config.json is one level too deep: it is in {inner}/",
+            location=str(model),
+            hint=f"tar -czf model.tar.gz -C {inner} ." if not model.is_dir() else f"use {model / inner}",
         )
     raise UserError(
-        "holds no config.json", where=str(model), then="name the folder that holds it, or pack that"
+        "no config.json in this model", location=str(model), hint="use the folder that contains it"
     )

@@ -1,4 +1,4 @@
-"""Training a script with an image here, as SageMaker would, until its model.tar.gz lies on this machine."""
+"""Running a training job in a container, until its model.tar.gz is written."""
 
 import os
 import re
@@ -30,7 +30,7 @@ Volumes = dict[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class Order:
-    """What a user asks to be trained, and where to put it."""
+    """The arguments of a training job."""
 
     script: Path
     data: Path
@@ -42,10 +42,10 @@ class Order:
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
-    """Run the training contract with the cell's image, show the log as it comes, leave model.tar.gz.
+    """Run the training contract with the cell's image, print its log, and write model.tar.gz.
 
-    Raises UserError where what is asked for cannot be used, HfdlcError with the script's own reason where it
-    fails, and where it leaves no model. On Ctrl-C the script gets SIGTERM, and its time to keep a checkpoint.
+    Raises UserError if an argument is not valid, HfdlcError if the script fails (with its reason) or saves no
+    model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
     job, volumes = _job(cell, order)
     with train_job.created(
@@ -56,25 +56,27 @@ def train(session: Session, cell: Cell, order: Order) -> None:
             _show(container)
             code = int(container.wait()["StatusCode"])
         except KeyboardInterrupt:
-            say(f"stopping: the script has {train_job.PATIENCE} s to keep its checkpoint")
+            say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
             container.stop(timeout=train_job.PATIENCE)
             raise
         if code:
-            reason = train_job.read(container, train_job.FAILURE) or "it left no reason"
-            raise HfdlcError(f"the training ended with {code}\n{reason}", where=str(order.script))
+            reason = (
+                train_job.read(container, train_job.FAILURE) or "no reason was written to the failure file"
+            )
+            raise HfdlcError(f"training failed with exit code {code}\n{reason}", location=str(order.script))
         _keep_model(container, order.output)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
 
 
 def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
-    """What the container is given: the script, what it needs, and the folders of the channels."""
+    """The input of the container, and its volumes."""
     if cell.type != "training":
-        raise UserError("does not train", where=cell.id, then="`hfdlc list --type training`")
+        raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
     if not order.script.is_file():
-        raise UserError("there is no such script", where=str(order.script))
+        raise UserError("no such file", location=str(order.script))
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
-        raise UserError("is no name of an archive", where=str(order.output), allowed="NAME.tar.gz")
+        raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
     channels = _channels(order.data)
     bound = {f"/opt/ml/input/data/{name}": (folder, "ro") for name, folder in channels.items()}
     if order.checkpoints:
@@ -90,19 +92,19 @@ def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
 
 
 def _channels(data: Path) -> dict[str, Path]:
-    """A folder of files is the channel `training`; a folder of nothing but folders has a channel in each."""
+    """Folders by channel: the subfolders of a folder that has only folders, else the channel `training`."""
     if not data.is_dir():
-        raise UserError("there is no such folder of data", where=str(data))
+        raise UserError("no such folder", location=str(data))
     inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
     if not inside:
-        raise UserError("holds no data", where=str(data))
+        raise UserError("the data folder is empty", location=str(data))
     if all(path.is_dir() for path in inside):
         return {path.name: path for path in inside}
     return {"training": data}
 
 
 def _show(container: Container) -> None:
-    """The log as it comes, and a bar of what the script says that it has done."""
+    """Print the log, and a progress bar if the script reports progress."""
     columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -116,7 +118,7 @@ def _show(container: Container) -> None:
 
 
 def lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    r"""Whole lines of a stream, and the states of a progress bar in it, which end with `\r`."""
+    r"""Complete lines of a stream; states of a progress bar end with `\r`."""
     rest = b""
     for piece in pieces:
         *whole, rest = re.split(rb"(?<=[\r\n])", rest + piece)
@@ -127,9 +129,9 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def _keep_model(container: Container, output: Path) -> None:
-    """Pack what lies in /opt/ml/model; the archive has its name when it is whole.
+    """Write /opt/ml/model to an archive, atomically.
 
-    Raises HfdlcError where there is nothing, or no room for it.
+    Raises HfdlcError if it is empty or cannot be written.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
@@ -139,17 +141,17 @@ def _keep_model(container: Container, output: Path) -> None:
             number = _pack(container, file)
         if not number:
             raise HfdlcError(
-                "the script ended well and left nothing in SM_MODEL_DIR",
-                where=train_job.MODEL,
-                then="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
+                "the script succeeded, but saved no model in SM_MODEL_DIR",
+                location=train_job.MODEL,
+                hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
             )
         part.chmod(0o644)
         part.rename(output)
     except (OSError, DockerException, tarfile.TarError) as error:
         raise HfdlcError(
-            f"the model could not be written: {error}",
-            where=str(output),
-            then="see that `df -h` shows room, or choose another place with --output; then train again",
+            f"cannot write the model: {error}",
+            location=str(output),
+            hint="free disk space or set --output, then train again",
         ) from error
     finally:
         with suppress(FileNotFoundError):
@@ -157,7 +159,7 @@ def _keep_model(container: Container, output: Path) -> None:
 
 
 def _pack(container: Container, file: IO[bytes]) -> int:
-    """The model's files from the archive's root on, readable for all, and how many."""
+    """Write the model's files to the root of an archive, readable by all; returns their number."""
     pieces, _ = container.get_archive(train_job.MODEL)
     try:
         return _repack(cast("IO[bytes]", _Stream(pieces)), file)
@@ -169,7 +171,7 @@ def _repack(source: IO[bytes], file: IO[bytes]) -> int:
     number = 0
     with (
         tarfile.open(fileobj=source, mode="r|") as found,
-        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights hardly shrink
+        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights compress badly
     ):
         for member in found:
             member.name = member.name.partition("/")[2]
@@ -182,19 +184,19 @@ def _repack(source: IO[bytes], file: IO[bytes]) -> int:
 
 
 def _read_out(pieces: Iterable[bytes]) -> None:
-    """Take what is left: the engine holds the container until its archive has been read."""
+    """Read the rest: the engine locks the container until its archive has been read."""
     for _ in pieces:
         pass
 
 
 class _Stream:
-    """Pieces of bytes, read as a file."""
+    """Chunks of bytes as a file."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces, self._rest = iter(pieces), b""
 
     def read(self, size: int) -> bytes:
-        """Up to so many bytes; fewer at the end only."""
+        """Up to `size` bytes, fewer only at the end."""
         found = [self._rest]
         length = len(self._rest)
         while length < size and (piece := next(self._pieces, b"")):

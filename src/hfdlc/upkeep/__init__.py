@@ -1,1 +1,1 @@
-"""What this machine holds and lacks."""
+"""Maintenance of this machine: what it lacks, and what can be removed."""

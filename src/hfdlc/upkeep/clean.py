@@ -1,4 +1,4 @@
-"""What the current matrix does not reach: images, bases, records, logs and caches, found and then removed."""
+"""Finding and removing images, base images, results, layers, logs and caches that are no longer used."""
 
 import json
 import shutil
@@ -28,19 +28,24 @@ from hfdlc.state import State
 DAY = 86400.0
 OURS = "io.hfdlc.type"  # a label of every image of a cell
 TITLE = "org.opencontainers.image.title"
-NAMED = ("image", "base", "cache", "build cache")  # the rest is told by the number
-CACHES = ("uv", "pip", "models")  # of wheels and weights: they are fetched again when they are needed
+NAMED = (
+    "image",
+    "base",
+    "cache",
+    "build cache",
+)  # kinds that are listed by name; of the others only the number is printed
+CACHES = ("uv", "pip", "models")  # wheels and weights, which are downloaded again when needed
 
 
 @dataclass(frozen=True)
-class Unreached:
-    """One thing that can go."""
+class Unused:
+    """One thing that can be removed."""
 
     kind: str
     name: str
     why: str
-    size: int  # bytes; of an image all its layers, also those that others share
-    remove: Callable[[], int]  # the bytes that it freed, as far as that is known
+    size: int  # bytes; of an image with layers that others share
+    remove: Callable[[], int]  # removes it, and returns the freed bytes
 
 
 def find(
@@ -50,30 +55,29 @@ def find(
     keep: float,
     older: float,
     now: Callable[[], float] = time.time,
-) -> list[Unreached]:
-    """What can go: `keep` GB of build cache and of packed layers each stay, and so does what was used lately.
+) -> list[Unused]:
+    """What can be removed; `keep` GB each of build cache and layers, and what was used in `older` days, stay.
 
-    Lately is in the last `older` days. Without an engine that runs, nothing is said of images and of what was
-    read in them.
+    Without a running engine, images and their results are not listed.
     """
     state = State.of(environ)
     before = now() - older * DAY
     found = [*_older(state), *_archives(project, state), *_aged(state, before)]
     found += _packed(state, keep, before)
-    used = detect.find(environ, state)
-    if not used:
-        say("no engine runs: its images and its cache are left out")
+    engine = detect.find(environ, state)
+    if not engine:
+        say("no engine is running: images and build cache are not listed")
         return found
-    client = used.client
+    client = engine.client
     images = client.images.list()
-    going = list(_images(project, images, used))
+    going = list(_images(project, images, engine))
     gone = {one.name for one in going}
     digests = {str(image.id) for image in images if not set(image.tags) <= gone}
-    return [*going, *found, *_readings(state, digests), *_build_cache(used, keep)]
+    return [*going, *found, *_readings(state, digests), *_build_cache(engine, keep)]
 
 
-def screen(found: Iterable[Unreached]) -> str:
-    """What can go, for people: images by name, small things by the number."""
+def screen(found: Iterable[Unused]) -> str:
+    """The list as text, with one line for equal kinds and reasons."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for one in found:
         name = one.name if one.kind in NAMED else f"in {Path(one.name).parent}"
@@ -87,16 +91,16 @@ def screen(found: Iterable[Unreached]) -> str:
     return "".join(lines)
 
 
-def _images(project: Project, images: Iterable[Image], used: Engine) -> Iterator[Unreached]:
-    """Images of cells that are no more or are made from something else now, and bases of no cell."""
+def _images(project: Project, images: Iterable[Image], engine: Engine) -> Iterator[Unused]:
+    """Images of cells that are not in the matrix or out of date, and unused base images."""
     cells = {cell.id: cell for cell in project.cells}
     bases = {base.tag(bootstrap) for bootstrap in _bootstraps(project)}
-    here = ImagesHere(used)
+    here = ImagesHere(engine)
     for image in images:
         for tag in image.tags:
             if why := _why(tag, image.labels, project, cells, bases, here):
-                remove = partial(_remove_image, tag, str(image.id), used)
-                yield Unreached("image", tag, why, int(image.attrs["Size"]), remove)
+                remove = partial(_remove_image, tag, str(image.id), engine)
+                yield Unused("image", tag, why, int(image.attrs["Size"]), remove)
 
 
 def _why(
@@ -107,16 +111,16 @@ def _why(
     bases: set[str],
     here: ImagesHere,
 ) -> str:
-    """Why an image can go; nothing where it stays."""
+    """Why an image can be removed; empty if it is kept."""
     if tag.startswith(f"{base.NAME}:"):
-        return "" if tag in bases else "no cell starts from it"
+        return "" if tag in bases else "no cell uses it"
     if OURS not in labels or labels.get(TITLE) != tag:
         return ""
     if tag not in cells:
-        return "no cell of the matrix"
+        return "not in the matrix"
     now = here.inputs(cells[tag], project)
     changed = freshness.changed(labels.get(inputs.LABEL, ""), now)
-    return f"changed since: {', '.join(changed)}" if changed else ""
+    return f"out of date: {', '.join(changed)}" if changed else ""
 
 
 def _bootstraps(project: Project) -> list[Bootstrap]:
@@ -125,9 +129,9 @@ def _bootstraps(project: Project) -> list[Bootstrap]:
     return list(filter(None, every))
 
 
-def _remove_image(tag: str, digest: str, used: Engine) -> int:
-    """Take the image away, unless its name has gone to a newer one or a container runs it."""
-    client = used.client
+def _remove_image(tag: str, digest: str, engine: Engine) -> int:
+    """Remove an image, unless its name has moved to another image or a container uses it."""
+    client = engine.client
     try:
         image = client.images.get(tag)
         if image.id != digest:
@@ -141,33 +145,33 @@ def _remove_image(tag: str, digest: str, used: Engine) -> int:
     return int(image.attrs["Size"])
 
 
-def _older(state: State) -> Iterator[Unreached]:
-    """What an earlier version of hfdlc kept, and this one does not read."""
+def _older(state: State) -> Iterator[Unused]:
+    """Files of earlier versions of hfdlc, which this one does not read."""
     for name in ("builds", "receipts"):
         if (state.root / name).is_dir():
-            yield _file("record", state.root / name, "of an older version of hfdlc")
+            yield _file("record", state.root / name, "from an older version of hfdlc")
 
 
-def _archives(project: Project, state: State) -> Iterator[Unreached]:
-    """Bases as files: the engine has no use for those that no cell starts from."""
+def _archives(project: Project, state: State) -> Iterator[Unused]:
+    """Archives of base images that no cell uses."""
     known = {base.archive(bootstrap, state) for bootstrap in _bootstraps(project)}
     for file in sorted((state.root / "bases").glob("*.tar")):
         if file not in known:
-            yield _file("base", file, "no cell starts from it")
+            yield _file("base", file, "no cell uses it")
 
 
-def _readings(state: State, digests: set[str]) -> Iterator[Unreached]:
-    """Facts and checks of images that the engine has no more, and facts in an older form."""
+def _readings(state: State, digests: set[str]) -> Iterator[Unused]:
+    """Facts and check results of removed images, or in an older format."""
     known = {f"{digest.replace(':', '-')}.json" for digest in digests}
     for folder in ("checks", "facts", f"facts/{FACTS_FORM}"):
         for file in sorted((state.root / folder).glob("*.json")):
             gone = file.name not in known and not (folder == "checks" and _digest(file) in digests)
             if folder == "facts" or gone:
-                yield _file("record", file, "its image is gone" if gone else "an older form")
+                yield _file("record", file, "its image was removed" if gone else "older format")
 
 
 def _digest(report: Path) -> str | None:
-    """The engine's id of the image that a report of checks is about."""
+    """The image id in a report of checks."""
     try:
         found: str | None = json.loads(report.read_text())["digest"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -175,40 +179,38 @@ def _digest(report: Path) -> str | None:
     return found
 
 
-def _aged(state: State, before: float) -> Iterator[Unreached]:
-    """Logs and what killed runs left, and caches that nothing has used for long."""
+def _aged(state: State, before: float) -> Iterator[Unused]:
+    """Old logs, temporary files of killed runs, and unused caches."""
     logs = sorted((state.root / "logs").glob("*"))
     left = sorted((state.root / "tmp").glob("*"))
-    for kind, paths in (("log", logs), ("left behind", left)):
+    for kind, paths in (("log", logs), ("temporary", left)):
         yield from (_file(kind, path, "old") for path in paths if _touched(path) < before)
     for name in CACHES:
         folder = state.root / name
         if folder.is_dir() and any(folder.iterdir()) and _touched(folder) < before:
-            yield _file("cache", folder, "not used for long")
+            yield _file("cache", folder, "not used recently")
 
 
-def _packed(state: State, keep: float, before: float) -> Iterator[Unreached]:
-    """Packed layers beyond `keep` GB, the least used first, old ones and damaged ones."""
+def _packed(state: State, keep: float, before: float) -> Iterator[Unused]:
+    """Layers beyond `keep` GB (least recently used first), old ones and damaged ones."""
     total = 0
     for file in sorted((state.root / FOLDER / "blobs").glob("*/*"), key=_touched, reverse=True):
         total += _size(file)
         if _touched(file) < before or file.suffix:
-            yield _file("layer", file, "damaged" if file.suffix else "not used for long")
+            yield _file("layer", file, "damaged" if file.suffix else "not used recently")
         elif total > keep * 1e9:
-            yield _file("layer", file, f"beyond {keep:g} GB, the least used first")
+            yield _file("layer", file, f"more than {keep:g} GB, least recently used")
 
 
-def _build_cache(used: Engine, keep: float) -> Iterator[Unreached]:
-    over = detect.unused_cache(used) - int(keep * 1e9)
+def _build_cache(engine: Engine, keep: float) -> Iterator[Unused]:
+    over = detect.unused_cache(engine) - int(keep * 1e9)
     if over > 0:
-        prune = partial(detect.prune, used, keep)
-        yield Unreached(
-            "build cache", "of BuildKit", f"beyond {keep:g} GB, the least used first", over, prune
-        )
+        prune = partial(detect.prune, engine, keep)
+        yield Unused("build cache", "BuildKit", f"more than {keep:g} GB, least recently used", over, prune)
 
 
-def _file(kind: str, path: Path, why: str) -> Unreached:
-    return Unreached(kind, str(path), why, _size(path), partial(_remove_file, path))
+def _file(kind: str, path: Path, why: str) -> Unused:
+    return Unused(kind, str(path), why, _size(path), partial(_remove_file, path))
 
 
 def _remove_file(path: Path) -> int:

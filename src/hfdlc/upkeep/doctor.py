@@ -1,4 +1,4 @@
-"""What was found on this machine, what is missing, and what to do about it."""
+"""Checking that this machine has what builds need."""
 
 import os
 import platform
@@ -21,13 +21,13 @@ from hfdlc.locks.indexes import package_sources
 from hfdlc.process import run
 from hfdlc.state import State
 
-ROOM = 15e9  # bytes that the first cell, its base, the engine and its cache take, with room to move
-PATIENCE = 20  # seconds that a package index has to answer
+ROOM = 15e9  # bytes for the first cell, its base image, the engine and caches
+PATIENCE = 20  # seconds to wait for a package index
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the builder needs, and how it stands."""
+    """The state of one thing that builds need."""
 
     name: str
     state: Literal["ok", "warning", "missing"]
@@ -36,7 +36,7 @@ class Finding:
 
 
 def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> list[Finding]:
-    """Look at everything once; what is broken is a finding, never an error. `folder` is in the project."""
+    """Examine this machine. Failures are findings, not errors. `folder`: in the project."""
     return [
         _python(),
         _uv(),
@@ -50,7 +50,7 @@ def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> 
 
 
 def screen(findings: Sequence[Finding]) -> str:
-    """The findings for people, a line each, and what to do below."""
+    """The findings as text, each with its advice."""
     return "\n".join(_lines(findings))
 
 
@@ -69,82 +69,84 @@ def _uv() -> Finding:
     try:
         return Finding("uv", "ok", run([uv.find_uv_bin(), "--version"]).stdout.strip())
     except (HfdlcError, FileNotFoundError) as error:
-        return Finding("uv", "missing", str(error), "`make setup` installs it; only `hfdlc lock` needs it")
+        return Finding("uv", "missing", str(error), "run `make setup`; `hfdlc lock` needs it")
 
 
 def _user() -> Finding:
     if os.geteuid():
-        return Finding("user", "ok", "not root: an engine of this machine is needed")
+        return Finding("user", "ok", "not root: builds need a running Docker engine")
     return Finding("user", "ok", "root")
 
 
 def machine_engine(environ: Mapping[str, str]) -> Finding:
-    """The engine that Docker's own client would speak to."""
+    """The engine that the Docker CLI would use."""
     where = context.of_machine(environ)
     answer = detect.ask(where)
     if not answer:
-        return Finding("machine's engine", "warning", f"nothing answers at {where.host}")
+        return Finding("Docker engine", "warning", f"no answer at {where.host}")
     if not answer.is_recent:
-        found = f"{answer.version} at {where.host} is too old, and is passed over"
-        return Finding("machine's engine", "warning", found, f"needed: {detect.TOO_OLD}")
-    return Finding("machine's engine", "ok", f"{answer.version} at {where.host}")
+        found = f"{answer.version} at {where.host} is too old and is not used"
+        return Finding("Docker engine", "warning", found, f"install {detect.TOO_OLD}")
+    return Finding("Docker engine", "ok", f"{answer.version} at {where.host}")
 
 
 def our_engine(state: State) -> Finding:
-    """The engine below the state folder: whether it runs, or could."""
+    """Whether the private engine runs, or can be started."""
     if pid := private.running(state):
         return Finding("private engine", "ok", f"process {pid} at {Folders.of(state).address.host}")
     try:
         private.check_machine(state)
         codename = debian.release().codename
     except HfdlcError as error:
-        return Finding("private engine", "warning", f"cannot be started here: {error.what}", error.then)
-    return Finding("private engine", "ok", f"is started when it is needed, from packages ({codename})")
+        return Finding("private engine", "warning", f"cannot be started: {error.message}", error.hint)
+    return Finding(
+        "private engine", "ok", f"not running; starts when needed, from Debian packages ({codename})"
+    )
 
 
 def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
-    """Which engine is used, and what can be asked only where there is one."""
+    """The engine in use, and findings that need it."""
     try:
-        used = detect.find(environ, state)
+        engine = detect.find(environ, state)
     except HfdlcError as error:
-        return [Finding("engine in use", "missing", error.what, error.then)]
-    if not used:
-        advice = "`hfdlc engine start`, or what is said above; `make build` starts one where it can"
+        return [Finding("engine in use", "missing", error.message, error.hint)]
+    if not engine:
+        advice = "run `hfdlc engine start`, or start Docker"
         return [Finding("engine in use", "missing", "none", advice)]
-    kind = "the private one" if used.private else "the machine's"
-    found = f"{kind}, Docker {used.version}; BuildKit: {used.buildkit}"
-    return [Finding("engine in use", "ok", found), _buildx(used), *_registries(used, state, folder)]
+    kind = "private" if engine.private else "Docker engine of this machine"
+    found = f"{kind}, Docker {engine.version}, BuildKit {engine.buildkit}"
+    return [Finding("engine in use", "ok", found), _buildx(engine), *_registries(engine, state, folder)]
 
 
-def _buildx(used: Engine) -> Finding:
-    return Finding("buildx", "ok", f"{detect.buildx_version(used.buildx)} ({' '.join(used.buildx)})")
+def _buildx(engine: Engine) -> Finding:
+    return Finding("buildx", "ok", f"{detect.buildx_version(engine.buildx)} ({' '.join(engine.buildx)})")
 
 
-def _registries(used: Engine, state: State, folder: Path) -> Iterator[Finding]:
-    """Whether the registries of the matrix's base images answer."""
+def _registries(engine: Engine, state: State, folder: Path) -> Iterator[Finding]:
+    """Whether the registries of the base images are reachable."""
     try:
         cells = project.find(folder.absolute()).cells
     except HfdlcError as error:
-        yield Finding("matrix", "missing", str(error).splitlines()[0], error.then)
+        yield Finding("matrix", "missing", str(error).splitlines()[0], error.hint)
         return
     bases = {cell.base_image(): cell.bootstrap is not None for cell in cells}
     for name in sorted({image.partition("/")[0] for image in bases}):
         own = {image: known for image, known in bases.items() if image.startswith(f"{name}/")}
-        yield registry(name, own, used, state)
+        yield registry(name, own, engine, state)
 
 
-def registry(name: str, bases: Mapping[str, bool], used: Engine, state: State) -> Finding:
-    """Whether a registry gives the engine its base images (asked some minutes ago at most).
+def registry(name: str, bases: Mapping[str, bool], engine: Engine, state: State) -> Finding:
+    """Whether the engine can pull base images from a registry (cached for some minutes).
 
-    `bases` says of each whether its like can be made from the distribution's packages.
+    `bases`: whether an equivalent of each can be built from Debian packages.
     """
-    missing = [image for image in sorted(bases) if not base.published(image, used, state)]
-    found = f"{name} has {len(bases) - len(missing)} of {len(bases)} base images in reach"
+    missing = [image for image in sorted(bases) if not base.published(image, engine, state)]
+    found = f"{name}: {len(bases) - len(missing)} of {len(bases)} base images are available"
     if not missing:
         return Finding("registry", "ok", found)
     if lost := [image for image in missing if not bases[image]]:
-        return Finding("registry", "warning", found, f"no cell can be built here on {', '.join(lost)}")
-    return Finding("registry", "warning", found, "their like is made from the distribution's packages")
+        return Finding("registry", "warning", found, f"cells cannot be built on {', '.join(lost)}")
+    return Finding("registry", "warning", found, "equivalent images are built from Debian packages")
 
 
 def _packages(environ: Mapping[str, str]) -> Finding:
@@ -154,16 +156,18 @@ def _packages(environ: Mapping[str, str]) -> Finding:
     try:
         run([sys.executable, "-m", "pip", "index", "versions", "uv"], timeout=PATIENCE)
     except HfdlcError as error:
-        said = error.what.strip().splitlines()[-1].strip()
-        return Finding("package index", "missing", said, "see `pip config list`")
+        said = error.message.strip().splitlines()[-1].strip()
+        return Finding("package index", "missing", said, "check the index that `pip config list` prints")
     return Finding("package index", "ok", ", ".join(parts))
 
 
 def room(state: State) -> Finding:
-    """The room on the state folder's disk."""
+    """The free space on the disk of the state folder."""
     free = shutil.disk_usage(state.folder(".")).free
     found = f"{free / 1e9:.0f} GB free at {state.root}"
     if free < ROOM:
-        advice = f"the first image needs up to {ROOM / 1e9:.0f} GB; HFDLC_STATE moves it"
+        advice = (
+            f"the first image needs up to {ROOM / 1e9:.0f} GB; set HFDLC_STATE to a folder on another disk"
+        )
         return Finding("disk", "warning", found, advice)
     return Finding("disk", "ok", found)
