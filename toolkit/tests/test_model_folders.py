@@ -297,3 +297,15 @@ def test_missing_files_of_a_tokenizer_that_does_not_look_are_named(tmp_path, mad
 def test_adapter_without_its_base_model_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert "merge_and_unload" in refusal(tmp_path)
+
+
+def test_damaged_weights_are_refused_in_one_line(tmp_path, model_folder):
+    folder = tmp_path / "model"
+    shutil.copytree(str(model_folder("text-classification")), str(folder))
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        pytest.skip("this release writes other files")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    message = refusal(folder)
+    assert "is damaged" in message
+    assert "SafetensorError(" not in message

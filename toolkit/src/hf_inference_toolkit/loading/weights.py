@@ -39,6 +39,13 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
         raise StartError(_misfit(task, folder, str(problem))) from None
     except OSError as problem:
         raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
+    except Exception as problem:
+        if type(problem).__name__ not in ("SafetensorError", "UnpicklingError"):
+            raise
+        words = str(problem).splitlines()[0][:200]
+        raise StartError(
+            "a file of weights in {} is damaged, or holds code, which is not run: {}".format(folder, words)
+        ) from None
     missing = _missing(task, info)
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
