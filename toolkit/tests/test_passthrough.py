@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import serving
 import tiny
+import tiny_pipelines
 
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
@@ -92,6 +93,16 @@ def test_images_come_as_bytes_or_base64_and_never_as_addresses(looker):
             assert server.post({"inputs": address}).status == 400
         assert server.post(b"no image", {"Content-Type": "image/png"}).status == 400
         assert server.post({"inputs": encoded, "parameters": {"num_workers": 4}}).status == 400
+
+
+def test_media_in_the_form_of_vertex_ai(looker, listener):
+    """`{"b64": ...}` is base64; what is in it is no location either."""
+    for folder, content in ((looker, tiny_pipelines.png()), (listener, tiny_pipelines.wav())):
+        text = base64.b64encode(content).decode()
+        with serving.serve(load_model, model_dir=str(folder)) as server:
+            expected = server.post({"inputs": text}).json
+            assert server.post({"instances": [{"b64": text}]}).json == {"predictions": [expected]}
+            assert server.post({"inputs": {"b64": "/etc/hostname"}}).status == 400
 
 
 def test_sounds_come_as_wav(listener):

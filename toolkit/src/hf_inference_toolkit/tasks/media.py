@@ -23,6 +23,8 @@ def content_of(value: Any) -> bytes:
     """The bytes of an image or of audio in a request."""
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
+    if isinstance(value, dict) and set(value) == {"b64"}:  # the form of Vertex AI
+        value = value["b64"]
     if not isinstance(value, str):
         raise RequestError("unsupported_value", "{}, not {}".format(BASE64, kind_of(value)))
     text = value
@@ -98,7 +100,7 @@ class Decoder:
 
         Besides bytes and base64, it accepts `{"raw": [samples], "sampling_rate": Hz}` and an array at the model's rate.
         """
-        if isinstance(value, dict):
+        if isinstance(value, dict) and set(value) != {"b64"}:
             samples, rate = _raw(value)
         elif isinstance(value, numpy.ndarray):
             samples, rate = value.astype(numpy.float32), self._rate
