@@ -49,13 +49,13 @@ def large(folder: Path) -> project.Project:
     here = project.find(folder)
     known = lockfile.read(project.find(ROOT).default, ROOT)
     for cell in here.cells:
-        asked = lockfile.request(cell)
+        asked = lockfile.lock_input(cell)
         files = {
             lockfile.group_file(cell, group): lockfile.text(known.get(group, known["arrays"]))
             for group in cell.groups
         }
         lockfile.write(files, asked, folder)
-    asked = lockfile.installer_request(here.matrix)
+    asked = lockfile.installer_input(here.matrix)
     lockfile.write({lockfile.INSTALLER_FILE: lockfile.text(())}, asked, folder)
     generated = {**drift.dockerfiles(here, here.cells), **drift.pages(here), **ci.files(here)}
     for path, content in generated.items():

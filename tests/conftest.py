@@ -12,7 +12,7 @@ from hfdlc.build.session import Session
 from hfdlc.checks import runner
 from hfdlc.checks.subject import Subject
 from hfdlc.engine.detect import Engine
-from hfdlc.locks.indexes import package_sources
+from hfdlc.locks.indexes import index_config
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -56,6 +56,6 @@ def built(repository: Project, session: Session) -> str:
 @pytest.fixture(scope="session")
 def subject(built: str, repository: Project, used_engine: Engine, state: State) -> Iterator[Subject]:
     """The default cell's image, as the checks see it."""
-    sources = package_sources(os.environ)
+    sources = index_config(os.environ)
     with runner.subject(repository.default, repository, used_engine, state, sources) as seen:
         yield seen

@@ -27,7 +27,7 @@ from hfdlc.checks.subject import Subject, invoke, wait_until_ready
 from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
-from hfdlc.locks.indexes import package_sources
+from hfdlc.locks.indexes import index_config
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.selector import Filter, select
 from hfdlc.process import say
@@ -93,7 +93,7 @@ def _verify(session: Session, cell: Cell, *, keep: bool) -> Verification:
     except HfdlcError as problem:
         return found.model_copy(update={"failed": {"build": str(problem)}})
     try:
-        sources = package_sources(session.environ)
+        sources = index_config(session.environ)
         with runner.subject(cell, project, engine, state, sources, locks=locks) as subject:
             say(f"checking {cell.id}")
             substitute = substitutes.of(cell.id, engine)

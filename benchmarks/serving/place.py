@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hfdlc.engine import debian
-from hfdlc.locks.indexes import PackageSources, package_sources
+from hfdlc.locks.indexes import IndexConfig, index_config
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
 def server(state: State | None = None) -> Path:
     """A Python with the packages of the default image."""
     folder = (state or State.of(os.environ)).root / "bench-serving/ours"
-    return _made(folder, [word for lock in LOCKS for word in ("-r", str(lock))], package_sources(os.environ))
+    return _made(folder, [word for lock in LOCKS for word in ("-r", str(lock))], index_config(os.environ))
 
 
 def environments(state: State) -> tuple[Path, Path | None]:
@@ -37,15 +37,15 @@ def environments(state: State) -> tuple[Path, Path | None]:
         print("not run: the peer, because its server needs Java and there is none here", file=sys.stderr)
         return ours, None
     folder = state.root / "bench-serving/peer"
-    return ours, _made(folder, [*PEER, _pin("torch")], package_sources(os.environ))
+    return ours, _made(folder, [*PEER, _pin("torch")], index_config(os.environ))
 
 
 def plotter(state: State) -> Path:
     """A Python that can draw."""
-    return _made(state.root / "bench-serving/plot", ["matplotlib"], package_sources(os.environ))
+    return _made(state.root / "bench-serving/plot", ["matplotlib"], index_config(os.environ))
 
 
-def _made(folder: Path, wanted: list[str], sources: PackageSources) -> Path:
+def _made(folder: Path, wanted: list[str], sources: IndexConfig) -> Path:
     """A virtual environment with these packages, made once."""
     mark, python = folder / "wanted", folder / "bin/python"
     texts = [Path(word).read_text() if Path(word).is_file() else word for word in wanted]

@@ -299,10 +299,10 @@ def write_project(root: Path, releases: int = 0) -> Project:
     )
     found = project.find(root)
     for cell in found.cells:
-        asked = lockfile.request(cell)
+        wanted = lockfile.lock_input(cell)
         held = {"framework": lockfile.entries("torch==2.13.0+cpu \\\n    --hash=sha256:00")}
         files = {
             lockfile.group_file(cell, group): lockfile.text(held.get(group, ())) for group in cell.groups
         }
-        lockfile.write(files, asked, root)
+        lockfile.write(files, wanted, root)
     return found

@@ -27,7 +27,7 @@ from hfdlc.checks import (
 from hfdlc.checks.subject import Machine, Subject
 from hfdlc.engine import containers
 from hfdlc.engine.images import image_of
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.matrix.selector import Filter, select
 from hfdlc.process import run
 from hfdlc.project import Project
@@ -39,7 +39,7 @@ TENSORFLOW = "huggingface-tensorflow-inference:2.21.0-*-cpu-*"
 SITE = "/opt/venv/lib/python3.11/site-packages"
 # A certificate's form is all that counts here.
 PEM = f"-----BEGIN CERTIFICATE-----\n{'TheMachine' * 6}Only\n-----END CERTIFICATE-----"
-SOURCES = PackageSources(index="https://reader:open-sesame@index.example/simple")
+SOURCES = IndexConfig(index="https://reader:open-sesame@index.example/simple")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 

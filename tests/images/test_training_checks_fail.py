@@ -16,7 +16,7 @@ from hfdlc.checks import facts, runner, test_training
 from hfdlc.checks.subject import Subject
 from hfdlc.engine import containers, images
 from hfdlc.engine.detect import Engine
-from hfdlc.locks.indexes import package_sources
+from hfdlc.locks.indexes import index_config
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -63,7 +63,7 @@ def training(repository: Project, session: Session, used_engine: Engine, state: 
     name = repository.default.id.replace("-inference:", "-training:")
     (cell,) = [cell for cell in repository.cells if cell.id == name]
     builder.build(session, [cell])
-    sources = package_sources(os.environ)
+    sources = index_config(os.environ)
     with runner.subject(cell, repository, used_engine, state, sources) as seen:
         yield seen
 

@@ -29,7 +29,7 @@ def project(repository: Project, tmp_path: Path) -> Project:
     for part in ("templates", "image"):
         shutil.copytree(repository.root / part, made.root / part)
     installer = {lockfile.INSTALLER_FILE: lockfile.text(lockfile.entries("uv==1 \\\n    --hash=sha256:00"))}
-    lockfile.write(installer, lockfile.installer_request(made.matrix), made.root)
+    lockfile.write(installer, lockfile.installer_input(made.matrix), made.root)
     for cell in made.cells:
         (made.root / cell.folder / "Dockerfile").write_text(render.dockerfile(cell, made))
     return made
@@ -52,7 +52,7 @@ def make_incomplete(cell: Cell, project: Project) -> None:
     """Let the cell's lock lack a package."""
     paths = [lockfile.group_file(cell, group) for group in cell.groups]
     files = {path: (project.root / path).read_text() for path in paths}
-    lockfile.write(files, lockfile.request(cell), project.root, missing="torch==1 from https://a.example/")
+    lockfile.write(files, lockfile.lock_input(cell), project.root, missing="torch==1 from https://a.example/")
 
 
 def test_check_current_accepts_current_locks_and_dockerfiles(project: Project) -> None:

@@ -66,7 +66,7 @@ def test_lock_has_the_versions_of_the_tag(cell: Cell) -> None:
 
 def test_training_and_inference_of_a_release_lock_the_same_libraries() -> None:
     """So that they share these layers."""
-    shared: dict[tuple[str | None, ...], list[tuple[lockfile.Entry, ...]]] = {}
+    shared: dict[tuple[str | None, ...], list[tuple[lockfile.LockedPackage, ...]]] = {}
     for cell in PROJECT.cells:
         locked = lockfile.read(cell, ROOT)
         release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hfdlc.locks.indexes import PackageSources, _settings
+from hfdlc.locks.indexes import IndexConfig, _settings
 
 LISTING = """\
 :env:.find-links='/wheels/env'
@@ -26,7 +26,7 @@ def test_the_environment_wins_over_files() -> None:
 
 def test_uv_is_told_what_pip_knows() -> None:
     """Uv does not read pip's configuration, so each part becomes an argument."""
-    sources = PackageSources(
+    sources = IndexConfig(
         "https://index.example/simple", ("https://extra.example/simple",), (Path("/wheels"),)
     )
     assert sources.uv_arguments() == [

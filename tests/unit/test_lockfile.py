@@ -6,7 +6,7 @@ import pytest
 
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.locks import lockfile, resolver
-from hfdlc.locks.lockfile import Entry
+from hfdlc.locks.lockfile import LockedPackage
 from hfdlc.matrix import schema
 from hfdlc.project import Project
 from matrices import some_cells, write
@@ -30,36 +30,38 @@ def test_entries_keep_their_hashes() -> None:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> lockfile.Request:
-    return lockfile.request(some_cells(tmp_path)[0])
+def wanted(tmp_path: Path) -> lockfile.LockInput:
+    return lockfile.lock_input(some_cells(tmp_path)[0])
 
 
-def locked(folder: Path, asked: lockfile.Request) -> Path:
+def locked(folder: Path, wanted: lockfile.LockInput) -> Path:
     """A lock of one package, with what is kept beside it."""
     file = folder / "framework.lock"
-    lockfile.write({file.name: lockfile.text([Entry("torch", "2.13.0", "torch==2.13.0")])}, asked, folder)
+    lockfile.write(
+        {file.name: lockfile.text([LockedPackage("torch", "2.13.0", "torch==2.13.0")])}, wanted, folder
+    )
     return file
 
 
-def test_lock_is_stale_if_the_request_changed(tmp_path: Path, asked: lockfile.Request) -> None:
+def test_lock_is_stale_if_the_request_changed(tmp_path: Path, wanted: lockfile.LockInput) -> None:
     """A lock is whole, until the matrix asks for something else."""
-    file = locked(tmp_path, asked)
-    assert lockfile.fault(file, asked) is None
-    other = lockfile.Request((*asked.requirements, "more"), asked.python, asked.platform, asked.cutoff)
+    file = locked(tmp_path, wanted)
+    assert lockfile.fault(file, wanted) is None
+    other = lockfile.LockInput((*wanted.requirements, "more"), wanted.python, wanted.platform, wanted.cutoff)
     assert lockfile.fault(file, other) == "is out of date: the matrix has changed"
 
 
-def test_edited_lock_is_reported(tmp_path: Path, asked: lockfile.Request) -> None:
+def test_edited_lock_is_reported(tmp_path: Path, wanted: lockfile.LockInput) -> None:
     """One changed digit is enough; so is a record that is damaged or gone."""
-    file = locked(tmp_path, asked)
+    file = locked(tmp_path, wanted)
     file.write_text(file.read_text().replace("torch==2.13.0", "torch==2.13.11"))
-    assert lockfile.fault(file, asked) == "was edited by hand"
-    locked(tmp_path, asked)
+    assert lockfile.fault(file, wanted) == "was edited by hand"
+    locked(tmp_path, wanted)
     for damage in ("[]", "{", ""):
         (tmp_path / lockfile.RECORD).write_text(damage)
-        assert lockfile.fault(file, asked) == "was edited by hand"
+        assert lockfile.fault(file, wanted) == "was edited by hand"
     (tmp_path / lockfile.RECORD).unlink()
-    assert lockfile.fault(file, asked) == "was edited by hand"
+    assert lockfile.fault(file, wanted) == "was edited by hand"
 
 
 def test_locks_of_the_same_packages_are_the_same_bytes(repository: Project) -> None:
@@ -118,9 +120,9 @@ def test_cuda_has_a_layer_where_it_comes_as_packages(repository: Project) -> Non
         assert not any(entry.name.startswith("nvidia-") for entry in locked[cell.id].get("framework", ()))
 
 
-def test_unreachable_index_is_named_in_the_error(asked: lockfile.Request) -> None:
+def test_unreachable_index_is_named_in_the_error(wanted: lockfile.LockInput) -> None:
     """The message says what is out of reach and how to see what is configured."""
     failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
-    told = str(resolver._unresolved(asked, failed))
+    told = str(resolver._unresolved(wanted, failed))
     assert "a package index is unreachable" in told
     assert "pip config list" in told

@@ -6,20 +6,20 @@ import requests
 
 from hfdlc.build import packages
 from hfdlc.build.bake import BuildContext
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.project import Project
 from hfdlc.state import State
 
 NAME = "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl"
 
 
-def sources(tmp_path: Path, **others: object) -> PackageSources:
+def sources(tmp_path: Path, **others: object) -> IndexConfig:
     """A machine with a folder of wheels."""
     folder = tmp_path / "wheels"
     folder.mkdir(parents=True)
     for name in (NAME, "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", "numpy-2.0-cp311.whl"):
         (folder / name).write_bytes(name.encode())
-    return PackageSources(wheel_folders=(folder,), **others)  # type: ignore[arg-type]
+    return IndexConfig(wheel_folders=(folder,), **others)  # type: ignore[arg-type]
 
 
 def test_package_server_serves_the_files_of_a_lock(repository: Project, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hfdlc.checks import runner
 from hfdlc.checks.report import Report
 from hfdlc.checks.subject import Machine, Subject
 from hfdlc.errors import HfdlcError
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.project import find
 from hfdlc.state import State
 
@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Report:
     monkeypatch.setattr(runner, "modules", lambda cell: [module])
     monkeypatch.delitem(sys.modules, "test_all", raising=False)  # another test's
     anything: Any = None
-    machine = Machine(PackageSources())
+    machine = Machine(IndexConfig())
     about = Subject(CELL, folder, State(folder), anything, CELL.id, anything, anything, machine)
     facts: Any = Facts()
     return runner.run(replace(about, facts=facts))

@@ -226,7 +226,7 @@ def _remember(session: Session, cell: Cell, seconds: float) -> None:
     image = images.image_of(cell.id, session.engine)
     names = [layer.name for layer in layers.layers(cell, session.project.root)]
     # The first one that is copied is the virtual environment.
-    sizes = [layer.size for layer in images.laid(image)[1:]]
+    sizes = [layer.size for layer in images.package_layers(image)[1:]]
     total = sum(layer.size for layer in images.layers(image))
     build = Build(cell.id, _now(), round(seconds, 1), total, dict(zip(names, sizes, strict=True)))
     history.add(build, session.state)

@@ -12,7 +12,7 @@ from threading import Thread
 
 from hfdlc.build.bake import BuildContext
 from hfdlc.locks import lockfile
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.matrix.cells import Cell
 from hfdlc.state import State
 
@@ -22,7 +22,7 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # in every base image
 @contextmanager
 def with_access(
     context: BuildContext,
-    sources: PackageSources,
+    sources: IndexConfig,
     cells: Sequence[Cell],
     root: Path,
     state: State,
@@ -47,7 +47,7 @@ def with_access(
         yield context
 
 
-def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
+def _secrets(sources: IndexConfig, folder: Path) -> dict[str, str]:
     """Configuration files for uv and pip, and the certificate bundle, by the names that Dockerfiles use."""
     uv = ["system-certs = true"] if sources.certificates else []
     pip = ["[global]", "disable-pip-version-check = true"]
@@ -70,7 +70,7 @@ def _secrets(sources: PackageSources, folder: Path) -> dict[str, str]:
 
 
 def gather(
-    sources: PackageSources, cells: Sequence[Cell], root: Path, folder: Path
+    sources: IndexConfig, cells: Sequence[Cell], root: Path, folder: Path
 ) -> tuple[Path, frozenset[str]]:
     """Gather local wheels of the frameworks that cells lock; the folder, and the cells that have one."""
     folder.mkdir()

@@ -11,7 +11,7 @@ from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.locks.indexes import package_sources
+from hfdlc.locks.indexes import index_config
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
@@ -44,7 +44,7 @@ def with_packages(session: Session, cells: Sequence[Cell], context: BuildContext
 
     Only for what is built: reading pip's configuration takes a while.
     """
-    sources = package_sources(session.environ)
+    sources = index_config(session.environ)
     with packages.with_access(
         context,
         sources,

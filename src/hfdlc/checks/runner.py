@@ -17,7 +17,7 @@ from hfdlc.dockerfile.layers import NO_LOCKS
 from hfdlc.engine import containers, images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
-from hfdlc.locks.indexes import PackageSources, package_sources
+from hfdlc.locks.indexes import IndexConfig, index_config
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
 from hfdlc.project import Project
@@ -85,7 +85,7 @@ def subject(
     project: Project,
     engine: Engine,
     state: State,
-    sources: PackageSources,
+    sources: IndexConfig,
     image: str | None = None,
     *,
     gpus: bool = False,
@@ -141,7 +141,7 @@ def check(
     What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
     what was not run without one. Raises HfdlcError where one fails.
     """
-    state, engine, sources = session.state, session.engine, package_sources(session.environ)
+    state, engine, sources = session.state, session.engine, index_config(session.environ)
     shown = []
     for cell in cells:
         identity = facts.identity(images.image_of(cell.id, engine), engine, state)

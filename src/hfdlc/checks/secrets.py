@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from hfdlc.errors import HfdlcError
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.process import run
 
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
@@ -68,7 +68,7 @@ def _der(text: bytes) -> bytes:
     return base64.b64decode(text + b"=" * (-len(text) % 4))
 
 
-def needles(sources: PackageSources, apt: Apt, known: Public) -> dict[bytes, str]:
+def needles(sources: IndexConfig, apt: Apt, known: Public) -> dict[bytes, str]:
     """Pieces of text that must be in no layer and in no history, each with what it is."""
     proxies = {name: url for name, url in (sources.proxies or {}).items() if name.lower() != "no_proxy"}
     urls = [(url, "a package index") for url in (sources.index, *sources.extra_indexes) if url]

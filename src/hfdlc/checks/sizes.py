@@ -14,7 +14,7 @@ SHOWN = 8  # lines
 def read(subject: Subject) -> dict[str, int]:
     """The bytes of each layer that the cell lays, and of each folder of packages; not of small ones."""
     names = ["venv", *(layer.name for layer in layers.layers(subject.cell, subject.root))]
-    sizes = zip(names, images.laid(subject.built), strict=True)
+    sizes = zip(names, images.package_layers(subject.built), strict=True)
     found = {f"layer {name}": layer.size for name, layer in sizes}
     told = subject.host.check_output("du -bs /opt/venv/lib/python*/site-packages/*")
     for line in told.splitlines():

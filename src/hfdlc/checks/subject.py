@@ -19,7 +19,7 @@ from hfdlc.engine import containers, images
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.matrix.cells import Cell
 from hfdlc.state import State
 
@@ -28,7 +28,7 @@ from hfdlc.state import State
 class Machine:
     """What the building machine is configured with, and what of it everybody has."""
 
-    sources: PackageSources
+    sources: IndexConfig
     apt: Apt = field(default_factory=Apt)
     public: Public = field(default_factory=Public)
 

@@ -183,7 +183,7 @@ def test_size(subject: Subject) -> None:
 def test_layers(subject: Subject) -> None:
     """The image has no more layers than a cell may have, from the first on that its Dockerfile lays."""
     layers = subject.facts.layers
-    above = layers[layers.index(images.laid(subject.built)[0]) :]
+    above = layers[layers.index(images.package_layers(subject.built)[0]) :]
     assert len(above) <= LAYERS, f"{len(above)} layers, {LAYERS} allowed"
 
 

@@ -105,11 +105,11 @@ def show(wanted: "Filter", as_json: AsJson = False) -> None:
 def lock(wanted: "Filter") -> None:
     """Resolve, pin and hash the packages of cells, from the package index."""
     from hfdlc.locks import resolver as resolve
-    from hfdlc.locks.indexes import package_sources
+    from hfdlc.locks.indexes import index_config
     from hfdlc.state import State
 
     project = current_project()
-    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ), os.environ)
+    resolver = resolve.Resolver(index_config(os.environ), State.of(os.environ), os.environ)
     resolve.lock_installer(project.matrix, project.root, resolver)
     for cell in some(project, wanted):
         missing = resolve.lock(cell, project.matrix, project.root, resolver)

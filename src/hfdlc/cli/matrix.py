@@ -69,12 +69,12 @@ def bump(
 
     from hfdlc.generated import bump as versions
     from hfdlc.locks import resolver as resolve
-    from hfdlc.locks.indexes import package_sources
+    from hfdlc.locks.indexes import index_config
     from hfdlc.matrix.selector import Filter, select
     from hfdlc.state import State
 
     project = current_project()
-    resolver = resolve.Resolver(package_sources(os.environ), State.of(os.environ), os.environ)
+    resolver = resolve.Resolver(index_config(os.environ), State.of(os.environ), os.environ)
     cell = select(project.cells, Filter(patterns=(of,)))[0] if of else project.default
 
     def lock_one(new: "Cell", there: "Project") -> None:

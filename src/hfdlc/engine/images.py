@@ -80,7 +80,7 @@ def layers(image: Image) -> tuple[Layer, ...]:
     return pair(_steps(image), image.attrs["RootFS"]["Layers"])
 
 
-def laid(image: Image) -> tuple[Layer, ...]:
+def package_layers(image: Image) -> tuple[Layer, ...]:
     """The layers that the last stage of a cell's Dockerfile copies, in order."""
     found = matched(_steps(image), image.attrs["RootFS"]["Layers"])
     return tuple(layer for step, layer in found if step.startswith("COPY /layer/"))

@@ -70,11 +70,11 @@ def differences(project: Project) -> Iterator[str]:
 
 def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
     """A line for each kind of fault in a cell's locks."""
-    asked = lockfile.request(cell)
+    wanted = lockfile.lock_input(cell)
     faults: dict[str, list[str]] = {}
     files = [lockfile.group_file(cell, group) for group in cell.groups]
     for file in files:
-        if fault := lockfile.fault(project.root / file, asked):
+        if fault := lockfile.fault(project.root / file, wanted):
             faults.setdefault(fault, []).append(file.rpartition("/")[2])
     for fault, files in faults.items():
         yield f"{cell.folder}/{', '.join(files)}: the lock file {fault}\n  hint: hfdlc lock {cell.id}"

@@ -13,7 +13,7 @@ BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
-class PackageSources:
+class IndexConfig:
     """The package indexes of this machine, and how to reach them."""
 
     index: str | None = None  # None: the default of the client
@@ -32,12 +32,12 @@ class PackageSources:
         return [word for folder in self.wheel_folders for word in ("--find-links", str(folder))]
 
 
-def package_sources(environ: Mapping[str, str]) -> PackageSources:
+def index_config(environ: Mapping[str, str]) -> IndexConfig:
     """Read pip's configuration files and environment variables."""
     settings = _settings(run([sys.executable, "-m", "pip", "config", "list"], env=environ).stdout)
     bundle = settings.get("cert") or next((environ[name] for name in BUNDLES if environ.get(name)), None)
     folders = [Path(word.removeprefix("file://")) for word in settings.get("find-links", "").split()]
-    return PackageSources(
+    return IndexConfig(
         index=settings.get("index-url"),
         # Containers cannot read an index in a folder of this machine.
         extra_indexes=tuple(url for url in settings.get("extra-index-url", "").split() if "file:" not in url),

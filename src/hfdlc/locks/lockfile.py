@@ -37,7 +37,7 @@ NO_LOCKS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Entry:
+class LockedPackage:
     """One locked package, with its lines in the file."""
 
     name: str
@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Request:
+class LockInput:
     """What a lock was resolved for."""
 
     requirements: tuple[str, ...]
@@ -69,10 +69,10 @@ class Request:
         return _digest(json.dumps(vars(self), sort_keys=True))
 
 
-def request(cell: Cell) -> Request:
+def lock_input(cell: Cell) -> LockInput:
     """The request that the cell's lock files are resolved for."""
     framework = cell.framework_requirements()
-    return Request(
+    return LockInput(
         requirements=(*cell.requirements(cell.packages), *cell.toolkit_packages),
         python=cell.python,
         platform=cell.base.platform,
@@ -90,11 +90,11 @@ def request(cell: Cell) -> Request:
     )
 
 
-def installer_request(matrix: Matrix) -> Request:
+def installer_input(matrix: Matrix) -> LockInput:
     """The request for the tools that install packages and build the toolkit."""
     newest = max(release.cutoff for release in matrix.file.releases)
     requires = tuple(matrix.file.installer.requires)
-    return Request(requires, INSTALLER_PYTHON, INSTALLER_PLATFORM, newest.isoformat())
+    return LockInput(requires, INSTALLER_PYTHON, INSTALLER_PLATFORM, newest.isoformat())
 
 
 def group_file(cell: Cell, group: str) -> str:
@@ -102,27 +102,29 @@ def group_file(cell: Cell, group: str) -> str:
     return f"{cell.folder}/{group}.lock"
 
 
-def text(locked: Sequence[Entry]) -> str:
+def text(locked: Sequence[LockedPackage]) -> str:
     return HEADER + "".join(f"{entry.text}\n" for entry in locked)
 
 
-def write(files: Mapping[str, str], asked: Request, root: Path, missing: str = "") -> None:
+def write(files: Mapping[str, str], wanted: LockInput, root: Path, missing: str = "") -> None:
     """Write the lock files of a folder (texts by path below the root), and `locked.json`."""
     for path, packages in files.items():
         write_whole(root / path, packages)
-    note = {"out of reach": missing} if missing else {}
+    note = {"unreachable": missing} if missing else {}
     content = {Path(path).name: _digest(packages) for path, packages in files.items()}
-    record = json.dumps({"asked": asked.digest(), **note, "content": content}, indent=1)
+    record = json.dumps({"request": wanted.digest(), **note, "content": content}, indent=1)
     write_whole((root / next(iter(files))).parent / RECORD, record + "\n")
 
 
-def entries(requirements: str) -> tuple[Entry, ...]:
+def entries(requirements: str) -> tuple[LockedPackage, ...]:
     blocks = re.split(r"\n(?=\S)", requirements.strip())
     matches = ((ENTRY.match(block), block) for block in blocks)
-    return tuple(Entry(canonicalize_name(m["name"]), m["version"], block) for m, block in matches if m)
+    return tuple(
+        LockedPackage(canonicalize_name(m["name"]), m["version"], block) for m, block in matches if m
+    )
 
 
-def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:
+def read(cell: Cell, root: Path) -> dict[str, tuple[LockedPackage, ...]]:
     """The cell's locked packages by layer group; empty if a file is missing."""
     files = {group: root / group_file(cell, group) for group in cell.groups}
     if not all(file.is_file() for file in files.values()):
@@ -130,14 +132,14 @@ def read(cell: Cell, root: Path) -> dict[str, tuple[Entry, ...]]:
     return {group: entries(file.read_text()) for group, file in files.items()}
 
 
-def fault(file: Path, asked: Request) -> str | None:
+def fault(file: Path, wanted: LockInput) -> str | None:
     """Why a lock file cannot be used: missing, edited, or out of date; None if it can."""
     if not file.is_file():
         return "is missing"
     known = _record(file.parent)
     if known.get("content", {}).get(file.name) != _digest(_text(file)):
         return "was edited by hand"
-    if known.get("asked") != asked.digest():
+    if known.get("request") != wanted.digest():
         return "is out of date: the matrix has changed"
     return None
 
@@ -182,8 +184,8 @@ def _read(file: Path, _changed: int, _size: int) -> str:
 
 def state(cell: Cell, root: Path) -> str:
     """`locked`, `unlocked`, `stale` (the matrix has changed) or `incomplete` (a source was unreachable)."""
-    asked = request(cell)
-    faults = {fault(root / group_file(cell, group), asked) for group in cell.groups}
+    wanted = lock_input(cell)
+    faults = {fault(root / group_file(cell, group), wanted) for group in cell.groups}
     if faults == {None}:
         return "incomplete" if missing(cell, root) else "locked"
     return "unlocked" if faults == {"is missing"} else "stale"
@@ -191,7 +193,7 @@ def state(cell: Cell, root: Path) -> str:
 
 def missing(cell: Cell, root: Path) -> str | None:
     """The source that was unreachable when the cell was locked, if any."""
-    return _record(root / cell.folder).get("out of reach")
+    return _record(root / cell.folder).get("unreachable")
 
 
 def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = NO_LOCKS) -> None:
@@ -199,10 +201,10 @@ def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = 
 
     Lock files of groups in `replaced` are not used.
     """
-    questions = {group_file(cell, group): request(cell) for group in cell.groups if group not in replaced}
-    questions[INSTALLER_FILE] = installer_request(matrix)
-    for file, asked in questions.items():
-        if problem := fault(root / file, asked):
+    questions = {group_file(cell, group): lock_input(cell) for group in cell.groups if group not in replaced}
+    questions[INSTALLER_FILE] = installer_input(matrix)
+    for file, wanted in questions.items():
+        if problem := fault(root / file, wanted):
             raise HfdlcError(f"the lock file {problem}", location=file, hint=f"hfdlc lock {cell.id}")
     lacking = missing(cell, root)
     if lacking and not replaced:

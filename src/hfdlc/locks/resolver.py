@@ -12,16 +12,16 @@ from pathlib import Path
 import uv
 
 from hfdlc.errors import CommandFailed, HfdlcError, UserError
-from hfdlc.locks.indexes import PackageSources
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.locks.lockfile import (
     INSTALLER_FILE,
-    Entry,
-    Request,
+    LockedPackage,
+    LockInput,
     entries,
     group_file,
-    installer_request,
+    installer_input,
+    lock_input,
     name_of,
-    request,
     text,
     write,
 )
@@ -39,61 +39,61 @@ PATIENCE = 5  # seconds to wait for a framework's page
 class Resolver:
     """uv with the package indexes of this machine."""
 
-    sources: PackageSources
+    sources: IndexConfig
     state: State
     environ: Mapping[str, str]
 
     def resolve(
-        self, asked: Request, requirements: Iterable[str], held: str = "", *, page: bool = True
-    ) -> tuple[Entry, ...]:
+        self, wanted: LockInput, requirements: Iterable[str], held: str = "", *, page: bool = True
+    ) -> tuple[LockedPackage, ...]:
         """Pin and hash the requirements and their dependencies; `held` are constraints.
 
         Raises HfdlcError with uv's explanation if there is no solution.
         """
         with tempfile.TemporaryDirectory() as folder:
             # The marker is never true, so that the package is not installed.
-            overrides = f"{asked.replaces}; sys_platform == 'never'" if asked.replaces else ""
+            overrides = f"{wanted.replaces}; sys_platform == 'never'" if wanted.replaces else ""
             files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
             for name, content in files.items():
                 Path(folder, name).write_text(content + "\n")
             argv = [uv.find_uv_bin(), "pip", "compile", f"{folder}/requirements", "--quiet"]
             argv += ["--constraints", f"{folder}/constraints", "--overrides", f"{folder}/overrides"]
-            argv += [*self._arguments(asked), *(self._page(asked) if page else [])]
+            argv += [*self._arguments(wanted), *(self._page(wanted) if page else [])]
             try:
                 return entries(run(argv, env=self._environment()).stdout)
             except CommandFailed as error:
-                raise _unresolved(asked, error) from error
+                raise _unresolved(wanted, error) from error
 
-    def reaches(self, asked: Request) -> bool:
+    def reaches(self, wanted: LockInput) -> bool:
         """Whether the framework's source is reachable."""
-        if asked.image or not asked.page:
-            return not asked.image
+        if wanted.image or not wanted.page:
+            return not wanted.image
         try:
-            self.resolve(asked, asked.framework[:1])
+            self.resolve(wanted, wanted.framework[:1])
         except HfdlcError:
             return False
         return True
 
-    def _arguments(self, asked: Request) -> list[str]:
+    def _arguments(self, wanted: LockInput) -> list[str]:
         return [
             *("--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:"),
-            *(word for name in asked.sources_only for word in ("--no-binary", name)),
-            *("--python-version", PATCH_RELEASES.get(asked.python, asked.python)),
-            *("--python-platform", asked.platform, "--exclude-newer", asked.cutoff),
+            *(word for name in wanted.sources_only for word in ("--no-binary", name)),
+            *("--python-version", PATCH_RELEASES.get(wanted.python, wanted.python)),
+            *("--python-platform", wanted.platform, "--exclude-newer", wanted.cutoff),
             *self.sources.uv_arguments(),
         ]
 
-    def _page(self, asked: Request) -> list[str]:
+    def _page(self, wanted: LockInput) -> list[str]:
         """The framework's page if it answers, else the wheel folders of this machine.
 
         Folders are used only for frameworks with a page: a folder's `2.13.0+cpu` would also satisfy
         `torch==2.13.0`, which is the CUDA build on the index.
         """
-        if not asked.page:
+        if not wanted.page:
             return []
         try:
-            with urllib.request.urlopen(asked.page, timeout=PATIENCE):  # noqa: S310 - the matrix names it
-                return ["--find-links", asked.page]
+            with urllib.request.urlopen(wanted.page, timeout=PATIENCE):  # noqa: S310 - the matrix names it
+                return ["--find-links", wanted.page]
         except OSError:
             return self.sources.wheel_arguments()
 
@@ -103,7 +103,7 @@ class Resolver:
         return {**self.environ, "UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
 
 
-def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
+def _unresolved(wanted: LockInput, error: CommandFailed) -> HfdlcError:
     reason = error.output.strip()
     if "Failed to fetch" in reason or "error sending request" in reason or "dns error" in reason:
         return HfdlcError(
@@ -111,12 +111,12 @@ def _unresolved(asked: Request, error: CommandFailed) -> HfdlcError:
             hint="check the network, and the index that `pip config list` prints",
         )
     folder = (
-        f"; the wheel of the framework comes from {asked.page}, or from pip's find-links"
-        if asked.page
+        f"; the wheel of the framework comes from {wanted.page}, or from pip's find-links"
+        if wanted.page
         else ""
     )
     return HfdlcError(
-        f"no solution for Python {asked.python} on {asked.platform}, as of {asked.cutoff}:\n{reason}",
+        f"no solution for Python {wanted.python} on {wanted.platform}, as of {wanted.cutoff}:\n{reason}",
         hint=f"change the versions in matrix.yaml{folder}",
     )
 
@@ -127,62 +127,62 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
     If the framework's source is unreachable, its dependencies are those of the package index's build of the
     same version, and the framework itself is not locked.
     """
-    asked = request(cell)
-    missing = "" if resolver.reaches(asked) else f"{asked.framework[0]} from {asked.image or asked.page}"
-    chosen = _groups(_of_the_index(asked) if missing else asked, resolver, page=not missing)
+    wanted = lock_input(cell)
+    missing = "" if resolver.reaches(wanted) else f"{wanted.framework[0]} from {wanted.image or wanted.page}"
+    chosen = _groups(_of_the_index(wanted) if missing else wanted, resolver, page=not missing)
     if empty := [group for group in cell.groups if not chosen[group]]:
         raise UserError(
             f"the layer group {empty[0]!r} is empty in {cell.id}",
             location=matrix.document.where(("groups", empty[0])),
             hint="limit the group to other cells with `when`, or remove it",
         )
-    dropped = {name_of(asked.framework[0])} if missing else set()
+    dropped = {name_of(wanted.framework[0])} if missing else set()
     files = {
         group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
         for group in cell.groups
     }
-    write(files, asked, root, missing)
+    write(files, wanted, root, missing)
     return missing
 
 
-def _of_the_index(asked: Request) -> Request:
+def _of_the_index(wanted: LockInput) -> LockInput:
     """The request for the package index's build of the framework: `1.7.1` for `1.7.1+cu110`."""
 
     def plain(requirements: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(
-            re.sub(r"\+\w+$", "", each) if each in asked.framework else each for each in requirements
+            re.sub(r"\+\w+$", "", each) if each in wanted.framework else each for each in requirements
         )
 
     return replace(
-        asked,
-        requirements=plain(asked.requirements),
-        libraries=plain(asked.libraries),
-        framework=plain(asked.framework),
+        wanted,
+        requirements=plain(wanted.requirements),
+        libraries=plain(wanted.libraries),
+        framework=plain(wanted.framework),
     )
 
 
-def _groups(asked: Request, resolver: Resolver, *, page: bool) -> dict[str, list[Entry]]:
+def _groups(wanted: LockInput, resolver: Resolver, *, page: bool) -> dict[str, list[LockedPackage]]:
     """The packages of the request by layer group, with versions that suit all types of the release."""
-    everything = resolver.resolve(asked, (*asked.requirements, *asked.beside), page=page)
+    everything = resolver.resolve(wanted, (*wanted.requirements, *wanted.beside), page=page)
     held = "\n".join(f"{entry.name}=={entry.version}" for entry in everything)
 
     def needed(requirements: Sequence[str]) -> set[str]:
-        return {entry.name for entry in resolver.resolve(asked, requirements, held, page=page)}
+        return {entry.name for entry in resolver.resolve(wanted, requirements, held, page=page)}
 
-    wanted = needed(asked.requirements)
+    required = needed(wanted.requirements)
     needs: dict[Rest, set[str]] = {
         # The framework's dependencies change more often than the framework, so they are libraries.
-        "framework": {name_of(text) for text in asked.framework},
-        "libraries": needed(asked.libraries),
-        "type": needed([each for each in asked.requirements if each not in asked.toolkit]),
-        "toolkit": wanted,
+        "framework": {name_of(text) for text in wanted.framework},
+        "libraries": needed(wanted.libraries),
+        "type": needed([each for each in wanted.requirements if each not in wanted.toolkit]),
+        "toolkit": required,
     }
-    groups = dict(asked.rest)
+    groups = dict(wanted.rest)
     layers = {groups[rest]: names for rest, names in needs.items()}
-    found: dict[str, list[Entry]] = defaultdict(list)
+    found: dict[str, list[LockedPackage]] = defaultdict(list)
     for entry in everything:
-        if entry.name in wanted:
-            found[group_of(entry.name, dict(asked.named), layers)].append(entry)
+        if entry.name in required:
+            found[group_of(entry.name, dict(wanted.named), layers)].append(entry)
     return found
 
 
@@ -196,6 +196,6 @@ def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]
 
 def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
     """Resolve the tools that install packages."""
-    asked = installer_request(matrix)
-    locked = resolver.resolve(asked, asked.requirements)
-    write({INSTALLER_FILE: text(locked)}, asked, root)
+    wanted = installer_input(matrix)
+    locked = resolver.resolve(wanted, wanted.requirements)
+    write({INSTALLER_FILE: text(locked)}, wanted, root)

@@ -17,7 +17,7 @@ from hfdlc.engine import context, debian, detect, private
 from hfdlc.engine.detect import Engine
 from hfdlc.engine.folders import Folders
 from hfdlc.errors import HfdlcError
-from hfdlc.locks.indexes import package_sources
+from hfdlc.locks.indexes import index_config
 from hfdlc.process import run
 from hfdlc.state import State
 
@@ -150,7 +150,7 @@ def registry(name: str, bases: Mapping[str, bool], engine: Engine, state: State)
 
 
 def _packages(environ: Mapping[str, str]) -> Finding:
-    sources = package_sources(environ)
+    sources = index_config(environ)
     parts = [sources.index or "pip's default index", *sources.extra_indexes]
     parts += [f"wheels in {folder}" for folder in sources.wheel_folders]
     try:
