@@ -27,7 +27,8 @@ from hfdlc.state import State, write_whole
 ANSWER_KEEPS = 600.0  # seconds that a registry's answer, or its silence, is remembered
 PATIENCE = 5  # seconds that a registry has to answer
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
-NAME = "hfdlc.local/base"  # of bootstrapped bases in an engine
+LOCAL = "hfdlc.local/"  # how the names of images begin that no registry has
+NAME = f"{LOCAL}base"  # of bootstrapped bases in an engine
 LAYOUT = "4"  # raised when what a bootstrapped base looks like is changed here
 EPOCH = "1577836800"
 # Nothing of the building machine stays: its mirror, its name, what apt and the linker remember. Licences do.
@@ -132,11 +133,18 @@ def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
 
 
 def _held(image: str, client: docker.DockerClient) -> str | None:
-    """The digest of an image that the engine has already."""
+    """The digest of an image that the engine has already.
+
+    An image that this machine made has that of its layers: its id and its manifest differ between Docker's
+    image stores, and with them the inputs of all that is made from it would.
+    """
     try:
         attributes = client.images.get(image).attrs
     except ImageNotFound:
         return None
+    if image.startswith(LOCAL):
+        layers = "\n".join(attributes["RootFS"]["Layers"])
+        return f"sha256:{hashlib.sha256(layers.encode()).hexdigest()}"
     digests = [str(name).partition("@")[2] for name in attributes.get("RepoDigests") or []]
     return digests[0] if digests else str(attributes["Id"])
 

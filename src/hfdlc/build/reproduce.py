@@ -51,7 +51,6 @@ def reproduce(session: Session, cell: Cell, *, two_engines: bool = False, stand_
 
 def _build(session: Session, cell: Cell, folder: Path, stand_ins: bool) -> Image:
     """The cell's image, built without a cache and not loaded into the engine; its layers are in a folder."""
-    prepare.check_store(session.engine)
     with prepare.prepared(session, [cell], stand_ins=stand_ins) as context:
         made = assemble.assemble(session, [cell], replace(context, cache=None), no_cache=LayerStore(folder))
     image = made.images[cell.id]
