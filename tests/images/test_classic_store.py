@@ -1,4 +1,4 @@
-"""Docker's classic image store: in the engine that answers, else in a private one that is configured for it."""
+"""Docker's classic image store: in the engine that answers, or in a private one that is configured for it."""
 
 import json
 import os
