@@ -24,17 +24,18 @@ def layers(tmp_path: Path) -> LayerStore:
 
 
 UNPACKING = "failed to unpack loaded image: parent snapshot sha256:a does not exist: not found"
+REMOVED = "open /var/lib/docker/tmp/docker-import-1/blobs/sha256/1: no such file or directory"
 
 
 @pytest.mark.parametrize(
     ("words", "failures", "asked"),
-    [(UNPACKING, 2, 3), (UNPACKING, 3, 3), ("no space left on device", 1, 1)],
-    ids=["passes", "stays", "another"],
+    [(UNPACKING, 2, 3), (UNPACKING, 3, 3), (REMOVED, 1, 2), ("no space left on device", 1, 1)],
+    ids=["passes", "stays", "classic", "another"],
 )
 def test_load_is_repeated_if_the_engine_removes_a_layer_meanwhile(
     monkeypatch: pytest.MonkeyPatch, words: str, failures: int, asked: int
 ) -> None:
-    """Three times in all; whatever else it says is final. The fault is a race inside containerd."""
+    """Three times in all; any other error is final. The cause is a race inside the engine."""
     given = []
 
     def load(_: object) -> None:
@@ -44,7 +45,7 @@ def test_load_is_repeated_if_the_engine_removes_a_layer_meanwhile(
 
     client = SimpleNamespace(images=SimpleNamespace(load=load))
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    engine: Any = SimpleNamespace(host="here", client=client)
+    engine: Any = SimpleNamespace(host="here", client=client, containerd_store=True)
     with nullcontext() if failures < asked else pytest.raises(HfdlcError, match=words):
         assemble.load({}, engine)
     assert len(given) == asked

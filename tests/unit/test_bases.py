@@ -153,6 +153,21 @@ def test_an_image_that_the_engine_has_is_used_by_its_digest() -> None:
     assert bases._held("absent", client) is None
 
 
+def test_an_image_made_here_has_one_digest_in_both_image_stores() -> None:
+    """Its id and its manifest differ there; the inputs of images made from it, and their layers, must not."""
+    layers = {"Layers": ["sha256:3"]}
+    name, found = "hfdlc.local/base:1", set()
+    for about in (
+        {"Id": "sha256:1", "RepoDigests": []},
+        {"Id": "sha256:2", "RepoDigests": [f"{name}@sha256:2"]},
+    ):
+        client: Any = Holding(**{name: about | {"RootFS": layers}})
+        found.add(bases._held(name, client))
+    other: Any = Holding(**{name: {"RootFS": {"Layers": ["sha256:4"]}}})
+    assert len(found) == 1
+    assert bases._held(name, other) not in found
+
+
 def test_neither_a_registry_nor_a_bootstrap_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -40,9 +40,8 @@ class Images:
         """One image."""
         if name not in self._labels:
             raise ImageNotFound(name)
-        return SimpleNamespace(
-            labels={inputs.LABEL: self._labels[name]}, attrs={"RepoDigests": [], "Id": "1"}
-        )
+        attributes = {"RepoDigests": [], "Id": "1", "RootFS": {"Layers": ["sha256:1"]}}
+        return SimpleNamespace(labels={inputs.LABEL: self._labels[name]}, attrs=attributes)
 
     def summaries(self, *, filters: Mapping[str, str]) -> list[Any]:
         """All of them, as `docker images` lists them."""

@@ -16,7 +16,7 @@ from threading import Event
 from docker.errors import DockerException
 from tenacity import Retrying, retry_if_exception_message, stop_after_attempt, wait_fixed
 
-from hfdlc.build import bake, buildkit, prepare
+from hfdlc.build import bake, buildkit, classic, prepare
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import Done
 from hfdlc.build.session import Session
@@ -30,8 +30,8 @@ from hfdlc.oci import image as oci_image
 from hfdlc.oci.image import Image, archive, compose
 from hfdlc.oci.store import ZSTD, LayerStore, StoredLayer
 
-# An error of containerd: it is just removing the layer below with an older image.
-LOST = "parent snapshot .* does not exist"
+# The engine is just removing a layer with an older image: errors of both image stores of Docker.
+LOST = "parent snapshot .* does not exist|blobs/sha256/.*: no such file or directory"
 INTERVAL = 0.2  # seconds between two looks for a layer
 OnLayer = Callable[[StoredLayer, Cell], None]
 
@@ -70,13 +70,15 @@ def assemble(
     layers = {cell.id: bake.layers_of(cell, project, context) for cell in cells}
     wanted = distinct({cell.id: layers[cell.id] for cell in todo})
     missing = [layer for layer in wanted if no_cache or not store.get(layer.cache_key)]
-    done = None
+    done, shells = None, {}
     if todo:
         with (
             tempfile.TemporaryDirectory(dir=session.state.folder("tmp")) as folder,
             prepare.with_packages(session, todo, context) as with_packages,
+            classic.discarding(todo, session.engine),
         ):
-            file = bake.of_layers(todo, missing, project.matrix, with_packages, store.root, Path(folder))
+            layout = store.root if session.engine.containerd_store else None
+            file = bake.of_layers(todo, missing, project.matrix, with_packages, layout, Path(folder))
             for target in file["target"].values() if no_cache else ():
                 target["no-cache"] = True
             # BuildKit lists there what it writes, and nothing reads it; a damaged list would stop it.
@@ -85,16 +87,22 @@ def assemble(
                 for cell in todo:
                     pool.submit(_offer_base, cell, context, store, project.root, on_layer)
                 done = buildkit.build(session, file, todo, sys.stderr)
+            shells = {cell.id: _shell(session, cell, done, store) for cell in todo}
     for cell in todo:
-        assert done
-        shell = done.digests[bake.target_name(cell)]
         found = [_stored(layer, store) for layer in layers[cell.id]]
-        image = compose(shell, found, store, project.root, created=render.EPOCH)
+        image = compose(shells[cell.id], found, store, project.root, created=render.EPOCH)
         images[cell.id] = image
         if not no_cache:
             image.save(inputs.digest(context.inputs[cell.id]))
     known = len(distinct(layers)) - len(missing)
     return Assembled({name: image for name, image in images.items() if image}, done, known)
+
+
+def _shell(session: Session, cell: Cell, done: Done, store: LayerStore) -> str:
+    """The manifest digest of the stage `image` of a cell, in the store."""
+    if session.engine.containerd_store:
+        return done.digests[bake.target_name(cell)]
+    return classic.shell(cell, session.engine, store)
 
 
 @contextmanager
@@ -153,10 +161,11 @@ def load(images: Mapping[str, Image], engine: Engine) -> None:
     """
     client = engine.client
     try:
-        again = retry_if_exception_message(match=f"(?s).*{LOST}")
+        again = retry_if_exception_message(match=f"(?s).*({LOST})")
         for attempt in Retrying(retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True):
             with attempt:
-                client.images.load(archive(images))  # type: ignore[arg-type] # pieces are fine, says requests
+                without = set() if engine.containerd_store else classic.needless(images.values(), engine)
+                client.images.load(archive(images, without))  # type: ignore[arg-type] # pieces are fine, says requests
     except (DockerException, OSError) as error:
         raise HfdlcError(
             f"the engine could not load {', '.join(images)}: {error}",

@@ -63,17 +63,22 @@ def of_layers(
     missing: Sequence[Layer],
     matrix: Matrix,
     context: BuildContext,
-    layout: Path,
+    layout: Path | None,
     folder: Path,
 ) -> dict[str, Any]:
     """One bake file that builds the stage `image` of cells, and each missing layer as a file.
 
-    Images go into the OCI layout `layout`, uncompressed; layers into `folder`, each below its cache key.
+    Images go into the OCI layout `layout`, uncompressed, or without one into the engine, as `shell_tag`.
+    Layers go into `folder`, each below its cache key.
     """
     targets: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        target = _target(cell, matrix, context) | {"output": [f"{LAYOUT},dest={layout}"], "target": "image"}
-        del target["tags"]
+        target = _target(cell, matrix, context) | {"target": "image"}
+        if layout:
+            target["output"] = [f"{LAYOUT},dest={layout}"]
+            del target["tags"]
+        else:
+            target |= {"output": ["type=docker"], "tags": [shell_tag(cell)]}
         targets[target_name(cell)] = target
     for layer in missing:
         target = _target(layer.cell, matrix, context)
@@ -86,6 +91,11 @@ def of_layers(
             **(_layer_cache(context.cache, layer) if context.cache else {}),
         }
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
+
+
+def shell_tag(cell: Cell) -> str:
+    """The name of the stage `image` of a cell in an engine that cannot export it otherwise."""
+    return f"hfdlc.local/shell:{target_name(cell)}"
 
 
 def layer_target(layer: Layer) -> str:

@@ -27,7 +27,8 @@ from hfdlc.state import State, write_whole
 ANSWER_KEEPS = 600.0  # seconds that the answer of a registry is cached, also that there was none
 PATIENCE = 5  # seconds until a registry counts as unreachable
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
-NAME = "hfdlc.local/base"  # of bootstrapped bases in an engine
+LOCAL = "hfdlc.local/"  # how the names of images begin that no registry has
+NAME = f"{LOCAL}base"  # of bootstrapped bases in an engine
 LAYOUT = "4"  # raised when bootstrapped bases are made in another way
 EPOCH = "1577836800"
 # Removes what depends on the building machine (mirror, host name, caches), but not licences.
@@ -132,11 +133,18 @@ def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
 
 
 def _held(image: str, client: docker.DockerClient) -> str | None:
-    """The digest of an image in the engine."""
+    """The digest of an image in the engine.
+
+    For an image that was made on this machine it is that of its layers: id and manifest differ between Docker's
+    image stores, and the inputs of all images that start from it would differ too.
+    """
     try:
         attributes = client.images.get(image).attrs
     except ImageNotFound:
         return None
+    if image.startswith(LOCAL):
+        layers = "\n".join(attributes["RootFS"]["Layers"])
+        return f"sha256:{hashlib.sha256(layers.encode()).hexdigest()}"
     digests = [str(name).partition("@")[2] for name in attributes.get("RepoDigests") or []]
     return digests[0] if digests else str(attributes["Id"])
 

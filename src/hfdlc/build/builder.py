@@ -1,13 +1,12 @@
 """Building cells: up-to-date cells are left alone, and a cell that fails does not stop the others."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hfdlc.build import assemble, bake, buildkit, estimate, freshness, history, prepare
+from hfdlc.build import assemble, estimate, freshness, history, prepare
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.buildkit import BuildFailed, Done
 from hfdlc.build.history import Build
@@ -196,10 +195,6 @@ def _rounds(
 
 def _built(session: Session, cells: Sequence[Cell], context: BuildContext) -> tuple[Done | None, int]:
     """Build cells into the engine: the result of BuildKit, if it was needed, and the stored layers used."""
-    if not session.engine.containerd_store:  # its BuildKit cannot export layers
-        with prepare.with_packages(session, cells, context) as with_packages:
-            file = bake.of_images(cells, session.project.matrix, with_packages)
-            return buildkit.build(session, file, cells, sys.stderr), 0
     made = assemble.assemble(session, cells, context)
     assemble.load(made.images, session.engine)
     return made.done, made.known

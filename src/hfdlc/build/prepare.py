@@ -56,16 +56,6 @@ def with_packages(session: Session, cells: Sequence[Cell], context: BuildContext
         yield found
 
 
-def check_store(engine: Engine) -> None:
-    """Raise HfdlcError where the engine's BuildKit cannot export layers."""
-    if not engine.containerd_store:
-        raise HfdlcError(
-            "this engine uses Docker's classic image store, which cannot export layers",
-            location=engine.host,
-            hint="turn on the feature containerd-snapshotter of the engine, or unset DOCKER_HOST",
-        )
-
-
 def hold(held: ExitStack, name: str, state: State) -> None:
     """Take a lock, and report which process has it if that takes a while."""
     try:

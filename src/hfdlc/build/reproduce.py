@@ -50,7 +50,6 @@ def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str
 
 def _build(session: Session, cell: Cell, folder: Path) -> Image:
     """The cell's image, built without a cache and not loaded into the engine; its layers are in a folder."""
-    prepare.check_store(session.engine)
     with prepare.prepared(session, [cell]) as context:
         made = assemble.assemble(session, [cell], replace(context, cache=None), no_cache=LayerStore(folder))
     image = made.images[cell.id]

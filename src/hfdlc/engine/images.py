@@ -5,6 +5,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, cast
 
@@ -46,13 +47,20 @@ def config_digest(image: Image, engine: Engine) -> str:
     """
     if not engine.containerd_store:
         return str(image.id)
-    stream = cast("IO[bytes]", io.BufferedReader(_Stream(image.save()), 1 << 20))
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
+    with saved(image) as archive:
         for member in archive:
             if member.name == "manifest.json":
                 (about,) = json.load(cast("IO[bytes]", archive.extractfile(member)))
                 return "sha256:" + str(about["Config"]).removesuffix(".json").rpartition("/")[2]
     raise HfdlcError("the engine exported an image without manifest.json", location=str(image.id))
+
+
+@contextmanager
+def saved(image: Image) -> Iterator[tarfile.TarFile]:
+    """What `docker save` gives of an image, as a stream."""
+    stream = cast("IO[bytes]", io.BufferedReader(_Stream(image.save()), 1 << 20))
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
+        yield archive
 
 
 class _Stream(io.RawIOBase):

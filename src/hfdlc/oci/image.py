@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -190,8 +190,20 @@ def compose(
     return Image(_json(config), layers, store)
 
 
-def archive(images: Mapping[str, Image]) -> Iterator[bytes]:
-    """An OCI archive of images by their names, in pieces; a layer that several images share is in it once."""
+def archive(images: Mapping[str, Image], without: Container[str] = ()) -> Iterator[bytes]:
+    """An archive of images by their names, in pieces; a layer that several images share is in it once.
+
+    It is an OCI archive and a Docker archive: Docker's classic image store reads only `manifest.json`.
+    `without`: digests of blobs that are left out.
+    """
+    about = [
+        {
+            "Config": _path(image.config_digest),
+            "RepoTags": [name],
+            "Layers": [_path(layer.digest) for layer in image.layers],
+        }
+        for name, image in images.items()
+    ]
     index = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
@@ -203,11 +215,12 @@ def archive(images: Mapping[str, Image]) -> Iterator[bytes]:
     }
     yield from _whole("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
     yield from _whole("index.json", _json(index))
+    yield from _whole("manifest.json", json.dumps(about).encode())
     seen: set[str] = set()
     for image in images.values():
         yield from _whole(_path(image.manifest.digest), image.manifest.content)
         for blob in image.manifest.blobs:
-            if blob["digest"] not in seen:
+            if blob["digest"] not in seen and blob["digest"] not in without:
                 seen.add(blob["digest"])
                 with image.open(blob["digest"], 0) as content:
                     pieces = iter(partial(content.read, PIECE), b"")

@@ -151,6 +151,16 @@ class LayerStore:
             layer = self._keep(file, StoredLayer(digest, digest, file.stat().st_size, PLAIN), archive.stem)
         self.compressed(layer, ZSTD, root)
 
+    def add_archive(self, file: Path) -> StoredLayer:
+        """Store an uncompressed layer; the file may be linked into the store."""
+        with file.open("rb") as content:
+            digest = "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()
+        return self._keep(file, StoredLayer(digest, digest, file.stat().st_size, PLAIN))
+
+    def packed(self, diff_id: str) -> StoredLayer | None:
+        """The layer with this archive, compressed with zstd."""
+        return self.get(_key(diff_id, ZSTD))
+
     def known(self, layer: StoredLayer, media_type: str) -> StoredLayer | None:
         """What `compressed` gives, if nothing has to be compressed for it."""
         if media_type in (layer.media_type, ZSTD) and layer.media_type != PLAIN:

@@ -264,7 +264,6 @@ def refuse_other_images(found: Sequence[TagStatus]) -> None:
 
 def _assembled(session: Session, cells: Sequence[Cell], on_layer: OnLayer | None = None) -> dict[str, Image]:
     """The images of cells from the layer store; layers that it lacks are built."""
-    prepare.check_store(session.engine)
     with prepare.prepared(session, cells) as context:
         return assemble.assemble(session, cells, context, on_layer=on_layer).images
 
