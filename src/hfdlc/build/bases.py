@@ -135,8 +135,8 @@ def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
 def _held(image: str, client: docker.DockerClient) -> str | None:
     """The digest of an image in the engine.
 
-    For an image that was made on this machine it is that of its layers: id and manifest differ between Docker's
-    image stores, and the inputs of all images that start from it would differ too.
+    For an image that was made on this machine it is that of its layers. Its id differs between Docker's image
+    stores, and the inputs of all images that start from it would differ too.
     """
     try:
         attributes = client.images.get(image).attrs
