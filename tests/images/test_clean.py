@@ -63,7 +63,7 @@ def test_clean_removes_an_image_of_no_cell(
     reading = own.folder(f"facts/{FACTS_FORM}") / f"{image.replace(':', '-')}.json"
     reading.write_text("{}")
     found = find(repository, own, used_engine)
-    assert found[NO_CELL].why == "no cell of the matrix"
+    assert found[NO_CELL].why == "not in the matrix"
     assert found[str(reading)].why == "its image was removed"
     found[NO_CELL].remove()
     client = used_engine.client
@@ -112,7 +112,7 @@ def test_clean_removes_nothing_without_yes(own: State) -> None:
 
     shown = run()
     assert shown.returncode == 0
-    assert "no engine runs" in shown.stderr
+    assert "no engine is running" in shown.stderr
     assert "nothing was removed" in shown.stderr
     assert f"in {own.root}/logs (old)" in shown.stdout
     assert old.exists()
