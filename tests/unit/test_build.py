@@ -123,7 +123,7 @@ def test_build_skips_incomplete_cells_among_others(
 
 def test_build_of_an_incomplete_cell_alone_fails(session: Session, project: Project) -> None:
     make_incomplete(project.default, project)
-    with pytest.raises(HfdlcError, match=r"lacks torch==1 from https://a\.example/"):
+    with pytest.raises(HfdlcError, match=r"incomplete: torch==1 from https://a\.example/"):
         builder.build(session, [project.default])
 
 

@@ -64,4 +64,6 @@ def test_table_of_metrics_names_every_metric():
 def test_relative_links_lead_to_files():
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", TEXT)
     assert targets
+    if not (README.parents[1] / "docs").is_dir():  # the toolkit without the rest of the repository
+        targets = [target for target in targets if not target.startswith("../")]
     assert [target for target in targets if not (README.parent / target).exists()] == []
