@@ -105,6 +105,22 @@ def test_media_in_the_form_of_vertex_ai(looker, listener):
             assert server.post({"inputs": {"b64": "/etc/hostname"}}).status == 400
 
 
+def test_audio_that_is_too_short_for_the_model_is_422(listener):
+    out = io.BytesIO()
+    with wave.open(out, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(b"\x01\x02" * 4)
+    text = base64.b64encode(out.getvalue()).decode()
+    fine = base64.b64encode(tiny_pipelines.wav()).decode()
+    with serving.serve(load_model, model_dir=str(listener), task="audio-classification") as server:
+        reply = server.post({"inputs": [fine, text]})
+        assert reply.status == 422
+        assert reply.json["error"]["message"] == "inputs[1]: the audio or image is too small for the model"
+        assert server.get("/ping").status == 200
+
+
 def test_sounds_come_as_wav(listener):
     """audio/wav as the body."""
     out = io.BytesIO()

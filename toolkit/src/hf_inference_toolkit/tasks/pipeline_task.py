@@ -24,6 +24,8 @@ SPOKEN_CHARACTERS = 2000
 # Longer audio is split into overlapping chunks for CTC models.
 WHOLE_SECONDS = 60
 CHUNK_SECONDS = 30
+# Part of PyTorch's message when an input has fewer samples or pixels than a convolution spans.
+TOO_SMALL = "Kernel size can't be greater than actual input size"
 
 
 class PipelineTask(Service):
@@ -90,9 +92,15 @@ class PipelineTask(Service):
                 raise of_item(error, place, is_list) from None
         self._runtime.set_check(check)
         results = []
-        for args, named in calls:
+        for place, (args, named) in enumerate(calls):
             check()
-            results.append(_plain(self._run(args, named, options), decoder))
+            try:
+                results.append(_plain(self._run(args, named, options), decoder))
+            except RuntimeError as problem:
+                if TOO_SMALL not in str(problem):
+                    raise
+                too_small = RequestError("unprocessable", "the audio or image is too small for the model")
+                raise of_item(too_small, place, is_list) from None
         return Prediction(results if is_list else results[0], items=len(items))
 
     def _run(self, args: Any, named: Dict[str, Any], options: Dict[str, Any]) -> Any:
