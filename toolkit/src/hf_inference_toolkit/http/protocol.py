@@ -73,7 +73,11 @@ class Transport:
         self.is_lingering = True
         self._seen = self._loop.time()
         self._ends = self._seen + LINGER_SECONDS
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has disconnected
+            self._transport.close()
+            return
         with contextlib.suppress(RuntimeError):  # it is not paused
             self._transport.resume_reading()
         self._wait()
