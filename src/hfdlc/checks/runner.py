@@ -136,7 +136,7 @@ def check(
     again: bool = False,
     gpus: bool = False,
 ) -> list[dict[str, Any]]:
-    """Hold built images against their cells, with the machine's GPUs if told so.
+    """Compare built images with their cells; `gpus`: with the machine's GPUs.
 
     What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
     what was not run without one. Raises HfdlcError where one fails.
