@@ -7,7 +7,7 @@ from pathlib import Path
 TOOLKIT = Path(__file__).parents[2] / "toolkit"
 
 
-def test_any_in_an_annotation_of_the_toolkit_is_reported():
+def test_any_in_an_annotation_of_the_toolkit_is_reported() -> None:
     """`Any` says nothing to a reader; annotations.py has the names that may contain it."""
     code = '"""."""\n\nfrom typing import Any\n\n\ndef _read(value: Any) -> Any:\n    return value\n'
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise"]
