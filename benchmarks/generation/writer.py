@@ -1,6 +1,6 @@
 """What is run in the servers' environment. Each command prints one line of JSON.
 
-`python inside.py model FOLDER`, `alone FOLDER REQUESTS PRECISION`.
+`python writer.py model FOLDER`, `alone FOLDER REQUESTS PRECISION`.
 """
 
 import json
