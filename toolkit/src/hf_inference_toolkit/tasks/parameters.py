@@ -88,7 +88,9 @@ def check(given: Mapping[str, object], known: Sequence[Parameter]) -> Options:
         if value is None and not parameter.is_nullable:
             continue
         _check_one(parameter, value)
-        checked[name] = check(value, parameter.members) if isinstance(value, dict) else value
+        checked[name] = value
+        if isinstance(value, dict) and parameter.kind == "object":
+            checked[name] = check(value, parameter.members)
     return checked
 
 
