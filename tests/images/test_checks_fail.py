@@ -21,6 +21,7 @@ from hfdlc.checks import (
     test_cpu,
     test_gpu,
     test_inference,
+    test_openvino,
     test_pytorch,
     test_tensorflow,
 )
@@ -125,6 +126,13 @@ WRONG = [
     Wrong("one_torch", "echo > /usr/lib/libtorch_cpu.so", "libtorch_cpu"),
     Wrong("a_product_is_right", "echo 'raise ImportError(\"broken\")' > {site}/torch/__init__.py", "broken"),
     Wrong("no_cuda_libraries", "touch /usr/lib/libcudart.so.13", "libcudart.so.13"),
+    Wrong("openvino_has_the_cpu", "rm {site}/openvino/libs/libopenvino_intel_cpu_plugin.so", "CPU"),
+    Wrong(
+        "openvino_converts_a_module",
+        "rm {site}/openvino/libs/libopenvino_pytorch_frontend.so.*",
+        "pytorch",
+    ),
+    Wrong("no_openvino_telemetry", "mkdir {site}/openvino_telemetry", "openvino_telemetry"),
     Wrong("no_secrets_in_configuration", "LABEL from=https://index.example/simple", "index.example"),
     Wrong("no_secrets_in_configuration", "ENV HTTPS_PROXY=", "HTTPS_PROXY"),
     Wrong("no_secrets_in_layers", "echo https://index.example/simple > /etc/leaked", "index in /etc/leaked"),
@@ -262,7 +270,15 @@ def test_size_check_names_the_largest_parts(subject: Subject) -> None:
 def test_every_check_has_a_wrong_image() -> None:
     """A new check needs an entry above."""
     shown = {check for wrong in WRONG for check in wrong.checks.split()} | {"size"}
-    modules = (test_all, test_pytorch, test_tensorflow, test_inference, test_cpu, test_gpu)
+    modules = (
+        test_all,
+        test_pytorch,
+        test_tensorflow,
+        test_inference,
+        test_cpu,
+        test_gpu,
+        test_openvino,
+    )
     functions = {name for module in modules for name, _ in inspect.getmembers(module, inspect.isfunction)}
     checks = {name.removeprefix("test_") for name in functions if name.startswith("test_")}
     assert checks == shown

@@ -74,8 +74,8 @@ def _said(report: pytest.TestReport) -> str:
 
 
 def modules(cell: Cell) -> list[Path]:
-    """The checks of a cell, by level: all, framework, type, device; a level without checks has no module."""
-    levels = ("all", cell.framework, cell.type, cell.device)
+    """The checks of a cell, by level: all, framework, type, device, layer groups; not each has a module."""
+    levels = ("all", cell.framework, cell.type, cell.device, *cell.groups)
     return [file for level in levels if (file := CHECKS / f"test_{level}.py").is_file()]
 
 
