@@ -22,7 +22,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NEW_TOKENS = 32
 WINDOW = 32  # as many requests as there are clients
-PASSES = 192  # texts of a bare pass
+PASSES = 128  # texts of a bare pass
 SHAPES = 2000
 BATCH = 8  # images of the bare pipeline
 # What every release reads alike.

@@ -39,7 +39,7 @@ BATCHES = (8, 32)
 CLIENTS = 32
 VIEWERS = 8
 WRITERS = 16
-SECONDS = int(os.environ.get("TRY", 12))
+SECONDS = 12
 STARTS = 4
 Rows = Iterator[Row]
 
