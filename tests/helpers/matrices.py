@@ -26,7 +26,6 @@ releases:
       inference: [cpu]
 frameworks:
   pytorch:
-    import: torch
     sources:
       - {device: cpu, packages: ["torch=={version}+cpu"], page: "https://example.org/cpu/"}
       - {device: cu130, packages: ["torch=={version}"]}

@@ -42,9 +42,9 @@ def test_a_layer_is_finished_with_the_entries_of_slim_for_its_packages(tmp_path:
     slim = "  - {files: [torch/include], reason: headers}\n"
     more = "  - {packages: [torch], files: [torch/test], reason: a}\n"
     more += "  - {packages: [numpy], files: [numpy/test], reason: b}\n"
-    more += "  - {packages: [torch, numpy], part: byte code, reason: c}\n"
+    more += "  - {packages: [torch, numpy], files: ['**/*.so'], remove: symbols, reason: c}\n"
     text = printed(tmp_path, (slim, slim + more))
-    options = "--remove 'torch/include' 'torch/test' \\\n        --no-byte-code-of torch\n"
+    options = "--remove 'torch/include' 'torch/test' \\\n        --strip '**/*.so'\n"
     assert f"&& finish ${{LAYER}} \\\n        {options}" in text
     assert "numpy/test" not in text  # no lock file has it
     assert "ENV LEFT_OUT" not in text

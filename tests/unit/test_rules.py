@@ -40,7 +40,7 @@ def test_a_combination_that_is_there_is_its_cell(tmp_path: Path) -> None:
 def test_a_combination_that_cannot_be_has_a_rule_with_its_place(tmp_path: Path) -> None:
     """File, line, column and reason."""
     told = why(tmp_path, framework="pytorch", framework_version="2.12.0", device="cu130")
-    assert told == "matrix.yaml:26:5: only 2.13 is built for CUDA 13"
+    assert told == "matrix.yaml:25:5: only 2.13 is built for CUDA 13"
 
 
 def test_a_combination_that_no_rule_excludes_has_a_nearest_cell(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_cell_that_breaks_a_rule_is_an_error(tmp_path: Path) -> None:
     """The rule's place, the cell, the reason."""
     told = complaint(tmp_path, ('framework_version: ">=2.13"}', 'framework_version: ">=2.14"}'))
     assert told.startswith(
-        "matrix.yaml:26:5: this rule excludes huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-"
+        "matrix.yaml:25:5: this rule excludes huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-"
     )
     assert "only 2.13 is built for CUDA 13" in told
 
@@ -77,7 +77,7 @@ def test_a_cell_that_breaks_a_rule_is_an_error(tmp_path: Path) -> None:
             "when: {device: cpu}, needs: {python: '>=3.8'}",
             "excludes nothing: every combination has python >=3.8",
         ),
-        ("when: {devise: cpu}, needs: {python: '>=3.8'}", "matrix.yaml:27:13: rules.1.when.devise"),
+        ("when: {devise: cpu}, needs: {python: '>=3.8'}", "matrix.yaml:26:13: rules.1.when.devise"),
     ],
 )
 def test_a_rule_that_excludes_nothing_is_an_error(tmp_path: Path, rule: str, told: str) -> None:
@@ -89,7 +89,7 @@ def test_two_rules_that_contradict_each_other_are_an_error(tmp_path: Path) -> No
     """Both places are named: what the first allows, the second excludes."""
     other = "  - {when: {device: cu130}, needs: {framework_version: <2.13}, reason: x}\n"
     told = complaint(tmp_path, (RULE, RULE + other))
-    assert "matrix.yaml:26:5: this rule and matrix.yaml:27:5 contradict each other" in told
+    assert "matrix.yaml:25:5: this rule and matrix.yaml:26:5 contradict each other" in told
     assert "no framework_version meets both" in told
 
 

@@ -76,17 +76,17 @@ def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("hyperparameters.json", None, "hyperparameters.json is not there"),
-        ("hyperparameters.json", "{epochs: 2", "hyperparameters.json is no JSON"),
-        ("hyperparameters.json", "[]", "hyperparameters.json is no object"),
+        ("hyperparameters.json", None, "hyperparameters.json does not exist"),
+        ("hyperparameters.json", "{epochs: 2", "hyperparameters.json is not JSON"),
+        ("hyperparameters.json", "[]", "hyperparameters.json is not a JSON object"),
         ("hyperparameters.json", "{}", "sagemaker_program does not name a script"),
         (
             "inputdataconfig.json",
             '{"other": {}}',
             "the channel 'other' of inputdataconfig.json has no folder",
         ),
-        ("inputdataconfig.json", '{"other": 1}', "the channel 'other' of inputdataconfig.json is no object"),
-        ("resourceconfig.json", "", "resourceconfig.json is no JSON"),
+        ("inputdataconfig.json", '{"other": 1}', "the channel 'other' of inputdataconfig.json is not a JSON object"),
+        ("resourceconfig.json", "", "resourceconfig.json is not JSON"),
     ],
 )
 def test_wrong_container_input_is_an_error(
@@ -108,11 +108,11 @@ def test_wrong_container_input_is_an_error(
     }
     for each, text in right.items():
         (tmp_path / each).write_text(text)
-    assert inside.wrong_input() is None
+    assert inside.input_error() is None
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    assert said in inside.wrong_input()
+    assert said in inside.input_error()
 
 
 def test_unwritable_failure_file_is_reported(

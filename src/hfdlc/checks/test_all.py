@@ -41,23 +41,16 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
         found += ["%s lists %s" % (record, row) for row in rows if not (site / row).exists()]
 print(json.dumps(found[:20]))
 """
-# Modules that have no byte code though they compile, so that each start would compile them again; and those
-# that have it though `patterns` or `packages` say that they have none.
+# Modules without byte code that could be compiled, so that each start would compile them again; not in folders
+# that match `patterns`.
 BYTE_CODE = """
-import csv, glob, importlib.util, json, os, re
+import glob, importlib.util, json, os
 from pathlib import Path
 found = []
 for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
-    raw = {file for pattern in patterns for file in site.glob(pattern)}
-    for record in site.glob("*.dist-info/RECORD"):
-        if re.sub("[-_.]+", "-", record.parent.name.partition("-")[0]).lower() in packages:
-            with record.open(newline="", encoding="utf-8") as file:
-                raw |= {site / row[0] for row in csv.reader(file) if row}
+    excluded = {folder for pattern in patterns for folder in site.glob(pattern)}
     for path in site.rglob("*.py"):
-        there = os.path.isfile(importlib.util.cache_from_source(str(path)))
-        if path in raw:
-            found += ["%s has byte code" % path] * there
-        elif not there:
+        if path.parent not in excluded and not os.path.isfile(importlib.util.cache_from_source(str(path))):
             try:
                 compile(path.read_bytes(), str(path), "exec")
             except (SyntaxError, ValueError):
@@ -187,12 +180,8 @@ def test_layers(subject: Subject) -> None:
     assert len(above) <= LAYERS, f"{len(above)} layers, {LAYERS} allowed"
 
 
-def _patterns(subject: Subject, part: str) -> list[str]:
-    return [pattern for each in subject.cell.slim if each.part == part for pattern in each.files]
-
-
-def _whole_packages(subject: Subject) -> list[str]:
-    return [name for each in subject.cell.slim if not each.files for name in each.packages]
+def _patterns(subject: Subject, remove: str) -> list[str]:
+    return [pattern for each in subject.cell.slim if each.remove == remove for pattern in each.files]
 
 
 def test_what_is_left_out(subject: Subject) -> None:
@@ -202,10 +191,10 @@ def test_what_is_left_out(subject: Subject) -> None:
 
 
 def test_byte_code(subject: Subject) -> None:
-    """Every module of the packages is compiled, so that no start does it, but for those that `slim` names."""
-    patterns, packages = _patterns(subject, "byte code"), _whole_packages(subject)
-    script = f"patterns, packages = {patterns!r}, {packages!r}\n{BYTE_CODE}"
-    assert json.loads(subject.python(script)) == []
+    """Every module of the packages is compiled, except those whose `__pycache__` the matrix removes (`slim`)."""
+    end = "/__pycache__"
+    folders = [name.removesuffix(end) for name in _patterns(subject, "files") if name.endswith(end)]
+    assert json.loads(subject.python(f"patterns = {folders!r}\n{BYTE_CODE}")) == []
 
 
 def test_symbols(subject: Subject) -> None:
