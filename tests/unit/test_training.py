@@ -85,7 +85,11 @@ def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
             '{"other": {}}',
             "the channel 'other' of inputdataconfig.json has no folder",
         ),
-        ("inputdataconfig.json", '{"other": 1}', "the channel 'other' of inputdataconfig.json is not a JSON object"),
+        (
+            "inputdataconfig.json",
+            '{"other": 1}',
+            "the channel 'other' of inputdataconfig.json is not a JSON object",
+        ),
         ("resourceconfig.json", "", "resourceconfig.json is not JSON"),
     ],
 )

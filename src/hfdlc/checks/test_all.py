@@ -41,8 +41,8 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
         found += ["%s lists %s" % (record, row) for row in rows if not (site / row).exists()]
 print(json.dumps(found[:20]))
 """
-# Modules without byte code that could be compiled, so that each start would compile them again; not in folders
-# that match `patterns`.
+# Modules that compile and have no byte code, so that each start compiles them again. Folders that match
+# `patterns` are left out.
 BYTE_CODE = """
 import glob, importlib.util, json, os
 from pathlib import Path
@@ -191,7 +191,7 @@ def test_what_is_left_out(subject: Subject) -> None:
 
 
 def test_byte_code(subject: Subject) -> None:
-    """Every module of the packages is compiled, except those whose `__pycache__` the matrix removes (`slim`)."""
+    """Every module of the packages is compiled, except those whose `__pycache__` is removed (`slim`)."""
     end = "/__pycache__"
     folders = [name.removesuffix(end) for name in _patterns(subject, "files") if name.endswith(end)]
     assert json.loads(subject.python(f"patterns = {folders!r}\n{BYTE_CODE}")) == []
