@@ -90,9 +90,9 @@ WRONG = [
     Wrong(
         "packages_are_the_locked_ones",
         "printf 'Name: uv\nVersion: 1\n' > {site}/uv.egg-info",
-        "uv: 1, locked: not",
+        "uv: 1, locked: none",
     ),
-    Wrong("packages_are_the_locked_ones", "rm -r {site}/regex-*.dist-info", "regex: not there"),
+    Wrong("packages_are_the_locked_ones", "rm -r {site}/regex-*.dist-info", "regex: not installed"),
     Wrong("entry_point", "rm /opt/venv/bin/serve", "serve"),
     Wrong("entry_point", 'ENTRYPOINT ["/bin/sh", "-c", "serve"]', "/bin/sh"),
     Wrong("entry_point", 'CMD ["train"]', "train"),
