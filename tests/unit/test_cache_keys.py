@@ -139,7 +139,11 @@ def edited(clone: Project, template: str, old: str, new: str) -> None:
         ("uv pip install --offline", "uv pip install --quiet --offline", {"inference-toolkit"}),
         ("UV_NO_CACHE=1", "UV_NO_CACHE=true", None),
         ("# Compiles packages without wheels", "# Compiles the packages without wheels", set[str]()),
-        ("python3.11 -m venv --without-pip /opt/venv\n{% endmacro", "true\n{% endmacro", {"type-libraries"}),
+        (
+            "python{{ installer_python }} -m venv --without-pip /opt/venv\n{% endmacro",
+            "true\n{% endmacro",
+            {"type-libraries"},
+        ),
     ],
 )
 def test_an_edited_template_changes_the_layers_that_it_makes(

@@ -65,3 +65,9 @@ def test_syntax_error_in_a_template_is_reported_with_its_line(tmp_path: Path) ->
     copied(tmp_path, "FROM x\n{% if cell.cuda %}\n")
     with pytest.raises(UserError, match=r"templates/inference\.Dockerfile\.j2:\d"):
         printed(tmp_path)
+
+
+def test_cell_with_another_python_than_the_installers_is_an_error(tmp_path: Path) -> None:
+    """Its packages would be in the folder of the installer's Python."""
+    with pytest.raises(UserError, match=r"-py311-.*: the installer has Python 3.12, and would install for"):
+        printed(tmp_path, ("  python: 3.11\n  image", "  python: 3.12\n  image"))

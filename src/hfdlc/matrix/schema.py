@@ -91,6 +91,7 @@ def _name(text: str) -> str:
 # Editors read `python: 3.11` as a number; here it stays text.
 TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
+PythonText = Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
 VersionRange = Annotated[str, AfterValidator(_specifier)]
 RequirementText = Annotated[str, AfterValidator(_requirement)]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["1.6 GB"]})]
@@ -130,6 +131,7 @@ class Base(Written):
 class Installer(Written):
     """The image that installs packages; pip installs `requires` in it."""
 
+    python: PythonText
     image: str
     compiler: str  # the same with a C compiler
     bootstrap: Bootstrap | None = None
@@ -185,7 +187,7 @@ class Release(Written):
     ]
     transformers: VersionText
     datasets: VersionText
-    python: Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
+    python: PythonText
     os: str
     cutoff: date
     cells: dict[Type, list[Device]]
