@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from typing import Any, Callable, List, MutableMapping, Optional, Tuple
+from typing import Awaitable, Callable, List, Optional, Tuple, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_inference_toolkit.content import payload
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http.asgi import Receive, Scope, Send
 from hf_inference_toolkit.http.events import TokenStream, disconnected
 from hf_inference_toolkit.scheduling.scheduler import Job
 from hf_inference_toolkit.tasks.service import Part
@@ -28,7 +30,7 @@ class PartStream(Response):  # type: ignore[misc]
         job: Job,
         first: Part,
         tokens: TokenStream,
-        explain: Callable[[Exception], Any],
+        explain: Callable[[Exception], Awaitable[RequestError]],
         finish: Callable[[], None],
     ) -> None:
         content_type = first.head.value[1]
@@ -44,7 +46,7 @@ class PartStream(Response):  # type: ignore[misc]
         self._explain = explain
         self._finish = finish
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
         writing = asyncio.ensure_future(self._write(send))
@@ -59,12 +61,12 @@ class PartStream(Response):  # type: ignore[misc]
             writing.cancel()
             self._finish()
 
-    async def _write(self, send: Any) -> None:
-        part: Optional[Any] = self._first
+    async def _write(self, send: Send) -> None:
+        part: Optional[Part] = self._first
         while part is not None:
             await send({"type": "http.response.body", "body": part.body, "more_body": True})
             part.sent(len(part.body))
-            part = await self._tokens.next()
+            part = cast(Optional[Part], await self._tokens.next())
         try:
             await self._job.future
         except Exception as problem:
