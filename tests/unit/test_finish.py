@@ -1,4 +1,4 @@
-"""A layer that is finished: what is left out is gone with its rows, the rest has byte code and one time."""
+"""`finish`: files are removed with their RECORD rows, modules are compiled, and all files get one time."""
 
 import importlib.machinery
 import importlib.util
@@ -97,7 +97,7 @@ def test_byte_code_is_checked_by_hash_and_names_the_path_in_the_image(layer: Pat
 
 
 def test_module_that_does_not_compile_is_kept_and_reported(layer: Path) -> None:
-    """It is told, and the others are compiled."""
+    """The others are compiled."""
     newer = layer / SITE / "package" / "newer.py"
     newer.write_text("def f[:")
     ran = finish(layer)
@@ -219,8 +219,8 @@ def test_a_real_library_works_without_its_symbols(program: ModuleType, tmp_path:
     if program.strip_symbols(file):
         assert file.stat().st_size < before
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import _struct; print(_struct.__file__)"
-    told = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
-    assert told.strip() == str(file)
+    output = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
+    assert output.strip() == str(file)
 
 
 def test_finished_layer_is_packed(layer: Path) -> None:

@@ -55,9 +55,9 @@ def test_undefined_name_in_a_template_is_reported_with_line_and_cell(tmp_path: P
     copied(tmp_path, "FROM x\nLABEL a={{ nothing }}\n")
     with pytest.raises(UserError) as caught:
         printed(tmp_path)
-    told = str(caught.value)
-    assert told.startswith("templates/inference.Dockerfile.j2:2: 'nothing' is undefined")
-    assert "huggingface-pytorch-inference:2.13.0" in told
+    output = str(caught.value)
+    assert output.startswith("templates/inference.Dockerfile.j2:2: 'nothing' is undefined")
+    assert "huggingface-pytorch-inference:2.13.0" in output
 
 
 def test_syntax_error_in_a_template_is_reported_with_its_line(tmp_path: Path) -> None:

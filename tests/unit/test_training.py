@@ -40,13 +40,13 @@ TRACE = 'Traceback (most recent call last):\n  File "train.py", line 1, in <modu
 def test_the_reason_is_the_scripts_last_traceback(inside: ModuleType) -> None:
     """Not what the script said before, not what sagemaker-training says after."""
     after = "\n2026-11-23 12:00:00,001 sagemaker-training-toolkit ERROR    Reporting training FAILURE\nmore"
-    assert inside.reason(f"{STARTED}hello\n{TRACE}{after}", "told") == TRACE
+    assert inside.reason(f"{STARTED}hello\n{TRACE}{after}", "message") == TRACE
 
 
 def test_failure_reason_without_a_traceback_is_the_last_output(inside: ModuleType) -> None:
     """A shell script, or `sys.exit("why")`; a progress bar's states are left out."""
-    assert inside.reason(STARTED + "10%\r20%\rno data\n", "told") == "no data"
-    assert inside.reason(STARTED, "told\n") == "told"
+    assert inside.reason(STARTED + "10%\r20%\rno data\n", "message") == "no data"
+    assert inside.reason(STARTED, "message\n") == "message"
 
 
 def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) -> None:
@@ -58,7 +58,7 @@ def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) 
         "2026-11-23 12:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:142] This binary\n"
         "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\n"
     )
-    reason = inside.reason(f"{STARTED}{said}python: can't open file 'other.py'\n", "told")
+    reason = inside.reason(f"{STARTED}{said}python: can't open file 'other.py'\n", "message")
     assert reason == (
         "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\npython: can't open file 'other.py'"
     )
@@ -67,7 +67,7 @@ def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) 
 def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
     """SageMaker shows 1,024 characters; the error stands at the end."""
     long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
-    reason = inside.reason(STARTED + long, "told")
+    reason = inside.reason(STARTED + long, "message")
     assert len(reason) <= inside.SHOWN
     assert reason.startswith("...\n  a line of it\n")
     assert reason.endswith("ValueError: no")
@@ -168,7 +168,7 @@ def test_a_folder_of_folders_has_a_channel_in_each(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    """Before an engine is asked."""
+    """Before an engine is used."""
     with pytest.raises(UserError, match="the data folder is empty"):
         training._channels(tmp_path)
 
@@ -204,7 +204,7 @@ def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository
 
 
 def test_log_of_an_ended_script_is_complete(inside: ModuleType) -> None:
-    """Its last words may still be in the pipe when the reason is asked for."""
+    """Its last output may still be in the pipe when the reason is read."""
     stderr = inside.Stderr()
     stderr.start()
     try:

@@ -107,7 +107,7 @@ class Costs:
 
 
 def plan(cells: Sequence[Cell], project: Project, engine: Engine | None, state: State) -> Plan:
-    """What a build of the cells would do; no registry is asked, and no engine is started."""
+    """What a build of the cells would do, without requests to registries and without starting an engine."""
     costs, here = Costs(project, engine, state), ImagesHere(engine)
     found = [_cell_plan(cell, project, here, costs) for cell in cells]
     todo = [cell for cell, one in zip(cells, found, strict=True) if one.state == "to build"]
