@@ -47,7 +47,7 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 def test_lock_reports_an_unreachable_index(hfdlc: Command, clone: Path, tmp_path: Path) -> None:
-    """`hfdlc lock` says what is out of reach and where it is configured; the old locks stay."""
+    """`hfdlc lock` names the unreachable source and where it is configured; the old locks stay."""
     before = {file: file.read_text() for file in clone.glob("images/**/*.lock")}
     ended = hfdlc(
         "lock", environ={"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "HFDLC_STATE": str(tmp_path / "s")}

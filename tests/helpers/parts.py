@@ -252,7 +252,7 @@ def serving(program: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def aws_api() -> Iterator[str]:
-    """AWS's API as moto plays it: ECR, STS and IAM; its address."""
+    """AWS's API, simulated by moto: ECR, STS and IAM; its address."""
     port = free_port()
     program = str(Path(sys.executable).with_name("moto_server"))
     process = subprocess.Popen(

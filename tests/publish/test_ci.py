@@ -85,6 +85,6 @@ def test_ci_phases_run_in_a_fresh_clone(
     assert len(digests) == 1
     assert None not in digests
     kept = json.loads((clone / "releases" / cell.repository / f"{cell.tag}.json").read_text())
-    assert {*kept["places"]} == {"us-east-1", "eu-west-1"}
+    assert {*kept["targets"]} == {"us-east-1", "eu-west-1"}
     again = _run('make ci-cell CELL="$CELL"', clone, environ)
     assert "is published from the same inputs: nothing to build" in again.stderr

@@ -81,7 +81,7 @@ class Registry:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+def query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
     """Ask for an image's digest at a time, through a registry."""
 
     def published(registry: Registry, image: str, at: float) -> str | None:
@@ -97,37 +97,37 @@ def failure(status: int) -> APIError:
     return APIError("no", response)
 
 
-def test_an_answer_is_remembered_for_some_minutes(ask: Callable[..., str | None]) -> None:
+def test_an_answer_is_remembered_for_some_minutes(query: Callable[..., str | None]) -> None:
     """A second build asks nobody; a later one asks again."""
     registry = Registry("sha256:1")
-    assert [ask(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
+    assert [query(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
     assert registry.requests == 2
 
 
 @pytest.mark.parametrize("error", [failure(500), requests.exceptions.ReadTimeout(), ConnectionError()])
-def test_unreachable_registry_is_requested_once(ask: Callable[..., str | None], error: Exception) -> None:
+def test_unreachable_registry_is_requested_once(query: Callable[..., str | None], error: Exception) -> None:
     """Unreachable: ten images do not wait ten times. Another registry is still requested."""
     registry = Registry(error)
-    assert [ask(registry, f"example.org/python:3.{minor}", 1000) for minor in (9, 10, 11)] == [None] * 3
+    assert [query(registry, f"example.org/python:3.{minor}", 1000) for minor in (9, 10, 11)] == [None] * 3
     assert registry.requests == 1
-    assert ask(registry, "example.com/python:3.11", 1000) is None
+    assert query(registry, "example.com/python:3.11", 1000) is None
     assert registry.requests == 2
 
 
 def test_missing_image_does_not_mark_the_registry_as_unreachable(
-    ask: Callable[..., str | None],
+    query: Callable[..., str | None],
 ) -> None:
     """It answered: it is in reach."""
     missing, there = Registry(failure(404)), Registry("sha256:1")
-    assert ask(missing, "example.org/python:3.99", 1000) is None
-    assert ask(there, "example.org/python:3.11", 1000) == "sha256:1"
+    assert query(missing, "example.org/python:3.99", 1000) is None
+    assert query(there, "example.org/python:3.11", 1000) == "sha256:1"
 
 
-def test_answer_from_the_future_is_not_used(ask: Callable[..., str | None]) -> None:
+def test_answer_from_the_future_is_not_used(query: Callable[..., str | None]) -> None:
     """An answer of the future is none."""
     registry = Registry("sha256:1")
-    ask(registry, "example.org/python:3.11", 2000)
-    ask(registry, "example.org/python:3.11", 1000)
+    query(registry, "example.org/python:3.11", 2000)
+    query(registry, "example.org/python:3.11", 1000)
     assert registry.requests == 2
 
 

@@ -55,9 +55,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return done
 
 
-def publish(cell: Cell, where: Target, folder: Path, made_from: inputs.Inputs) -> None:
+def publish(cell: Cell, where: Target, folder: Path, image_inputs: inputs.Inputs) -> None:
     """Set the cell's tag to an image that was built from these inputs."""
-    made = image(folder, b"a", labels={inputs.LABEL: inputs.text(made_from)})
+    made = image(folder, b"a", labels={inputs.LABEL: inputs.text(image_inputs)})
     transfer.copy_blobs(made, where, cell.repository, [])
     transfer.set_tag(where, cell.repository, cell.tag, made.manifest)
 

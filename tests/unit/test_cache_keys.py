@@ -31,8 +31,10 @@ def one(where: Project, pattern: str) -> Cell:
     return cell
 
 
-def keys(cell: Cell, where: Project, made_from: Mapping[str, str] = cache_keys.NO_INPUTS) -> dict[str, str]:
-    return {layer.name: layer.cache_key for layer in cache_keys.keyed_layers(cell, where, made_from)}
+def keys(
+    cell: Cell, where: Project, image_inputs: Mapping[str, str] = cache_keys.NO_INPUTS
+) -> dict[str, str]:
+    return {layer.name: layer.cache_key for layer in cache_keys.keyed_layers(cell, where, image_inputs)}
 
 
 def append(file: Path, text: str) -> None:

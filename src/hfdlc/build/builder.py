@@ -61,7 +61,7 @@ def build(
     receipt.seconds = round(time.monotonic() - began, 3)
     if file:
         write_whole(file, text(receipt))
-    _tell(session.project, receipt, failures, cells)
+    _report(session.project, receipt, failures, cells)
     return receipt
 
 
@@ -227,7 +227,7 @@ def _remember(session: Session, cell: Cell, seconds: float) -> None:
     history.add(build, session.state)
 
 
-def _tell(project: Project, receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
+def _report(project: Project, receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
     """A line for each cell and the receipt, where there were several; then the error, if there was one."""
     if len(cells) > 1:
         for cell in cells:

@@ -70,10 +70,10 @@ class Costs:
         self._there = _layers_of(engine) if engine else set[str]()
         self._known: dict[str, tuple[Layer, ...]] = {}
 
-    def layers(self, cell: Cell, made_from: inputs.Inputs) -> tuple[Layer, ...]:
+    def layers(self, cell: Cell, image_inputs: inputs.Inputs) -> tuple[Layer, ...]:
         """The layers of a cell, with the cache keys that they have with these inputs."""
         if cell.id not in self._known:
-            self._known[cell.id] = keyed_layers(cell, self._project, made_from)
+            self._known[cell.id] = keyed_layers(cell, self._project, image_inputs)
         return self._known[cell.id]
 
     def missing(self, cell: Cell) -> list[Layer]:

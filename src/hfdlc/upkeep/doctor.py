@@ -81,7 +81,7 @@ def _user() -> Finding:
 def machine_engine(environ: Mapping[str, str]) -> Finding:
     """The engine that the Docker CLI would use."""
     where = context.of_machine(environ)
-    answer = detect.ask(where)
+    answer = detect.query(where)
     if not answer:
         return Finding("Docker engine", "warning", f"no answer at {where.host}")
     if not answer.is_recent:
