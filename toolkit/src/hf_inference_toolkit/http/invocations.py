@@ -66,7 +66,7 @@ class Invocations:
         ends = time.monotonic() + self._settings.deadline
         service = self._model.serving()
         content_type, accept = self._negotiate(service, request)
-        coding = compression.coding(request.headers.get("content-encoding"))
+        coding = compression.coding(request.headers.getlist("content-encoding"))
         body = await self._body(request, ends)
         self._model.serving()  # the server may have started to drain while the body was received
         if coding != "identity":
