@@ -66,7 +66,7 @@ def test_doctor_reports_reachable_and_unreachable_registries(
 def test_doctor_warns_of_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is free, where, and how to move it."""
     monkeypatch.setattr(doctor, "ROOM", 1e18)
-    found = doctor.room(State(tmp_path))
+    found = doctor.disk_space(State(tmp_path))
     assert found.state == "warning"
     assert str(tmp_path) in found.found
     assert "HFDLC_STATE" in found.advice

@@ -126,7 +126,7 @@ def _batches(
     *,
     disk_check: bool,
 ) -> None:
-    """Build cells in batches that fit the disk; what only the last batch needed makes room for the next."""
+    """Build cells in batches that fit the disk; each removes what only the last one needed."""
     while todo:
         batch = _fitting(session, todo, context, failures) if disk_check else todo
         if not batch:
@@ -170,7 +170,7 @@ def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
         f"building {cell.id} needs about {needed / 1e9:.0f} GB of disk, and {room / 1e9:.0f} GB are free",
         location=str(state.root),
         allowed="--no-disk-check, which builds all the same",
-        hint="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
+        hint="free disk space (`hfdlc clean`, `hfdlc engine prune`), then run this again",
     )
 
 
