@@ -91,9 +91,9 @@ WRONG = [
     Wrong(
         "packages_are_the_locked_ones",
         "printf 'Name: uv\nVersion: 1\n' > {site}/uv.egg-info",
-        "uv: 1, locked: not",
+        "uv: 1, locked: none",
     ),
-    Wrong("packages_are_the_locked_ones", "rm -r {site}/regex-*.dist-info", "regex: not there"),
+    Wrong("packages_are_the_locked_ones", "rm -r {site}/regex-*.dist-info", "regex: not installed"),
     Wrong("entry_point", "rm /opt/venv/bin/serve", "serve"),
     Wrong("entry_point", 'ENTRYPOINT ["/bin/sh", "-c", "serve"]', "/bin/sh"),
     Wrong("entry_point", 'CMD ["train"]', "train"),
@@ -112,7 +112,9 @@ WRONG = [
     Wrong("what_is_left_out", "rm {site}/tqdm/std.py", "lists tqdm/std.py"),
     Wrong("byte_code", "rm {site}/tqdm/__pycache__/std.*", "tqdm/std.py has no byte code"),
     Wrong(
-        "byte_code", "python -m py_compile {site}/networkx/convert.py", "networkx/convert.py has byte code"
+        "what_is_left_out",
+        "python -m py_compile {site}/transformers/models/bert/modeling_bert.py",
+        "transformers/models/bert/__pycache__",
     ),
     # A library of a header and a table of symbols.
     Wrong(

@@ -73,7 +73,7 @@ def test_network(subject): pytest.skip("no network")
 def test_node_id_contains_the_cell_and_report_name_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A check of an image is told from the same check of another one; the report has said the cell."""
+    """Checks of different images have different ids; a report names the cell once."""
     text = f"""
 @pytest.mark.parametrize("task", ["fill-mask"])
 def test_it(subject, task, request): assert "{CELL.id}" in request.node.nodeid
