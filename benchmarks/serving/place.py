@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hfdlc.engine import debian
@@ -33,14 +34,18 @@ REFERENCES = ("onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2")
 
 def server(state: State) -> Path:
     """A Python with the packages of the default image."""
+    return with_packages(state, "bench-serving/ours", ())
+
+
+def with_packages(state: State, name: str, more: Sequence[str]) -> Path:
+    """A Python with the packages of the default image and some more."""
     locks = [word for lock in LOCKS for word in ("-r", str(lock))]
-    return _made(state.root / "bench-serving/ours", locks, index_config(os.environ))
+    return _made(state.root / name, [*locks, *more], index_config(os.environ))
 
 
 def references(state: State) -> Path:
-    """The same, with ONNX Runtime."""
-    locks = [word for lock in LOCKS for word in ("-r", str(lock))]
-    return _made(state.root / "bench-serving/references", [*locks, *REFERENCES], index_config(os.environ))
+    """The packages of the default image, and ONNX Runtime."""
+    return with_packages(state, "bench-serving/references", REFERENCES)
 
 
 def peer(name: str, state: State) -> Path | None:

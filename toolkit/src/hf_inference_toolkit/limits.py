@@ -35,6 +35,8 @@ TOKEN_IDS = _limit("token ids", 1024, "ids in one list, and lists in bad_words_i
 STOP_SEQUENCES = _limit("stop sequences", 16, "stop sequences of a request")
 STOP_CHARACTERS = _limit("characters of a stop sequence", 128, "each stop sequence")
 
+TOP_TOKENS = _limit("most probable tokens", 20, "top_n_tokens")
+
 # Text
 TEXT_CHARACTERS = _limit(
     "characters of a text",

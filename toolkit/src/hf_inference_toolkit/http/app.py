@@ -77,6 +77,8 @@ class App:
         self.model = Model(lambda: load_model(settings), on_failure)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
+            running=lambda: self.scheduler.running,
+            cache_usage=lambda: self.scheduler.cache_usage,
             is_ready=lambda: float(self.model.status == 200),
             load_seconds=lambda: self.model.load_seconds,
         )
@@ -232,6 +234,8 @@ class App:
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics in the text format of Prometheus."""
+        if self.model.service is not None:
+            self.metrics.loaded(self.model.service.facts)
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def show_openapi(self, request: Request) -> Response:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_inference_toolkit.content import payload
-from hf_inference_toolkit.scheduling.scheduler import Job
+from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.tasks.service import Token
 
 TYPE = "text/event-stream"

@@ -11,7 +11,7 @@ from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http.asgi import Receive, Scope, Send
 from hf_inference_toolkit.http.events import TokenStream, disconnected
-from hf_inference_toolkit.scheduling.scheduler import Job
+from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.tasks.service import Part
 
 # A stream that user code does not end is closed this long after its deadline.
