@@ -88,6 +88,11 @@ class Service:
     body_types: Tuple[str, ...] = ()
     # The type of answers at `POST /` if Accept names none: what `huggingface_hub.InferenceClient` reads.
     hub_type = ""
+    # Whether it completes texts and, with a chat template, conversations (see `prepare`).
+    completes = False
+    chats = False
+    # The most tokens of a prompt and its continuation; 0 for tasks that generate no text.
+    context_tokens = 0
     # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
 
@@ -107,6 +112,10 @@ class Service:
     ) -> payload.Request:
         """Add the HTTP headers, which only user code reads, to the request."""
         return request
+
+    def prepare(self, completion: Any) -> payload.Request:
+        """The request for a `completion.Completion`. Not called in the event loop. Raises RequestError."""
+        raise NotImplementedError
 
     def count(self, request: payload.Request) -> int:
         """The number of queue slots of a request: one for each item."""
