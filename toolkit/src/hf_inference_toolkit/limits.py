@@ -37,6 +37,8 @@ STOP_CHARACTERS = _limit("characters of a stop sequence", 128, "each stop sequen
 SCHEMA_CHARACTERS = _limit("characters of a schema", 100000, "a JSON Schema or a regular expression")
 TOOLS = _limit("tools", 128, "functions in tools")
 
+TOP_TOKENS = _limit("most probable tokens", 20, "top_n_tokens")
+
 # Text
 TEXT_CHARACTERS = _limit(
     "characters of a text",

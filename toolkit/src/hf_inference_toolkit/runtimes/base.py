@@ -4,7 +4,7 @@ import importlib.util
 import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
+from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
 # The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
 Tokens = Dict[str, List[int]]
@@ -64,13 +64,12 @@ class Runtime:
         pad: int,
         options: Dict[str, Any],
         on_step: Optional[OnStep] = None,
-        sampling: Optional[Sampling] = None,
-        with_logprobs: bool = False,
+        sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
         """The sequences that `generate` returns, those of one row next to each other.
 
         Each begins with the left-padded prompt, or with the decoder's start token. `on_step` is called after each
-        step. `sampling` draws the tokens; without it `generate` follows `options`.
+        step, and `sampling` then says for each sequence how its tokens are selected.
         """
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import decoding, kernels, threads
 from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Runtime, Tokens, padded
-from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
+from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
 
 class Torch(Runtime):
@@ -108,18 +108,18 @@ class Torch(Runtime):
         pad: int,
         options: Dict[str, Any],
         on_step: Optional[OnStep] = None,
-        sampling: Optional[Sampling] = None,
-        with_logprobs: bool = False,
+        sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
         """See Runtime."""
         import torch
 
-        hooks = on_step and decoding.StepHooks(on_step, sampling, with_logprobs, self.device)
-        if hooks:
-            options = dict(options, **hooks.arguments())
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
+        begin = tensors["input_ids"].shape[1] if at_start else 1
+        hooks = on_step and decoding.StepHooks(on_step, sampling, begin, self.device)
+        if hooks:
+            options = dict(options, **hooks.arguments())
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)
             if hooks:

@@ -3,21 +3,22 @@
 import inspect
 import os
 import random
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
-from hf_inference_toolkit.runtimes.decoding import NEUTRAL, Sampling, Step
+from hf_inference_toolkit.runtimes.decoding import NEUTRAL, RowProcessor, RowSampling, Step
 from hf_inference_toolkit.tasks.generation_parameters import (
+    BY_STEPS,
     DOCUMENTED,
     GENERATION,
     NOT_SUPPORTED,
     OWN,
-    SEED,
     STOP_NAMES,
     check_amount,
     check_token_ids,
+    processors,
     requested,
     stop_sequences,
     token_ids,
@@ -50,6 +51,8 @@ SOURCE_OPTIONS = {
 }
 # They count positions by the attention mask, and have no argument `position_ids`.
 POSITIONS_BY_MASK = ("bloom", "opt")
+# They are applied to one sequence, not to beams.
+STEP_PARAMETERS = ("frequency_penalty", "presence_penalty", "logit_bias", "top_n_tokens")
 # Tokens of the prompt with which the first generated ones are decoded, for the spaces between them.
 CONTEXT_TOKENS = 8
 
@@ -66,6 +69,22 @@ class Prompt(NamedTuple):
     seed: Optional[int] = None
     # How many sequences are drawn for it.
     copies: int = 1
+    # They change the scores of each of its sequences.
+    processors: Sequence[RowProcessor] = ()
+
+    def row_sampling(self, copy: int) -> RowSampling:
+        """How the tokens of one of its sequences are selected."""
+        generator = None
+        if self.sampling is not None:
+            generator = random.Random("{}:{}".format(self.seed, copy))  # noqa: S311 (no secrets)
+        with_details = bool(self.options.get("details"))
+        return RowSampling(
+            self.sampling,
+            generator,
+            self.processors,
+            with_details,
+            (self.options.get("top_n_tokens") or 0) if with_details else 0,
+        )
 
 
 class Generation(TextTask):
@@ -89,8 +108,8 @@ class Generation(TextTask):
         self._model_stops = stop_sequences({"stop_strings": self._value({}, "stop_strings") or ()})
         self._cleans_up = cleans_up(self.pipeline)
         supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
-        seed = (SEED,) if self._reports_steps else ()
-        known = (*supported, *OWN, *seed, TRUNCATION, *self.extra_parameters())
+        by_steps = BY_STEPS if self._reports_steps else ()
+        known = (*supported, *OWN, *by_steps, TRUNCATION, *self.extra_parameters())
         self.parameters = tuple(one._replace(is_nullable=True) for one in known)
         specific = getattr(self.config, "task_specific_params", None) or {}
         defaults = specific.get(task.requested) or specific.get(task.name) or {}
@@ -138,7 +157,7 @@ class Generation(TextTask):
         width = 1
         for name in ("num_beams", "num_return_sequences"):
             width *= self._value(arguments, name) or 1
-        prompt = self._drawn(Prompt(row, arguments, options))
+        prompt = self._drawn(Prompt(row, arguments, options, processors=processors(options)))
         key = [(name, repr(value)) for name, value in sorted(prompt.arguments.items())]
         key.append(("sampling", repr(prompt.sampling)))
         if not self.may_pad(arguments):
@@ -154,9 +173,14 @@ class Generation(TextTask):
             arguments.pop("temperature", None)
             arguments["do_sample"] = False
         is_sampled = bool(value(arguments, "do_sample"))
-        if is_sampled and "seed" in prompt.options:
-            if prompt.options.get("num_beams", 1) > 1:
-                raise RequestError("unprocessable", "parameter 'seed' does not work with num_beams")
+        names = [name for name in STEP_PARAMETERS if prompt.options.get(name)]
+        if is_sampled and prompt.options.get("seed") is not None:
+            names.append("seed")
+        if names:
+            if (prompt.options.get("num_beams") or 1) > 1:
+                raise RequestError(
+                    "unprocessable", "parameter '{}' does not work with num_beams".format(names[0])
+                )
             arguments["num_beams"] = 1
         if not is_sampled or (value(arguments, "num_beams") or 1) > 1 or not self._reports_steps:
             return prompt._replace(arguments=arguments)
@@ -218,21 +242,16 @@ class Generation(TextTask):
         def on_step(step: Step) -> bool:
             self.runtime.check()
             for place, sequence in enumerate(sequences):
-                sequence.add(step.tokens[place], step.logprobs[place] if step.logprobs else None)
+                logprob = step.logprobs[place] if step.logprobs else None
+                sequence.add(step.tokens[place], logprob, step.tops[place] if step.tops else ())
             return all(sequence.is_over for sequence in sequences)
 
-        sampling = None
-        if prompts[0].sampling is not None:
-            seeds = [(one.row.seed, copy) for one in pieces for copy in range(one.row.copies)]
-            generators = [random.Random("{}:{}".format(*pair)) for pair in seeds]  # noqa: S311 (no secrets)
-            sampling = Sampling(prompts[0].sampling, generators)
         self.runtime.generate(
             [prompt.row for prompt in prompts],
             self.pad,
             prompts[0].arguments,
             on_step,
-            sampling,
-            any(prompt.options.get("details") for prompt in prompts),
+            [piece.row.row_sampling(copy) for piece in pieces for copy in range(piece.row.copies)],
         )
         return sequences
 
@@ -326,6 +345,10 @@ class Generation(TextTask):
             result = {self.result: self.answer(item, text, options)}
             if options.get("details") or sequence.is_streamed:
                 result["details"] = details(sequence, len(encoded.rows[0]["input_ids"]))
+                if options.get("details") and options.get("top_n_tokens"):
+                    result["details"]["top_tokens"] = [
+                        [one.described() for one in token.top] for token in sequence.reported
+                    ]
             results.append(result)
         return results
 

@@ -63,6 +63,11 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
     "object": {"type": "object", "additionalProperties": False},
     "strings": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "ids": {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "minItems": 1}]},
+    "numbers by id": {
+        "type": "object",
+        "propertyNames": {"pattern": "^[0-9]+$"},
+        "additionalProperties": {"type": "number"},
+    },
     "id lists": {
         "type": "array",
         "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
@@ -98,7 +103,8 @@ def _check_one(parameter: Parameter, value: Any) -> None:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
-    if isinstance(value, (int, float)) and not _within(value, parameter):
+    numbers = value.values() if parameter.kind == "numbers by id" else [value]
+    if not all(_within(one, parameter) for one in numbers if isinstance(one, (int, float))):
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
@@ -114,7 +120,7 @@ def _check_size(parameter: Parameter, value: Any) -> None:
                 parameter.name, len(value), parameter.longest
             ),
         )
-    if isinstance(value, list):
+    if isinstance(value, (list, dict)):
         if len(value) > parameter.most:
             raise RequestError(
                 "unsupported_value",
@@ -150,6 +156,10 @@ def _is(value: Any, kind: str) -> bool:
         return value == [] or isinstance(value, str) or _is_list_of(value, "string")
     if kind == "ids":
         return _is(value, "integer") or _is_list_of(value, "integer")
+    if kind == "numbers by id":
+        return isinstance(value, dict) and all(
+            name.isdigit() and name.isascii() and _is(number, "number") for name, number in value.items()
+        )
     return isinstance(value, list) and bool(value) and all(_is_list_of(inner, "integer") for inner in value)
 
 
@@ -171,6 +181,7 @@ def _words(parameter: Parameter) -> str:
         "strings": "a string or a list of strings",
         "ids": "a token id or a list of token ids",
         "id lists": "a list of lists of token ids",
+        "numbers by id": "an object with token ids as keys and numbers as values",
     }
     words = names[parameter.kind]
     if parameter.low is not None:
@@ -195,7 +206,10 @@ def _schema_of(parameter: Parameter) -> Dict[str, Any]:
     else:
         out = dict(SCHEMAS[parameter.kind], description=parameter.about)
     bounds = [("minimum", parameter.low), ("maximum", parameter.high)]
-    out.update({word: bound for word, bound in bounds if bound is not None})
+    bounded = out
+    if parameter.kind == "numbers by id":
+        bounded = out["additionalProperties"] = dict(out["additionalProperties"])
+    bounded.update({word: bound for word, bound in bounds if bound is not None})
     if parameter.choices and parameter.kind == "boolean or string":
         out["oneOf"] = [{"type": "boolean"}, {"type": "string", "enum": list(parameter.choices)}]
     elif parameter.choices:

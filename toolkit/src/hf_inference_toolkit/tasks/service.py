@@ -1,6 +1,18 @@
 """The interface between the server and a loaded model."""
 
-from typing import Any, Callable, Dict, Generator, Hashable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Hashable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
@@ -29,6 +41,8 @@ class Token(NamedTuple):
     is_special: bool
     # None unless the request has `details`.
     logprob: Optional[float] = None
+    # The most probable tokens at this step, if the request has `top_n_tokens`.
+    top: Sequence["Token"] = ()
 
     def described(self) -> Dict[str, Any]:
         """The token in the form of text-generation-inference."""
