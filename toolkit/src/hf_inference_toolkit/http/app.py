@@ -8,7 +8,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Set, Tuple
+from typing import Awaitable, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import openai, openapi, tgi
+from hf_inference_toolkit.http.events import Message, Receive, Scope, Send
 from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.http.openai_answers import error_document
@@ -27,10 +28,6 @@ from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Service
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 LoadModel = Callable[[Settings], Service]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -46,7 +43,9 @@ class Route(NamedTuple):
 class Answering:
     """A request that is being answered; `statuses` has the status of the answer once it has begun."""
 
-    def __init__(self, request_id: str, began: float, task: Any, statuses: List[int]) -> None:
+    def __init__(
+        self, request_id: str, began: float, task: "asyncio.Task[object]", statuses: List[int]
+    ) -> None:
         self.request_id = request_id
         self.began = began
         self.task = task
@@ -245,7 +244,13 @@ class App:
 
     async def show_openapi(self, request: Request) -> Response:
         """The OpenAPI document of the task."""
-        return _respond(openapi.document(self.model.serving(), self.invocations.routes), 200, {})
+        return _respond(
+            openapi.document(
+                self.model.serving(), self.invocations.routes, openai.documented(), tgi.documented()
+            ),
+            200,
+            {},
+        )
 
     async def execution_parameters(self, request: Request) -> Response:
         """The defaults of SageMaker's batch transform for this container."""

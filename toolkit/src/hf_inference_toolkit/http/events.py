@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Awaitable, Callable, Dict, MutableMapping, NamedTuple, Optional, Set
+from typing import Any, Awaitable, Callable, Dict, MutableMapping, NamedTuple, Optional, Set
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,8 +19,11 @@ KEEP_ALIVE = b": keep-alive\n\n"
 KEEP_ALIVE_SECONDS = 10.0
 # A stream whose prediction does not end is closed this long after its deadline.
 GRACE_SECONDS = 1.0
-Send = Callable[[MutableMapping[str, object]], Awaitable[None]]
-Receive = Callable[[], Awaitable[MutableMapping[str, object]]]
+# See ASGI.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Ended(NamedTuple):
@@ -113,7 +116,7 @@ class EventStream(Response):  # type: ignore[misc]
         """End the stream with an error."""
         self._tokens.abort(problem)
 
-    async def __call__(self, scope: MutableMapping[str, object], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the text ends or the client disconnects."""
         left = self._job.deadline + GRACE_SECONDS - time.monotonic()
         late = RequestError("deadline_exceeded", "no response before the deadline of the request")
@@ -191,7 +194,9 @@ class TokenEvents(EventWriter):
         # `[{"generated_text": ..., "details": ...}]`, or `summary_text` and so on.
         result = dict(prediction.value[0])
         details = result.pop("details", None) or {}
-        details = {name: value for name, value in details.items() if name not in ("prefill", "tokens", "top_tokens")}
+        details = {
+            name: value for name, value in details.items() if name not in ("prefill", "tokens", "top_tokens")
+        }
         return event(
             dict(self._held or {}, generated_text=next(iter(result.values())), details=details or None)
         )

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Awaitable, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -39,14 +39,11 @@ SOON = 0.05
 HUB_ROUTE = "/"
 T = TypeVar("T")
 # Python 3.6 has it elsewhere.
-current_task: "Callable[[], asyncio.Task[object]]" = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
+CurrentTask = Callable[[], "asyncio.Task[object]"]
+current_task: CurrentTask = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
 
 
 AnswerDocument = Callable[[Service, object, Request, float], Awaitable[Optional[Response]]]
-
-
-async def _no_form(service: Service, document: object, request: Request, ends: float) -> None:
-    return None
 
 
 class BodyDeadline:
@@ -91,8 +88,8 @@ class Invocations:
     def __init__(self, settings: Settings, health: Model, scheduler: Scheduler, metrics: Metrics) -> None:
         # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
         self.routes = list(filter(None, ("/invocations", settings.predict_route, HUB_ROUTE)))
-        # Answers documents in OpenAI's form; None for others.
-        self.answer_openai: AnswerDocument = _no_form
+        # Answers documents in OpenAI's form, and returns None for others.
+        self.answer_openai: Optional[AnswerDocument] = None
         self._settings = settings
         self._model = health
         self._scheduler = scheduler
@@ -134,7 +131,11 @@ class Invocations:
         self, service: Service, content_type: codecs.MediaType, body: bytes, request: Request, ends: float
     ) -> Optional[Response]:
         """The response to a body in OpenAI's form, which SageMaker forwards here; None for any other body."""
-        if content_type.name != codecs.JSON or not (b'"messages"' in body or b'"prompt"' in body):
+        if (
+            self.answer_openai is None
+            or content_type.name != codecs.JSON
+            or not (b'"messages"' in body or b'"prompt"' in body)
+        ):
             return None
         charset = content_type.parameters.get("charset")
         try:
@@ -225,7 +226,7 @@ class Invocations:
         began = time.monotonic()
         job = self._scheduler.submit(service, prompt, ends - began)
         try:
-            prediction = await self._result(job.future, request, ends - began)
+            prediction: Prediction = await self._result(job.future, request, ends - began)
         except (RequestError, asyncio.CancelledError):  # the latter is an Exception before Python 3.8
             raise
         except Exception as problem:
@@ -255,9 +256,7 @@ class Invocations:
         except Exception as problem:
             running.finish()
             raise await running.explain(problem) from None
-        return EventStream(
-            running.job, running.tokens, writer, running.explain, running.finish, self.streams
-        )
+        return EventStream(running.job, running.tokens, writer, running.explain, running.finish, self.streams)
 
     async def _stream_parts(
         self, service: Service, prompt: Prompt, request: Request, ends: float
@@ -316,9 +315,9 @@ class Invocations:
             return True
         gone = asyncio.ensure_future(disconnected(request))
         try:
-            await asyncio.wait(
-                [future, gone], timeout=max(0.0, seconds - SOON), return_when=asyncio.FIRST_COMPLETED
-            )
+            either: List["asyncio.Future[Any]"] = [future, gone]
+            left = max(0.0, seconds - SOON)
+            await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if gone.done() and not future.done():
                 raise RequestError("malformed", "the client disconnected before the response")
             return future.done()

@@ -46,7 +46,9 @@ class OpenAI:
         if content_type.name not in (codecs.JSON, codecs.BINARY):
             raise RequestError(
                 "unsupported_media_type",
-                "Content-Type {!r} cannot be read here; send application/json".format(content_type.name[:100]),
+                "Content-Type {!r} cannot be read here; send application/json".format(
+                    content_type.name[:100]
+                ),
                 {"Accept": codecs.JSON},
             )
         self.check_served(service, is_chat, request.scope["path"])
@@ -77,7 +79,7 @@ class OpenAI:
             raise RequestError(
                 "unsupported_value",
                 "'messages' and 'prompt' are for text-generation models, and the task of this model is "
-                "{}: send \"inputs\"".format(service.task),
+                '{}: send "inputs"'.format(service.task),
             )
         return await self.answer_document(service, document, form == "chat", request, ends)
 
@@ -124,3 +126,12 @@ class OpenAI:
 def respond(value: object) -> Response:
     """A JSON response."""
     return Response(payload.write_json(value), 200, {"Content-Type": codecs.JSON})
+
+
+def documented() -> Dict[str, Dict[str, object]]:
+    """The routes for /openapi.json: what each POST takes."""
+    message = {"role": "user", "content": "Where is Paris?"}
+    return {
+        CHAT: {"schema": openai_requests.schema(True), "example": {"messages": [message]}},
+        COMPLETIONS: {"schema": openai_requests.schema(False), "example": {"prompt": "Paris is in"}},
+    }

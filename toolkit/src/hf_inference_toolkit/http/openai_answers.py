@@ -81,7 +81,7 @@ def _message_of(choice: Choice, has_scores: bool) -> JsonObject:
         message["content"] = choice.text if choice.text.strip() else None
         message["tool_calls"] = [_call(call) for call in choice.calls]
     return {
-        "index": choice.index,
+        "index": choice.place,
         "message": message,
         "logprobs": _chat_scores(choice.scored) if has_scores else None,
         "finish_reason": choice.finish_reason,
@@ -90,7 +90,7 @@ def _message_of(choice: Choice, has_scores: bool) -> JsonObject:
 
 def _text_of(choice: Choice, has_scores: bool) -> JsonObject:
     return {
-        "index": choice.index,
+        "index": choice.place,
         "text": choice.text,
         "logprobs": _text_scores(choice.scored, 0) if has_scores else None,
         "finish_reason": choice.finish_reason,
@@ -157,29 +157,29 @@ class Chunks(EventWriter):
 
     def _chat(self, delta: Delta) -> Optional[JsonObject]:
         value: JsonObject = {}
-        if not self._begun.get(delta.index):
-            self._begun[delta.index] = True
+        if not self._begun.get(delta.place):
+            self._begun[delta.place] = True
             value = {"role": "assistant", "content": ""}
         if delta.text:
             value["content"] = delta.text
         if delta.calls:
-            first = self._calls.get(delta.index, 0)
-            self._calls[delta.index] = first + len(delta.calls)
+            first = self._calls.get(delta.place, 0)
+            self._calls[delta.place] = first + len(delta.calls)
             value["tool_calls"] = [
                 dict(_call(call), index=place) for place, call in enumerate(delta.calls, first)
             ]
         if not value and not delta.scored:
             return None
         scores = _chat_scores(delta.scored) if self._has_scores and delta.scored else None
-        return {"index": delta.index, "delta": value, "logprobs": scores, "finish_reason": None}
+        return {"index": delta.place, "delta": value, "logprobs": scores, "finish_reason": None}
 
     def _text(self, delta: Delta) -> Optional[JsonObject]:
         if not delta.text and not delta.scored:
             return None
-        start = self._lengths.get(delta.index, 0)
-        self._lengths[delta.index] = start + len(delta.text)
+        start = self._lengths.get(delta.place, 0)
+        self._lengths[delta.place] = start + len(delta.text)
         scores = _text_scores(delta.scored, start) if self._has_scores and delta.scored else None
-        return {"index": delta.index, "text": delta.text, "logprobs": scores, "finish_reason": None}
+        return {"index": delta.place, "text": delta.text, "logprobs": scores, "finish_reason": None}
 
     def end(self, prediction: Prediction) -> bytes:
         """See EventWriter."""
@@ -191,7 +191,7 @@ class Chunks(EventWriter):
 
     def _last(self, choice: Choice) -> JsonObject:
         empty: JsonObject = {"delta": {}} if self._query.is_chat else {"text": ""}
-        return dict(empty, index=choice.index, logprobs=None, finish_reason=choice.finish_reason)
+        return dict(empty, index=choice.place, logprobs=None, finish_reason=choice.finish_reason)
 
     def error(self, error: RequestError) -> bytes:
         """See EventWriter."""

@@ -104,11 +104,38 @@ def form_of(document: object) -> Optional[str]:
     return "completion" if "prompt" in document else None
 
 
+def schema(is_chat: bool) -> JsonObject:
+    """JSON Schema of a request."""
+    shapes: Dict[str, JsonObject] = {
+        "list": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+        "object": {"type": "object"},
+        "string or object": {"oneOf": [{"type": "string"}, {"type": "object"}]},
+        "prompt": {"oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {}}]},
+    }
+    properties: JsonObject = {}
+    for one in CHAT if is_chat else COMPLETION:
+        if one.kind in shapes:
+            properties[one.name] = dict(shapes[one.kind], description=one.about)
+        else:
+            properties.update(parameters.schema([one])["properties"])
+    for name, values in (ACCEPTED_CHAT if is_chat else ACCEPTED_COMPLETION).items():
+        limited = {} if ANY in values else {"enum": [*values, None]}
+        properties[name] = dict(limited, description="no effect" if values else "not supported")
+    return {
+        "type": "object",
+        "required": ["messages" if is_chat else "prompt"],
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
 def read(document: object, is_chat: bool) -> Query:
     """The request in a JSON document. RequestError with the name of the parameter that is wrong."""
     if not isinstance(document, dict):
         raise RequestError("malformed", "the body must be a JSON object, not {}".format(kind_of(document)))
-    given = _checked(document, CHAT if is_chat else COMPLETION, ACCEPTED_CHAT if is_chat else ACCEPTED_COMPLETION)
+    given = _checked(
+        document, CHAT if is_chat else COMPLETION, ACCEPTED_CHAT if is_chat else ACCEPTED_COMPLETION
+    )
     is_stream = bool(given.get("stream"))
     has_usage = _stream_options(given, is_stream)
     completion = _chat(given) if is_chat else _completion(given)
@@ -224,11 +251,16 @@ def _stops(stop: object) -> List[str]:
 def _bias(value: object) -> JsonObject:
     assert isinstance(value, dict)  # noqa: S101 (checked by its kind)
     if len(value) > limits.TOKEN_IDS:
-        raise wrong("logit_bias", "'logit_bias' has {} entries; at most {} are allowed".format(len(value), limits.TOKEN_IDS))
+        raise wrong(
+            "logit_bias",
+            "'logit_bias' has {} entries; at most {} are allowed".format(len(value), limits.TOKEN_IDS),
+        )
     for number, amount in value.items():
         is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
         if not re.match(r"[0-9]{1,9}\Z", number) or not is_number or abs(amount) > 100:
-            raise wrong("logit_bias", "'logit_bias' must have token ids as keys, and numbers from -100 to 100")
+            raise wrong(
+                "logit_bias", "'logit_bias' must have token ids as keys, and numbers from -100 to 100"
+            )
     return value
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Awaitable, Callable, List, MutableMapping, Set, Tuple
+from typing import Awaitable, Callable, List, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +12,7 @@ from hf_inference_toolkit.http.events import (
     GRACE_SECONDS,
     Ended,
     Receive,
+    Scope,
     Send,
     TokenStream,
     disconnected,
@@ -55,7 +56,7 @@ class PartStream(Response):  # type: ignore[misc]
         """End the stream with an error."""
         self._tokens.abort(problem)
 
-    async def __call__(self, scope: MutableMapping[str, object], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
         writing = asyncio.ensure_future(self._write(send))

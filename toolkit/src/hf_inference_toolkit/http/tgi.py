@@ -1,7 +1,7 @@
 """The routes of text-generation-inference: /generate, /generate_stream and /info."""
 
 import time
-from typing import Dict
+from typing import Dict, List
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -108,3 +108,8 @@ class TextGenerationInference:
 
 def _respond(value: object) -> Response:
     return Response(payload.write_json(value), 200, {"Content-Type": codecs.JSON})
+
+
+def documented() -> List[str]:
+    """The routes for /openapi.json that take a body."""
+    return [GENERATE, STREAM]

@@ -6,8 +6,8 @@ from typing import Any, Collection, List, Optional, Union
 
 from hf_inference_toolkit.errors import RequestError
 
-# Characters between the parts of a JSON document. Without a limit, some models write nothing but spaces.
-WHITESPACE = r"[\x20\x0A]{1,24}"
+# Between the parts of a JSON document. Without a limit, some models write nothing but spaces.
+WHITESPACE = r"(\x0A\x20{0,24}|\x20)"
 
 
 def is_available() -> bool:

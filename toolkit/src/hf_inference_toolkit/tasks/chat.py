@@ -26,7 +26,9 @@ def is_message(value: Any) -> bool:
 def check(messages: Sequence[object]) -> None:
     """RequestError unless each is a message with text as its content."""
     if len(messages) > limits.MESSAGES:
-        raise _wrong("{} messages are too many; at most {} are allowed".format(len(messages), limits.MESSAGES))
+        raise _wrong(
+            "{} messages are too many; at most {} are allowed".format(len(messages), limits.MESSAGES)
+        )
     for place, message in enumerate(messages):
         where = "messages[{}]".format(place)
         if not isinstance(message, dict):

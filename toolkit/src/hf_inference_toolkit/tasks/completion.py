@@ -88,7 +88,7 @@ class ScoredToken(NamedTuple):
 class Delta(NamedTuple):
     """What is new in a choice of a stream."""
 
-    index: int
+    place: int
     text: str = ""
     calls: Sequence[ToolCall] = ()
     scored: Sequence[ScoredToken] = ()
@@ -97,7 +97,7 @@ class Delta(NamedTuple):
 class Choice(NamedTuple):
     """A finished choice. `finish_reason` is stop, length or tool_calls."""
 
-    index: int
+    place: int
     text: str
     finish_reason: str
     calls: Sequence[ToolCall] = ()

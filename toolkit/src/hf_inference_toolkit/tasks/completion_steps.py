@@ -296,7 +296,7 @@ def _best(choices: List[Choice], sequences: List[Any], completion: Completion) -
         group = range(start, start + completion.best_of)
         ranked = sorted(group, key=lambda place: -_mean(sequences[place]))
         for place in ranked[: completion.choices]:
-            kept.append(choices[place]._replace(index=len(kept)))
+            kept.append(choices[place]._replace(place=len(kept)))
     return kept
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Type, Union
 
 from hf_inference_toolkit.tasks.completion import JsonObject, ToolCall, Tools
 
@@ -53,7 +53,12 @@ def format_of(template: str) -> Format:
 
 def parser(form: Format, tools: Tools) -> "CallParser":
     """The parser for one choice."""
-    return _PARSERS[form.name](form, tools)
+    parsers: Dict[str, Type[CallParser]] = {
+        HERMES.name: HermesParser,
+        LLAMA.name: LlamaParser,
+        MISTRAL.name: MistralParser,
+    }
+    return parsers[form.name](form, tools)
 
 
 class CallParser:
@@ -87,7 +92,7 @@ class CallParser:
     def _call(self, value: object) -> Optional[ToolCall]:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             return None
-        arguments = next((value[key] for key in ("arguments", "parameters") if key in value), {})
+        arguments: object = next((value[key] for key in ("arguments", "parameters") if key in value), {})
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         return ToolCall(self._new_id(), value["name"], arguments)
@@ -225,9 +230,6 @@ class MistralParser(EndParser):
         return self._calls(first if isinstance(first, list) else values)
 
 
-_PARSERS: Dict[str, Any] = {"hermes": HermesParser, "llama3": LlamaParser, "mistral": MistralParser}
-
-
 def values_in(text: str, separator: str) -> List[object]:
     """The JSON values in a text that has nothing else; an empty list if it has."""
     values: List[object] = []
@@ -252,7 +254,7 @@ def held_back(text: str, mark: str) -> int:
     return 0
 
 
-def grammar(form: Format, tools: Tools, token: Any) -> str:
+def grammar(form: Format, tools: Tools, token: Callable[[str], Optional[int]]) -> str:
     """A Lark grammar of llguidance for an answer that consists of calls.
 
     `token` is a function from a marker to the id of its special token; None where the marker is text.
@@ -276,7 +278,7 @@ def schema_of(function: JsonObject) -> object:
     return function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def literal(text: str, form: Format, token: Any) -> List[str]:
+def literal(text: str, form: Format, token: Callable[[str], Optional[int]]) -> List[str]:
     """A text as terminals of Lark; markers that are special tokens are referred to by their ids."""
     words = []
     pattern = "|".join(re.escape(mark) for mark in form.markers)
