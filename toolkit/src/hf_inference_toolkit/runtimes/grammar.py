@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from typing import Any, Collection, List, Optional, Union
+from typing import Any, Collection, FrozenSet, List, Union
 
 from hf_inference_toolkit.errors import RequestError
 
@@ -70,7 +70,7 @@ class Grammars:
         made = llguidance.LLMatcher(self._known, text, log_level=0, limits=limits)
         if made.is_error():
             raise _invalid(made.get_error())
-        return Matcher(made)
+        return Matcher(made, frozenset(self._ends))
 
 
 def _without_limits(backend: Any) -> str:
@@ -93,19 +93,22 @@ def _invalid(message: str) -> RequestError:
 class Matcher:
     """A compiled grammar. `start` returns a processor for one text."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: Any, ends: FrozenSet[int]) -> None:
         self._matcher = matcher
+        self._ends = ends
 
     def start(self) -> "GrammarProcessor":
         """A processor that stands at the beginning of the grammar."""
-        return GrammarProcessor(self._matcher.deep_copy())
+        return GrammarProcessor(self._matcher, self._ends)
 
 
 class GrammarProcessor:
     """Leaves the tokens that the grammar allows after those that were generated."""
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, beginning: Any, ends: FrozenSet[int]) -> None:
+        self._beginning = beginning
+        self._ends = ends
+        self._matcher = beginning.deep_copy()
         self._seen = 0
 
     def __call__(self, generated: List[int], logits: Any) -> Any:
@@ -113,11 +116,15 @@ class GrammarProcessor:
         import numpy
         import torch
 
+        if len(generated) < self._seen:  # generated again, after a failure of another text in the same pass
+            self._matcher, self._seen = self._beginning.deep_copy(), 0
+        if not self._ends.isdisjoint(generated):
+            return logits  # what follows the end is padding
         for number in generated[self._seen :]:
             self._matcher.consume_token(number)
         self._seen = len(generated)
-        mask: Optional[bytes] = None if self._matcher.is_error() else self._matcher.compute_bitmask()
-        if mask is None or self._matcher.is_error():
+        mask = b"" if self._matcher.is_error() else self._matcher.compute_bitmask()
+        if self._matcher.is_error():
             reason = self._matcher.get_error().strip().splitlines()
             raise RequestError(
                 "unprocessable", "the grammar is too complex: {}".format(reason[0][:300] if reason else "")

@@ -131,7 +131,9 @@ class ChoiceWriter:
         self._release(kept_length(self._pending, self._stops, sequence.finish_reason))
         if self._parser:
             self._emit(self._parser.close(), [])
-        reason = "tool_calls" if self._calls else FINISH_REASONS[sequence.finish_reason]
+        reason = FINISH_REASONS[sequence.finish_reason]
+        if self._calls and reason == "stop":
+            reason = "tool_calls"
         return Choice(self._index, "".join(self._parts), reason, self._calls, self._scored)
 
     def _release(self, size: int) -> None:

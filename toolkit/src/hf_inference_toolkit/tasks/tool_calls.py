@@ -5,6 +5,7 @@ import os
 import re
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Type, Union
 
+from hf_inference_toolkit.runtimes.grammar import WHITESPACE
 from hf_inference_toolkit.tasks.completion import JsonObject, ToolCall, Tools
 
 Found = List[Union[str, ToolCall]]
@@ -273,9 +274,11 @@ def grammar(form: Format, tools: Tools, token: Callable[[str], Optional[int]]) -
     return "\n".join(["start: " + " ".join(start), *lines])
 
 
-def schema_of(function: JsonObject) -> object:
-    """The schema of a function's arguments."""
-    return function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+def schema_of(function: JsonObject) -> JsonObject:
+    """The schema of a function's arguments, with llguidance's option for what may be between its parts."""
+    given = function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+    assert isinstance(given, dict)  # noqa: S101 (checked when the request was read)
+    return dict(given, **{"x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 
 def literal(text: str, form: Format, token: Callable[[str], Optional[int]]) -> List[str]:
