@@ -608,8 +608,12 @@ WRITTEN = {
     "llama3": '{"name": "get_weather", "parameters": {"place": "paris"}}; {"name": "get_time", "parameters": {}}',
     "mistral": '[TOOL_CALLS][{"name": "get_weather", "arguments": {"place": "paris"}}, '
     '{"name": "get_time", "arguments": {}}]',
+    "mistral-args": '[TOOL_CALLS]get_weather[ARGS]{"place": "paris"}[TOOL_CALLS]get_time[ARGS]{}',
 }
-FORMATS = {form.name: form for form in (tool_calls.HERMES, tool_calls.LLAMA, tool_calls.MISTRAL)}
+FORMATS = {
+    form.name: form
+    for form in (tool_calls.HERMES, tool_calls.LLAMA, tool_calls.MISTRAL, tool_calls.MISTRAL_ARGS)
+}
 TOOLS = Tools([WEATHER["function"], TIME["function"]])
 
 
@@ -644,6 +648,7 @@ def test_calls_are_parsed_in_pieces_of_any_size(form, size):
         ("mistral", 'Well. [TOOL_CALLS] [{"name": "get_time", "arguments": "{}"}]', ("Well. ", CALLS[1:])),
         ("mistral", "[TOOL_CALLS] nonsense", ("[TOOL_CALLS] nonsense", [])),
         ("mistral", "a [list]", ("a [list]", [])),
+        ("mistral-args", "a [TOOL_CALLS]get_time[ARGS]{}", ("a ", CALLS[1:])),
     ],
 )
 def test_text_that_is_no_call_stays_text(form, text, expected):
@@ -656,24 +661,40 @@ def test_calls_of_mistral_have_short_ids():
     assert [len(call.number) for call in [*parser.feed(WRITTEN["mistral"]), *parser.close()]] == [9, 9]
 
 
+def accepted(service, form, tools, text):
+    """How much of a text a grammar of calls accepts, and whether the text may end there."""
+    grammars = grammar.Grammars(service.tokenizer, len(service.tokenizer), {2})
+    processor = grammars.lark(tool_calls.grammar(FORMATS[form], tools, lambda _: None)).start()
+    ids = service.tokenizer(text, add_special_tokens=False)["input_ids"]
+    for place in range(len(ids) + 1):
+        scores = processor(ids[:place], torch.zeros(len(service.tokenizer)))
+        if place < len(ids) and not torch.isfinite(scores[ids[place]]):
+            break
+    return service.tokenizer.decode(ids[:place]), bool(torch.isfinite(scores[2]))
+
+
 @needs_grammar
 @pytest.mark.parametrize("form", sorted(WRITTEN))
 def test_grammar_of_calls_accepts_what_the_format_writes(chat, form):
-    """Several calls, and one only without parallel calls."""
-    service = chat.app.model.service
-    grammars = grammar.Grammars(service.tokenizer, len(service.tokenizer), {2})
-    ids = service.tokenizer(WRITTEN[form], add_special_tokens=False)["input_ids"]
-    for is_parallel in (True, False):
-        text = tool_calls.grammar(FORMATS[form], TOOLS._replace(is_parallel=is_parallel), lambda _: None)
-        processor = grammars.lark(text).start()
-        end = None
-        for place in range(len(ids) + 1):
-            scores = processor(ids[:place], torch.zeros(len(service.tokenizer)))
-            if place < len(ids) and not torch.isfinite(scores[ids[place]]):
-                end = place
-                break
-        assert (end is None) == is_parallel
-        assert torch.isfinite(scores[2]) or not is_parallel
+    """Several calls, and one only without parallel calls; with `strict`, text as well."""
+    service, text = chat.app.model.service, WRITTEN[form]
+    required = TOOLS._replace(choice="required")
+    assert accepted(service, form, required, text) == (text, True)
+    assert len(accepted(service, form, required._replace(is_parallel=False), text)[0]) < len(text)
+    assert accepted(service, form, required, "some text")[0] == ""
+    strict = TOOLS._replace(is_strict=True)
+    assert accepted(service, form, strict, "some text") == ("some text", True)
+    assert accepted(service, form, strict, "") == ("", True)
+    for before in ("", "" if form == "llama3" else "some text. "):
+        assert accepted(service, form, strict, before + text) == (before + text, True)
+        wrong = before + text.replace("paris", "london")
+        assert "lo" not in accepted(service, form, strict, wrong)[0]
+
+
+@needs_grammar
+def test_strict_tools_leave_text_free(chat):
+    strict = dict(WEATHER, function=dict(WEATHER["function"], strict=True))
+    assert content(ok(chat, tools=[strict])) == content(ok(chat, tools=[WEATHER]))
 
 
 def test_tools_reach_the_template_and_text_stays_text(chat):

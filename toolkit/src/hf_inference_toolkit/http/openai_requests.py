@@ -399,13 +399,8 @@ def _tools(given: JsonObject) -> Tools:
         raise wrong("tool_choice", "'tool_choice' needs 'tools'")
     if is_named and choice not in names:
         raise wrong("tool_choice", "tool_choice: " + unknown("function", choice, map(str, names)))
-    is_strict = any(one.pop("strict", None) for one in functions)
-    if is_strict and not is_named and choice == "auto":
-        raise wrong(
-            "tools",
-            "tools: 'strict' works with tool_choice 'required' or a function only; with 'auto' leave it out",
-        )
-    return Tools(functions, choice, is_named, given.get("parallel_tool_calls") is not False)
+    strict = [bool(one.pop("strict", False)) for one in functions]
+    return Tools(functions, choice, is_named, given.get("parallel_tool_calls") is not False, any(strict))
 
 
 def _function(place: int, tool: object) -> JsonObject:

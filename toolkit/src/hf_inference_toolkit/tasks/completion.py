@@ -15,6 +15,8 @@ class Tools(NamedTuple):
     is_named: bool = False
     # Whether one answer may have several calls.
     is_parallel: bool = True
+    # Whether arguments have to be valid for their schema even where no call is required.
+    is_strict: bool = False
 
     @property
     def may_be_called(self) -> bool:

@@ -117,9 +117,10 @@ class Completions:
         if grammar is not None:
             compile_one = self._grammars.regex if grammar.kind == "regex" else self._grammars.json
             return compile_one(grammar.value)  # type: ignore[arg-type]
-        if isinstance(prompt, Conversation) and prompt.tools.may_be_called and prompt.tools.must_be_called:
-            form = self._template.call_format
-            return self._grammars.lark(tool_calls.grammar(form, prompt.tools, self._special_token))
+        tools = prompt.tools if isinstance(prompt, Conversation) else NO_TOOLS
+        if tools.may_be_called and (tools.must_be_called or tools.is_strict):
+            text = tool_calls.grammar(self._template.call_format, tools, self._special_token)
+            return self._grammars.lark(text)
         return None
 
     def _special_token(self, text: str) -> Optional[int]:

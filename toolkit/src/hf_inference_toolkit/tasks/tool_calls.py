@@ -9,44 +9,56 @@ from hf_inference_toolkit.runtimes.grammar import WHITESPACE
 from hf_inference_toolkit.tasks.completion import JsonObject, ToolCall, Tools
 
 Found = List[Union[str, ToolCall]]
+# From a marker to the id of its special token; None where the marker is text.
+SpecialToken = Callable[[str], Optional[int]]
 _DECODER = json.JSONDecoder(strict=False)
 
 
 class Format(NamedTuple):
-    """How a model writes calls. `before` and `after` enclose each of them; `key` has the arguments."""
+    """How a model writes calls: `before` (with the name in place of %s), the arguments in JSON, `after`."""
 
     name: str
-    key: str
     before: str
     after: str
     between: str
     # Around all calls.
     opening: str = ""
     closing: str = ""
+    # Where calls may begin in a text; an empty string: at its start only.
+    trigger: str = ""
     # Special tokens that are part of the text.
     markers: Sequence[str] = ()
 
 
 HERMES = Format(
-    "hermes", "arguments", "<tool_call>\n", "\n</tool_call>", "\n", markers=("<tool_call>", "</tool_call>")
+    "hermes",
+    '<tool_call>\n{"name": "%s", "arguments": ',
+    "}\n</tool_call>",
+    "\n",
+    trigger="<tool_call>",
+    markers=("<tool_call>", "</tool_call>"),
 )
-LLAMA = Format("llama3", "parameters", "", "", "; ", markers=("<|python_tag|>",))
+LLAMA = Format("llama3", '{"name": "%s", "parameters": ', "}", "; ", markers=("<|python_tag|>",))
 MISTRAL = Format(
     "mistral",
-    "arguments",
-    "",
-    "",
+    '{"name": "%s", "arguments": ',
+    "}",
     ", ",
     opening="[TOOL_CALLS][",
     closing="]",
+    trigger="[TOOL_CALLS]",
     markers=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
+)
+# Since version 11 of Mistral's tokenizers.
+MISTRAL_ARGS = MISTRAL._replace(
+    before="[TOOL_CALLS]%s[ARGS]", after="", between="", opening="", closing="", name="mistral-args"
 )
 
 
 def format_of(template: str) -> Format:
     """The format in which a model writes calls, by the source of its chat template."""
     if "[TOOL_CALLS]" in template:
-        return MISTRAL
+        return MISTRAL_ARGS if "[ARGS]" in template else MISTRAL
     if "<tool_call>" not in template and ("<|python_tag|>" in template or "ipython" in template):
         return LLAMA
     return HERMES
@@ -58,6 +70,7 @@ def parser(form: Format, tools: Tools) -> "CallParser":
         HERMES.name: HermesParser,
         LLAMA.name: LlamaParser,
         MISTRAL.name: MistralParser,
+        MISTRAL_ARGS.name: MistralParser,
     }
     return parsers[form.name](form, tools)
 
@@ -100,7 +113,7 @@ class CallParser:
 
     def _new_id(self) -> str:
         # Mistral's templates take ids of nine characters only.
-        if self._form is MISTRAL:
+        if self._form.trigger == MISTRAL.trigger:
             return os.urandom(8).hex()[:9]
         return "call_" + os.urandom(12).hex()
 
@@ -255,23 +268,43 @@ def held_back(text: str, mark: str) -> int:
     return 0
 
 
-def grammar(form: Format, tools: Tools, token: Callable[[str], Optional[int]]) -> str:
-    """A Lark grammar of llguidance for an answer that consists of calls.
-
-    `token` is a function from a marker to the id of its special token; None where the marker is text.
-    """
+def grammar(form: Format, tools: Tools, token: SpecialToken) -> str:
+    """A Lark grammar of llguidance: calls where they are required, otherwise text, calls, or text and then calls."""
     functions = [one for one in tools.functions if not tools.is_named or one.get("name") == tools.choice]
-    lines = ["call: " + " | ".join("call_{}".format(place) for place in range(len(functions)))]
+    lines = _calls("call", functions, "", form, token)
     for place, function in enumerate(functions):
-        begin = '{{"name": {}, "{}": '.format(json.dumps(function["name"]), form.key)
-        words = [*literal(form.before + begin, form, token), "arguments_{}".format(place)]
-        words.extend(literal("}" + form.after, form, token))
-        lines.append("call_{}: {}".format(place, " ".join(words)))
         lines.append("arguments_{}: %json {}".format(place, json.dumps(schema_of(function))))
-    more = "({} call)*".format(" ".join(literal(form.between, form, token)))
-    start = [*literal(form.opening, form, token), "call", *([more] if tools.is_parallel else [])]
-    start.extend(literal(form.closing, form, token))
-    return "\n".join(["start: " + " ".join(start), *lines])
+    more = "({} call)*".format(" ".join(literal(form.between, form, token))) if tools.is_parallel else ""
+    end = " ".join([more, *literal(form.closing, form, token)])
+    calls = "{} call {}".format(" ".join(literal(form.opening, form, token)), end)
+    if tools.must_be_called:
+        return "\n".join(["start: " + calls, *lines])
+    if not form.trigger:
+        return "\n".join(["start: TEXT | calls", "calls: " + calls, "TEXT: /(\\s*[^\\s{](.|\\n)*)?/", *lines])
+    # The first trigger ends the text, and the first call goes on behind it.
+    number = token(form.trigger)
+    head = "head[lazy]: TEXT " + json.dumps(form.trigger)
+    if number is not None:
+        head = "head: TEXT <[{}]>".format(number)
+    lines.extend(_calls("first", functions, form.trigger, form, token))
+    return "\n".join(["start: TEXT | head first " + end, head, "TEXT: /(.|\\n)*/", *lines])
+
+
+def _calls(
+    rule: str, functions: Sequence[JsonObject], written: str, form: Format, token: SpecialToken
+) -> List[str]:
+    """A rule with an alternative for each function. `written` is the part of the first call that stands already."""
+    lines = [
+        "{}: {}".format(rule, " | ".join("{}_{}".format(rule, place) for place in range(len(functions))))
+    ]
+    for place, function in enumerate(functions):
+        before = form.before % function["name"]
+        if written:
+            before = (form.opening + before)[len(written) :]
+        words = [*literal(before, form, token), "arguments_{}".format(place)]
+        words.extend(literal(form.after, form, token))
+        lines.append("{}_{}: {}".format(rule, place, " ".join(words)))
+    return lines
 
 
 def schema_of(function: JsonObject) -> JsonObject:
@@ -281,7 +314,7 @@ def schema_of(function: JsonObject) -> JsonObject:
     return dict(given, **{"x-guidance": {"whitespace_pattern": WHITESPACE}})
 
 
-def literal(text: str, form: Format, token: Callable[[str], Optional[int]]) -> List[str]:
+def literal(text: str, form: Format, token: SpecialToken) -> List[str]:
     """A text as terminals of Lark; markers that are special tokens are referred to by their ids."""
     words = []
     pattern = "|".join(re.escape(mark) for mark in form.markers)
