@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     drain_seconds: float = 25.0
     queue_size: int = 1024
     dtype: str = "float32"
+    kv_cache: Optional[int] = None
     hub_endpoint: str = "https://huggingface.co"
     hub_offline: bool = False
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - `read` replaces it
@@ -86,6 +87,16 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _megabytes(value: str) -> int:
     return _whole(1, 1024)(value) * 1024 * 1024
+
+
+def _gigabytes(value: str) -> int:
+    try:
+        size = float(value)
+    except ValueError:
+        size = 0.0
+    if not 0.001 <= size <= 65536:
+        raise ValueError("must be a number of gigabytes from 0.001 to 65536")
+    return int(size * 1024**3)
 
 
 def _bytes(value: str) -> int:
@@ -171,6 +182,13 @@ VARIABLES = (
         _choice("float32", "bfloat16", "float16", "auto"),
         "precision of the weights and of computation: float32, bfloat16, float16 or auto; auto is bfloat16 if the "
         "CPU or GPU supports it, otherwise float32",
+    ),
+    Variable(
+        "HF_KV_CACHE_GB",
+        "kv_cache",
+        _gigabytes,
+        "memory for the keys and values of running texts, in GB of 1,073,741,824 bytes; by default half of the memory "
+        "that is free when the model is loaded, on the GPU or within the container's limit",
     ),
     Variable(
         "HF_HOME",

@@ -79,6 +79,8 @@ class App:
         self.model = Model(lambda: load_model(settings), on_failure)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
+            running=lambda: self.scheduler.running,
+            cache_usage=lambda: self.scheduler.cache_usage,
             is_ready=lambda: float(self.model.status == 200),
             load_seconds=lambda: self.model.load_seconds,
         )

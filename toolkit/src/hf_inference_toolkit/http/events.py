@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.scheduling.scheduler import Job
+from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.tasks.service import Prediction
 
 TYPE = "text/event-stream"

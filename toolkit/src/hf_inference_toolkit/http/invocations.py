@@ -27,7 +27,8 @@ from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
-from hf_inference_toolkit.scheduling.scheduler import Job, Scheduler
+from hf_inference_toolkit.scheduling.job import Job
+from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Part, Prediction, Service
 

@@ -18,7 +18,7 @@ from hf_inference_toolkit.http.events import (
     disconnected,
     event,
 )
-from hf_inference_toolkit.scheduling.scheduler import Job
+from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.tasks.service import Part
 
 

@@ -238,7 +238,10 @@ def draw(scores: Any, generators: Sequence[random.Random]) -> List[Union[int, Ex
 
 
 class StepHooks:
-    """Hooks with which `generate` reports each step, and selects tokens as `rows` say. `begin`: length of the prompts."""
+    """Hooks with which `generate` reports each step, and selects tokens as `rows` say.
+
+    `begin` is the length of the prompts.
+    """
 
     def __init__(self, on_step: OnStep, rows: Sequence[RowSampling], begin: int, device: Any) -> None:
         self._chooser = _TokenChooser(rows, begin, device)

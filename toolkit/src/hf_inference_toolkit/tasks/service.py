@@ -3,6 +3,7 @@
 from typing import (
     Any,
     Callable,
+    Collection,
     Dict,
     Generator,
     Hashable,
@@ -78,6 +79,61 @@ class BatchRow(NamedTuple):
     key: Hashable = None
     # Called with each generated token, for streams.
     reader: Reader = None
+    # Whether the row is decoded in the service's DecodingBatch instead of a pass of its own.
+    is_decoded: bool = False
+
+
+class Finished(NamedTuple):
+    """A row that has left a DecodingBatch: its output, or the exception that ended it."""
+
+    handle: Any
+    output: Any = None
+    problem: Optional[BaseException] = None
+
+
+class DecodingBatch:
+    """Rows that are decoded token by token. They join and leave between steps.
+
+    All methods but the properties are called in the prediction thread. A handle is the caller's name for a row.
+    """
+
+    # Rows that are decoded, those whose prompts are being read included.
+    running = 0
+    # The used part of the memory, from 0 to 1.
+    usage = 0.0
+
+    def fits(self, piece: "BatchRow") -> bool:
+        """Whether there is room for a row."""
+        raise NotImplementedError
+
+    def add(self, handle: Any, piece: "BatchRow") -> None:
+        """Let a row join at the next step."""
+        raise NotImplementedError
+
+    def remove(self, handles: Collection[Any]) -> None:
+        """Drop rows at the next step, without an output."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Drop all rows."""
+        raise NotImplementedError
+
+    def step(self, check: Check) -> "DecodingStep":
+        """One step: each row gets a token."""
+        raise NotImplementedError
+
+
+class DecodingStep(NamedTuple):
+    """What a step has done."""
+
+    finished: Sequence[Finished]
+    # Rows that got their first token.
+    started: Sequence[Any] = ()
+    # The lengths in tokens of the rows that got another token.
+    lengths: Sequence[int] = ()
+    # Tokens of the prompts of `started`, and tokens that were decoded for all rows.
+    prompt_tokens: int = 0
+    new_tokens: int = 0
 
 
 # A prediction in steps: it yields rows, receives their outputs in the same order, and returns the prediction.
@@ -109,6 +165,8 @@ class Service:
     context_tokens = 0
     # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
+    # Called between the steps of long passes: other work of the prediction thread takes turns with them.
+    take_turn: Optional[Callable[[], None]] = None
 
     def __init__(self, task: str, facts: Optional[Dict[str, str]] = None) -> None:
         self.task = task
@@ -149,6 +207,14 @@ class Service:
 
     def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
         """One forward pass: the output of each row. All rows have the same key."""
+        raise NotImplementedError
+
+    def token_counts(self, piece: BatchRow, output: Any) -> Tuple[int, int]:
+        """The tokens of a row's prompt and text, for text generation."""
+        return 0, 0
+
+    def decoding_batch(self) -> DecodingBatch:
+        """A new batch for rows with `is_decoded`."""
         raise NotImplementedError
 
     def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
