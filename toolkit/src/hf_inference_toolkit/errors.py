@@ -1,7 +1,9 @@
 """The errors of requests, with their status and JSON form, and the error of a failed start."""
 
 import re
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
+
+from hf_inference_toolkit.annotations import JsonObject
 
 
 class Kind(NamedTuple):
@@ -80,7 +82,7 @@ class StartError(Exception):
     """Invalid settings, model or user code. The message says what to do."""
 
 
-def document(error: RequestError, request_id: str) -> Dict[str, Any]:
+def document(error: RequestError, request_id: str) -> JsonObject:
     """The body of an error response: `{"error": {"status", "code", "message", "request_id"}}`."""
     return {
         "error": {

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union, cast
 
 from hf_inference_toolkit.errors import StartError
 
@@ -43,6 +43,9 @@ class Settings(NamedTuple):
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - `read` replaces it
 
 
+Value = Union[None, bool, int, float, str]
+
+
 class Variable(NamedTuple):
     """One environment variable: the field of Settings that it sets, its parser and its text in `serve --help`.
 
@@ -51,7 +54,7 @@ class Variable(NamedTuple):
 
     name: str
     field: str
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Value]
     about: str
     secret: bool = False
 
@@ -299,17 +302,17 @@ def read(environ: Mapping[str, str]) -> Settings:
     Raises StartError, which names every invalid variable with what is allowed.
     """
     values = _parsed(environ)
-    values["hub_cache"] = _writable_cache(values.get("hub_cache"))
-    return Settings(**values)
+    values["hub_cache"] = _writable_cache(cast(Optional[str], values.get("hub_cache")))
+    return Settings(**values)  # type: ignore[arg-type]  # each parser returns its field's type
 
 
 def read_without_folders(environ: Mapping[str, str]) -> Settings:
     """Like `read`, without creating or probing folders: a health check runs every few seconds."""
-    return Settings(**_parsed(environ))
+    return Settings(**_parsed(environ))  # type: ignore[arg-type]
 
 
-def _parsed(environ: Mapping[str, str]) -> Dict[str, Any]:
-    values: Dict[str, Any] = {}
+def _parsed(environ: Mapping[str, str]) -> Dict[str, Value]:
+    values: Dict[str, Value] = {}
     wrong: List[str] = []
     for variable in VARIABLES:
         text = environ.get(variable.name, "").strip()
@@ -380,9 +383,9 @@ def secret_names() -> List[str]:
 _OWN_DEFAULTS = frozenset(variable.field for variable in VARIABLES)
 
 
-def _written(field: str, value: Any) -> str:
+def _written(field: str, value: Union[int, float, str]) -> str:
     if field == "max_payload":
-        return str(value // (1024 * 1024))
+        return str(int(value) // (1024 * 1024))
     if field in ("deadline", "drain_seconds"):
         return str(int(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,7 +17,7 @@ from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import openai, openapi, tgi
-from hf_inference_toolkit.http.events import Message, Receive, Scope, Send
+from hf_inference_toolkit.http.asgi import Message, Receive, Scope, Send
 from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
 from hf_inference_toolkit.http.openai_answers import error_document

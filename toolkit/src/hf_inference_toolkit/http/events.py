@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from typing import Any, Awaitable, Callable, Dict, MutableMapping, NamedTuple, Optional, Set
+from typing import Awaitable, Callable, Dict, NamedTuple, Optional, Set
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http.asgi import Receive, Scope, Send
 from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.tasks.service import Prediction
 
@@ -19,11 +20,6 @@ KEEP_ALIVE = b": keep-alive\n\n"
 KEEP_ALIVE_SECONDS = 10.0
 # A stream whose prediction does not end is closed this long after its deadline.
 GRACE_SECONDS = 1.0
-# See ASGI.
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class Ended(NamedTuple):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union
+from typing import Awaitable, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -316,8 +316,8 @@ class Invocations:
             return True
         gone = asyncio.ensure_future(disconnected(request))
         try:
-            either: List["asyncio.Future[Any]"] = [future, gone]
             left = max(0.0, seconds - SOON)
+            either = [future, cast("asyncio.Future[T]", gone)]
             await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if gone.done() and not future.done():
                 raise RequestError("malformed", "the client disconnected before the response")

@@ -5,6 +5,7 @@ import time
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit import __version__
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http.events import EventWriter, event
 from hf_inference_toolkit.http.openai_requests import Query
@@ -12,7 +13,6 @@ from hf_inference_toolkit.tasks.completion import (
     Choice,
     Completed,
     Delta,
-    JsonObject,
     ScoredToken,
     ToolCall,
 )
@@ -108,7 +108,7 @@ def _call(call: ToolCall) -> JsonObject:
 def _chat_scores(scored: Sequence[ScoredToken]) -> JsonObject:
     content = []
     for one in scored:
-        described = _score(one.text, one.raw, one.token.logprob)
+        described = _score(one.text, one.raw, one.logprob)
         described["top_logprobs"] = [_score(text, raw, logprob) for text, raw, logprob in one.top]
         content.append(described)
     return {"content": content, "refusal": None}
@@ -123,10 +123,10 @@ def _text_scores(scored: Sequence[ScoredToken], start: int) -> JsonObject:
     offsets = []
     for one in scored:
         offsets.append(start)
-        start += len(one.token.text)
+        start += one.width
     return {
         "tokens": [one.text for one in scored],
-        "token_logprobs": [one.token.logprob for one in scored],
+        "token_logprobs": [one.logprob for one in scored],
         "top_logprobs": [{text: logprob for text, _, logprob in one.top} for one in scored],
         "text_offset": offsets,
     }

@@ -4,10 +4,11 @@ import re
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks import parameters
-from hf_inference_toolkit.tasks.completion import Completion, Conversation, Grammar, JsonObject, Tools
+from hf_inference_toolkit.tasks.completion import Completion, Conversation, Grammar, Tools
 from hf_inference_toolkit.tasks.parameters import Parameter
 
 # New tokens where a request has no number: OpenAI's for completions, and ours for conversations.

@@ -8,12 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http.asgi import Receive, Scope, Send
 from hf_inference_toolkit.http.events import (
     GRACE_SECONDS,
     Ended,
-    Receive,
-    Scope,
-    Send,
     TokenStream,
     disconnected,
     event,

@@ -5,8 +5,10 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from types import ModuleType
+from typing import TYPE_CHECKING, Dict, Iterator, List, Type
 
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import checks, model_folder
 from hf_inference_toolkit.runtimes.base import Runtime
@@ -14,8 +16,15 @@ from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import pipeline_task, registry
 from hf_inference_toolkit.tasks.task_name import TaskName
 
+if TYPE_CHECKING:
+    import transformers
+    from transformers import PreTrainedModel
 
-def load_tokenizer(folder: Path, settings: Settings) -> Any:
+# What `from_pretrained` reports: the names of missing, unexpected and mismatched weights.
+LoadingInfo = JsonObject
+
+
+def load_tokenizer(folder: Path, settings: Settings) -> "transformers.PreTrainedTokenizerBase":
     """The model's tokenizer."""
     import transformers
 
@@ -63,7 +72,7 @@ def _check_head(task: TaskName, folder: Path) -> None:
         raise StartError(_misfit(task, folder, ""))
 
 
-def _missing(task: TaskName, info: Dict[str, Any]) -> List[str]:
+def _missing(task: TaskName, info: LoadingInfo) -> List[str]:
     """The weights that transformers initialised because the folder does not have them."""
     lost = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
     lost = [key for key in lost if not key.endswith("position_ids")]
@@ -109,24 +118,24 @@ def _misfit(task: TaskName, folder: Path, reason: str) -> str:
 
 
 @contextlib.contextmanager
-def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, Any]]) -> Iterator[None]:
+def _loading_infos(transformers: ModuleType, runtime: Runtime, infos: List[LoadingInfo]) -> Iterator[None]:
     """Collect the loading infos that `pipeline` discards: which weights were missing and initialised randomly."""
     base = getattr(transformers, runtime.prefix + "PreTrainedModel")
     original = base.__dict__["from_pretrained"]
 
-    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls: "Type[PreTrainedModel]", *args: object, **kwargs: object) -> "PreTrainedModel":
         model, info = original.__func__(cls, *args, **dict(kwargs, output_loading_info=True))
         infos.append(info)
         return model
 
-    base.from_pretrained = classmethod(from_pretrained)
+    base.from_pretrained = classmethod(from_pretrained)  # type: ignore[arg-type]
     try:
         yield
     finally:
         base.from_pretrained = original
 
 
-def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
+def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, object]:
     import transformers
 
     arguments = dict(_trust(settings), device=runtime.pipeline_device())
@@ -180,12 +189,14 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
         )
 
 
-def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
+def load_pipeline(
+    task: TaskName, folder: Path, settings: Settings, runtime: Runtime
+) -> "transformers.Pipeline":
     """The pipeline of a task that the toolkit does not implement itself."""
     import transformers
 
     _check_task(task, folder, runtime)
-    infos: List[Dict[str, Any]] = []
+    infos: List[LoadingInfo] = []
     try:
         with _loading_infos(transformers, runtime, infos):
             pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
@@ -240,6 +251,6 @@ def _missing_package(task: TaskName, problem: ImportError) -> str:
     )
 
 
-def _trust(settings: Settings) -> Dict[str, Any]:
+def _trust(settings: Settings) -> Dict[str, object]:
     # Releases of 2021 do not know the argument.
     return {"trust_remote_code": True} if settings.trust_remote_code else {}

@@ -3,7 +3,7 @@
 The name is not sufficient: LlavaForConditionalGeneration has images as input, T5ForConditionalGeneration text.
 """
 
-from typing import Any, Optional
+from typing import Optional, Sequence, Union
 
 from hf_inference_toolkit.tasks import pipeline_task
 
@@ -48,5 +48,5 @@ def task_of(architecture: str) -> Optional[str]:
     return None
 
 
-def _holds(classes: Any, architecture: str) -> bool:
+def _holds(classes: Union[str, Sequence[str]], architecture: str) -> bool:
     return architecture in ((classes,) if isinstance(classes, str) else classes)

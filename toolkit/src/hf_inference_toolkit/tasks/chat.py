@@ -3,22 +3,25 @@
 import inspect
 import json
 import re
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject, Parameters
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.completion import NO_TOOLS, Tools
 from hf_inference_toolkit.tasks.tool_calls import format_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 # OpenAI's client sends these back with an answer; they are accepted where they hold nothing.
 EMPTY_KEYS = ("annotations", "audio", "function_call", "refusal")
-# Values of JSON that a template gets.
-Message = Dict[str, Any]
+Message = JsonObject
 
 
-def is_message(value: Any) -> bool:
+def is_message(value: object) -> bool:
     """Whether a value is meant to be a message; `check` says what is wrong with it."""
     return isinstance(value, dict) and ("role" in value or "content" in value)
 
@@ -74,7 +77,7 @@ def _check_content(where: str, message: Message) -> None:
     raise _wrong('{}: "content" must be a string, not {}'.format(where, kind_of(content)))
 
 
-def _is_text(part: Any) -> bool:
+def _is_text(part: object) -> bool:
     return (
         isinstance(part, dict)
         and set(part) == {"type", "text"}
@@ -101,10 +104,10 @@ def continued(messages: List[Message], text: str) -> List[Message]:
 class ChatTemplate:
     """The tokenizer's chat template."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self.exists = getattr(tokenizer, "chat_template", None) is not None
-        apply: Callable[..., Any] = getattr(tokenizer, "apply_chat_template", lambda: "")
+        apply: Callable[..., object] = getattr(tokenizer, "apply_chat_template", lambda: "")
         takes = inspect.signature(apply).parameters
         self._can_continue = "continue_final_message" in takes
         self._source = _source(getattr(tokenizer, "chat_template", None))
@@ -121,7 +124,7 @@ class ChatTemplate:
             return False
         return word in text and "'type'" not in text and '"type"' not in text
 
-    def _apply(self, messages: List[Message], **how: Any) -> str:
+    def _apply(self, messages: List[Message], **how: object) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **how))
 
     def continues(self, messages: List[Message], option: Optional[bool]) -> bool:
@@ -158,7 +161,7 @@ class ChatTemplate:
 
     def render(self, messages: List[Message], is_continued: bool, tools: Tools = NO_TOOLS) -> str:
         """The prompt of a conversation; RequestError 422 with the template's own words where it refuses it."""
-        how: Dict[str, Any] = {"add_generation_prompt": not is_continued}
+        how: Parameters = {"add_generation_prompt": not is_continued}
         if is_continued:
             how["continue_final_message"] = True
         if tools.may_be_called:

@@ -1,11 +1,14 @@
 """One choice of a completion while it is generated: text without stop sequences, calls, and scored tokens."""
 
-from typing import Any, Callable, Collection, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Collection, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.tasks.completion import Choice, Delta, ScoredToken, ToolCall
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence
 from hf_inference_toolkit.tasks.service import Token
-from hf_inference_toolkit.tasks.tool_calls import CallParser, held_back
+from hf_inference_toolkit.tasks.tool_calls import CallParser, Found, held_back
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "length": "length"}
 
@@ -13,7 +16,7 @@ FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "length": "lengt
 class TokenTexts:
     """The texts and bytes of a tokenizer's tokens. `kept` are special tokens that stay in the text."""
 
-    def __init__(self, tokenizer: Any, kept: Collection[int] = ()) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", kept: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
         self.kept = frozenset(kept)
 
@@ -28,7 +31,7 @@ class TokenTexts:
         """A token with its text and bytes, and those of its alternatives."""
         text, raw = self._form(token)
         top = [(*self._form(other), other.logprob or 0.0) for other in token.top]
-        return ScoredToken(token, text, raw, top)
+        return ScoredToken(text, raw, token.logprob, len(token.text), top)
 
     def _form(self, token: Token) -> Tuple[str, bytes]:
         name = self._tokenizer.convert_ids_to_tokens(token.number)
@@ -146,10 +149,10 @@ class ChoiceWriter:
                 self._tokens.append((place, token))
             elif self._has_scores:
                 scored.append(self._texts.scored(token))
-        found: List[Any] = [text] if text else []
+        found: Found = [text] if text else []
         self._emit(self._parser.feed(text) if self._parser and text else found, scored)
 
-    def _emit(self, found: Sequence[Any], scored: List[ScoredToken]) -> None:
+    def _emit(self, found: Found, scored: List[ScoredToken]) -> None:
         text = "".join(one for one in found if isinstance(one, str))
         calls = [one for one in found if isinstance(one, ToolCall)]
         self._parts.append(text)

@@ -1,10 +1,9 @@
 """The interface between the OpenAI routes and a task that completes texts: values only."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from hf_inference_toolkit.tasks.service import Token
-
-JsonObject = Dict[str, object]
+from hf_inference_toolkit.annotations import JsonObject, Options
+from hf_inference_toolkit.runtimes.grammar import Matcher
 
 
 class Tools(NamedTuple):
@@ -35,7 +34,7 @@ NO_TOOLS = Tools()
 class Conversation(NamedTuple):
     """A prompt as messages, formatted by the model's chat template."""
 
-    messages: List[Dict[str, Any]]
+    messages: List[JsonObject]
     tools: Tools = NO_TOOLS
 
 
@@ -55,7 +54,7 @@ class Completion(NamedTuple):
 
     # Each is a text, token ids, or a conversation.
     prompts: List[Union[str, List[int], Conversation]]
-    options: Dict[str, Any]
+    options: Options
     # The most new tokens; None is the default of the task.
     max_tokens: Optional[int] = None
     default_tokens: int = 1024
@@ -67,7 +66,7 @@ class Completion(NamedTuple):
     is_echoed: bool = False
     grammar: Optional[Grammar] = None
     # Compiled by `Service.prepare`.
-    matcher: Any = None
+    matcher: Optional[Matcher] = None
 
 
 class ToolCall(NamedTuple):
@@ -81,9 +80,11 @@ class ToolCall(NamedTuple):
 class ScoredToken(NamedTuple):
     """A token of an answer with its bytes, and the most probable ones at its place."""
 
-    token: Token
     text: str
     raw: bytes
+    logprob: Optional[float]
+    # How many characters it adds to the text.
+    width: int
     top: Sequence[Tuple[str, bytes, float]] = ()
 
 

@@ -1,9 +1,10 @@
 """Completions by a text-generation model: from prompts to rows, and from sequences to choices."""
 
 import math
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Options
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
@@ -18,6 +19,9 @@ from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, st
 from hf_inference_toolkit.tasks.service import BatchRow, Check, Prediction, Reader, Steps, Token
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SEEDS = 2**63
 
@@ -35,7 +39,9 @@ class Completer(Generation):
 
     completes = True
 
-    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+    def __init__(
+        self, task: TaskName, runtime: Runtime, tokenizer: "PreTrainedTokenizerBase", facts: Dict[str, str]
+    ) -> None:
         super().__init__(task, runtime, tokenizer, facts)
         self.template = ChatTemplate(tokenizer)
         self.chats = self.template.exists
@@ -67,7 +73,7 @@ class Completer(Generation):
         """The tokens that end a text."""
         return frozenset(token_ids(self._value({}, "eos_token_id") or []))
 
-    def stops(self, options: Dict[str, Any]) -> Tuple[str, ...]:
+    def stops(self, options: Options) -> Tuple[str, ...]:
         """The stop sequences of the request and of the model."""
         return self._stops(options)
 
@@ -151,7 +157,7 @@ class Completions:
             param="max_tokens",
         )
 
-    def _options(self, completion: Completion, new: int, has_tools: bool) -> Dict[str, Any]:
+    def _options(self, completion: Completion, new: int, has_tools: bool) -> Options:
         options = dict(completion.options, max_new_tokens=new)
         options["do_sample"] = options.get("temperature", self._service.own_temperature()) != 0
         if "top_k" not in options:
@@ -195,7 +201,7 @@ class Completions:
         completed = Completed(choices, tokens_in, tokens_out)
         return Prediction(completed, False, len(pieces), tokens_in, tokens_out)
 
-    def _prepared(self, prompt: Any, completion: Completion) -> Prepared:
+    def _prepared(self, prompt: Union[str, List[int], Conversation], completion: Completion) -> Prepared:
         service, tools, text = self._service, NO_TOOLS, ""
         if isinstance(prompt, Conversation):
             tools = prompt.tools
@@ -290,7 +296,7 @@ class Completions:
         return writer.finish(sequence)
 
 
-def _best(choices: List[Choice], sequences: List[Any], completion: Completion) -> List[Choice]:
+def _best(choices: List[Choice], sequences: List[GeneratedSequence], completion: Completion) -> List[Choice]:
     """Of each prompt's texts those with the highest mean log probability."""
     kept: List[Choice] = []
     for start in range(0, len(choices), completion.best_of):
@@ -301,6 +307,6 @@ def _best(choices: List[Choice], sequences: List[Any], completion: Completion) -
     return kept
 
 
-def _mean(sequence: Any) -> float:
+def _mean(sequence: GeneratedSequence) -> float:
     values = [token.logprob for token in sequence.reported if token.logprob is not None]
     return sum(values) / len(values) if values else -math.inf

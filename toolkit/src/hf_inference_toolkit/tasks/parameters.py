@@ -1,8 +1,9 @@
 """The parameters of requests: types, limits, checks and JSON Schema."""
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject, Options
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 
@@ -21,7 +22,7 @@ class Parameter(NamedTuple):
     choices: Sequence[str] = ()
     is_nullable: bool = False
     # The members of an object.
-    members: Sequence[Any] = ()
+    members: Sequence["Parameter"] = ()
     # The maximum characters of a string, and the maximum entries of a list.
     longest: int = limits.SHORT_TEXT
     most: int = limits.TOKEN_IDS
@@ -54,7 +55,7 @@ FUNCTION = Parameter(
 FULL_TEXT = Parameter(
     "return_full_text", "boolean", "whether the prompt is part of the answer; true by default"
 )
-SCHEMAS: Dict[str, Dict[str, Any]] = {
+SCHEMAS: Dict[str, JsonObject] = {
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -76,7 +77,7 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
 }
 
 
-def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
+def check(given: Mapping[str, object], known: Sequence[Parameter]) -> Options:
     """The parameters that are not null. RequestError for an unknown name or an invalid value."""
     by_name = {parameter.name: parameter for parameter in known}
     checked = {}
@@ -87,11 +88,11 @@ def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any
         if value is None and not parameter.is_nullable:
             continue
         _check_one(parameter, value)
-        checked[name] = check(value, parameter.members) if parameter.kind == "object" else value
+        checked[name] = check(value, parameter.members) if isinstance(value, dict) else value
     return checked
 
 
-def _check_one(parameter: Parameter, value: Any) -> None:
+def _check_one(parameter: Parameter, value: object) -> None:
     if value is None:
         return
     if not _is(value, parameter.kind):
@@ -111,7 +112,7 @@ def _check_one(parameter: Parameter, value: Any) -> None:
     _check_size(parameter, value)
 
 
-def _check_size(parameter: Parameter, value: Any) -> None:
+def _check_size(parameter: Parameter, value: object) -> None:
     """RequestError for strings that are too long and lists with too many entries."""
     if isinstance(value, str) and len(value) > parameter.longest:
         raise RequestError(
@@ -139,7 +140,7 @@ def _within(value: float, parameter: Parameter) -> bool:
     )
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is(value: object, kind: str) -> bool:
     if kind == "boolean":
         return isinstance(value, bool)
     if kind == "integer":
@@ -163,7 +164,7 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_list_of(inner, "integer") for inner in value)
 
 
-def _is_list_of(value: Any, kind: str) -> bool:
+def _is_list_of(value: object, kind: str) -> bool:
     return isinstance(value, list) and bool(value) and all(_is(inner, kind) for inner in value)
 
 
@@ -191,7 +192,7 @@ def _words(parameter: Parameter) -> str:
     return words + (" or null" if parameter.is_nullable else "")
 
 
-def schema(known: Sequence[Parameter]) -> Dict[str, Any]:
+def schema(known: Sequence[Parameter]) -> JsonObject:
     """JSON Schema of an object with these parameters and no others."""
     return {
         "type": "object",
@@ -200,7 +201,7 @@ def schema(known: Sequence[Parameter]) -> Dict[str, Any]:
     }
 
 
-def _schema_of(parameter: Parameter) -> Dict[str, Any]:
+def _schema_of(parameter: Parameter) -> JsonObject:
     if parameter.kind == "object":
         out = dict(schema(parameter.members), description=parameter.about)
     else:

@@ -15,8 +15,10 @@ from typing import (
     Tuple,
 )
 
+from hf_inference_toolkit.annotations import Answer, JsonObject, Output, Row
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.completion import Completion
 
 Check = Callable[[], None]
 
@@ -24,7 +26,7 @@ Check = Callable[[], None]
 class Prediction(NamedTuple):
     """An answer and information on it. Token counts are 0 if the task does not count them."""
 
-    value: Any
+    value: Answer
     is_truncated: bool = False
     items: int = 1
     tokens_in: int = 0
@@ -45,7 +47,7 @@ class Token(NamedTuple):
     # The most probable tokens at this step, if the request has `top_n_tokens`.
     top: Sequence["Token"] = ()
 
-    def described(self) -> Dict[str, Any]:
+    def described(self) -> JsonObject:
         """The token in the form of text-generation-inference."""
         return {
             "id": self.number,
@@ -68,13 +70,13 @@ class Part(NamedTuple):
 
 
 # Called with each Token, or with each Part of user code.
-Reader = Optional[Callable[[Any], None]]
+Reader = Optional[Callable[[Output], None]]
 
 
 class BatchRow(NamedTuple):
     """A row of a batch. Rows of equal `key` may share a forward pass; `length` is a row's number of tokens."""
 
-    row: Any
+    row: Row
     length: int
     key: Hashable = None
     # Called with each generated token, for streams.
@@ -137,7 +139,7 @@ class DecodingStep(NamedTuple):
 
 
 # A prediction in steps: it yields rows, receives their outputs in the same order, and returns the prediction.
-Steps = Generator[List[BatchRow], List[Any], Prediction]
+Steps = Generator[List[BatchRow], List[Output], Prediction]
 
 
 class Service:
@@ -185,8 +187,8 @@ class Service:
         """Add the HTTP headers, which only user code reads, to the request."""
         return request
 
-    def prepare(self, completion: Any) -> payload.Request:
-        """The request for a `completion.Completion`. Not called in the event loop. Raises RequestError."""
+    def prepare(self, completion: Completion) -> payload.Request:
+        """The request for a completion. Not called in the event loop. Raises RequestError."""
         raise NotImplementedError
 
     def count(self, request: payload.Request) -> int:
@@ -205,11 +207,11 @@ class Service:
         return self.predict(request, check)
         yield []
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """One forward pass: the output of each row. All rows have the same key."""
         raise NotImplementedError
 
-    def token_counts(self, piece: BatchRow, output: Any) -> Tuple[int, int]:
+    def token_counts(self, piece: BatchRow, output: Output) -> Tuple[int, int]:
         """The tokens of a row's prompt and text, for text generation."""
         return 0, 0
 
@@ -217,18 +219,18 @@ class Service:
         """A new batch for rows with `is_decoded`."""
         raise NotImplementedError
 
-    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+    def write(self, value: object, accept: str) -> Tuple[bytes, str]:
         """The body of the response, and its content type."""
         return codecs.write(value, accept), accept
 
-    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+    def for_hub_client(self, value: Answer, is_list: bool) -> Answer:
         """The answer of `POST /` to one input or a list, in the form that `huggingface_hub.InferenceClient` reads."""
         return value
 
     def warm_up(self, check: Check) -> None:
         """Predict a sample, and raise if the model cannot serve. By default there is no sample."""
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """JSON Schema of a request, for /openapi.json."""
         return {
             "type": "object",
@@ -236,7 +238,7 @@ class Service:
             "properties": {"inputs": {}, "parameters": {"type": "object"}},
         }
 
-    def examples(self) -> List[Dict[str, Any]]:
+    def examples(self) -> List[JsonObject]:
         """Valid requests, for /openapi.json."""
         return []
 
@@ -256,9 +258,9 @@ def predict_alone(service: Service, request: payload.Request, check: Check) -> P
         return end.value  # type: ignore[no-any-return]
 
 
-def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Any]:
+def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Output]:
     """The outputs of rows, in their order. Rows of equal key and similar length share a pass."""
-    outputs: List[Any] = [None] * len(pieces)
+    outputs: List[Output] = [None] * len(pieces)
     for batch in _batches(pieces, service.kept_tokens or UNSHARED_TOKENS):
         for place, output in zip(batch, service.run([pieces[place] for place in batch], check)):
             outputs[place] = output

@@ -5,8 +5,9 @@ import os
 import re
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Type, Union
 
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.runtimes.grammar import WHITESPACE
-from hf_inference_toolkit.tasks.completion import JsonObject, ToolCall, Tools
+from hf_inference_toolkit.tasks.completion import ToolCall, Tools
 
 Found = List[Union[str, ToolCall]]
 # From a marker to the id of its special token; None where the marker is text.
