@@ -210,14 +210,12 @@ def test_text_is_sampled_by_default_and_greedy_at_zero(chat):
 
 
 def test_penalties_and_biases_change_the_text(chat):
-    """A token with a bias of 100 is the only one; with the penalty at most once each."""
-    number = chat.app.model.service.tokenizer("paris")["input_ids"][0]
-    assert set(content(ok(chat, logit_bias={str(number): 100})).split()) == {"p"} or "p" in content(
-        ok(chat, logit_bias={str(number): 100})
-    )
-    plain_text = content(ok(chat, max_tokens=32))
-    for name in ("frequency_penalty", "presence_penalty"):
-        assert content(ok(chat, max_tokens=32, **{name: 2})) != plain_text
+    """A token with a bias of 100 is the only one that is written."""
+    tokenizer = chat.app.model.service.tokenizer
+    number = tokenizer("paris")["input_ids"][0]
+    assert content(ok(chat, logit_bias={str(number): 100})) == tokenizer.decode([number]) * 8
+    for name in ("frequency_penalty", "presence_penalty", "repetition_penalty"):
+        assert content(ok(chat, max_tokens=32, **{name: 2})) != content(ok(chat, max_tokens=32))
 
 
 def test_logprobs_of_a_chat(chat):
@@ -826,6 +824,40 @@ def test_generate_refuses_by_name(chat, body):
         reply = chat.post(body, path=path)
         assert reply.status == 400
         assert set(reply.json) == {"error", "error_type"}
+
+
+@needs_grammar
+def test_grammar_of_text_generation_inference(chat):
+    """A schema or a regular expression, at each route that has these parameters."""
+    for kind, value in (
+        ("json", SCHEMA),
+        ("json_schema", SCHEMA),
+        ("json", json.dumps(SCHEMA)),
+        ("regex", "yes|no"),
+    ):
+        parameters = {
+            "max_new_tokens": 60,
+            "grammar": {"type": kind, "value": value},
+            "do_sample": True,
+            "seed": 1,
+        }
+        for path in ("/generate", "/invocations"):
+            reply = chat.post(
+                {"inputs": "a", "parameters": dict(parameters, return_full_text=False)}, path=path
+            )
+            assert reply.status == 200, reply.body
+            text = (reply.json if path == "/generate" else reply.json[0])["generated_text"]
+            assert text in ("yes", "no") or set(json.loads(text)) == {"age", "of"}
+    for wrong in (
+        {"type": "regex", "value": "(a"},
+        {"type": "json", "value": {"type": "x"}},
+        {"type": "json"},
+        "a",
+    ):
+        reply = chat.post({"inputs": "a", "parameters": {"grammar": wrong}}, path="/generate")
+        assert reply.status == 400
+    parameters = {"grammar": {"type": "regex", "value": "yes"}, "num_beams": 2}
+    assert chat.post({"inputs": "a", "parameters": parameters}).status == 422
 
 
 def test_info(chat):

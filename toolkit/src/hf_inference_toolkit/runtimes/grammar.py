@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
-from typing import Any, Collection, FrozenSet, List, Union
+from typing import Any, Collection, Dict, FrozenSet, List
 
 from hf_inference_toolkit.errors import RequestError
 
 # Between the parts of a JSON document. Without a limit, some models write nothing but spaces.
 WHITESPACE = r"(\x0A\x20{0,24}|\x20)"
+
+# Grammars that are kept, because clients send the same ones again.
+MOST_COMPILED = 64
 
 
 def is_available() -> bool:
@@ -23,19 +26,21 @@ class Grammars:
         self._vocabulary = vocabulary
         self._ends = sorted(ends)
         self._known: Any = None
+        self._compiled: Dict[str, Matcher] = {}
 
-    def json(self, schema: Union[str, object]) -> "Matcher":
+    def json(self, schema: object) -> "Matcher":
         """JSON that is valid for a schema. RequestError for a schema that is not valid or not supported."""
         llguidance = self._library("response_format")
         try:
             text = llguidance.LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), overrides={"whitespace_pattern": WHITESPACE}
+                schema if isinstance(schema, str) else json.dumps(schema),
+                overrides={"whitespace_pattern": WHITESPACE},
             )
         except ValueError as problem:
             raise _invalid(str(problem)) from None
         return self._matcher(text)
 
-    def regex(self, pattern: str) -> "Matcher":
+    def regex(self, pattern: object) -> "Matcher":
         """Text that matches a regular expression as a whole."""
         return self._matcher(self._library("grammar").LLMatcher.grammar_from_regex(pattern))
 
@@ -66,11 +71,17 @@ class Grammars:
     def _matcher(self, text: str) -> "Matcher":
         import llguidance
 
+        known = self._compiled.get(text)
+        if known is not None:
+            return known
         limits = llguidance.LLParserLimits(verbose_errors=False)
         made = llguidance.LLMatcher(self._known, text, log_level=0, limits=limits)
         if made.is_error():
             raise _invalid(made.get_error())
-        return Matcher(made, frozenset(self._ends))
+        if len(self._compiled) >= MOST_COMPILED:
+            self._compiled.clear()
+        self._compiled[text] = Matcher(made, frozenset(self._ends))
+        return self._compiled[text]
 
 
 def _without_limits(backend: Any) -> str:

@@ -12,7 +12,15 @@ from hf_inference_toolkit.runtimes.grammar import Grammars, Matcher
 from hf_inference_toolkit.tasks import tool_calls
 from hf_inference_toolkit.tasks.chat import ChatTemplate
 from hf_inference_toolkit.tasks.choices import ChoiceWriter, TokenTexts
-from hf_inference_toolkit.tasks.completion import NO_TOOLS, Choice, Completed, Completion, Conversation, Tools
+from hf_inference_toolkit.tasks.completion import (
+    NO_TOOLS,
+    Choice,
+    Completed,
+    Completion,
+    Conversation,
+    Grammar,
+    Tools,
+)
 from hf_inference_toolkit.tasks.generation import CONTEXT_TOKENS, DEFAULT_TOP_K, Generation
 from hf_inference_toolkit.tasks.generation_parameters import token_ids
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, stop_end
@@ -63,6 +71,18 @@ class Completer(Generation):
         if isinstance(request.inputs, Completion):
             return self._completions.steps(request.inputs, check, reader)
         return super().steps(request, check, reader)
+
+    def piece(self, row: Tokens, options: Options) -> BatchRow:
+        """See Generation; the text matches the grammar of text-generation-inference's parameter."""
+        piece = super().piece(row, options)
+        given = options.get("grammar")
+        if given is None:
+            return piece
+        if piece.row.copies > 1 or (self._value(piece.row.arguments, "num_beams") or 1) > 1:
+            raise RequestError(
+                "unprocessable", "parameter 'grammar' does not work with several sequences or beams"
+            )
+        return _constrained(piece, self._completions.matcher(Grammar(given["type"], given["value"])))
 
     @property
     def special_tokens(self) -> FrozenSet[int]:
@@ -119,15 +139,26 @@ class Completions:
         return completion._replace(matcher=self._matcher(completion))
 
     def _matcher(self, completion: Completion) -> Optional[Matcher]:
-        grammar, prompt = completion.grammar, completion.prompts[0]
-        if grammar is not None:
-            compile_one = self._grammars.regex if grammar.kind == "regex" else self._grammars.json
-            return compile_one(grammar.value)  # type: ignore[arg-type]
+        prompt = completion.prompts[0]
+        if completion.grammar is not None:
+            return self.matcher(completion.grammar)
         tools = prompt.tools if isinstance(prompt, Conversation) else NO_TOOLS
         if tools.may_be_called and (tools.must_be_called or tools.is_strict):
             text = tool_calls.grammar(self._template.call_format, tools, self._special_token)
             return self._grammars.lark(text)
         return None
+
+    def matcher(self, grammar: Grammar) -> Matcher:
+        """A compiled grammar."""
+        size = len(grammar.value if isinstance(grammar.value, str) else str(grammar.value))
+        if size > limits.SCHEMA_CHARACTERS:
+            raise RequestError(
+                "unsupported_value",
+                "the grammar has {} characters; at most {} are allowed".format(
+                    size, limits.SCHEMA_CHARACTERS
+                ),
+            )
+        return (self._grammars.regex if grammar.kind == "regex" else self._grammars.json)(grammar.value)
 
     def _special_token(self, text: str) -> Optional[int]:
         number = self._service.tokenizer.convert_tokens_to_ids(text)
@@ -264,10 +295,7 @@ class Completions:
             options["seed"] = (completion.seed + place) % SEEDS
         piece = self._service.piece(prepared.row, self._service.read_options(options))
         if completion.matcher is not None:
-            prompt = piece.row
-            piece = piece._replace(
-                row=prompt._replace(processors=(*prompt.processors, completion.matcher.start()))
-            )
+            piece = _constrained(piece, completion.matcher)
         return piece._replace(reader=writer.add if writer else None)
 
     def _writer(self, index: int, prepared: Prepared, completion: Completion, reader: Reader) -> ChoiceWriter:
@@ -294,6 +322,12 @@ class Completions:
             for token in tokens:
                 writer.add(token)
         return writer.finish(sequence)
+
+
+def _constrained(piece: BatchRow, matcher: Matcher) -> BatchRow:
+    """A row whose text matches a grammar."""
+    prompt = piece.row
+    return piece._replace(row=prompt._replace(processors=(*prompt.processors, matcher.start())))
 
 
 def _best(choices: List[Choice], sequences: List[GeneratedSequence], completion: Completion) -> List[Choice]:

@@ -98,6 +98,11 @@ BY_STEPS = (
         limits.TOP_TOKENS,
     ),
 )
+GRAMMAR = Parameter(
+    "grammar",
+    "grammar",
+    "what the text must match: a JSON Schema or a regular expression; needs llguidance",
+)
 PROMPT = (
     Parameter("prefix", "string", "text in front of each input that is a string"),
     Parameter("add_special_tokens", "boolean", "as for the tokenizer; inputs that are strings only"),
