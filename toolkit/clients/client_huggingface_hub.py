@@ -262,7 +262,7 @@ def text_generation_with_details(url):
 @check("text-generation", routes=BOTH)
 def text_generation_stops_at_a_sequence(url):
     whole = client(url).text_generation(TEXT, max_new_tokens=8, return_full_text=False)
-    stop = whole.split()[2]
+    stop = whole[len(whole) // 2 :][:2]
     text = client(url).text_generation(TEXT, max_new_tokens=8, return_full_text=False, stop=[stop])
     assert whole.startswith(text)
     assert stop not in text or text.rstrip().endswith(stop)

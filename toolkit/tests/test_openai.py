@@ -10,6 +10,7 @@ import services
 import serving
 import tiny
 
+from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import events as event_streams
 from hf_inference_toolkit.http import openai_requests
@@ -167,6 +168,36 @@ def test_echo_begins_with_the_prompt(chat):
     whole = ok(chat, COMPLETIONS, echo=True)["choices"][0]["text"]
     assert whole == "where is" + ok(chat, COMPLETIONS)["choices"][0]["text"]
     assert "".join(one["choices"][0]["text"] for one in chunks(chat, COMPLETIONS, echo=True)) == whole
+
+
+def test_tokens_of_the_prompt_are_scored(chat):
+    """With echo and logprobs, and with decoder_input_details; the scores are those of generation."""
+    whole = ok(chat, COMPLETIONS, max_tokens=4, logprobs=2)["choices"][0]
+    tokenizer = chat.app.model.service.tokenizer
+    length = len(tokenizer("where is")["input_ids"])
+    echoed = ok(chat, COMPLETIONS, max_tokens=4, logprobs=2, echo=True)["choices"][0]["logprobs"]
+    assert len(echoed["tokens"]) == length + 4
+    assert echoed["token_logprobs"][0] is None
+    assert echoed["top_logprobs"][0] is None
+    assert "".join(echoed["tokens"][:length]) == "where is"
+    assert echoed["text_offset"][:2] == [0, len(echoed["tokens"][0])]
+    assert echoed["token_logprobs"][length:] == pytest.approx(whole["logprobs"]["token_logprobs"], abs=1e-4)
+    ids = [*tokenizer("where is")["input_ids"], *tokenizer(" paris")["input_ids"]]
+    again = ok(chat, COMPLETIONS, prompt=ids, max_tokens=1, logprobs=0, echo=True)["choices"][0]["logprobs"]
+    assert again["token_logprobs"][1:length] == pytest.approx(echoed["token_logprobs"][1:length], abs=1e-4)
+    parameters = {"decoder_input_details": True, "max_new_tokens": 2}
+    answer = chat.post({"inputs": "where is", "parameters": parameters}, path="/generate").json
+    assert [one["logprob"] for one in answer["details"]["prefill"]] == pytest.approx(
+        echoed["token_logprobs"][:length], abs=1e-4
+    )
+    assert chat.post({"inputs": "a", "parameters": parameters, "stream": True}).status == 422
+
+
+def test_scores_of_a_long_prompt_are_refused(chat, monkeypatch):
+    monkeypatch.setattr(limits, "PROMPT_SCORES", 1000)
+    reply = post(chat, COMPLETIONS, logprobs=1, echo=True)
+    assert reply.status == 422
+    assert "at most" in reply.json["error"]["message"]
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
@@ -382,7 +413,6 @@ def test_wrong_parameters_are_refused_by_name(chat, body, param):
         ({"suffix": "the end"}, "suffix"),
         ({"best_of": 1, "n": 2}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"logprobs": 21}, "logprobs"),
         ({"prompt": None}, "prompt"),
         ({"messages": [USER]}, "messages"),

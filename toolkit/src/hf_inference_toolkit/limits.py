@@ -38,6 +38,11 @@ SCHEMA_CHARACTERS = _limit("characters of a schema", 100000, "a JSON Schema or a
 TOOLS = _limit("tools", 128, "functions in tools")
 
 TOP_TOKENS = _limit("most probable tokens", 20, "top_n_tokens")
+PROMPT_SCORES = _limit(
+    "scores of a prompt",
+    2**27,
+    "tokens of the prompt * vocabulary: decoder_input_details, and echo with logprobs",
+)
 
 # Text
 TEXT_CHARACTERS = _limit(

@@ -127,7 +127,9 @@ def _text_scores(scored: Sequence[ScoredToken], start: int) -> JsonObject:
     return {
         "tokens": [one.text for one in scored],
         "token_logprobs": [one.logprob for one in scored],
-        "top_logprobs": [{text: logprob for text, _, logprob in one.top} for one in scored],
+        "top_logprobs": [
+            None if one.logprob is None else {text: logprob for text, _, logprob in one.top} for one in scored
+        ],
         "text_offset": offsets,
     }
 

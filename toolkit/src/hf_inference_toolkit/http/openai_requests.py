@@ -268,8 +268,6 @@ def _bias(value: object) -> JsonObject:
 def _completion(given: JsonObject) -> Completion:
     alternatives = given.get("logprobs")
     is_echoed = bool(given.get("echo"))
-    if is_echoed and alternatives is not None:
-        raise wrong("echo", "'echo' does not work with 'logprobs': those of the prompt are not computed")
     if "prompt" not in given:
         raise wrong("prompt", "'prompt' is missing")
     if "best_of" in given and _integer(given, "best_of", 1) < _integer(given, "n", 1):

@@ -123,10 +123,10 @@ class ChoiceWriter:
         if size:
             self._release(size)
 
-    def echo(self, text: str) -> None:
-        """Text in front of the generated one."""
+    def echo(self, text: str, tokens: Sequence[Token]) -> None:
+        """The prompt in front of the generated text, with its tokens if they were scored."""
         self.begin()
-        self._emit([text], [])
+        self._emit([text], [self._texts.scored(token) for token in tokens])
 
     def finish(self, sequence: GeneratedSequence) -> Choice:
         """The whole choice, when nothing follows."""

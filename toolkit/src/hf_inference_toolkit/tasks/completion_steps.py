@@ -4,7 +4,8 @@ import math
 from typing import TYPE_CHECKING, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from hf_inference_toolkit import limits
-from hf_inference_toolkit.annotations import Options
+from hf_inference_toolkit.annotations import Answer, Options, Output, Parameters
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
@@ -24,9 +25,10 @@ from hf_inference_toolkit.tasks.completion import (
 from hf_inference_toolkit.tasks.generation import CONTEXT_TOKENS, DEFAULT_TOP_K, Generation
 from hf_inference_toolkit.tasks.generation_parameters import token_ids
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, stop_end
+from hf_inference_toolkit.tasks.prompt_scores import PromptScorer
 from hf_inference_toolkit.tasks.service import BatchRow, Check, Prediction, Reader, Steps, Token
 from hf_inference_toolkit.tasks.task_name import TaskName
-from hf_inference_toolkit.tasks.text_task import row
+from hf_inference_toolkit.tasks.text_task import Encoded, row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,6 +56,10 @@ class Completer(Generation):
         self.template = ChatTemplate(tokenizer)
         self.chats = self.template.exists
         self.context_tokens = self.limit
+        vocabulary = getattr(self.config, "vocab_size", None) or len(tokenizer)
+        self.scorer = PromptScorer(
+            runtime, self.pad, vocabulary, self._special, lambda ids: self.text(ids, {})
+        )
         self._completions = Completions(self)
 
     def prepare(self, completion: Completion) -> Request:
@@ -71,6 +77,30 @@ class Completer(Generation):
         if isinstance(request.inputs, Completion):
             return self._completions.steps(request.inputs, check, reader)
         return super().steps(request, check, reader)
+
+    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
+        """See Service."""
+        request = super().read(body, content_type, accept)
+        if request.is_stream and request.parameters.get("decoder_input_details"):
+            raise RequestError("unprocessable", "parameter 'decoder_input_details' does not work in streams")
+        return request
+
+    def read_options(self, given: Parameters) -> Options:
+        """See TextTask."""
+        options = super().read_options(given)
+        if options.get("decoder_input_details"):
+            options["details"] = True
+        return options
+
+    def decode(self, item: object, encoded: Encoded, outputs: List[Output], options: Options) -> Answer:
+        """See TextTask."""
+        results = super().decode(item, encoded, outputs, options)
+        if options.get("decoder_input_details"):
+            tokens = self.scorer.score(encoded.rows[0], 0)
+            prefill = [{"id": one.number, "text": one.text, "logprob": one.logprob} for one in tokens]
+            for result in results:
+                result["details"]["prefill"] = prefill
+        return results
 
     def piece(self, row: Tokens, options: Options) -> BatchRow:
         """See Generation; the text matches the grammar of text-generation-inference's parameter."""
@@ -213,12 +243,15 @@ class Completions:
             check()
             prepared = self._prepared(prompt, completion)
             prompts.append(prepared)
+            scores: List[Token] = []
+            if completion.is_echoed and completion.alternatives is not None:
+                scores = self._service.scorer.score(prepared.row, completion.alternatives)
             for _ in range(completion.best_of):
                 writer = self._writer(len(writers), prepared, completion, reader)
                 pieces.append(self._piece(prepared, completion, len(writers), writer if reader else None))
                 writers.append(writer)
                 if completion.is_echoed:
-                    writer.echo(prepared.text)
+                    writer.echo(prepared.text, scores)
         outputs = yield pieces
         sequences: List[GeneratedSequence] = [output[0] for output in outputs]
         choices = [

@@ -8,7 +8,7 @@ from hf_inference_toolkit.runtimes.base import Tokens
 from hf_inference_toolkit.tasks import chat
 from hf_inference_toolkit.tasks.completion_steps import Completer
 from hf_inference_toolkit.tasks.generation import NEW_TOKENS
-from hf_inference_toolkit.tasks.generation_parameters import GRAMMAR, PROMPT
+from hf_inference_toolkit.tasks.generation_parameters import GRAMMAR, PROMPT, PROMPT_DETAILS
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
@@ -21,7 +21,8 @@ class TextGeneration(Completer):
 
     def extra_parameters(self) -> Any:
         """See Generation."""
-        return (FULL_TEXT, GRAMMAR, *PROMPT) if self.streams else (FULL_TEXT, *PROMPT)
+        by_steps = (GRAMMAR, PROMPT_DETAILS) if self.streams else ()
+        return (FULL_TEXT, *by_steps, *PROMPT)
 
     def items(self, inputs: Any) -> Any:
         """A list of messages is one conversation, a list of lists several."""
