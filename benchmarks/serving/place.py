@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hfdlc.engine import debian
@@ -28,6 +29,12 @@ def server(state: State | None = None) -> Path:
     """A Python with the packages of the default image."""
     folder = (state or State.of(os.environ)).root / "bench-serving/ours"
     return _made(folder, [word for lock in LOCKS for word in ("-r", str(lock))], index_config(os.environ))
+
+
+def with_packages(state: State, name: str, more: Sequence[str]) -> Path:
+    """A Python with the packages of the default image and some more."""
+    locks = [word for lock in LOCKS for word in ("-r", str(lock))]
+    return _made(state.root / name, [*locks, *more], index_config(os.environ))
 
 
 def environments(state: State) -> tuple[Path, Path | None]:

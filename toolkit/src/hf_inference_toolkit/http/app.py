@@ -242,6 +242,8 @@ class App:
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics in the text format of Prometheus."""
+        if self.model.service is not None:
+            self.metrics.loaded(self.model.service.facts)
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def show_openapi(self, request: Request) -> Response:

@@ -1,6 +1,6 @@
 """Metrics for Prometheus. README.md lists them."""
 
-from typing import Callable, Dict, Sequence, Tuple
+from typing import Callable, Dict, Mapping, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -72,6 +72,12 @@ class Metrics(Observer):
             "Time between two tokens of a text, with continuous batching.",
             registry,
         )
+        self._decoding = Gauge(
+            "hf_decoding_info",
+            "1, with the way in which texts are decoded and the reason why it is not continuous batching.",
+            ["way", "reason"],
+            registry=registry,
+        )
         for name, about, read in (
             ("hf_queue_waiting", "Inputs in the queue.", waiting),
             ("hf_num_requests_running", "Texts that are written with continuous batching.", running),
@@ -89,6 +95,11 @@ class Metrics(Observer):
             ),
         ):
             Gauge(name, about, registry=registry).set_function(read)
+
+    def loaded(self, facts: Mapping[str, str]) -> None:
+        """Report how a text generation model decodes, from the facts of the service."""
+        if "decoding" in facts:
+            self._decoding.labels(way=facts["decoding"], reason=facts.get("decoding_reason", "")).set(1)
 
     def answered(self, route: str, status: int) -> None:
         """Count a response. `status` is 499 if the client disconnected first."""

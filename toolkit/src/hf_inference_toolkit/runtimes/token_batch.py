@@ -16,6 +16,8 @@ from hf_inference_toolkit.runtimes.preparation import Limits, Preparation
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
 # More rows write no more tokens a second, and each text takes longer.
 MOST_ROWS = {"cpu": 64, "cuda": 256}
+# Waiting rows that are considered for a prefill, the oldest first.
+MOST_PREPARED = 16
 # Prompts are read together if padding is a smaller part of their tokens.
 MOST_PADDING = 0.25
 
@@ -190,10 +192,10 @@ class TokenBatch:
 
     def _next_prefill(self) -> Optional[_Prefill]:
         """The oldest waiting row and others of similar length."""
-        for row in self._waiting:
+        for row in self._waiting[:MOST_PREPARED]:
             if row.limits is None and not row.is_over:
                 self._prepare(row)
-        waiting = [row for row in self._waiting if not row.is_over]
+        waiting = [row for row in self._waiting[:MOST_PREPARED] if not row.is_over]
         if not waiting:
             return None
         rows = self._similar(waiting)

@@ -244,7 +244,10 @@ class Scheduler:
 
         The job's deadline is in `seconds`. RequestError (503) if the queue is full.
         """
-        cost = self._costs.setdefault(service, cost_of(service))
+        if service not in self._costs:
+            self._costs[service] = cost_of(service)
+            service.take_turn = functools.partial(self._take_turn, service)
+        cost = self._costs[service]
         job = Job(service, cost, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
@@ -300,6 +303,7 @@ class Scheduler:
         )
         # A prediction that does not end must not prevent the process from ending.
         thread.daemon = True
+        self._worker = thread
         thread.start()
 
     def _work(self, generation: int) -> None:
@@ -339,7 +343,6 @@ class Scheduler:
             service = row.job.service
             if service not in self._decodings:
                 self._decodings[service] = Decoding(service, self._observer)
-                service.take_turn = functools.partial(self._take_turn, service, self._generation)
             self._decodings[service].submit([row])
 
     def _next_decoding(self) -> Optional[Decoding]:
@@ -364,11 +367,11 @@ class Scheduler:
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
         return Step(_jobs(pieces), pieces, self._observer)
 
-    def _take_turn(self, service: Service, generation: int) -> None:
+    def _take_turn(self, service: Service) -> None:
         """Start a waiting job of a service and make a decoding step. Called within a long pass of the service."""
         steps: List[Step] = []
         with self._changed:
-            if generation != self._generation:
+            if threading.current_thread() is not self._worker:
                 return
             if self._jobs and self._jobs[0].service is service:
                 steps.append(Step([self._jobs.popleft()], [], self._observer))
@@ -378,7 +381,7 @@ class Scheduler:
         for step in steps:
             step.take()
             with self._changed:
-                if generation != self._generation:
+                if threading.current_thread() is not self._worker:
                     return
                 self._keep_rows(step)
             _settle(step.outcomes)

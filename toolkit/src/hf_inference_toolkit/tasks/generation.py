@@ -195,7 +195,9 @@ class Generation(TextTask):
         super().warm_up(check)
         if "decoding" not in self.facts:
             self._batch, reason = self.runtime.token_batch(self.pad)
-            self.facts["decoding"] = "generate: " + reason if reason else "continuous batching"
+            self.facts["decoding"] = "continuous batching" if self._batch is not None else "generate"
+            if reason:
+                self.facts["decoding_reason"] = reason
             if self._batch is not None:
                 self.facts["kv_cache_tokens"] = str(self._batch.budget)
 
