@@ -284,6 +284,37 @@ def test_model_of_another_pipeline_is_refused(tmp_path, made, task):
     assert "HF_TASK={} does not fit this model".format(task) in refusal(folder, task=task)
 
 
+@pytest.mark.parametrize("task", ["text-to-audio", "text-to-speech", "document-question-answering"])
+def test_text_classifier_is_refused_by_pipelines_that_would_load_it(model_folder, task):
+    """The output of its last layer would be returned as sound, or as answers."""
+    if tiny.FRAMEWORK != "pt":
+        pytest.skip("these pipelines need PyTorch")
+    from hf_inference_toolkit.tasks.pipeline_task import known_tasks
+
+    if task not in known_tasks():
+        pytest.skip("this release has no such pipeline")
+    message = refusal(model_folder("text-classification"), task=task)
+    assert "HF_TASK={} does not fit this model (BertForSequenceClassification)".format(task) in message
+    assert "HF_TASK=text-classification" in message
+    assert "The task takes " in message
+
+
+@pytest.mark.parametrize(
+    ("made", "task"),
+    [
+        ("whisper", "zero-shot-audio-classification"),
+        ("zero-shot-image-classification", "image-feature-extraction"),
+    ],
+)
+def test_pipeline_of_any_model_needs_the_outputs_of_its_task(tmp_path, made, task):
+    from hf_inference_toolkit.tasks.pipeline_task import known_tasks
+
+    folder = tiny_pipelines.make(made, tmp_path / "model")
+    if task not in known_tasks():
+        pytest.skip("this release has no such pipeline")
+    assert "HF_TASK={} does not fit this model".format(task) in refusal(folder, task=task)
+
+
 @pytest.mark.parametrize("made", ["text-to-audio", "automatic-speech-recognition"])
 def test_missing_files_of_a_tokenizer_that_does_not_look_are_named(tmp_path, made):
     folder = tiny_pipelines.make(made, tmp_path / "model")

@@ -147,7 +147,7 @@ class Invocations:
 
     async def receive(self, request: Request, ends: float) -> bytes:
         """The decompressed body of a request."""
-        coding = compression.coding(request.headers.get("content-encoding"))
+        coding = compression.coding(request.headers.getlist("content-encoding"))
         body = await self._body(request, ends)
         self._model.serving()  # the server may have started to drain while the body was received
         if coding == "identity":

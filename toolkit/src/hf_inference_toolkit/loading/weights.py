@@ -13,7 +13,7 @@ from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import checks, model_folder
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks import pipeline_task, registry
+from hf_inference_toolkit.tasks import architectures, pipeline_task, registry
 from hf_inference_toolkit.tasks.task_name import TaskName
 
 if TYPE_CHECKING:
@@ -214,6 +214,7 @@ def load_pipeline(
         raise StartError(
             "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
         ) from None
+    _check_class(task, folder, pipeline)
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
@@ -224,6 +225,16 @@ def load_pipeline(
         checks.check_tokenizer(pipeline.tokenizer, folder)
     checks.check_finite(pipeline.model, folder)
     return pipeline
+
+
+def _check_class(task: TaskName, folder: Path, pipeline: "transformers.Pipeline") -> None:
+    """StartError for a model of another kind than the pipeline takes: it may answer all the same, with nonsense."""
+    kind = type(pipeline.model)
+    taken = sorted(architectures.taken_by(task.name, pipeline))
+    # The class of a model's own code is in no table.
+    if not taken or kind.__name__ in taken or not kind.__module__.startswith("transformers."):
+        return
+    raise StartError(_misfit(task, folder, "The task takes {}".format(_listed(taken))))
 
 
 def _vocabulary_files(folder: Path) -> str:

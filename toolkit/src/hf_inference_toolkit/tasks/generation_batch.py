@@ -1,7 +1,8 @@
 """Texts that are decoded token by token, between the scheduler and the runtime's batch."""
 
-from typing import Any, Callable, Collection, Dict, List, NamedTuple
+from typing import Callable, Collection, Dict, List, NamedTuple
 
+from hf_inference_toolkit.annotations import Row
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.runtimes.decoding import Selected
 from hf_inference_toolkit.runtimes.token_batch import TokenBatch, TokenRow
@@ -12,7 +13,7 @@ from hf_inference_toolkit.tasks.service import BatchRow, Check, DecodingBatch, D
 class _Member(NamedTuple):
     """A row of the scheduler: its sequences, and for each a row of the runtime's batch."""
 
-    handle: Any
+    handle: Row
     sequences: List[GeneratedSequence]
     rows: List[TokenRow]
 
@@ -44,7 +45,7 @@ class GenerationBatch(DecodingBatch):
         length, total = len(prompt.row["input_ids"]), prompt.total
         return self._batch.fits([length] * prompt.copies, [total] * prompt.copies)
 
-    def add(self, handle: Any, piece: BatchRow) -> None:
+    def add(self, handle: Row, piece: BatchRow) -> None:
         """See DecodingBatch."""
         prompt = piece.row
         ids = prompt.row["input_ids"]
@@ -57,7 +58,7 @@ class GenerationBatch(DecodingBatch):
             self._batch.add(row)
         self._members[id(handle)] = member
 
-    def remove(self, handles: Collection[Any]) -> None:
+    def remove(self, handles: Collection[Row]) -> None:
         """See DecodingBatch."""
         for handle in handles:
             for row in self._members.pop(id(handle)).rows:

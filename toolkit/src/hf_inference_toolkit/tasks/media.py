@@ -83,6 +83,11 @@ class Decoder:
             image = ImageOps.exif_transpose(image).convert("RGB")
         except (MemoryError, RequestError):
             raise
+        except Image.DecompressionBombError:  # Pillow's own limit is higher
+            raise RequestError(
+                "unsupported_value",
+                "an image has more than {} pixels, which is the limit".format(limits.IMAGE_PIXELS),
+            ) from None
         except Exception as problem:  # Pillow raises many exceptions for invalid files
             raise RequestError("malformed", _unreadable("image", problem, IMAGE_FORMATS)) from None
         if isinstance(value, str):

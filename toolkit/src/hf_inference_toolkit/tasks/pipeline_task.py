@@ -28,8 +28,8 @@ SPOKEN_CHARACTERS = 2000
 # Longer audio is split into overlapping chunks for CTC models.
 WHOLE_SECONDS = 60
 CHUNK_SECONDS = 30
-# Part of PyTorch's message when an input has fewer samples or pixels than a convolution spans.
-TOO_SMALL = "Kernel size can't be greater than actual input size"
+# Parts of PyTorch's messages when an input has fewer samples or pixels than a convolution or a normalization needs.
+TOO_SMALL = ("Kernel size can't be greater than actual input size", "Expected more than 1 value per channel")
 
 
 class PipelineTask(Service):
@@ -103,8 +103,8 @@ class PipelineTask(Service):
             check()
             try:
                 results.append(_plain(self._run(args, named, options), decoder))
-            except RuntimeError as problem:
-                if TOO_SMALL not in str(problem):
+            except (RuntimeError, ValueError) as problem:
+                if not any(words in str(problem) for words in TOO_SMALL):
                     raise
                 too_small = RequestError("unprocessable", "the audio or image is too small for the model")
                 raise of_item(too_small, place, is_list) from None

@@ -1,7 +1,6 @@
 """The interface between the server and a loaded model."""
 
 from typing import (
-    Any,
     Callable,
     Collection,
     Dict,
@@ -88,8 +87,8 @@ class BatchRow(NamedTuple):
 class Finished(NamedTuple):
     """A row that has left a DecodingBatch: its output, or the exception that ended it."""
 
-    handle: Any
-    output: Any = None
+    handle: Row
+    output: Output = None
     problem: Optional[BaseException] = None
 
 
@@ -108,11 +107,11 @@ class DecodingBatch:
         """Whether there is room for a row."""
         raise NotImplementedError
 
-    def add(self, handle: Any, piece: "BatchRow") -> None:
+    def add(self, handle: Row, piece: "BatchRow") -> None:
         """Let a row join at the next step."""
         raise NotImplementedError
 
-    def remove(self, handles: Collection[Any]) -> None:
+    def remove(self, handles: Collection[Row]) -> None:
         """Drop rows at the next step, without an output."""
         raise NotImplementedError
 
@@ -130,7 +129,7 @@ class DecodingStep(NamedTuple):
 
     finished: Sequence[Finished]
     # Rows that got their first token.
-    started: Sequence[Any] = ()
+    started: Sequence[Row] = ()
     # The lengths in tokens of the rows that got another token.
     lengths: Sequence[int] = ()
     # Tokens of the prompts of `started`, and tokens that were decoded for all rows.

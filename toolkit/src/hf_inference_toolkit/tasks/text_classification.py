@@ -1,6 +1,6 @@
 """text-classification (and sentiment-analysis) and zero-shot-classification."""
 
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Union, cast
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy
 
@@ -220,11 +220,11 @@ class ZeroShotClassification(SequenceClassification):
                 "{} takes a text that is not empty, not {}".format(self.task, kind_of(item)),
             )
 
-    def encode(self, item: TextOrPair, options: Options) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """See TextTask: one row for each label."""
         rows, was_cut = [], False
         side = getattr(self.tokenizer, "truncation_side", "right")
-        text = self.shortened(cast(str, item), self.limit, options.get("truncation", True), side)
+        text = self.shortened(item, self.limit, options.get("truncation", True), side)
         for label in options["candidate_labels"]:
             sentence = options["hypothesis_template"].replace("{}", label)
             encoding, cut = self.tokens(text, sentence, options, "only_first")
@@ -232,7 +232,7 @@ class ZeroShotClassification(SequenceClassification):
             was_cut = was_cut or cut
         return Encoded(rows, was_cut)
 
-    def decode(self, item: TextOrPair, encoded: Encoded, outputs: List[Arrays], options: Options) -> object:
+    def decode(self, item: str, encoded: Encoded, outputs: List[Arrays], options: Options) -> JsonObject:
         """See TextTask: labels in descending order of scores."""
         logits = numpy.stack([output["logits"] for output in outputs]).astype(numpy.float64)
         labels = options["candidate_labels"]

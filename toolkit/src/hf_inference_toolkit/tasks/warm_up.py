@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional
 
 from hf_inference_toolkit.annotations import Parameters
 from hf_inference_toolkit.content.payload import Request
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Makes a small request for a pipeline.
 Sample = Callable[["transformers.Pipeline"], Optional[Request]]
+# Pipelines that load any model (AutoModel): only the warm-up shows whether it has the outputs of the task.
+OF_ANY_CLASS = ("image-feature-extraction", "zero-shot-audio-classification")
 _LABELS: Parameters = {"candidate_labels": ["one", "two"]}
 
 
@@ -34,7 +36,7 @@ def warm_up_pipeline(service: Service, pipeline: "transformers.Pipeline", check:
     except Exception as problem:
         if isinstance(problem, StartError):
             raise
-        if not _is_made_for(service.task, pipeline.model):
+        if service.task in OF_ANY_CLASS:
             words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
             raise StartError(
                 "HF_TASK={} does not fit this model ({}): the warm-up fails ({})".format(
@@ -42,24 +44,6 @@ def warm_up_pipeline(service: Service, pipeline: "transformers.Pipeline", check:
                 )
             ) from problem
         event(30, "the sample of the warm-up is not suitable for this model: {}".format(problem), problem)
-
-
-def _is_made_for(task: str, model: "transformers.PreTrainedModel") -> bool:
-    """Whether transformers lists the model's class for a task; True where its tables are of another form.
-
-    Pipelines load other models too, and log that. Some of those work, so this alone is no reason to refuse one.
-    """
-    from transformers import pipelines
-
-    supported = getattr(pipelines, "SUPPORTED_TASKS", {}).get(task, {})
-    names: Set[str] = set()
-    for auto in (*supported.get("pt", ()), *supported.get("tf", ())):
-        mapping = getattr(getattr(auto, "_model_mapping", None), "_model_mapping", None)
-        if mapping is None:
-            return True
-        for name in mapping.values():
-            names.update([name] if isinstance(name, str) else name)
-    return not names or type(model).__name__ in names
 
 
 @contextlib.contextmanager
