@@ -592,6 +592,12 @@ def test_without_the_library_a_grammar_is_refused_by_name(chat, monkeypatch):
     assert post(chat, tools=[WEATHER]).status == 200
 
 
+def test_grammar_is_refused_where_it_would_be_ignored(chat, monkeypatch):
+    """TensorFlow, and releases of transformers that do not report steps."""
+    monkeypatch.setattr(chat.app.model.service, "streams", False)
+    assert "PyTorch" in refused(chat, 422, None, response_format={"type": "json_object"})
+
+
 # Tools
 
 

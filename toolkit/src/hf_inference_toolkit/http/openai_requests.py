@@ -230,7 +230,8 @@ def _stream_options(given: JsonObject, is_stream: bool) -> bool:
 def _sampling(given: JsonObject) -> JsonObject:
     """Sampling parameters by the names of text-generation-inference."""
     names = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
-    options = {name: given[name] for name in names if name in given}
+    # transformers takes no integers for some of them.
+    options = {name: float(given[name]) for name in names if name in given}
     if given.get("top_k"):
         top_k = _integer(given, "top_k", 0)
         options["top_k"] = max(top_k, 0)

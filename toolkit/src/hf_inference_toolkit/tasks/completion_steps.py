@@ -174,12 +174,14 @@ class Completions:
             return self.matcher(completion.grammar)
         tools = prompt.tools if isinstance(prompt, Conversation) else NO_TOOLS
         if tools.may_be_called and (tools.must_be_called or tools.is_strict):
+            self._check_steps()
             text = tool_calls.grammar(self._template.call_format, tools, self._special_token)
             return self._grammars.lark(text)
         return None
 
     def matcher(self, grammar: Grammar) -> Matcher:
         """A compiled grammar."""
+        self._check_steps()
         size = len(grammar.value if isinstance(grammar.value, str) else str(grammar.value))
         if size > limits.SCHEMA_CHARACTERS:
             raise RequestError(
@@ -189,6 +191,11 @@ class Completions:
                 ),
             )
         return (self._grammars.regex if grammar.kind == "regex" else self._grammars.json)(grammar.value)
+
+    def _check_steps(self) -> None:
+        """RequestError where the runtime does not apply processors."""
+        if not self._service.streams:
+            raise RequestError("unprocessable", "a grammar needs PyTorch and transformers 4.24 or later")
 
     def _special_token(self, text: str) -> Optional[int]:
         number = self._service.tokenizer.convert_tokens_to_ids(text)
