@@ -98,6 +98,16 @@ BY_STEPS = (
         limits.TOP_TOKENS,
     ),
 )
+GRAMMAR = Parameter(
+    "grammar",
+    "grammar",
+    "what the text must match: a JSON Schema or a regular expression; needs llguidance",
+)
+PROMPT_DETAILS = Parameter(
+    "decoder_input_details",
+    "boolean",
+    "answer with details, and with the log probabilities of the prompt; not in streams",
+)
 PROMPT = (
     Parameter("prefix", "string", "text in front of each input that is a string"),
     Parameter("add_special_tokens", "boolean", "as for the tokenizer; inputs that are strings only"),
