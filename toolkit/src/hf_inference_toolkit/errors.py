@@ -48,15 +48,22 @@ def without_objects(text: str) -> str:
 
 
 class RequestError(Exception):
-    """A request that is answered with an error. `kind` is a key of TABLE."""
+    """A request that is answered with an error. `kind` is a key of TABLE, `param` the parameter that is wrong."""
 
-    def __init__(self, kind: str, message: str, headers: Optional[Dict[str, str]] = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        headers: Optional[Dict[str, str]] = None,
+        param: Optional[str] = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.code = kind
         self.status = TABLE[kind].status
         self.message = without_objects(message)
         self.headers = dict(headers or {})
+        self.param = param
 
 
 class InferenceError(RequestError):

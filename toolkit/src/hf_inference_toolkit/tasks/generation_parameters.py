@@ -98,6 +98,16 @@ BY_STEPS = (
         limits.TOP_TOKENS,
     ),
 )
+GRAMMAR = Parameter(
+    "grammar",
+    "grammar",
+    "what the text must match: a JSON Schema or a regular expression; needs llguidance",
+)
+PROMPT_DETAILS = Parameter(
+    "decoder_input_details",
+    "boolean",
+    "answer with details, and with the log probabilities of the prompt; not in streams",
+)
 PROMPT = (
     Parameter("prefix", "string", "text in front of each input that is a string"),
     Parameter("add_special_tokens", "boolean", "as for the tokenizer; inputs that are strings only"),
@@ -108,7 +118,7 @@ PROMPT = (
     ),
 )
 # Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
-# values that ask for nothing: those are accepted.
+# values that have no effect: those are accepted.
 NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
     "adapter_id": (),
     "best_of": (1,),
@@ -162,9 +172,9 @@ def unavailable(model: Any) -> FrozenSet[str]:
 
 
 def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
-    """The parameters that ask for something: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
+    """The parameters that have an effect: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
     names = frozenset(parameter.name for parameter in known)
-    # null asks for nothing, also where this release lacks the parameter.
+    # null has no effect, also where this release lacks the parameter.
     nullable = names | frozenset(parameter.name for parameter in GENERATION)
     options = {}
     for name, value in given.items():

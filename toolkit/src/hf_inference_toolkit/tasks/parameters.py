@@ -1,6 +1,7 @@
 """The parameters of requests: types, limits, checks and JSON Schema."""
 
-from typing import Dict, Mapping, NamedTuple, Optional, Sequence
+import re
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import JsonObject, Options
@@ -69,6 +70,12 @@ SCHEMAS: Dict[str, JsonObject] = {
         "propertyNames": {"pattern": "^[0-9]+$"},
         "additionalProperties": {"type": "number"},
     },
+    "grammar": {
+        "type": "object",
+        "required": ["type", "value"],
+        "properties": {"type": {"enum": ["json", "json_schema", "regex"]}, "value": {}},
+        "additionalProperties": False,
+    },
     "id lists": {
         "type": "array",
         "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
@@ -88,9 +95,9 @@ def check(given: Mapping[str, object], known: Sequence[Parameter]) -> Options:
         if value is None and not parameter.is_nullable:
             continue
         _check_one(parameter, value)
-        checked[name] = value
         if isinstance(value, dict) and parameter.kind == "object":
-            checked[name] = check(value, parameter.members)
+            value = check(value, parameter.members)
+        checked[name] = value
     return checked
 
 
@@ -106,7 +113,9 @@ def _check_one(parameter: Parameter, value: object) -> None:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
-    numbers = list(value.values()) if isinstance(value, dict) else [value]
+    numbers: Iterable[object] = [value]
+    if isinstance(value, dict) and parameter.kind == "numbers by id":
+        numbers = value.values()
     if not all(_within(one, parameter) for one in numbers if isinstance(one, (int, float))):
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
@@ -153,17 +162,28 @@ def _is(value: object, kind: str) -> bool:
         return isinstance(value, str)
     if kind == "boolean or string":
         return isinstance(value, (bool, str))
-    if kind == "object":
-        return isinstance(value, dict)
+    if isinstance(value, dict):
+        return _is_object(value, kind)
     if kind == "strings":
         return value == [] or isinstance(value, str) or _is_list_of(value, "string")
     if kind == "ids":
         return _is(value, "integer") or _is_list_of(value, "integer")
-    if kind == "numbers by id":
-        return isinstance(value, dict) and all(
-            name.isdigit() and name.isascii() and _is(number, "number") for name, number in value.items()
-        )
     return isinstance(value, list) and bool(value) and all(_is_list_of(inner, "integer") for inner in value)
+
+
+def _is_object(value: Mapping[str, object], kind: str) -> bool:
+    if kind == "numbers by id":
+        return all(
+            re.match(r"[0-9]+\Z", name) is not None and _is(number, "number")
+            for name, number in value.items()
+        )
+    return kind == "object" or (kind == "grammar" and _is_grammar(value))
+
+
+def _is_grammar(value: Mapping[str, object]) -> bool:
+    if set(value) != {"type", "value"} or value["type"] not in ("json", "json_schema", "regex"):
+        return False
+    return isinstance(value["value"], (str,) if value["type"] == "regex" else (dict, str))
 
 
 def _is_list_of(value: object, kind: str) -> bool:
@@ -184,6 +204,7 @@ def _words(parameter: Parameter) -> str:
         "strings": "a string or a list of strings",
         "ids": "a token id or a list of token ids",
         "id lists": "a list of lists of token ids",
+        "grammar": 'an object {"type": "json" or "regex", "value": ...}',
         "numbers by id": "an object with token ids as keys and numbers as values",
     }
     words = names[parameter.kind]

@@ -17,6 +17,7 @@ from typing import (
 from hf_inference_toolkit.annotations import Answer, JsonObject, Output, Row
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.completion import Completion
 
 Check = Callable[[], None]
 
@@ -158,6 +159,11 @@ class Service:
     body_types: Tuple[str, ...] = ()
     # The type of answers at `POST /` if Accept names none: what `huggingface_hub.InferenceClient` reads.
     hub_type = ""
+    # Whether it completes texts and, with a chat template, conversations (see `prepare`).
+    completes = False
+    chats = False
+    # The most tokens of a prompt and its continuation; 0 for tasks that generate no text.
+    context_tokens = 0
     # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
     # Called between the steps of long passes: other work of the prediction thread takes turns with them.
@@ -179,6 +185,10 @@ class Service:
     ) -> payload.Request:
         """Add the HTTP headers, which only user code reads, to the request."""
         return request
+
+    def prepare(self, completion: Completion) -> payload.Request:
+        """The request for a completion. Not called in the event loop. Raises RequestError."""
+        raise NotImplementedError
 
     def count(self, request: payload.Request) -> int:
         """The number of queue slots of a request: one for each item."""
