@@ -67,10 +67,10 @@ def peer(python: Path, model: Path, folder: Path) -> Iterator[Dialect]:
 
 @contextlib.contextmanager
 def toolkit(python: Path, model: Path, folder: Path, **settings: str) -> Iterator[Dialect]:
-    """The toolkit of this checkout, or of another one by PYTHONPATH."""
+    """The toolkit of this checkout, or of another one by PYTHONPATH, which may not have OpenAI's routes."""
     settings = {"HF_TASK": "text-generation", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "600", **settings}
     with ours(python, model, folder, **settings) as server:
-        yield Dialect(server.url.rsplit("/", 1)[0], "model", False)
+        yield Dialect(server.url.rsplit("/", 1)[0], "dummy", "PYTHONPATH" not in settings)
 
 
 def commit_before() -> str:
