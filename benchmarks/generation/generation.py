@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks/serving"), str(Path(__file__).parent)]
 
-import inside  # noqa: E402
 import place  # noqa: E402
+import writer  # noqa: E402
 from compare_commits import checkout  # noqa: E402
 from load import Dialect, Seen, converse, press  # noqa: E402
 from results import Row, machine, report  # noqa: E402
@@ -38,7 +38,7 @@ Work = list[tuple[object, int]]
 
 def requests(count: int, seed: int, tokens: tuple[int, int] = (4, 192)) -> Work:
     """Prompts of 8 to 48 words with 4 to 192 new tokens."""
-    chance, words = random.Random(seed), inside.words()
+    chance, words = random.Random(seed), writer.words()
     return [
         (" ".join(chance.choices(words, k=chance.randint(8, 48))), chance.randint(*tokens))
         for _ in range(count)
@@ -87,7 +87,7 @@ def figures(dialect: Dialect, mixed: Work, many: Work, equal: Work, one: Work) -
 
 def _system() -> str:
     """About 500 tokens."""
-    return " " + " ".join(random.Random(4).choices(inside.words(), k=470))
+    return " " + " ".join(random.Random(4).choices(writer.words(), k=470))
 
 
 def main() -> int:
@@ -113,7 +113,7 @@ def main() -> int:
         checkout(base, Path(name)) as before,
     ):
         folder, model = Path(name), Path(name) / "model"
-        program = str(Path(__file__).with_name("inside.py"))
+        program = str(Path(__file__).with_name("writer.py"))
 
         def run(*words: str | Path) -> dict[str, float]:
             done = subprocess.run([python, program, *words], check=True, capture_output=True, text=True)

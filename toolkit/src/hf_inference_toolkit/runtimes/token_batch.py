@@ -93,7 +93,8 @@ class TokenBatch:
 
     @property
     def _all(self) -> List[TokenRow]:
-        return [*self.rows, *(self._prefill.rows if self._prefill else ()), *self._waiting]
+        prefill = self._prefill  # other threads read `usage`
+        return [*self.rows, *(prefill.rows if prefill else ()), *self._waiting]
 
     @property
     def usage(self) -> float:
@@ -162,23 +163,27 @@ class TokenBatch:
         return over
 
     def _read_prompts(self) -> None:
-        """Read some columns of waiting prompts. Rows whose prompts are complete get their first tokens."""
-        if self._prefill is None:
-            self._prefill = self._next_prefill()
-        prefill = self._prefill
-        if prefill is None:
-            return
-        columns = max(1, self._prefill_tokens // len(prefill.prompts))
-        try:
-            logits = self._pass.read(prefill.prompts, prefill.cache, prefill.done, columns)
-        except Exception as problem:
-            self._prefill = None
-            self._read_alone(prefill.rows, problem)
-            return
-        prefill.done += columns
-        if prefill.done >= prefill.longest:
-            self._prefill = None
-            self._join(prefill, logits)
+        """Read waiting prompts, up to the limit of a step. Rows whose prompts are complete get their first tokens."""
+        left = self._prefill_tokens
+        while left > 0:
+            if self._prefill is None:
+                self._prefill = self._next_prefill(left)
+            prefill = self._prefill
+            if prefill is None:
+                return
+            count = len(prefill.prompts)
+            columns = min(max(1, left // count), prefill.longest - prefill.done)
+            left -= columns * count
+            try:
+                logits = self._pass.read(prefill.prompts, prefill.cache, prefill.done, columns)
+            except Exception as problem:
+                self._prefill = None
+                self._read_alone(prefill.rows, problem)
+                return
+            prefill.done += columns
+            if prefill.done >= prefill.longest:
+                self._prefill = None
+                self._join(prefill, logits)
 
     def _read_alone(self, rows: List[TokenRow], problem: Exception) -> None:
         """After a pass that failed: each prompt is read by itself, to find the cause."""
@@ -190,15 +195,15 @@ class TokenBatch:
             row.is_alone = True
         self._waiting[:0] = rows
 
-    def _next_prefill(self) -> Optional[_Prefill]:
-        """The oldest waiting row and others of similar length."""
+    def _next_prefill(self, tokens: int) -> Optional[_Prefill]:
+        """The oldest waiting row and others of similar length, together up to `tokens`."""
         for row in self._waiting[:MOST_PREPARED]:
             if row.limits is None and not row.is_over:
                 self._prepare(row)
         waiting = [row for row in self._waiting[:MOST_PREPARED] if not row.is_over]
-        if not waiting:
+        if not waiting or tokens < min(len(waiting[0].prompt), self._prefill_tokens):
             return None
-        rows = self._similar(waiting)
+        rows = _similar(waiting, tokens)
         self._waiting = [row for row in self._waiting if row not in rows]
         prompts: List[List[int]] = []
         for row in rows:
@@ -208,9 +213,9 @@ class TokenBatch:
         if not self.rows and len(prompts) == len(rows):
             # It becomes the cache of the batch.
             return _Prefill(rows, prompts, KVCache(*self._size(rows, 0)))
-        cache, tokens = self._cache, len(prompts) * columns
-        if self.rows and cache.rows * cache.columns + tokens > self.budget:
-            cache.resize(*self._size(self.rows, tokens), 0)
+        cache, size = self._cache, len(prompts) * columns
+        if self.rows and cache.rows * cache.columns + size > self.budget:
+            cache.resize(*self._size(self.rows, size), 0)
         return _Prefill(rows, prompts, KVCache(len(prompts), columns))
 
     def _prepare(self, row: TokenRow) -> None:
@@ -219,23 +224,6 @@ class TokenBatch:
             row.total = max(row.total, row.limits.total)
         except Exception as problem:
             row.fail(problem)
-
-    def _similar(self, waiting: List[TokenRow]) -> List[TokenRow]:
-        first = waiting[0]
-        if first.is_alone:
-            return [first]
-        chosen, longest, tokens = [first], len(first.prompt), len(first.prompt)
-        for row in waiting[1:]:
-            if row.prompt is chosen[-1].prompt:
-                chosen.append(row)
-                continue
-            most = max(longest, len(row.prompt))
-            padded = most * (len(chosen) + 1)
-            padding = padded - tokens - len(row.prompt)
-            if not row.is_alone and padded <= self._prefill_tokens and padding <= MOST_PADDING * padded:
-                chosen.append(row)
-                longest, tokens = most, tokens + len(row.prompt)
-        return chosen
 
     def _size(self, rows: Sequence[TokenRow], elsewhere: int) -> Tuple[int, int]:
         """Rows and columns of buffers for these rows, with some room for more.
@@ -333,3 +321,22 @@ def _needed(totals: Sequence[int]) -> int:
 
 def _lengths(rows: Sequence[TokenRow]) -> List[int]:
     return [row.length for row in rows]
+
+
+def _similar(waiting: List[TokenRow], limit: int) -> List[TokenRow]:
+    """The oldest row, and those that can be read with it: together at most `limit` tokens, and little padding."""
+    first = waiting[0]
+    if first.is_alone:
+        return [first]
+    chosen, longest, tokens = [first], len(first.prompt), len(first.prompt)
+    for row in waiting[1:]:
+        if row.prompt is chosen[-1].prompt:
+            chosen.append(row)
+            continue
+        most = max(longest, len(row.prompt))
+        padded = most * (len(chosen) + 1)
+        padding = padded - tokens - len(row.prompt)
+        if not row.is_alone and padded <= limit and padding <= MOST_PADDING * padded:
+            chosen.append(row)
+            longest, tokens = most, tokens + len(row.prompt)
+    return chosen
