@@ -71,8 +71,8 @@ bench-matrix: $(READY)  ## measure a matrix of 200 cells
 bench-build: $(READY)  ## measure building and pushing, compared with one stage, pip and gzip
 	@$(VENV)/bin/python benchmarks/build/build.py
 
-bench-serving: $(READY)  ## measure serving, compared with other servers and the model alone
-	@$(VENV)/bin/python benchmarks/serving/serving.py
+bench-serving: $(READY)  ## measure serving, compared with other servers and the model alone; ROWS="latency start" for some
+	@$(VENV)/bin/python benchmarks/serving/serving.py $(ROWS)
 
 bench-generation: $(READY)  ## measure text generation, compared with transformers serve and generate
 	@$(VENV)/bin/python benchmarks/generation/generation.py

@@ -63,6 +63,23 @@ def test_classifiers_of_texts_and_of_tokens_are_told_apart(model_folder, task, o
     assert "set HF_TASK=" + right in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("task", "id2label", "words"),
+    [
+        ("text-classification", {"0": "x", "5": "y"}, "id2label in config.json has no name for label 1 of 2"),
+        ("text-classification", {"0": "x"}, "other shapes than its config.json says"),
+        ("token-classification", {"0": "O", "1": "B", "9": "I"}, "other shapes than its config.json says"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(copy, task, id2label, words):
+    folder = copy(task)
+    config = json.loads((folder / "config.json").read_text())
+    config.update(id2label=id2label, label2id={label: int(index) for index, label in id2label.items()})
+    config.pop("num_labels", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert words in refusal(folder, task=task)
+
+
 @pytest.mark.parametrize("task", ["text-classification", "text-generation", "question-answering"])
 def test_missing_tokenizer_files_are_named(copy, task):
     """transformers 5 makes a tokenizer without a vocabulary: every text would get the same answer."""

@@ -31,6 +31,15 @@ def check_tokenizer(tokenizer: "transformers.PreTrainedTokenizerBase", folder: P
         )
 
 
+def check_labels(config: "transformers.PretrainedConfig") -> None:
+    """StartError if an output of the model has no label."""
+    missing = [index for index in range(config.num_labels) if index not in config.id2label]
+    if missing:
+        raise StartError(
+            "id2label in config.json has no name for label {} of {}".format(missing[0], config.num_labels)
+        )
+
+
 def check_finite(model: "transformers.PreTrainedModel", folder: Path) -> None:
     """StartError if weights contain NaN or infinity."""
     broken = [name for name, is_finite in _weights(model) if not is_finite]

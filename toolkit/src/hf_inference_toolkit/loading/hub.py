@@ -105,9 +105,9 @@ def _on_hub(huggingface_hub: ModuleType, settings: Settings) -> Tuple[Optional[s
     """The commit of the revision and the names of its files; None for both in offline mode."""
     if settings.hub_offline:
         return None, None
-    ask = huggingface_hub.HfApi(endpoint=settings.hub_endpoint).model_info
+    request = huggingface_hub.HfApi(endpoint=settings.hub_endpoint).model_info
     try:
-        info = ask(settings.model_id, revision=settings.model_revision, **_token(ask, settings))
+        info = request(settings.model_id, revision=settings.model_revision, **_token(request, settings))
     except Exception as problem:
         raise StartError(_explained(settings, problem)) from None
     return info.sha, [file.rfilename for file in info.siblings]

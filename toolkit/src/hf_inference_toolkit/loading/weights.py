@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # What `from_pretrained` reports: the names of missing, unexpected and mismatched weights.
 LoadingInfo = JsonObject
+# Classes whose outputs are scores of labels.
+LABELLED = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
 
 
 def load_tokenizer(folder: Path, settings: Settings) -> "transformers.PreTrainedTokenizerBase":
@@ -49,6 +51,11 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     except OSError as problem:
         raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
     except Exception as problem:
+        if isinstance(problem, RuntimeError) and "mismatch" in str(problem):
+            raise StartError(
+                "the weights in {} have other shapes than its config.json says; one reason is another number of labels "
+                "in id2label".format(folder)
+            ) from None
         if type(problem).__name__ not in ("SafetensorError", "UnpicklingError"):
             raise
         words = str(problem).splitlines()[0][:200]
@@ -59,16 +66,17 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
     checks.check_finite(model, folder)
+    if registry.find(task.name).auto_class in LABELLED:
+        checks.check_labels(model.config)
     runtime.place(model)
 
 
 def _check_head(task: TaskName, folder: Path) -> None:
     """StartError for a text classifier served as token classifier or the reverse, because the weights fit both."""
-    alike = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
     inferred = registry.infer(model_folder.read_config(folder))
     made_for = registry.find(inferred).auto_class if inferred else ""
     wanted = registry.find(task.name).auto_class
-    if made_for in alike and wanted in alike and made_for != wanted:
+    if made_for in LABELLED and wanted in LABELLED and made_for != wanted:
         raise StartError(_misfit(task, folder, ""))
 
 

@@ -257,7 +257,7 @@ class StepHooks:
         }
 
     def finish(self, sequences: Any) -> None:
-        """Report the last step where `generate` did not: before 4.39 it asks no criterion after one that is met."""
+        """Report the last step where `generate` did not: before 4.39 it stops at the first criterion that is met."""
         if sequences.shape[1] > self._reporter.length:
             self._reporter(sequences, None)
 

@@ -150,7 +150,7 @@ class Generation(TextTask):
         return request
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """Parameters without those that ask for nothing; token ids must be ids of this model."""
+        """Parameters without those that have no effect; token ids must be ids of this model."""
         options = super().read_options(requested(_with_nested(given), self.parameters))
         check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options

@@ -118,7 +118,7 @@ PROMPT = (
     ),
 )
 # Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
-# values that ask for nothing: those are accepted.
+# values that have no effect: those are accepted.
 NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
     "adapter_id": (),
     "best_of": (1,),
@@ -172,9 +172,9 @@ def unavailable(model: Any) -> FrozenSet[str]:
 
 
 def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
-    """The parameters that ask for something: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
+    """The parameters that have an effect: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
     names = frozenset(parameter.name for parameter in known)
-    # null asks for nothing, also where this release lacks the parameter.
+    # null has no effect, also where this release lacks the parameter.
     nullable = names | frozenset(parameter.name for parameter in GENERATION)
     options = {}
     for name, value in given.items():

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Union
 import numpy
 
 from hf_inference_toolkit.annotations import Answer, Arrays, JsonObject, Options, Output, Parameters
-from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.candidate_labels import (
@@ -215,10 +214,7 @@ class ZeroShotClassification(SequenceClassification):
         """See TextTask: a text that is not empty."""
         super().check_item(item)
         if not item:
-            raise RequestError(
-                "unsupported_value",
-                "{} takes a text that is not empty, not {}".format(self.task, kind_of(item)),
-            )
+            raise RequestError("unsupported_value", "{} takes a text that is not empty".format(self.task))
 
     def encode(self, item: str, options: Options) -> Encoded:
         """See TextTask: one row for each label."""

@@ -91,7 +91,7 @@ class TextGeneration(Completer):
         return max(1, self.limit - (new if new is not None else min(NEW_TOKENS, self.limit // 2)))
 
     def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
-        """Never more than the model has places for."""
+        """Never more than the positions of the model."""
         if "max_length" in options and "max_new_tokens" not in options:
             most = min(options["max_length"], self.limit or options["max_length"])
             if most <= length:
