@@ -14,8 +14,6 @@ from hf_inference_toolkit.runtimes.preparation import Limits, Preparation
 
 # Tokens of prompts that are read in a step, padding included, by type of device: running texts wait for them.
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
-# How many times as many are read in a step while no text runs.
-IDLE_PREFILL = 4
 # More rows write no more tokens a second, and each text takes longer.
 MOST_ROWS = {"cpu": 64, "cuda": 256}
 # Waiting rows that are considered for a prefill, the oldest first.
@@ -166,15 +164,15 @@ class TokenBatch:
 
     def _read_prompts(self) -> None:
         """Read waiting prompts, up to the limit of a step. Rows whose prompts are complete get their first tokens."""
-        left = self._prefill_tokens if self.rows else IDLE_PREFILL * self._prefill_tokens
+        left = self._prefill_tokens
         while left > 0:
             if self._prefill is None:
-                self._prefill = self._next_prefill(min(left, self._prefill_tokens))
+                self._prefill = self._next_prefill(left)
             prefill = self._prefill
             if prefill is None:
                 return
             count = len(prefill.prompts)
-            columns = min(max(1, min(left, self._prefill_tokens) // count), prefill.longest - prefill.done)
+            columns = min(max(1, left // count), prefill.longest - prefill.done)
             left -= columns * count
             try:
                 logits = self._pass.read(prefill.prompts, prefill.cache, prefill.done, columns)
