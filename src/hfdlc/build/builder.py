@@ -213,8 +213,7 @@ def built_from(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs | No
 
 def _layers_there(engine: Engine) -> set[str]:
     """The digests of all layers of images in the engine."""
-    images = engine.client.images.list()
-    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers", [])}
+    return {digest for image in images.every(engine) for digest in image.attrs["RootFS"].get("Layers", [])}
 
 
 def _remember(session: Session, cell: Cell, seconds: float) -> None:

@@ -12,6 +12,7 @@ from hfdlc.build.history import Build
 from hfdlc.dockerfile import inputs
 from hfdlc.dockerfile.cache_keys import keyed_layers
 from hfdlc.dockerfile.layers import Layer
+from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
@@ -175,8 +176,8 @@ def _known_sizes(cell: Cell, project: Project, builds: list[Build]) -> Mapping[s
 
 def _layers_of(engine: Engine) -> set[str]:
     """The diff ids of all layers of cells' images in the engine."""
-    images = engine.client.images.list(filters={"label": inputs.LABEL})
-    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers") or []}
+    found = images.every(engine, label=inputs.LABEL)
+    return {digest for image in found for digest in image.attrs["RootFS"].get("Layers") or []}
 
 
 def free(state: State, engine: Engine | None = None) -> int | None:
