@@ -1,10 +1,10 @@
 """Metrics for Prometheus. README.md lists them."""
 
-from typing import Callable, Dict, Sequence, Tuple
+from typing import Callable, Dict, Mapping, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from hf_inference_toolkit.scheduling.scheduler import Observer
+from hf_inference_toolkit.scheduling.job import Observer
 
 # The same text is valid for version 1.0.0, which older scrapers do not support.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,7 +17,12 @@ class Metrics(Observer):
     """The metrics of one app, in a separate registry. It is the observer of the scheduler."""
 
     def __init__(
-        self, waiting: Callable[[], float], is_ready: Callable[[], float], load_seconds: Callable[[], float]
+        self,
+        waiting: Callable[[], float],
+        running: Callable[[], float],
+        cache_usage: Callable[[], float],
+        is_ready: Callable[[], float],
+        load_seconds: Callable[[], float],
     ) -> None:
         registry = self.registry = CollectorRegistry()
         self._requests = Counter(
@@ -50,8 +55,38 @@ class Metrics(Observer):
             buckets=SHARES,
             registry=registry,
         )
+        # The names are those of vLLM.
+        self._prompt_tokens = Counter(
+            "hf_prompt_tokens_total", "Tokens of prompts that text generation has read.", registry=registry
+        )
+        self._generation_tokens = Counter(
+            "hf_generation_tokens_total", "Tokens that text generation has written.", registry=registry
+        )
+        self._first_token = _seconds(
+            "hf_time_to_first_token_seconds",
+            "Time from the submission of a request to the first token of a text, with continuous batching.",
+            registry,
+        )
+        self._next_token = _seconds(
+            "hf_inter_token_latency_seconds",
+            "Time between two tokens of a text, with continuous batching.",
+            registry,
+        )
+        self._decoding = Gauge(
+            "hf_decoding_info",
+            "1, with the way in which texts are decoded and the reason why it is not continuous batching.",
+            ["way", "reason"],
+            registry=registry,
+        )
         for name, about, read in (
             ("hf_queue_waiting", "Inputs in the queue.", waiting),
+            ("hf_num_requests_running", "Texts that are written with continuous batching.", running),
+            ("hf_num_requests_waiting", "Inputs in the queue; equal to hf_queue_waiting.", waiting),
+            (
+                "hf_kv_cache_usage_perc",
+                "Used part of the memory for keys and values (HF_KV_CACHE_GB), from 0 to 1.",
+                cache_usage,
+            ),
             ("hf_model_ready", "1 if /ping is 200, otherwise 0.", is_ready),
             (
                 "hf_model_load_seconds",
@@ -60,6 +95,11 @@ class Metrics(Observer):
             ),
         ):
             Gauge(name, about, registry=registry).set_function(read)
+
+    def loaded(self, facts: Mapping[str, str]) -> None:
+        """Report how a text generation model decodes, from the facts of the service."""
+        if "decoding" in facts:
+            self._decoding.labels(way=facts["decoding"], reason=facts.get("decoding_reason", "")).set(1)
 
     def answered(self, route: str, status: int) -> None:
         """Count a response. `status` is 499 if the client disconnected first."""
@@ -89,6 +129,19 @@ class Metrics(Observer):
         longest = max(lengths)
         if longest:
             self._padding.observe(1 - sum(lengths) / (len(lengths) * longest))
+
+    def generated(self, prompt_tokens: int, new_tokens: int) -> None:
+        """See Observer."""
+        self._prompt_tokens.inc(prompt_tokens)
+        self._generation_tokens.inc(new_tokens)
+
+    def first_token(self, seconds: float) -> None:
+        """See Observer."""
+        self._first_token.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """See Observer."""
+        self._next_token.observe(seconds)
 
     def text(self) -> bytes:
         """The metrics in the text format of Prometheus."""

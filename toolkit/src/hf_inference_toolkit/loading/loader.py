@@ -43,6 +43,7 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     """Create the service of the model without user code."""
     folder = folder or model_folder.find_model(settings)
     runtime = create_runtime(installed_framework(), settings.dtype)
+    runtime.kv_cache = settings.kv_cache
     task = model_folder.choose_task(settings, model_folder.read_config(folder))
     _propagate_logs()
     event(20, "loading", task=task.requested, folder=str(folder))
