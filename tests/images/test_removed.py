@@ -61,7 +61,7 @@ def test_removed_container_ends_the_checks_with_one_error(
     with runner.subject(cell, repository, used_engine, state, IndexConfig()) as about:
         about.expect_unchanged()
         about.container.remove(force=True, v=True)
-        assert runner.run(about, only="test_python").failed
+        assert runner.run(about, only="test_no_conflicts").failed
         with pytest.raises(HfdlcError, match="container of the checks was removed") as caught:
             about.expect_unchanged()
         assert f"hfdlc test {built}" in caught.value.hint
