@@ -51,7 +51,7 @@ class Session:
                 location=engine.host,
                 hint="was an image or a container removed meanwhile? run the command again",
             ) from problem
-        if isinstance(problem, (RequestException, OSError)) and not detect.ask(engine.address):
+        if isinstance(problem, (RequestException, OSError)) and not detect.query(engine.address):
             raise HfdlcError(
                 "the engine does not answer any more",
                 location=engine.host,
