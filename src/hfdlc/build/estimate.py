@@ -21,9 +21,9 @@ from hfdlc.project import Project
 from hfdlc.state import State
 
 # Measured on the PyTorch and TensorFlow images of today.
-PACKED = 0.4  # bytes of a packed layer for each of its own bytes
+PACKED = 0.5  # bytes of a packed layer for each of its own bytes
 COPIES = 3  # of a packed layer while it is built: in the stage, in the stage `layer-archive`, in the store
-TYPICAL = 0.75  # of a cell's size budget that its image has
+TYPICAL = 0.6  # of a cell's size budget that its image has
 BASE = 190e6  # bytes of a base image
 LAYERS = 24  # that a cell may add to its base image
 SERVERLESS = 10_737_418_240  # bytes of an image that SageMaker Serverless accepts
