@@ -99,7 +99,8 @@ def alone(folder: Path, requests: Path, precision: str) -> dict[str, Any]:
         inputs = encoder(one["prompt"], return_tensors="pt")
         inputs.pop("token_type_ids", None)
         length = inputs["input_ids"].shape[1]
-        return int(made.generate(**inputs, max_new_tokens=one["tokens"], do_sample=False).shape[1]) - length
+        written = made.generate(**inputs, max_new_tokens=one["tokens"], do_sample=False)
+        return int(written.shape[1] - length)
 
     write(work[0])
     began = time.perf_counter()
