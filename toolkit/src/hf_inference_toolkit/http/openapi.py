@@ -45,7 +45,7 @@ def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
 
 
 def _described(service: Service) -> str:
-    return ", ".join("{}: {}".format(name, value) for name, value in sorted(service.facts.items()))
+    return ", ".join("{}: {}".format(name, value) for name, value in sorted(service.described().items()))
 
 
 def _ping() -> Dict[str, Any]:

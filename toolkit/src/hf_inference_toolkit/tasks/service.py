@@ -4,6 +4,7 @@ from typing import Any, Callable, Dict, Generator, Hashable, List, Mapping, Name
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Engine
 
 Check = Callable[[], None]
 
@@ -138,6 +139,19 @@ class Service:
 
     def warm_up(self, check: Check) -> None:
         """Predict a sample, and raise if the model cannot serve. By default there is no sample."""
+
+    def optimize(self) -> None:
+        """Called once when the model serves, in another thread than predictions. May take minutes."""
+
+    @property
+    def engine(self) -> Engine:
+        """What computes forward passes now."""
+        return Engine("user code")
+
+    def described(self) -> Dict[str, str]:
+        """Information on the loaded model, for the log and /openapi.json."""
+        reason = {"runtime_reason": self.engine.reason} if self.engine.reason else {}
+        return dict(self.facts, runtime=self.engine.name, **reason)
 
     def schema(self) -> Dict[str, Any]:
         """JSON Schema of a request, for /openapi.json."""
