@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Dict, Optional, Type, Union
 
+from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import compatibility, hooks, hub, model_folder, user_code, weights
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import converted_models, openvino, torch

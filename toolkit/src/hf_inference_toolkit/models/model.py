@@ -50,7 +50,9 @@ class Model:
         self.service = service
         if self.state == LOADING:
             self.state = READY
-        event(20, "ready", None, task=service.task, seconds=round(self.load_seconds, 3), **service.described())
+        event(
+            20, "ready", None, task=service.task, seconds=round(self.load_seconds, 3), **service.described()
+        )
         self._optimize(service)
 
     def _optimize(self, service: Service) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Callable, List, Optional, Sequence
 from hf_inference_toolkit.runtimes import comparison, openvino
 from hf_inference_toolkit.runtimes.base import Arrays
 from hf_inference_toolkit.runtimes.converted_models import Store
-from hf_inference_toolkit.runtimes.openvino import Compiled, Pass, Signature, Unsuitable
+from hf_inference_toolkit.runtimes.openvino import Compiled, Pass, Signature, UnsuitableError
 
 
 class Acceleration:
@@ -47,14 +47,14 @@ class Acceleration:
         return restored
 
     def create(self, reference: "Reference", signature: Signature, samples: Sequence[Arrays]) -> Compiled:
-        """Convert, compare and store a model. Unsuitable with the reason if it cannot be used."""
+        """Convert, compare and store a model. UnsuitableError with the reason if it cannot be used."""
         self._check_precision()
         model = reference.model
         own = reference.outputs(reference.passes(model), samples)
         if self.dtype in ("bfloat16", "float16"):
             model = copy.deepcopy(model).float()
         exact = own if model is reference.model else reference.outputs(reference.passes(model), samples)
-        converted = openvino.convert(model, samples[0], signature)
+        converted = openvino.convert(model, samples[0], signature, list(exact[0]))
         del model
         if self.dtype == "int8":
             openvino.quantize(converted)
@@ -64,7 +64,7 @@ class Acceleration:
             found = reference.outputs(compiled, samples)
             fault = comparison.fault(self.dtype, exact, own, found)
             if fault:
-                raise Unsuitable("its numbers are wrong: {}".format(fault))
+                raise UnsuitableError("its numbers are wrong: {}".format(fault))
             return compiled
 
         def stored(folder: Path) -> Compiled:
@@ -76,7 +76,7 @@ class Acceleration:
     def _check_precision(self) -> None:
         known = openvino.supported_precisions()
         if self.dtype not in known:
-            raise Unsuitable(
+            raise UnsuitableError(
                 "this processor cannot compute in {}; it can in {}".format(self.dtype, ", ".join(known))
             )
 
@@ -84,7 +84,9 @@ class Acceleration:
         try:
             return Compiled(source, self.dtype, self._cpus, self._check)
         except RuntimeError as problem:
-            raise Unsuitable("it cannot be compiled: {}".format(openvino.first_line(problem))) from problem
+            raise UnsuitableError(
+                "it cannot be compiled: {}".format(openvino.first_line(problem))
+            ) from problem
 
 
 class Reference:

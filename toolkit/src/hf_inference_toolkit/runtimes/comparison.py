@@ -20,16 +20,21 @@ def fault(dtype: str, exact: Sequence[Arrays], own: Sequence[Arrays], found: Seq
     `exact` is PyTorch in float32, `own` is PyTorch in `dtype`.
     """
     for name in exact[0]:
-        outputs: List[List[Any]] = [[row[name] for row in rows] for rows in (exact, own, found)]
-        if any(one.shape != other.shape for one, other in zip(outputs[0], outputs[2])):
+        right, theirs, ours = ([row[name] for row in rows] for rows in (exact, own, found))
+        if any(one.shape != other.shape for one, other in zip(right, ours)):
             return "{} has other shapes than with PyTorch".format(name)
-        words = _FAULTS.get(dtype, _half_fault)(dtype, *outputs)
+        if dtype == "float32":
+            words = _float32_fault(right, ours)
+        elif dtype == "int8":
+            words = _int8_fault(right, ours)
+        else:
+            words = _half_fault(dtype, right, theirs, ours)
         if words:
             return "{} differs from PyTorch's by {}".format(name, words)
     return ""
 
 
-def _float32_fault(_: str, exact: List[Any], own: List[Any], found: List[Any]) -> str:
+def _float32_fault(exact: List[Any], found: List[Any]) -> str:
     limit = FLOAT32 * max(1.0, _largest(exact))
     difference = _largest([one - other for one, other in zip(exact, found)])
     return "" if difference <= limit else "{:.2g}; at most {:.2g} is accepted".format(difference, limit)
@@ -42,12 +47,9 @@ def _half_fault(dtype: str, exact: List[Any], own: List[Any], found: List[Any]) 
     return "" if difference <= limit else message.format(difference, limit, dtype)
 
 
-def _int8_fault(_: str, exact: List[Any], own: List[Any], found: List[Any]) -> str:
+def _int8_fault(exact: List[Any], found: List[Any]) -> str:
     least = min(cosine(one, other) for one, other in zip(exact, found))
     return "" if least >= INT8 else "a cosine of {:.4f}; at least {} is accepted".format(least, INT8)
-
-
-_FAULTS = {"float32": _float32_fault, "int8": _int8_fault}
 
 
 def cosine(one: Any, other: Any) -> float:

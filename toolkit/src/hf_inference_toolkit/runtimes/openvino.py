@@ -6,7 +6,7 @@ import logging
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from hf_inference_toolkit.runtimes import threads
 from hf_inference_toolkit.runtimes.base import Arrays
@@ -29,7 +29,7 @@ POLL_MS = 20
 SMALLEST_INT8 = 4096
 
 
-class Unsuitable(Exception):
+class UnsuitableError(Exception):
     """OpenVINO cannot compute a model's passes; the message is the reason."""
 
 
@@ -38,8 +38,6 @@ class Signature(NamedTuple):
 
     inputs: Sequence[str]
     constants: Mapping[str, Any]
-    # The outputs that are read; empty for all.
-    outputs: Sequence[str] = ()
     # Inputs whose shape is fixed but for the number of rows: images.
     fixed: Mapping[str, Sequence[int]] = {}
 
@@ -106,8 +104,8 @@ class Compiled:
             self._request.wait()
 
 
-def convert(model: Any, example: Arrays, signature: Signature) -> Any:
-    """Convert a PyTorch model by tracing a pass over example tensors. Unsuitable with the reason if it fails.
+def convert(model: Any, example: Arrays, signature: Signature, outputs: Sequence[str]) -> Any:
+    """Convert a PyTorch model by tracing a pass over example tensors. UnsuitableError with the reason if it fails.
 
     Passes of other threads may run meanwhile: tracing is a state of the thread.
     """
@@ -120,9 +118,9 @@ def convert(model: Any, example: Arrays, signature: Signature) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, *tensors: Any) -> Dict[str, Any]:
-            outputs = self.model(**dict(zip(signature.inputs, tensors)), **signature.constants)
-            return {name: outputs[name] for name in signature.outputs or outputs if name in outputs}
+        def forward(self, *tensors: Any) -> Tuple[Any, ...]:
+            found = self.model(**dict(zip(signature.inputs, tensors)), **signature.constants)
+            return tuple(found[name] for name in outputs)
 
     tensors = tuple(torch.from_numpy(example[name]) for name in signature.inputs)
     try:
@@ -131,9 +129,9 @@ def convert(model: Any, example: Arrays, signature: Signature) -> Any:
             decoder = TorchScriptPythonDecoder(traced, example_input=tensors)
             converted = openvino.convert_model(decoder, example_input=tensors)
     except Exception as problem:
-        raise Unsuitable("it cannot be converted: {}".format(first_line(problem))) from problem
-    for place, name in enumerate(signature.inputs):
-        converted.inputs[place].get_tensor().set_names({name})
+        raise UnsuitableError("it cannot be converted: {}".format(first_line(problem))) from problem
+    for port, name in zip([*converted.inputs, *converted.outputs], [*signature.inputs, *outputs]):
+        port.get_tensor().set_names({name})
     fixed = {name: openvino.PartialShape([-1, *shape]) for name, shape in signature.fixed.items()}
     if fixed:
         converted.reshape(fixed)

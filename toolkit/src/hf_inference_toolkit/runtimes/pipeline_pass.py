@@ -3,7 +3,7 @@
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.runtimes.base import Arrays
-from hf_inference_toolkit.runtimes.openvino import Compiled, Pass, Unsuitable
+from hf_inference_toolkit.runtimes.openvino import Compiled, Pass, UnsuitableError
 
 # A pass for each of these inputs would be compiled for each of its shapes: images have one size after preprocessing.
 IMAGE_DIMENSIONS = 4
@@ -26,9 +26,9 @@ class PipelineModel:
         """The arrays and the other arguments of the last recorded call."""
         self._recorder.remove()
         if self._arguments is None:
-            raise Unsuitable("no sample shows how the pipeline calls the model")
+            raise UnsuitableError("no sample shows how the pipeline calls the model")
         if getattr(self.model, "can_generate", bool)():
-            raise Unsuitable("it generates text")
+            raise UnsuitableError("it generates text")
         return _split(self._arguments)
 
     def pass_of(self, model: Any, constants: Mapping[str, Any]) -> Pass:
@@ -41,7 +41,7 @@ class PipelineModel:
             with torch.no_grad():
                 outputs = model(**_tensors(arrays, dtype), **constants)
             if not hasattr(outputs, "items") or not all(torch.is_tensor(one) for one in outputs.values()):
-                raise Unsuitable("its outputs are not tensors only")
+                raise UnsuitableError("its outputs are not tensors only")
             return {name: one.float().numpy() for name, one in outputs.items()}
 
         return run
@@ -55,7 +55,9 @@ class PipelineModel:
             name: array[:, : max(1, array.shape[1] * 3 // 4)] if 1 < array.ndim < IMAGE_DIMENSIONS else array
             for name, array in example.items()
         }
-        everything = {name: list(array.shape[1:]) for name, array in example.items()}
+        everything: Dict[str, Sequence[int]] = {
+            name: list(array.shape[1:]) for name, array in example.items()
+        }
         images = {name: shape for name, shape in everything.items() if len(shape) >= IMAGE_DIMENSIONS - 1}
         if len(images) == len(example):
             return [example, twice], images
@@ -98,9 +100,7 @@ def _split(arguments: Mapping[str, Any]) -> Tuple[Arrays, Dict[str, Any]]:
     import torch
 
     tensors = {name: value for name, value in arguments.items() if torch.is_tensor(value)}
-    others = {
-        name: value for name, value in arguments.items() if name not in tensors and value is not None
-    }
+    others = {name: value for name, value in arguments.items() if name not in tensors and value is not None}
     return {name: _array(tensor) for name, tensor in tensors.items()}, others
 
 

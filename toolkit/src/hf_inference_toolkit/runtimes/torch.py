@@ -18,7 +18,7 @@ from hf_inference_toolkit.runtimes.base import (
     unpadded,
 )
 from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
-from hf_inference_toolkit.runtimes.openvino import Compiled, Signature, Unsuitable
+from hf_inference_toolkit.runtimes.openvino import Compiled, Signature, UnsuitableError
 from hf_inference_toolkit.runtimes.pipeline_pass import PipelineModel
 
 NAME = "PyTorch"
@@ -133,7 +133,7 @@ class Torch(Runtime):
         if compiled is None and self._acceleration.is_required:
             try:
                 compiled = self._created(samples, pad)
-            except Unsuitable as problem:
+            except UnsuitableError as problem:
                 raise StartError(refusal(self.dtype, str(problem))) from problem
         if compiled is not None:
             self._use(compiled)
@@ -144,7 +144,7 @@ class Torch(Runtime):
             return
         try:
             self._use(self._created(samples, pad))
-        except Unsuitable as problem:
+        except UnsuitableError as problem:
             self._keep_torch(str(problem))
 
     def record(self, model: Any) -> None:
@@ -162,7 +162,7 @@ class Torch(Runtime):
             arrays, constants = self._pipeline_model.example()
             if compiled is None and (is_required or not is_start):
                 compiled = self._created_for_pipeline(self._pipeline_model, arrays, constants)
-        except Unsuitable as problem:
+        except UnsuitableError as problem:
             if is_required:
                 raise StartError(refusal(self.dtype, str(problem))) from problem
             self._keep_torch(str(problem))
@@ -188,7 +188,7 @@ class Torch(Runtime):
         assert self._acceleration is not None  # noqa: S101
         arrays = [padded(rows, pad) for rows in samples]
         reference = Reference(self.model, self._pass_of, _rows)
-        signature = Signature(list(arrays[0]), {"return_dict": True}, MODEL_OUTPUTS)
+        signature = Signature(list(arrays[0]), {"return_dict": True})
         return self._acceleration.create(reference, signature, arrays)
 
     def _use(self, compiled: Compiled) -> None:
