@@ -14,8 +14,8 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 MODEL_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 # numpy arrays by the names of a model's inputs or outputs.
 Arrays = Dict[str, Any]
-# Rows of several passes, to compare two libraries with.
-Samples = Sequence[Sequence[Tokens]]
+# Makes the rows of several passes, to compare two libraries with.
+Samples = Callable[[], Sequence[Sequence[Tokens]]]
 
 
 class Engine(NamedTuple):

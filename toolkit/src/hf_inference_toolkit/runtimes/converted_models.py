@@ -98,16 +98,14 @@ class Store:
         return self._sources
 
 
-def store_of(
-    model: Path, task: str, dtype: str, home: Optional[str], may_write_beside: bool = True
-) -> Optional[Store]:
+def store_of(model: Path, task: str, dtype: str, home: Optional[str]) -> Optional[Store]:
     """Where the converted model of a folder is kept: in `home`, or beside the model. None if neither is writable."""
     settings = {"task": task, "dtype": dtype}
     name = "{}-{}".format(task, dtype)
     if home is not None:
         digest = hashlib.sha256(str(model.resolve()).encode("utf-8")).hexdigest()[:16]
         return Store(Path(home) / "openvino" / digest / name, model, settings)
-    if may_write_beside and os.access(str(model), os.W_OK):
+    if os.access(str(model), os.W_OK):
         return Store(model / "openvino" / name, model, settings)
     return None
 

@@ -52,9 +52,10 @@ class Torch(Runtime):
         self.type = getattr(torch, loaded)
         fault = self._fault(loaded)
         if fault:
+            possible = [name for name in ("float32", "bfloat16", "float16") if not self._fault(name)]
             raise StartError(
                 "HF_DTYPE={}: PyTorch {} does not support it on this device ({}). Unset HF_DTYPE, or set it to "
-                "float32".format(self.dtype, torch.__version__, fault)
+                "{}".format(self.dtype, torch.__version__, fault, " or ".join(possible))
             )
 
     def _has_bfloat16(self) -> bool:
@@ -186,7 +187,7 @@ class Torch(Runtime):
 
     def _created(self, samples: Samples, pad: int) -> Compiled:
         assert self._acceleration is not None  # noqa: S101
-        arrays = [padded(rows, pad) for rows in samples]
+        arrays = [padded(rows, pad) for rows in samples()]
         reference = Reference(self.model, self._pass_of, _rows)
         signature = Signature(list(arrays[0]), {"return_dict": True})
         return self._acceleration.create(reference, signature, arrays)

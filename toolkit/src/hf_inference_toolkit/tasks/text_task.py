@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Engine, Runtime, Samples, Tokens, unpadded
+from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Engine, Runtime, Tokens, unpadded
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.encoder import encoder
 from hf_inference_toolkit.tasks.parameters import Parameter
@@ -299,7 +299,7 @@ class TextTask(Service):
 
     def warm_up(self, check: Check) -> None:
         """See Service."""
-        self.runtime.prepare(self._samples(), self.pad)
+        self.runtime.prepare(self._samples, self.pad)
         try:
             self._try(check)
         except Exception:
@@ -310,7 +310,7 @@ class TextTask(Service):
 
     def optimize(self) -> None:
         """See Service."""
-        self.runtime.optimize(self._samples(), self.pad)
+        self.runtime.optimize(self._samples, self.pad)
 
     @property
     def engine(self) -> Engine:
@@ -321,7 +321,7 @@ class TextTask(Service):
         """See Service."""
         return dict(super().described(), kernels=self.runtime.kernels)
 
-    def _samples(self) -> Samples:
+    def _samples(self) -> List[List[Tokens]]:
         """Rows of the sample request in several lengths, for passes of several sizes."""
         options = self.read_options(self.sample.get("parameters", {}))
         (first, *_) = self.encode(self.items(self.sample["inputs"])[0][0], options).rows
