@@ -43,7 +43,7 @@ ARCHITECTURES = {
     "Electra": {"embedding_size": 32},
     "Albert": {"embedding_size": 16},
     "DebertaV2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 32},
-    "ModernBert": {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
+    "ModernBert": {"vocab_size": 600},
 }
 
 
@@ -106,6 +106,9 @@ def test_openvino_answers_text_tasks_as_pytorch(copied, task):
 def test_openvino_answers_as_pytorch_for_architecture(tmp_path, name):
     sizes = dict(tiny.BERT, **ARCHITECTURES[name])
     tiny.save(tmp_path, name + "Config", name + "ForSequenceClassification", sizes, **tiny.labels("a", "b"))
+    if name == "ModernBert":  # it cannot read a file of BERT's words
+        (tmp_path / "vocab.txt").unlink()
+        tiny.byte_tokenizer(128).save_pretrained(str(tmp_path))
     service = load(tmp_path, task="text-classification")
     assert_same_after_switch(service, REQUESTS["text-classification"])
 
