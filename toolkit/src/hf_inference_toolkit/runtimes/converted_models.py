@@ -37,10 +37,12 @@ class Store:
     def find(self) -> Optional[Path]:
         """The file of the model if it fits and is whole, otherwise None with a log entry, or without one if missing."""
         try:
-            manifest = json.loads((self._folder / MANIFEST).read_text(encoding="utf-8"))
-            fault = self._fault(manifest["made_of"], manifest["files"])
-        except FileNotFoundError:
+            text = (self._folder / MANIFEST).read_text(encoding="utf-8")
+        except OSError:
             return None
+        try:
+            manifest = json.loads(text)
+            fault = self._fault(manifest["made_of"], manifest["files"])
         except (OSError, ValueError, TypeError, KeyError) as problem:
             fault = "it is damaged ({})".format(type(problem).__name__)
         if fault:
