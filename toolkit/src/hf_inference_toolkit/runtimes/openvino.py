@@ -25,6 +25,9 @@ PRECISIONS = {
 MULTIPLE = 8
 # Milliseconds between two checks of the deadline during a pass.
 POLL_MS = 20
+# Compiled primitives that are kept, of all shapes together; a shape of DistilBERT takes about 1 MB, and OpenVINO's
+# default of 5000 keeps hundreds of shapes.
+CACHED_PRIMITIVES = 500
 # Weights of matrix products that are smaller stay as they are in int8.
 SMALLEST_INT8 = 4096
 
@@ -66,6 +69,7 @@ class Compiled:
             "INFERENCE_PRECISION_HINT": PRECISIONS[dtype][0],
             "INFERENCE_NUM_THREADS": cpus,
             "NUM_STREAMS": 1,
+            "CPU_RUNTIME_CACHE_CAPACITY": CACHED_PRIMITIVES,
         }
         if threads.has_quota():
             # The quota is of time, not of CPUs.
