@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-commits test-differential test-clients verify-releases ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-commits test-differential test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -71,8 +71,11 @@ bench-matrix: $(READY)  ## measure a matrix of 200 cells
 bench-build: $(READY)  ## measure building and pushing, compared with one stage, pip and gzip
 	@$(VENV)/bin/python benchmarks/build/build.py
 
-bench-serving: $(READY)  ## measure serving, compared with other servers and the model alone
-	@$(VENV)/bin/python benchmarks/serving/serving.py
+bench-serving: $(READY)  ## measure serving, compared with other servers and the model alone; ROWS="latency start" for some
+	@$(VENV)/bin/python benchmarks/serving/serving.py $(ROWS)
+
+bench-generation: $(READY)  ## measure text generation, compared with transformers serve and generate
+	@$(VENV)/bin/python benchmarks/generation/generation.py
 
 bench-commits: $(READY)  ## compare serving with the commit BASE: make bench-commits BASE=v1.0
 	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)

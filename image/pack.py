@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Packs a layer as registries keep it: `pack SOURCE FOLDER`.
+"""Compress a layer as registries store it: `pack SOURCE FOLDER`.
 
-SOURCE is a folder that will be `/`, or an archive of one. FOLDER gets `layer.tar.zst` and `layer.json`:
-the digests of the archive (`diff_id`) and of what it is packed to (`digest`), and the sizes of both. The same
-files give the same bytes, on however many cores.
+SOURCE is a folder that will be `/`, or an uncompressed tar archive of one. Writes `layer.tar.zst` and
+`layer.json` into FOLDER. `layer.json` has the digest of the archive before (`diff_id`) and after (`digest`)
+compression, and its size. The same files give the same bytes, whatever the number of cores.
 """
 
 import hashlib
@@ -16,69 +16,67 @@ from pathlib import Path
 from backports import zstd
 
 LEVEL = 3  # `make bench-build` compares the levels
-PIECE = 1 << 20  # bytes
+CHUNK = 1 << 20  # bytes
 
 
-class Counted:
-    """Hands on what is written, in large pieces, and knows its digest and size."""
+class HashingWriter:
+    """Forwards what is written, in large chunks, and computes its digest and size."""
 
     def __init__(self, target):
-        self.target, self.seen, self.size, self.pieces, self.waiting = target, hashlib.sha256(), 0, [], 0
+        self.target, self.hash, self.size, self.chunks, self.buffered = target, hashlib.sha256(), 0, [], 0
 
     def write(self, content):
-        """Take in some more."""
-        self.pieces.append(bytes(content))
-        self.waiting += len(content)
+        self.chunks.append(bytes(content))
+        self.buffered += len(content)
         self.size += len(content)
-        if self.waiting >= PIECE:
+        if self.buffered >= CHUNK:
             self.flush()
 
     def flush(self):
-        """Hand on what is waiting."""
-        piece = b"".join(self.pieces)
-        self.pieces, self.waiting = [], 0
-        self.seen.update(piece)
-        self.target.write(piece)
+        chunk = b"".join(self.chunks)
+        self.chunks, self.buffered = [], 0
+        self.hash.update(chunk)
+        self.target.write(chunk)
 
     def tell(self):
-        """How much there was: an archive asks for that."""
+        """The bytes written so far: tarfile calls this."""
         return self.size
 
     def digest(self):
-        """Of all that was written; nothing follows."""
+        """The digest of all that was written; nothing may follow."""
         self.flush()
-        return "sha256:" + self.seen.hexdigest()
+        return "sha256:" + self.hash.hexdigest()
 
 
 def main(source, folder):
-    """Pack the folder or archive `source`, into the folder `folder`."""
+    """Compress the folder or archive `source` into the folder `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     options = {
         zstd.CompressionParameter.compression_level: LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,
-        # From one worker on, their number changes no byte.
+        # Any number of workers from 1 on gives the same bytes.
         zstd.CompressionParameter.nb_workers: os.cpu_count() or 1,
     }
     with (folder / "layer.tar.zst").open("wb") as file:
-        packed = Counted(file)
-        with zstd.ZstdFile(packed, "w", options=options) as compressed:
-            plain = Counted(compressed)
-            (lay if source.is_dir() else copy)(source, plain)
-            told = {"diff_id": plain.digest(), "unpacked": plain.size}
-        told.update(digest=packed.digest(), size=packed.size)
-    (folder / "layer.json").write_text(json.dumps(told))
+        archive = HashingWriter(file)
+        with zstd.ZstdFile(archive, "w", options=options) as compressed:
+            tar = HashingWriter(compressed)
+            (write_tar if source.is_dir() else copy)(source, tar)
+            diff_id = tar.digest()
+        metadata = {"diff_id": diff_id, "digest": archive.digest(), "size": archive.size}
+    (folder / "layer.json").write_text(json.dumps(metadata))
 
 
 def copy(archive, target):
     """Write an archive as it is."""
     with archive.open("rb") as file:
-        for piece in iter(lambda: file.read(PIECE), b""):
-            target.write(piece)
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            target.write(chunk)
 
 
-def lay(folder, target):
-    """Write the files of a folder as an archive: owned by root, in the order of their names."""
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT, copybufsize=PIECE) as archive:
+def write_tar(folder, target):
+    """Write the files of a folder as an archive: owned by root, sorted by name."""
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK) as archive:
         for path in sorted(folder.rglob("*")):
             member = archive.gettarinfo(str(path), str(path.relative_to(folder)))
             member.uid = member.gid = 0

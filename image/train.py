@@ -1,9 +1,9 @@
 #!/opt/venv/bin/python
-"""`train` of the training images: sagemaker-training, with signals that arrive and failures that explain.
+"""`train` of the training images: sagemaker-training with signal forwarding and readable failure reasons.
 
 sagemaker-training starts the script and waits. As process 1 of a container it would ignore SIGTERM, and the
-reason of a failure would be the command that failed. Here the script gets the signal, and the reason is its
-own traceback. Python 3.6 and newer.
+failure reason would be the command that failed. Here the script gets the signal, and the reason is its own
+traceback. Python 3.6 and newer.
 """
 
 import collections
@@ -23,77 +23,76 @@ MODEL = os.environ.get("SM_MODEL_DIR", os.path.join(BASE, "model"))
 SHOWN = 1024  # characters of the failure file that SageMaker shows
 INVOKED = "Invoking script with the following command:"
 TRACEBACK = "Traceback (most recent call last):"
-# What TensorFlow says of itself when it is imported; its errors and fatal ones are no chatter.
-CHATTER = re.compile(
+# Log lines that TensorFlow writes when it is imported; not its errors and fatal errors.
+IMPORT_LOG = re.compile(
     r"[IW]\d{4} [\d:.]+ +\d+ \S+\]|\d{4}-\d\d-\d\d [\d:.]+: [IW] tensorflow/"
     r"|WARNING: All log messages before absl::|To enable the following( instructions)?:"
 )
 
 
 class Stderr(threading.Thread):
-    """Hands on standard error as it comes, this process's and the script's, and remembers its end."""
+    """Forwards standard error of this process and of the script, and keeps its end."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.true = os.dup(2)
+        self.original = os.dup(2)
         self.read, write = os.pipe()
         os.dup2(write, 2)
         os.close(write)
-        self.taking = threading.Lock()
-        self.last = collections.deque(maxlen=1000)  # pieces of at most 4096 bytes
+        self.lock = threading.Lock()
+        self.chunks = collections.deque(maxlen=1000)  # chunks of at most 4096 bytes
 
     def run(self):
-        """Until the last writer has closed."""
         while select.select([self.read], [], []):
-            with self.taking:
-                piece = os.read(self.read, 4096)
-                if not piece:
+            with self.lock:
+                chunk = os.read(self.read, 4096)
+                if not chunk:
                     return
-                self.last.append(piece)
-            os.write(self.true, piece)
+                self.chunks.append(chunk)
+            os.write(self.original, chunk)
 
     def end(self):
-        """Hand on the rest; a process that the script left behind may keep the other end open."""
+        """Forward the rest; a process that the script left behind may keep the other end open."""
         sys.stderr.flush()
-        os.dup2(self.true, 2)
+        os.dup2(self.original, 2)
         self.join(timeout=1)
 
     def text(self):
-        """What was said last, up to now: this thread may be behind a script that has just ended."""
+        """The last output. Waits for this thread, which may be behind a script that has just ended."""
         for _ in range(100):
-            with self.taking:
+            with self.lock:
                 if not select.select([self.read], [], [], 0)[0]:
                     break
             time.sleep(0.01)
-        return b"".join(list(self.last)).decode("utf-8", "replace")
+        return b"".join(list(self.chunks)).decode("utf-8", "replace")
 
 
-def reason(said, told):
-    """Why the script failed, in SHOWN characters: its last traceback, else its last lines, else `told`."""
-    if INVOKED in said:  # the script's own begins behind the line that started it
-        said = said.rpartition(INVOKED)[2].lstrip().partition("\n")[2]
-    begin = said.rfind(TRACEBACK)
-    text = "\n".join(_of_the_script(said[begin:] if begin >= 0 else said))
-    text = text or told.strip()
+def reason(output, message):
+    """Why the script failed, in SHOWN characters: its last traceback, else its last lines, else `message`."""
+    if INVOKED in output:  # the script's own output follows the line that started it
+        output = output.rpartition(INVOKED)[2].lstrip().partition("\n")[2]
+    begin = output.rfind(TRACEBACK)
+    text = "\n".join(_script_lines(output[begin:] if begin >= 0 else output))
+    text = text or message.strip()
     if len(text) <= SHOWN:
         return text
-    # The error itself stands at the end.
+    # The error itself is at the end.
     return "...\n" + text[4 - SHOWN :].split("\n", 1)[-1]
 
 
-def _of_the_script(said):
-    """The lines that neither sagemaker-training nor TensorFlow's import wrote, without a progress bar's."""
-    lines = (line.rsplit("\r", 1)[-1].rstrip() for line in said.split("\n"))
+def _script_lines(output):
+    """The lines that the script wrote itself, without earlier states of progress bars."""
+    lines = (line.rsplit("\r", 1)[-1].rstrip() for line in output.split("\n"))
     ours = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} sagemaker-training-toolkit ")
     for line in lines:
         if ours.match(line) and "ERROR" in line:
             return
-        if line and not ours.match(line) and not CHATTER.match(line):
+        if line and not ours.match(line) and not IMPORT_LOG.match(line):
             yield line
 
 
-def wrong_input():
-    """What is wrong with what the container was given; None where nothing is."""
+def input_error():
+    """The error in the container's input files; None if there is none."""
     documents = {}
     for name in ("hyperparameters.json", "inputdataconfig.json", "resourceconfig.json"):
         path = os.path.join(CONFIG, name)
@@ -101,11 +100,11 @@ def wrong_input():
             with open(path) as file:
                 documents[name] = json.load(file)
         except FileNotFoundError:
-            return f"{path} is not there"
+            return f"{path} does not exist"
         except ValueError as error:
-            return f"{path} is no JSON: {error}"
+            return f"{path} is not JSON: {error}"
         if not isinstance(documents[name], dict):
-            return f"{path} is no object of names and values"
+            return f"{path} is not a JSON object"
     if (
         not documents["hyperparameters.json"].get("sagemaker_program")
         and "SAGEMAKER_PROGRAM" not in os.environ
@@ -117,7 +116,7 @@ def wrong_input():
 def _missing_channel(channels):
     for name, channel in sorted(channels.items()):
         if not isinstance(channel, dict):
-            return f"the channel {name!r} of inputdataconfig.json is no object of names and values"
+            return f"the channel {name!r} of inputdataconfig.json is not a JSON object"
         folder = os.path.join(BASE, "input", "data", name)
         if channel.get("TrainingInputMode", "File") != "Pipe" and not os.path.isdir(folder):
             return f"the channel {name!r} of inputdataconfig.json has no folder {folder}"
@@ -125,7 +124,7 @@ def _missing_channel(channels):
 
 
 def fail(why):
-    """Leave the reason, unless the script has left one; where the disk is full, at least say it."""
+    """Write the failure reason, unless the script has written one; if the disk is full, print it."""
     if os.path.exists(FAILURE):
         return
     try:
@@ -136,8 +135,8 @@ def fail(why):
         sys.stderr.write(f"train: {error}; the reason of the failure:\n{why}\n")
 
 
-def hand_on(number, _frame):
-    """Give a signal to what this process has started; end at once where that is nothing."""
+def forward_signal(number, _frame):
+    """Forward a signal to the child processes; exit at once if there are none."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = file.read().split()
     if not children:
@@ -154,8 +153,8 @@ def train(stderr):
     """Run sagemaker-training; its exit code."""
     from sagemaker_training import files, trainer
 
-    # What it would write is the command that failed, behind the name of its own exception.
-    files.write_failure_file = lambda told: fail(reason(stderr.text(), told))
+    # It would write the command that failed, after the name of its own exception.
+    files.write_failure_file = lambda message: fail(reason(stderr.text(), message))
     try:
         trainer.train()
     except SystemExit as end:
@@ -164,13 +163,12 @@ def train(stderr):
 
 
 def main():
-    """Check what was given, train, tell."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, hand_on)
-    wrong = wrong_input()
-    if wrong:
-        fail(wrong)
-        sys.exit("train: " + wrong)
+        signal.signal(number, forward_signal)
+    error = input_error()
+    if error:
+        fail(error)
+        sys.exit("train: " + error)
     stderr = Stderr()
     stderr.start()
     try:

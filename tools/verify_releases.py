@@ -174,7 +174,7 @@ def _lacking_for_tables(subject: Subject) -> str | None:
 
 
 def _train(session: Session, subject: Subject) -> None:
-    """The example is trained to its accuracy; the same image serves it, and tells unseen sentences."""
+    """The example is trained to its accuracy; the same image serves it, and classifies unseen sentences."""
     examples = subject.root / "examples"
     with tempfile.TemporaryDirectory(dir=subject.state.folder("tmp")) as folder:
         output = Path(folder, "model.tar.gz")
@@ -186,8 +186,10 @@ def _train(session: Session, subject: Subject) -> None:
                 filler.put_archive("/opt/ml/model", output.read_bytes())
             with subject.serving("text-classification", volume) as container:
                 wait_until_ready(container)
-                told = [_is_told(container, row) for row in unseen(examples)]
-    assert sum(told) >= 0.75 * len(told), f"{sum(told)} of {len(told)} unseen sentences are told"
+                message = [_is_classified(container, row) for row in unseen(examples)]
+    assert sum(message) >= 0.75 * len(message), (
+        f"{sum(message)} of {len(message)} unseen sentences are classified correctly"
+    )
 
 
 def unseen(examples: Path) -> list[dict[str, str]]:
@@ -196,7 +198,7 @@ def unseen(examples: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))[:16]
 
 
-def _is_told(container: Any, row: Mapping[str, str]) -> bool:
+def _is_classified(container: Any, row: Mapping[str, str]) -> bool:
     status, answer = invoke(container, {"inputs": row["text"]})
     assert status == 200, answer
     return bool(answer[0]["label"] == row["label"])

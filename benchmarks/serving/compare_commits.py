@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(Path(__file__).parent)]
 
 import place  # noqa: E402
-from results import Row, machine, report  # noqa: E402
+from results import Row, report  # noqa: E402
 from servers import ours, press  # noqa: E402
 
 from hfdlc.state import State  # noqa: E402
@@ -51,15 +51,13 @@ def main() -> int:
     """Measure and print the table; 1 where a ratio is below the bound."""
     chosen, state = arguments(), State.of(os.environ)
     python, wrk = place.server(state), place.wrk(state)
-    described = machine()
-    print(f"{described['processor']}, {described['cores']} cores", file=sys.stderr)
     with (
         tempfile.TemporaryDirectory(prefix="bench-commits-", dir=state.folder("tmp")) as name,
         checkout(chosen.base, Path(name)) as base,
     ):
         folder = Path(name)
         inside = str(Path(__file__).with_name("inside.py"))
-        subprocess.run([python, inside, "models", folder], check=True, capture_output=True)
+        subprocess.run([python, inside, "models", folder, "base", "tiny"], check=True, capture_output=True)
 
         def rate(code: Path, model: str, clients: int) -> float:
             with ours(python, folder / model, folder, PYTHONPATH=str(code / "toolkit/src")) as server:

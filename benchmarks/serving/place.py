@@ -1,10 +1,11 @@
-"""Where the servers run: the packages of the default image in one environment, the peer's in another."""
+"""Where the servers run: the packages of the default image in one environment, each peer's in another."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hfdlc.engine import debian
@@ -12,32 +13,46 @@ from hfdlc.locks.indexes import IndexConfig, index_config
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
-# Its newest release does not import with transformers 5.
-PEER = (
-    "sagemaker-huggingface-inference-toolkit==2.6.0",
-    "multi-model-server==1.1.11",
-    "transformers==4.57.6",
-    "setuptools<81",
-)
 # What `docker run IMAGE serve` would have: the lines of the default cell's locks.
 LOCKS = sorted((ROOT / "images/huggingface-pytorch-inference").glob("2.13.0-*-cpu-*/*.lock"))
 TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
+# The packages of each peer, beside PyTorch in the image's version. The newest releases of the SageMaker
+# toolkit and of infinity-emb do not import with transformers 5.
+PEERS = {
+    "sagemaker": (
+        "sagemaker-huggingface-inference-toolkit==2.6.0",
+        "multi-model-server==1.1.11",
+        "transformers==4.57.6",
+        "setuptools<81",
+    ),
+    "litserve": ("litserve==0.2.19", "transformers==5.23.0"),
+    "infinity": ("infinity-emb[torch,server]==0.0.78", "transformers==4.57.6"),
+}
+# What bare passes need beside the packages of the image.
+REFERENCES = ("onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2")
 
 
-def server(state: State | None = None) -> Path:
+def server(state: State) -> Path:
     """A Python with the packages of the default image."""
-    folder = (state or State.of(os.environ)).root / "bench-serving/ours"
-    return _made(folder, [word for lock in LOCKS for word in ("-r", str(lock))], index_config(os.environ))
+    return with_packages(state, "bench-serving/ours", ())
 
 
-def environments(state: State) -> tuple[Path, Path | None]:
-    """The Pythons of ours and of the peer; None for the peer where there is no Java."""
-    ours = server(state)
-    if shutil.which("java") is None:
-        print("not run: the peer, because its server needs Java and there is none here", file=sys.stderr)
-        return ours, None
-    folder = state.root / "bench-serving/peer"
-    return ours, _made(folder, [*PEER, _pin("torch")], index_config(os.environ))
+def with_packages(state: State, name: str, more: Sequence[str]) -> Path:
+    """A Python with the packages of the default image and some more."""
+    locks = [word for lock in LOCKS for word in ("-r", str(lock))]
+    return _made(state.root / name, [*locks, *more], index_config(os.environ))
+
+
+def references(state: State) -> Path:
+    """The packages of the default image, and ONNX Runtime."""
+    return with_packages(state, "bench-serving/references", REFERENCES)
+
+
+def peer(name: str, state: State) -> Path | None:
+    """The Python of a peer; None for the SageMaker toolkit where there is no Java."""
+    if name == "sagemaker" and shutil.which("java") is None:
+        return None
+    return _made(state.root / "bench-serving" / name, [*PEERS[name], _pin("torch")], index_config(os.environ))
 
 
 def plotter(state: State) -> Path:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -114,7 +115,7 @@ def ours(python: Path, model: Path, folder: Path, **settings: str) -> Iterator[R
 
 
 @contextlib.contextmanager
-def peer(python: Path, model: Path, folder: Path, workers: int, threads: int) -> Iterator[Running]:
+def sagemaker(python: Path, model: Path, folder: Path, workers: int, threads: int) -> Iterator[Running]:
     """SageMaker's toolkit behind multi-model-server, with so many workers of so many threads."""
     store, tools = folder / "store", python.parent
     store.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def peer(python: Path, model: Path, folder: Path, workers: int, threads: int) ->
     form = ["--export-path", str(store), "--archive-format", "no-archive", "--runtime", "python", "-f"]
     command = [str(tools / "model-archiver"), *archive, *form]
     subprocess.run(command, check=True, env=environ, capture_output=True)
-    config, log = folder / "config.properties", folder / "peer.log"
+    config, log = folder / "config.properties", folder / "sagemaker.log"
     port, management = _ports()
     config.write_text(MMS.format(port=port, next_port=management, workers=workers))
     start = ["--start", "--foreground", "--mms-config", str(config), "--model-store", str(store)]
@@ -135,6 +136,60 @@ def peer(python: Path, model: Path, folder: Path, workers: int, threads: int) ->
     models = ["--models", f"model={model.name}"]
     with _process([str(tools / "multi-model-server"), *start, *models], environ, log) as process:
         yield Running(process.pid, url, _until(process, url, b'{"inputs": "a"}', log, began))
+
+
+@contextlib.contextmanager
+def litserve(python: Path, model: Path, folder: Path, batch: int, threads: int) -> Iterator[Running]:
+    """LitServe with a handler of our own that takes so many texts together."""
+    port, _ = _ports()
+    script = Path(__file__).with_name("litserve_server.py")
+    command: list[str | Path] = [python, script, model, str(port), str(batch), str(threads)]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": str(threads)}
+    url, log = f"http://127.0.0.1:{port}/predict", folder / "litserve.log"
+    began = time.perf_counter()
+    with _process(command, environ, log) as process:
+        yield Running(process.pid, url, _until(process, url, b'{"inputs": "a"}', log, began))
+
+
+@contextlib.contextmanager
+def infinity(python: Path, model: Path, folder: Path) -> Iterator[Running]:
+    """infinity-emb with its PyTorch engine."""
+    port, _ = _ports()
+    command = [str(python.with_name("infinity_emb")), "v2", "--model-id", str(model)]
+    command += ["--served-model-name", model.name, "--engine", "torch", "--device", "cpu"]
+    command += ["--dtype", "float32", "--no-bettertransformer"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    environ = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder), "DO_NOT_TRACK": "1"}
+    url, log = f"http://127.0.0.1:{port}/embeddings", folder / "infinity.log"
+    body = json.dumps({"model": model.name, "input": "a"}).encode()
+    began = time.perf_counter()
+    with _process(command, environ, log) as process:
+        yield Running(process.pid, url, _until(process, url, body, log, began))
+
+
+def runtime(server: Running, patience: float = 180) -> str:
+    """Which runtime serves, by the metrics of ours; waits while OpenVINO is about to."""
+    address, ends = urllib.parse.urljoin(server.url, "/metrics"), time.perf_counter() + patience
+    while time.perf_counter() < ends:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            info = re.search(r"^hf_runtime_info{(.*)} 1", answer.read().decode(), re.MULTILINE)
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', info[1])) if info else {"runtime": "an unknown runtime"}
+        if "not ready yet" not in labels.get("reason", ""):
+            return f"{labels['runtime']} {labels.get('reason', '')}".strip()
+        time.sleep(0.1)
+    raise RuntimeError(f"after {patience} s OpenVINO is not ready at {server.url}")
+
+
+def post_all(server: Running, requests: Path) -> None:
+    """Every request of a file, one after the other."""
+    address = urllib.parse.urlsplit(server.url)
+    with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=120)) as connection:
+        for body in requests.read_bytes().splitlines():
+            connection.request("POST", address.path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"{answer.status} at {server.url}")
 
 
 def press(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:

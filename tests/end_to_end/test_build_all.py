@@ -41,8 +41,8 @@ def test_build_waits_for_another_run_of_the_same_cell(repository: Project, state
         assert line.startswith("waiting: build-huggingface-pytorch-inference"), line
         assert "is in use by process" in line
         assert process.poll() is None
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 0, output
 
 
 def test_plan_names_what_changed(built: str, hfdlc: Command, clone: Path) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong on a real machine: each fault is made for real, told plainly, and survived."""
+"""Faults of a real machine: each is produced for real, reported, and survived."""
 
 import os
 import re
@@ -47,50 +47,50 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 def test_lock_reports_an_unreachable_index(hfdlc: Command, clone: Path, tmp_path: Path) -> None:
-    """`hfdlc lock` says what is out of reach and where it is configured; the old locks stay."""
+    """`hfdlc lock` names the unreachable source and where it is configured; the old locks stay."""
     before = {file: file.read_text() for file in clone.glob("images/**/*.lock")}
     ended = hfdlc(
         "lock", environ={"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "HFDLC_STATE": str(tmp_path / "s")}
     )
-    told = letter(ended, 1)
-    assert "a package index is unreachable" in told
-    assert "pip config list" in told
+    output = letter(ended, 1)
+    assert "a package index is unreachable" in output
+    assert "pip config list" in output
     assert {file: file.read_text() for file in clone.glob("images/**/*.lock")} == before
 
 
 def test_lock_reports_a_version_that_the_index_lacks(hfdlc: Command, clone: Path) -> None:
-    """Uv's own explanation is in the message, and which Python and platform were asked for."""
+    """The message has uv's explanation, and the requested Python and platform."""
     change(clone / "matrix.yaml", "transformers: 5.23.0", "transformers: 5.999.0")
     change(clone / "matrix.yaml", "transformers5.23.0", "transformers5.999.0")
-    told = letter(hfdlc("lock"), 1)
-    assert "transformers==5.999.0" in told
-    assert "Python 3.11 on x86_64-manylinux_2_28" in told
+    output = letter(hfdlc("lock"), 1)
+    assert "transformers==5.999.0" in output
+    assert "Python 3.11 on x86_64-manylinux_2_28" in output
 
 
 def test_lock_reports_a_package_without_a_wheel(hfdlc: Command, clone: Path) -> None:
     """Which package, which Python, which platform."""
     change(clone / "matrix.yaml", "sources_only: [sagemaker-training, inotify-simple]", "sources_only: []")
-    told = letter(hfdlc("lock", "*pytorch-training:2.13.0*cpu*"), 1)
-    assert "sagemaker-training" in told
-    assert "has no usable wheels" in told
-    assert "Python 3.11 on x86_64-manylinux_2_28" in told
+    output = letter(hfdlc("lock", "*pytorch-training:2.13.0*cpu*"), 1)
+    assert "sagemaker-training" in output
+    assert "has no usable wheels" in output
+    assert "Python 3.11 on x86_64-manylinux_2_28" in output
 
 
 def test_build_refuses_a_cell_with_an_incomplete_lock(hfdlc: Command) -> None:
     """One line that says what is missing, and what to run where; `list` shows it too."""
     cell = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
-    told = letter(hfdlc("build", cell), 1)
-    assert f"{cell}: its lock is incomplete: torch==1.7.1+cpu from https://" in told
-    assert f"hint: run `hfdlc lock {cell}` on a machine that can reach it" in told
+    output = letter(hfdlc("build", cell), 1)
+    assert f"{cell}: its lock is incomplete: torch==1.7.1+cpu from https://" in output
+    assert f"hint: run `hfdlc lock {cell}` on a machine that can reach it" in output
     assert f"{cell}  incomplete: torch==1.7.1+cpu from https://" in hfdlc("list", cell).stdout
 
 
 def test_build_refuses_a_lock_of_another_matrix(hfdlc: Command, clone: Path) -> None:
     """Where, what, and the command that mends it; nothing is built."""
     change(clone / "matrix.yaml", "packages: [sentencepiece,", "packages: [sentencepiece>=0.1,")
-    told = letter(hfdlc("build"), 1)
+    output = letter(hfdlc("build"), 1)
     assert re.search(
-        r"framework\.lock: the lock file is out of date: the matrix has changed\n  hint: hfdlc lock", told
+        r"framework\.lock: the lock file is out of date: the matrix has changed\n  hint: hfdlc lock", output
     )
 
 
@@ -109,10 +109,10 @@ def test_failed_build_names_cell_instruction_and_log(
 ) -> None:
     """The cell, the instruction, its last lines, the log, and the command that repeats it."""
     (clone / "toolkit" / "pyproject.toml").write_text("this is no TOML")
-    told = letter(hfdlc("build"), 1)
-    assert "\n  hint: hfdlc build huggingface-" in told
-    assert "the stage 'inference-toolkit' failed at: RUN" in told
-    log = Path(re.findall(r"log: (\S+)", told)[-1])
+    output = letter(hfdlc("build"), 1)
+    assert "\n  hint: hfdlc build huggingface-" in output
+    assert "the stage 'inference-toolkit' failed at: RUN" in output
+    log = Path(re.findall(r"log: (\S+)", output)[-1])
     assert "uv pip install" in log.read_text()
 
 
@@ -135,16 +135,16 @@ def test_ctrl_c_ends_a_build_and_the_next_build_succeeds(
         cwd=clone,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs the tests in the background has told its children to ignore it.
+        # A shell that runs the tests in the background makes its children ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     logs = state.folder("logs")
     begun = "RUN sleep 20 | started"
     until(lambda: any(begun in log.read_text() for log in logs.glob(f"*-{process.pid}.log")))
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
     assert {container.id for container in client.containers.list(all=True)} == before
     assert hfdlc("build").returncode == 0
 
@@ -163,8 +163,8 @@ def test_engine_start_on_a_full_disk_leaves_no_files(tmp_path: Path) -> None:
             text=True,
             timeout=300,
         )
-        told = letter(ended, 1)
-        assert "df -h" in told
+        output = letter(ended, 1)
+        assert "df -h" in output
         assert not (mount / "engine" / "root").exists()
         assert not (mount / "engine" / "fresh").exists()
     finally:

@@ -179,24 +179,24 @@ Script = Callable[..., list[object]]
 
 def test_failed_script_is_reported_with_its_traceback(script: Script, tmp_path: Path) -> None:
     """Exit code 1, the script's traceback, and no archive."""
-    told = letter(hfdlc(*script("def read():\n    raise ValueError('no such label')\nread()\n")), 1)
-    assert "line 2, in read" in told
-    assert "ValueError: no such label" in told
-    assert "sagemaker" not in told
+    report = letter(hfdlc(*script("def read():\n    raise ValueError('no such label')\nread()\n")), 1)
+    assert "line 2, in read" in report
+    assert "ValueError: no such label" in report
+    assert "sagemaker" not in report
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
 def test_script_that_saves_no_model_is_an_error(script: Script, tmp_path: Path) -> None:
     """A script that ends well and leaves nothing is a mistake, and is said to be one."""
-    told = letter(hfdlc(*script("print('done')\n")), 1)
-    assert "saved no model in SM_MODEL_DIR" in told
+    report = letter(hfdlc(*script("print('done')\n")), 1)
+    assert "saved no model in SM_MODEL_DIR" in report
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_hyperparameter_without_a_value_is_an_error(script: Script) -> None:
     """Before anything starts."""
-    told = letter(hfdlc(*script("", "-p", "epochs")), 2)
-    assert "NAME=VALUE" in told
+    report = letter(hfdlc(*script("", "-p", "epochs")), 2)
+    assert "NAME=VALUE" in report
 
 
 def test_missing_script_or_data_is_an_error(script: Script, tmp_path: Path) -> None:
@@ -216,9 +216,9 @@ def test_archive_with_a_folder_around_the_model_is_an_error(trained: Path, tmp_p
     packed = tmp_path / "deep.tar.gz"
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(tmp_path / "model", "model")
-    told = letter(hfdlc("serve", PYTORCH, packed), 2)
-    assert "config.json is one level too deep: it is in model/" in told
-    assert "tar -czf model.tar.gz -C model ." in told
+    report = letter(hfdlc("serve", PYTORCH, packed), 2)
+    assert "config.json is one level too deep: it is in model/" in report
+    assert "tar -czf model.tar.gz -C model ." in report
 
 
 def test_truncated_archive_is_an_error(trained: Path, tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_full_disk_leaves_no_partial_archive(script: Script, tmp_path: Path) -> 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)], check=True)
     try:
         text = "import os\nopen(os.environ['SM_MODEL_DIR'] + '/w', 'wb').write(os.urandom(8 << 20))\n"
-        told = letter(hfdlc(*script(text)), 1)
-        assert "No space left on device" in told
-        assert "hint: free disk space" in told
+        report = letter(hfdlc(*script(text)), 1)
+        assert "No space left on device" in report
+        assert "hint: free disk space" in report
         assert list(mount.iterdir()) == []
     finally:
         subprocess.run(["umount", str(mount)], check=True)
@@ -268,7 +268,7 @@ time.sleep(600)
         if line.startswith("waiting"):
             break
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=130)
-    assert process.returncode == 130, told
+    _, report = process.communicate(timeout=130)
+    assert process.returncode == 130, report
     assert (tmp_path / "kept" / "last").read_text() == "step 7"
     assert not (tmp_path / "out" / "model.tar.gz").exists()

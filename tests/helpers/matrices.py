@@ -26,7 +26,6 @@ releases:
       inference: [cpu]
 frameworks:
   pytorch:
-    import: torch
     sources:
       - {device: cpu, packages: ["torch=={version}+cpu"], page: "https://example.org/cpu/"}
       - {device: cu130, packages: ["torch=={version}"]}
@@ -39,8 +38,9 @@ bases:
     bootstrap: {suite: bookworm, packages: [python3]}
     platform: x86_64-manylinux_2_28
 installer:
-  image: example.org/python:3.11
-  compiler: example.org/python:3.11-gcc
+  python: 3.11
+  image: example.org/python:{python}
+  compiler: example.org/python:{python}-gcc
   requires: [uv]
 groups:
   cuda: {packages: ["nvidia-*"], when: {device: cu130}}

@@ -44,7 +44,7 @@ RELEASE = """\
   - framework: pytorch 2.12.0
     transformers: 4.98.{number}.{own}
     datasets: 4.4.1
-    python: 3.10
+    python: 3.11
     os: debian12
     cutoff: 2026-06-20
     cells:
@@ -252,7 +252,7 @@ def serving(program: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def aws_api() -> Iterator[str]:
-    """AWS's API as moto plays it: ECR, STS and IAM; its address."""
+    """AWS's API, simulated by moto: ECR, STS and IAM; its address."""
     port = free_port()
     program = str(Path(sys.executable).with_name("moto_server"))
     process = subprocess.Popen(
@@ -293,6 +293,7 @@ def write_project(root: Path, releases: int = 0) -> Project:
         ("transformers5.23.0", f"transformers5.99.{OWN}"),
         ("transformers: 5.23.0", f"transformers: 5.99.{OWN}"),
         ("transformers: 4.57.6", f"transformers: 4.99.{OWN}"),
+        ("python: 3.10", "python: 3.11"),
         ("inference: [cpu, cu130]", "inference: [cpu, cu130]\n      training: [cpu]"),
         ("frameworks:\n", more + "frameworks:\n"),
         ("types:\n", "types:\n  training:\n    packages: [datasets]\n    size: {cpu: 1.9 GB, gpu: 9 GB}\n"),

@@ -1,4 +1,4 @@
-"""A registry's way through a bad network: a proxy on loopback that counts, fails and hangs up as told."""
+"""A proxy on loopback that counts requests, fails and closes connections as configured."""
 
 import base64
 import socket
@@ -87,8 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not does.passwords:
             return True
         valid = does.passwords[1 if does.expire_after and number > does.expire_after else 0]
-        told = self.headers.get("Authorization", "").removeprefix("Basic ")
-        return base64.b64decode(told).decode().partition(":")[2] == valid
+        output = self.headers.get("Authorization", "").removeprefix("Basic ")
+        return base64.b64decode(output).decode().partition(":")[2] == valid
 
     def _forward(self, body: bytes, size: int) -> None:
         """Ask the registry; where a part of the body is missing it sees that part, then nothing."""

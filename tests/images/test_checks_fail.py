@@ -21,6 +21,7 @@ from hfdlc.checks import (
     test_cpu,
     test_gpu,
     test_inference,
+    test_openvino,
     test_pytorch,
     test_tensorflow,
 )
@@ -90,9 +91,9 @@ WRONG = [
     Wrong(
         "packages_are_the_locked_ones",
         "printf 'Name: uv\nVersion: 1\n' > {site}/uv.egg-info",
-        "uv: 1, locked: not",
+        "uv: 1, locked: none",
     ),
-    Wrong("packages_are_the_locked_ones", "rm -r {site}/regex-*.dist-info", "regex: not there"),
+    Wrong("packages_are_the_locked_ones", "rm -r {site}/regex-*.dist-info", "regex: not installed"),
     Wrong("entry_point", "rm /opt/venv/bin/serve", "serve"),
     Wrong("entry_point", 'ENTRYPOINT ["/bin/sh", "-c", "serve"]', "/bin/sh"),
     Wrong("entry_point", 'CMD ["train"]', "train"),
@@ -111,7 +112,9 @@ WRONG = [
     Wrong("what_is_left_out", "rm {site}/tqdm/std.py", "lists tqdm/std.py"),
     Wrong("byte_code", "rm {site}/tqdm/__pycache__/std.*", "tqdm/std.py has no byte code"),
     Wrong(
-        "byte_code", "python -m py_compile {site}/networkx/convert.py", "networkx/convert.py has byte code"
+        "what_is_left_out",
+        "python -m py_compile {site}/transformers/models/bert/modeling_bert.py",
+        "transformers/models/bert/__pycache__",
     ),
     # A library of a header and a table of symbols.
     Wrong(
@@ -125,6 +128,13 @@ WRONG = [
     Wrong("one_torch", "echo > /usr/lib/libtorch_cpu.so", "libtorch_cpu"),
     Wrong("a_product_is_right", "echo 'raise ImportError(\"broken\")' > {site}/torch/__init__.py", "broken"),
     Wrong("no_cuda_libraries", "touch /usr/lib/libcudart.so.13", "libcudart.so.13"),
+    Wrong("openvino_has_the_cpu", "rm {site}/openvino/libs/libopenvino_intel_cpu_plugin.so", "CPU"),
+    Wrong(
+        "openvino_converts_a_module",
+        "rm {site}/openvino/libs/libopenvino_pytorch_frontend.so.*",
+        "pytorch",
+    ),
+    Wrong("no_openvino_telemetry", "mkdir {site}/openvino_telemetry", "openvino_telemetry"),
     Wrong("no_secrets_in_configuration", "LABEL from=https://index.example/simple", "index.example"),
     Wrong("no_secrets_in_configuration", "ENV HTTPS_PROXY=", "HTTPS_PROXY"),
     Wrong("no_secrets_in_layers", "echo https://index.example/simple > /etc/leaked", "index in /etc/leaked"),
@@ -262,7 +272,15 @@ def test_size_check_names_the_largest_parts(subject: Subject) -> None:
 def test_every_check_has_a_wrong_image() -> None:
     """A new check needs an entry above."""
     shown = {check for wrong in WRONG for check in wrong.checks.split()} | {"size"}
-    modules = (test_all, test_pytorch, test_tensorflow, test_inference, test_cpu, test_gpu)
+    modules = (
+        test_all,
+        test_pytorch,
+        test_tensorflow,
+        test_inference,
+        test_cpu,
+        test_gpu,
+        test_openvino,
+    )
     functions = {name for module in modules for name, _ in inspect.getmembers(module, inspect.isfunction)}
     checks = {name.removeprefix("test_") for name in functions if name.startswith("test_")}
     assert checks == shown

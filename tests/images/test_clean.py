@@ -1,4 +1,4 @@
-"""What the matrix does not reach is shown, and removed only if told so; images are real, and of the test."""
+"""`hfdlc clean` lists what the matrix does not use, and removes it only with --yes. The images are real."""
 
 import io
 import os

@@ -24,6 +24,7 @@ def test_every_check_passes(subject: Subject, state: State) -> None:
         "test_pytorch",
         "test_inference",
         "test_cpu",
+        "test_openvino",
     }
     reports.remember(report, state)
     assert reports.remembered(report.config_digest, state) == report

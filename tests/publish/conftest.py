@@ -67,7 +67,7 @@ def proxied(registry: str) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def aws_server() -> Iterator[str]:
-    """AWS's API as moto plays it: ECR, STS and IAM."""
+    """AWS's API, simulated by moto: ECR, STS and IAM."""
     with aws_api() as url:
         yield url
 

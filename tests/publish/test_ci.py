@@ -25,10 +25,10 @@ def test_make_uses_the_default_region_if_none_is_set(regions: str | None) -> Non
     environ = {name: value for name, value in os.environ.items() if name != "REGIONS"}
     environ |= {} if regions is None else {"REGIONS": regions}
     words = ["make", "-n", "ci-cell", "ci-publish", "CELL=a", "CELLS=a"]
-    told = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
     names = (regions or "").split() or ["us-east-1"]
-    assert f'publish "a" --build --region {names[0]}' in told
-    assert f"publish a --from {names[0]} {' '.join(f'--region {name}' for name in names)}" in told
+    assert f'publish "a" --build --region {names[0]}' in output
+    assert f"publish a --from {names[0]} {' '.join(f'--region {name}' for name in names)}" in output
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_ci_phases_run_in_a_fresh_clone(
         "HFDLC_CACHE": f"{registry}/cache",
     }
     listing = _run("make -s ci-list", clone, environ)
-    told = dict(line.split("=", 1) for line in listing.stdout.splitlines())
-    assert built in {cell["id"] for cell in json.loads(told["cells"])}, listing.stderr
+    output = dict(line.split("=", 1) for line in listing.stdout.splitlines())
+    assert built in {cell["id"] for cell in json.loads(output["cells"])}, listing.stderr
     for spec in (ci.LAYERS, ci.CELL, ci.PUBLISH):
         for phase in YAML(typ="safe", pure=True).load((clone / spec).read_text())["phases"].values():
             for command in phase["commands"]:
@@ -85,6 +85,6 @@ def test_ci_phases_run_in_a_fresh_clone(
     assert len(digests) == 1
     assert None not in digests
     kept = json.loads((clone / "releases" / cell.repository / f"{cell.tag}.json").read_text())
-    assert {*kept["places"]} == {"us-east-1", "eu-west-1"}
+    assert {*kept["targets"]} == {"us-east-1", "eu-west-1"}
     again = _run('make ci-cell CELL="$CELL"', clone, environ)
     assert "is published from the same inputs: nothing to build" in again.stderr

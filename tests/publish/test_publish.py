@@ -203,7 +203,7 @@ def test_copy_in_a_fresh_clone_writes_the_record(
         assert after
         assert (after.digest, after.inputs) == (before.digest, before.inputs)
         assert (after.packages, after.layers) == (before.packages, before.layers)
-        assert {*after.places} == {first, second}
+        assert {*after.targets} == {first, second}
         releases.file(cell.id, small.project.root).unlink()
     ended = fine(hfdlc("publish", "--from", first, "--registry", first, environ=nothing))
     assert "up to date" in ended.stdout
@@ -248,7 +248,7 @@ def test_image_with_another_compression_is_copied_to_the_next_registry(
     assert len(digests) == 1
     kept = releases.read(cell.id, small.project.root)
     assert kept
-    assert ({kept.digest}, {*kept.places}) == (digests, {first, second})
+    assert ({kept.digest}, {*kept.targets}) == (digests, {first, second})
     assert set(transfer.attachments(Registry(second), cell.repository, kept.digest)) == {"sig", "att"}
 
 
@@ -275,7 +275,7 @@ def test_diff_lists_changed_packages_and_bytes_to_pull(small: Small, hfdlc: Hfdl
     assert changes["packages"] == {"deb": {}, "pypi": {"torch": ["2.13.0+cpu", "2.14.0+cpu"]}}
     assert 60_000 < changes["pull"] <= changes["new"]["bytes"]
     kept = json.loads((small.project.root / "releases" / old.repository / f"{old.tag}.json").read_text())
-    assert list(kept["places"]) == [registry]
+    assert list(kept["targets"]) == [registry]
     assert kept["inputs"] == {"Dockerfile": "abc"}
     ended = hfdlc("diff", old.id, "huggingface-pytorch-inference:1.0")
     assert ended.returncode == 2
@@ -294,4 +294,4 @@ def test_publishing_after_the_record_was_lost_writes_it_again(
     Path(file).unlink()
     fine(hfdlc("publish", "--registry", registry))
     after = json.loads(file.read_text())
-    assert {**after, "places": None} == {**before, "places": None}
+    assert {**after, "targets": None} == {**before, "targets": None}

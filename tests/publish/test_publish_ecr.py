@@ -75,7 +75,7 @@ def test_publish_copies_from_the_first_region_to_the_second(
     wanted = {f"GET /v2/one/{cell.repository}/blobs/{blob['digest']}" for blob in there[0].blobs}
     assert read == wanted, "the second region got something that was not read from the first"
     kept = json.loads((small.project.root / "releases" / cell.repository / f"{cell.tag}.json").read_text())
-    assert sorted(kept["places"]) == ["eu-west-1", REGION]
+    assert sorted(kept["targets"]) == ["eu-west-1", REGION]
     fine(hfdlc("verify", f"{registry}/two/{cell.id}"))
 
 

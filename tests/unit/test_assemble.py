@@ -28,12 +28,12 @@ REMOVED = "open /var/lib/docker/tmp/docker-import-1/blobs/sha256/1: no such file
 
 
 @pytest.mark.parametrize(
-    ("words", "failures", "asked"),
+    ("words", "failures", "attempts"),
     [(UNPACKING, 2, 3), (UNPACKING, 3, 3), (REMOVED, 1, 2), ("no space left on device", 1, 1)],
     ids=["passes", "stays", "classic", "another"],
 )
 def test_load_is_repeated_if_the_engine_removes_a_layer_meanwhile(
-    monkeypatch: pytest.MonkeyPatch, words: str, failures: int, asked: int
+    monkeypatch: pytest.MonkeyPatch, words: str, failures: int, attempts: int
 ) -> None:
     """Three times in all; any other error is final. The cause is a race inside the engine."""
     given = []
@@ -46,9 +46,9 @@ def test_load_is_repeated_if_the_engine_removes_a_layer_meanwhile(
     client = SimpleNamespace(images=SimpleNamespace(load=load))
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     engine: Any = SimpleNamespace(host="here", client=client, containerd_store=True)
-    with nullcontext() if failures < asked else pytest.raises(HfdlcError, match=words):
+    with nullcontext() if failures < attempts else pytest.raises(HfdlcError, match=words):
         assemble.load({}, engine)
-    assert len(given) == asked
+    assert len(given) == attempts
 
 
 def test_image_without_one_of_its_layers_is_an_error(layers: LayerStore, repository: Project) -> None:
@@ -63,12 +63,12 @@ def test_layer_that_appears_last_is_stored(layers: LayerStore, repository: Proje
     missing = [
         Layer(repository.default, "framework", "framework.lock", cache_key=key) for key in ("late", "never")
     ]
-    told: list[StoredLayer] = []
+    added: list[StoredLayer] = []
     layers.root.mkdir(parents=True)
-    with assemble._adding(missing, tmp_path, layers, lambda layer, _: told.append(layer)):
+    with assemble._adding(missing, tmp_path, layers, lambda layer, _: added.append(layer)):
         (tmp_path / "late").mkdir()
         (tmp_path / "late/layer.tar.zst").write_bytes(b"packed")
         about = {"diff_id": "sha256:1", "digest": digest_of(b"packed"), "size": 6, "unpacked": 9}
         (tmp_path / "late/layer.json").write_text(json.dumps(about))
-    assert layers.get("late") == told[0]
+    assert layers.get("late") == added[0]
     assert layers.get("never") is None

@@ -63,15 +63,15 @@ def test_another_package_makes_another_base() -> None:
 
 
 class Registry:
-    """A stand-in for an engine that asks a registry: it counts the questions."""
+    """A fake engine client that counts the requests to a registry."""
 
     def __init__(self, answer: str | Exception) -> None:
-        self.answer, self.asked = answer, 0
+        self.answer, self.requests = answer, 0
         self.images = self
 
     def get_registry_data(self, _: str) -> SimpleNamespace:
         """The digest, or the failure."""
-        self.asked += 1
+        self.requests += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         return SimpleNamespace(id=self.answer)
@@ -81,7 +81,7 @@ class Registry:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+def query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
     """Ask for an image's digest at a time, through a registry."""
 
     def published(registry: Registry, image: str, at: float) -> str | None:
@@ -97,38 +97,38 @@ def failure(status: int) -> APIError:
     return APIError("no", response)
 
 
-def test_an_answer_is_remembered_for_some_minutes(ask: Callable[..., str | None]) -> None:
+def test_an_answer_is_remembered_for_some_minutes(query: Callable[..., str | None]) -> None:
     """A second build asks nobody; a later one asks again."""
     registry = Registry("sha256:1")
-    assert [ask(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
-    assert registry.asked == 2
+    assert [query(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
+    assert registry.requests == 2
 
 
 @pytest.mark.parametrize("error", [failure(500), requests.exceptions.ReadTimeout(), ConnectionError()])
-def test_unreachable_registry_is_asked_once(ask: Callable[..., str | None], error: Exception) -> None:
-    """Out of reach: ten images do not wait ten times. Another registry is asked all the same."""
+def test_unreachable_registry_is_requested_once(query: Callable[..., str | None], error: Exception) -> None:
+    """Unreachable: ten images do not wait ten times. Another registry is still requested."""
     registry = Registry(error)
-    assert [ask(registry, f"example.org/python:3.{minor}", 1000) for minor in (9, 10, 11)] == [None] * 3
-    assert registry.asked == 1
-    assert ask(registry, "example.com/python:3.11", 1000) is None
-    assert registry.asked == 2
+    assert [query(registry, f"example.org/python:3.{minor}", 1000) for minor in (9, 10, 11)] == [None] * 3
+    assert registry.requests == 1
+    assert query(registry, "example.com/python:3.11", 1000) is None
+    assert registry.requests == 2
 
 
 def test_missing_image_does_not_mark_the_registry_as_unreachable(
-    ask: Callable[..., str | None],
+    query: Callable[..., str | None],
 ) -> None:
     """It answered: it is in reach."""
     missing, there = Registry(failure(404)), Registry("sha256:1")
-    assert ask(missing, "example.org/python:3.99", 1000) is None
-    assert ask(there, "example.org/python:3.11", 1000) == "sha256:1"
+    assert query(missing, "example.org/python:3.99", 1000) is None
+    assert query(there, "example.org/python:3.11", 1000) == "sha256:1"
 
 
-def test_answer_from_the_future_is_not_used(ask: Callable[..., str | None]) -> None:
+def test_answer_from_the_future_is_not_used(query: Callable[..., str | None]) -> None:
     """An answer of the future is none."""
     registry = Registry("sha256:1")
-    ask(registry, "example.org/python:3.11", 2000)
-    ask(registry, "example.org/python:3.11", 1000)
-    assert registry.asked == 2
+    query(registry, "example.org/python:3.11", 2000)
+    query(registry, "example.org/python:3.11", 1000)
+    assert registry.requests == 2
 
 
 class Holding:
@@ -195,15 +195,15 @@ def test_full_disk_leaves_no_partial_base(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_proxy_is_used_to_make_a_base_and_not_kept_in_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Apt is told of it, and the file in which mmdebstrap notes that is removed."""
-    asked: list[list[str]] = []
+    """It is passed to apt, and the file in which mmdebstrap records it is removed."""
+    commands: list[list[str]] = []
     monkeypatch.setattr(
         debian, "release", lambda: debian.Release("bookworm", (("", "http://mirror.example"),))
     )
     monkeypatch.setattr(debian, "unpacked", lambda *_: tmp_path)
     monkeypatch.setattr(debian, "network_settings", lambda: ['Acquire::http::Proxy "http://proxy.example";'])
-    monkeypatch.setattr(bases, "run", lambda argv, **_: asked.append(argv))
+    monkeypatch.setattr(bases, "run", lambda argv, **_: commands.append(argv))
     bases._bootstrap(DEBIAN, tmp_path / "root.tar", State(tmp_path), {})
-    argv = asked[-1]
+    argv = commands[-1]
     assert '--aptopt=Acquire::http::Proxy "http://proxy.example";' in argv
     assert any("99mmdebstrap" in word and word.startswith("--customize-hook=rm") for word in argv)

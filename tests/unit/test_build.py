@@ -150,10 +150,10 @@ def with_images(session: Session, labels: dict[str, dict[str, str]]) -> Session:
 def test_built_from_reads_the_labels_of_images(session: Session, project: Project) -> None:
     """None for a cell that is not built, nothing for an image without the label."""
     first, second, third = project.cells[:3]
-    made_from = {"Dockerfile": "abc"}
-    with_images(session, {first.id: {inputs.LABEL: inputs.text(made_from)}, second.id: {}})
+    image_inputs = {"Dockerfile": "abc"}
+    with_images(session, {first.id: {inputs.LABEL: inputs.text(image_inputs)}, second.id: {}})
     found = builder.built_from(session, [first, second, third])
-    assert found == {first.id: made_from, second.id: {}, third.id: None}
+    assert found == {first.id: image_inputs, second.id: {}, third.id: None}
 
 
 def test_image_is_up_to_date_if_its_label_has_the_inputs_of_now(session: Session, project: Project) -> None:

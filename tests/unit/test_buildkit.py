@@ -35,7 +35,7 @@ def test_full_disk_is_not_attributed_to_a_cell(words: str) -> None:
     )
     failed = buildkit._failure(build_log, {"one": "one:1", "two": "two:2"}, Path("log"))
     assert not failed.alone
-    assert failed.hint.startswith("make room")
+    assert failed.hint.startswith("free disk space")
 
 
 def test_failed_layer_is_attributed_to_the_cells_that_have_it(repository: Project) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc.build import builder
+from hfdlc.build import builder, freshness
 from hfdlc.build.session import Session
 from hfdlc.checks import runner
 from hfdlc.dockerfile import inputs
@@ -55,22 +55,50 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return done
 
 
-def publish(cell: Cell, where: Target, folder: Path, made_from: inputs.Inputs) -> None:
+def publish(cell: Cell, where: Target, folder: Path, image_inputs: inputs.Inputs) -> None:
     """Set the cell's tag to an image that was built from these inputs."""
-    made = image(folder, b"a", labels={inputs.LABEL: inputs.text(made_from)})
+    made = image(folder, b"a", labels={inputs.LABEL: inputs.text(image_inputs)})
     transfer.copy_blobs(made, where, cell.repository, [])
     transfer.set_tag(where, cell.repository, cell.tag, made.manifest)
 
 
-def test_published_inputs_are_those_of_the_label(
+def test_published_label_is_read_from_the_registry(
     project: Project, registry: tuple[Target, Content], tmp_path: Path
 ) -> None:
     """None for a cell that is not published."""
     where, _ = registry
     first, second = project.cells[:2]
     publish(first, where, tmp_path / "store", INPUTS)
-    assert builds.published_inputs(where, first) == INPUTS
-    assert builds.published_inputs(where, second) is None
+    assert builds.published_label(where, first) == inputs.text(INPUTS)
+    assert builds.published_label(where, second) is None
+
+
+@pytest.mark.parametrize(
+    ("published", "up_to_date"),
+    [
+        ({}, True),
+        ({"compiler_base": "an image whose digest is unknown here"}, True),
+        ({"toolkit": "other"}, False),
+    ],
+)
+def test_published_cell_is_compared_as_build_compares_one_in_the_engine(
+    project: Project,
+    registry: tuple[Target, Content],
+    tmp_path: Path,
+    steps: Steps,
+    published: dict[str, str],
+    up_to_date: bool,
+) -> None:
+    where, _ = registry
+    cell, of_image = project.default, {**INPUTS, **published}
+    publish(cell, where, tmp_path / "store", of_image)
+    assert (freshness.changed(inputs.text(of_image), INPUTS) == []) == up_to_date
+    if up_to_date:
+        assert builds.built(project, [cell], {}, where) == ()
+    else:
+        with pytest.raises(Differs, match="toolkit"):
+            builds.built(project, [cell], {}, where)
+    assert steps == []
 
 
 def test_cells_that_are_not_published_are_built_and_checked(

@@ -32,14 +32,14 @@ def bump(here: Project, wanted: str) -> str:
 def test_bump_adds_a_release_and_keeps_the_rest(here: Project) -> None:
     """The new release has the new version and today's cutoff; taking it away again gives the old text."""
     before = (here.root / "matrix.yaml").read_text()
-    told = bump(here, "transformers==5.24.0")
+    output = bump(here, "transformers==5.24.0")
     after = (here.root / "matrix.yaml").read_text()
     added = after[after.index("  - framework") : after.index("  - framework", after.index("5.24.0"))]
     assert "transformers: 5.24.0" in added
     assert "cutoff: 2026-12-24" in added
     assert after.replace(added, "", 1) == before
-    assert "+    transformers: 5.24.0" in told
-    assert "added huggingface-pytorch-inference:2.13.0-transformers5.24.0-cpu-py311-debian12" in told
+    assert "+    transformers: 5.24.0" in output
+    assert "added huggingface-pytorch-inference:2.13.0-transformers5.24.0-cpu-py311-debian12" in output
     assert len(project.find(here.root).cells) == len(here.cells) + 2
 
 
@@ -63,7 +63,7 @@ def test_bump_that_cannot_be_locked_changes_nothing(here: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "output"),
     [
         ("transformers", "not NAME==VERSION"),
         ("transfromers==5.24.0", "did you mean 'transformers'?"),
@@ -72,9 +72,9 @@ def test_bump_that_cannot_be_locked_changes_nothing(here: Project) -> None:
         ("transformers==5.23.0", "this release has transformers 5.23.0 already"),
     ],
 )
-def test_bump_to_an_invalid_version_is_an_error(here: Project, wanted: str, told: str) -> None:
+def test_bump_to_an_invalid_version_is_an_error(here: Project, wanted: str, output: str) -> None:
     """And the matrix stays as it is."""
     with pytest.raises(UserError) as caught:
         bump(here, wanted)
-    assert told in str(caught.value)
+    assert output in str(caught.value)
     assert TEXT.splitlines()[0] in (here.root / "matrix.yaml").read_text()

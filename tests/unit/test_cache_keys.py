@@ -31,8 +31,10 @@ def one(where: Project, pattern: str) -> Cell:
     return cell
 
 
-def keys(cell: Cell, where: Project, made_from: Mapping[str, str] = cache_keys.NO_INPUTS) -> dict[str, str]:
-    return {layer.name: layer.cache_key for layer in cache_keys.keyed_layers(cell, where, made_from)}
+def keys(
+    cell: Cell, where: Project, image_inputs: Mapping[str, str] = cache_keys.NO_INPUTS
+) -> dict[str, str]:
+    return {layer.name: layer.cache_key for layer in cache_keys.keyed_layers(cell, where, image_inputs)}
 
 
 def append(file: Path, text: str) -> None:
@@ -53,14 +55,17 @@ def test_training_and_inference_share_all_but_the_layers_of_their_type(
         for cell in repository.cells
         if cell.framework_version == "2.13.0" and cell.device == device
     )
-    assert {name for name in training if training[name] != inference.get(name)} == {"data", "type"}
+    assert {name for name in training if training[name] != inference.get(name)} == {
+        "training-libraries",
+        "type-libraries",
+    }
 
 
 def test_frameworks_share_the_layers_without_framework_packages(repository: Project) -> None:
     found = [cell for cell in repository.cells if cell.device == "cpu" and cell.python == "3.11"]
     layers = {(cell.framework, cell.type): keys(cell, repository) for cell in found}
     assert len(layers) == 4
-    for kind, more in (("training", {"data"}), ("inference", {"aws", "media"})):
+    for kind, more in (("training", {"training-libraries"}), ("inference", {"aws", "media"})):
         pytorch, tensorflow = (layers[framework, kind].items() for framework in ("pytorch", "tensorflow"))
         assert {name for name, _ in pytorch & tensorflow} == {"arrays", "toolkit", "inference-toolkit"} | more
 
@@ -93,7 +98,7 @@ def test_a_changed_train_program_changes_the_layer_that_holds_it(clone: Project)
     cell = one(clone, TODAY)
     before = keys(cell, clone)
     append(clone.root / inputs.TRAIN, "# new")
-    assert changed(before, keys(cell, clone)) == {"type"}
+    assert changed(before, keys(cell, clone)) == {"type-libraries"}
 
 
 @pytest.mark.parametrize("file", [inputs.FINISH, inputs.PACK, "images/installer.lock"])
@@ -110,7 +115,7 @@ def test_what_makes_layers_changes_all_of_them(clone: Project, pattern: str, fil
     [
         (TODAY, "base", set[str]()),
         (TODAY, "installer_base", None),
-        (TODAY, "compiler_base", {"type"}),
+        (TODAY, "compiler_base", {"type-libraries"}),
         (OF_2021, "pip_base", None),
     ],
 )
@@ -136,7 +141,11 @@ def edited(clone: Project, template: str, old: str, new: str) -> None:
         ("uv pip install --offline", "uv pip install --quiet --offline", {"inference-toolkit"}),
         ("UV_NO_CACHE=1", "UV_NO_CACHE=true", None),
         ("# Compiles packages without wheels", "# Compiles the packages without wheels", set[str]()),
-        ("python3.11 -m venv --without-pip /opt/venv\n{% endmacro", "true\n{% endmacro", {"type"}),
+        (
+            "python{{ installer_python }} -m venv --without-pip /opt/venv\n{% endmacro",
+            "true\n{% endmacro",
+            {"type-libraries"},
+        ),
     ],
 )
 def test_an_edited_template_changes_the_layers_that_it_makes(
@@ -180,8 +189,8 @@ def test_a_last_stage_without_a_layer_is_an_error(clone: Project) -> None:
     ("entry", "layers"),
     [
         ("{packages: [torch], files: [torch/more], reason: more}", {"framework"}),
-        ("{packages: [rich], part: byte code, reason: more}", set[str]()),
-        ("{packages: [scipy], part: byte code, reason: more}", {"data"}),
+        ("{packages: [nothing], files: [nothing/more], reason: more}", set[str]()),
+        ("{packages: [scipy], files: [scipy/more], remove: symbols, reason: more}", {"training-libraries"}),
         ("{files: [more], reason: more}", None),
     ],
 )
@@ -200,13 +209,13 @@ def test_a_new_layer_group_is_one_entry_of_the_matrix(clone: Project) -> None:
     """Its layer is where the entry is, only in cells that meet `when`."""
     file = clone.root / "matrix.yaml"
     entry = "  video: {requires: [av], packages: [pillow], when: {type: inference, python: '>=3.8'}}\n"
-    file.write_text(file.read_text().replace("  type: {rest: type}\n", f"{entry}  type: {{rest: type}}\n"))
+    file.write_text(file.read_text().replace("  type-libraries:", f"{entry}  type-libraries:"))
     found = project.find(clone.root)
     cell, training, old = (one(found, name) for name in (clone.default.id, TODAY, OF_2021))
-    assert cell.groups[-5:] == ("video", "type", "media", "aws", "toolkit")
+    assert cell.groups[-6:] == ("video", "type-libraries", "media", "aws", "openvino", "toolkit")
     assert "av" in cell.packages
     assert "video" not in training.groups
     assert "video" not in old.groups
     text = render.dockerfile(cell, found)
     assert f"source={cell.folder}/video.lock," in text
-    assert "COPY --link --from=video /layer/ /\nCOPY --link --from=type /layer/ /\n" in text
+    assert "COPY --link --from=video /layer/ /\nCOPY --link --from=type-libraries /layer/ /\n" in text

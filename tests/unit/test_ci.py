@@ -126,5 +126,5 @@ def test_check_reports_an_edited_ci_file(project: Project) -> None:
     assert "buildspec" not in clean
     edited = project.root / ci.CELL
     edited.write_text(edited.read_text().replace("make setup", "pip install ."))
-    told = "\n".join(drift.differences(project))
-    assert "-      - pip install .\n+      - make setup" in told
+    report = "\n".join(drift.differences(project))
+    assert "-      - pip install .\n+      - make setup" in report

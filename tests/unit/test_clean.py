@@ -40,3 +40,14 @@ def test_layer_store_keeps_recent_layers_up_to_a_size(repository: Project, tmp_p
     assert (len(set(reasons.values())), reasons["cut.set-aside"]) == (3, "damaged")
     assert sum(one.remove() for one in going) == 200
     assert sorted(file.name for file in blobs.iterdir()) == ["new", "older"]
+
+
+def test_files_of_an_older_version_are_removed(repository: Project, tmp_path: Path) -> None:
+    own = State(tmp_path)
+    for name in ("builds", "receipts"):
+        (own.folder(name) / "0.json").write_text("{}")
+    (own.folder("locks") / "kept").touch()
+    environ = {"HFDLC_STATE": str(tmp_path), "DOCKER_HOST": "unix:///nowhere.sock"}
+    for one in clean.find(repository, environ, keep=1, older=14):
+        one.remove()
+    assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["kept"]

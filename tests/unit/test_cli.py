@@ -69,9 +69,9 @@ def test_selection_without_a_match_exits_with_2(
 ) -> None:
     """The filter is repeated on standard error, and nothing is on standard output."""
     assert run(monkeypatch, "list", "--transformers", ">=9", "--json") == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: no cell matches --transformers '>=9'")
+    report = capsys.readouterr()
+    assert report.out == ""
+    assert report.err.startswith("error: no cell matches --transformers '>=9'")
 
 
 def test_wrong_matrix_exits_with_2_and_no_traceback(
@@ -80,9 +80,9 @@ def test_wrong_matrix_exits_with_2_and_no_traceback(
     """The first word is where the mistake is."""
     write(folder, ("    os:", "    osx:"))
     assert run(monkeypatch, "list") == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: matrix.yaml:3:5: missing key 'os'\nmatrix.yaml:7:5: unknown key 'osx'")
-    assert "Traceback" not in told
+    report = capsys.readouterr().err
+    assert report.startswith("error: matrix.yaml:3:5: missing key 'os'\nmatrix.yaml:7:5: unknown key 'osx'")
+    assert "Traceback" not in report
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the machine's apt is asked, and what is made of its answers."""
+"""How the machine's apt is called, and how its output is used."""
 
 import subprocess
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ def os_release(tmp_path: Path) -> Path:
     return file
 
 
-def answering(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def answering(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let programs print a text instead of being started."""
 
     def run(argv: Sequence[str], **_: object) -> "subprocess.CompletedProcess[str]":
-        return subprocess.CompletedProcess(argv, 0, told, "")
+        return subprocess.CompletedProcess(argv, 0, output, "")
 
     monkeypatch.setattr(debian, "run", run)
 
@@ -91,10 +91,10 @@ def test_failed_unpacking_leaves_the_folder_unchanged(
 
 def test_apt_reads_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lists, sources and preferences are the folder's; the same for both of its steps."""
-    asked: list[list[str]] = []
+    request: list[list[str]] = []
 
     def run(argv: Sequence[str], **_: object) -> "subprocess.CompletedProcess[str]":
-        asked.append(list(argv))
+        request.append(list(argv))
         return subprocess.CompletedProcess(argv, 0, "", "")
 
     monkeypatch.setattr(debian, "run", run)
@@ -102,7 +102,7 @@ def test_apt_reads_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     machine = Release("bookworm", (("", MIRROR),))
     root = debian.unpack({"trixie": ("tini",)}, tmp_path / "tools", machine, state)
     settings = tmp_path / "apt" / "trixie" / "apt.conf"
-    assert asked == [
+    assert request == [
         ["apt-get", "-qq", "-c", str(settings), "update"],
         ["apt-get", "-qq", "-c", str(settings), "download", "tini"],
     ]

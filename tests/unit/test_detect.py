@@ -40,9 +40,9 @@ def test_too_old_and_no_private_one_says_both(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HfdlcError) as caught:
         detect.ensure({"DOCKER_HOST": old_engine}, State(tmp_path))
-    told = str(caught.value)
-    assert told.startswith(f"{old_engine}: the engine is too old: 20.10.24")
-    assert "allowed: Docker 23.0 or newer" in told
+    output = str(caught.value)
+    assert output.startswith(f"{old_engine}: the engine is too old: 20.10.24")
+    assert "allowed: Docker 23.0 or newer" in output
 
 
 def test_no_engine_and_not_root_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_without_root_there_is_no_private_engine(tmp_path: Path, monkeypatch: py
 def test_doctor_reports_reachable_and_unreachable_registries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is out of reach is made from packages, or its cells cannot be built."""
+    """An unreachable base is built from packages, or its cells cannot be built."""
     monkeypatch.setattr(base, "published", lambda image, *_: "sha256:1" if image == "a.example/b:1" else None)
     used: Any = None
 
@@ -66,7 +66,7 @@ def test_doctor_reports_reachable_and_unreachable_registries(
 def test_doctor_warns_of_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much is free, where, and how to move it."""
     monkeypatch.setattr(doctor, "ROOM", 1e18)
-    found = doctor.room(State(tmp_path))
+    found = doctor.disk_space(State(tmp_path))
     assert found.state == "warning"
     assert str(tmp_path) in found.found
     assert "HFDLC_STATE" in found.advice

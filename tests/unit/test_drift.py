@@ -1,4 +1,4 @@
-"""One gate, offline, for everything that is derived."""
+"""`hfdlc check`: all generated files, offline."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_committed_files_are_current() -> None:
 
 def test_check_reports_edited_missing_and_stray_files(tmp_path: Path) -> None:
     """An edited file by its diff, a missing lock by its command, a stray folder by what to do."""
-    write(tmp_path)
+    write(tmp_path, ("python: 3.10", "python: 3.11"))
     (tmp_path / "templates").symlink_to(ROOT / "templates")
     here = project.find(tmp_path)
     for path, text in {**drift.dockerfiles(here, here.cells), **drift.pages(here), **ci.files(here)}.items():
@@ -32,11 +32,11 @@ def test_check_reports_edited_missing_and_stray_files(tmp_path: Path) -> None:
     stray = tmp_path / "images" / "huggingface-pytorch-inference" / "1.0" / "Dockerfile"
     stray.parent.mkdir()
     stray.write_text("FROM scratch\n")
-    told = "\n".join(drift.differences(here))
-    assert "-EXPOSE 9090\n+EXPOSE 8080" in told
-    assert f"toolkit.lock: the lock file is missing\n  hint: hfdlc lock {here.default.id}" in told
-    assert "images/huggingface-pytorch-inference/1.0: no cell of the matrix has this folder" in told
-    assert told.count("@@") == 2, "nothing else differs"
+    output = "\n".join(drift.differences(here))
+    assert "-EXPOSE 9090\n+EXPOSE 8080" in output
+    assert f"toolkit.lock: the lock file is missing\n  hint: hfdlc lock {here.default.id}" in output
+    assert "images/huggingface-pytorch-inference/1.0: no cell of the matrix has this folder" in output
+    assert output.count("@@") == 2, "nothing else differs"
 
 
 def test_committed_matrix_fits_the_schema() -> None:

@@ -78,7 +78,7 @@ def test_packages_keep_their_local_version() -> None:
 
 
 def test_a_package_that_is_there_twice_has_both_versions() -> None:
-    """Two versions of one package are told, not the one that happens to come first."""
+    """Both versions of a package are reported, not only the first one."""
     assert look(more=', ["transformers", "4.4.2"]').transformers_version == "5.23.0, 4.4.2"
 
 

@@ -1,4 +1,4 @@
-"""A layer that is finished: what is left out is gone with its rows, the rest has byte code and one time."""
+"""`finish`: files are removed with their RECORD rows, modules are compiled, and all files get one time."""
 
 import importlib.machinery
 import importlib.util
@@ -97,12 +97,12 @@ def test_byte_code_is_checked_by_hash_and_names_the_path_in_the_image(layer: Pat
 
 
 def test_module_that_does_not_compile_is_kept_and_reported(layer: Path) -> None:
-    """It is told, and the others are compiled."""
+    """The others are compiled."""
     newer = layer / SITE / "package" / "newer.py"
     newer.write_text("def f[:")
     ran = finish(layer)
     assert ran.returncode == 0
-    assert ran.stdout == f"/{newer.relative_to(layer)} is left as it is: SyntaxError\n"
+    assert ran.stdout == f"/{newer.relative_to(layer)} is not compiled: SyntaxError\n"
     assert not list(newer.parent.glob("__pycache__/newer.*"))
     assert code(newer.with_name("kept.py"))
 
@@ -149,14 +149,13 @@ def test_pattern_matches_as_pathlib_does(
     program: ModuleType, pattern: str, fits: list[str], does_not: list[str]
 ) -> None:
     """As pathlib's, without a walk for each."""
-    matches = program.patterns(pattern.split())
+    matches = program.matcher(pattern.split())
     assert all(map(matches, fits))
     assert not any(map(matches, does_not))
 
 
-def test_module_excluded_from_byte_code_is_kept(layer: Path) -> None:
-    """The module itself is there, and no folder for what is not."""
-    assert finish(layer, "--no-byte-code", "package/deep/**/*.py").returncode == 0
+def test_module_whose_pycache_is_removed_is_kept_and_not_compiled(layer: Path) -> None:
+    assert finish(layer, "--remove", "package/deep/**/__pycache__").returncode == 0
     package = layer / SITE / "package"
     assert (package / "deep/tests/b.py").is_file()
     assert not list(package.glob("deep/**/__pycache__"))
@@ -217,26 +216,11 @@ def test_a_real_library_works_without_its_symbols(program: ModuleType, tmp_path:
     shutil.copy(_struct.__file__, file)
     file.chmod(0o644)
     before = file.stat().st_size
-    if program.forget_symbols(file):
+    if program.strip_symbols(file):
         assert file.stat().st_size < before
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import _struct; print(_struct.__file__)"
-    told = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
-    assert told.strip() == str(file)
-
-
-def test_excluded_package_has_no_byte_code(layer: Path) -> None:
-    """By its canonical name, and only the files that it lists."""
-    site = layer / SITE
-    for name in ("other_package/one.py", "kept.py"):
-        (site / name).parent.mkdir(exist_ok=True)
-        (site / name).write_text("x = 1")
-    record = site / "Other_Package-1.0.dist-info" / "RECORD"
-    record.parent.mkdir()
-    record.write_text("other_package/one.py,,\n")
-    assert finish(layer, "--no-byte-code-of", "other-package").returncode == 0
-    assert not list(site.glob("other_package/__pycache__/*"))
-    assert list(site.glob("__pycache__/kept.*"))
-    assert list(site.glob("package/__pycache__/kept.*"))
+    output = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
+    assert output.strip() == str(file)
 
 
 def test_finished_layer_is_packed(layer: Path) -> None:

@@ -39,7 +39,7 @@ def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
     ("file", "name"),
     [
         ("{cell.folder}/Dockerfile", "Dockerfile"),
-        ("{cell.folder}/type.lock", "type.lock"),
+        ("{cell.folder}/type-libraries.lock", "type-libraries.lock"),
         ("images/installer.lock", "installer.lock"),
         ("toolkit/src/hf_inference_toolkit/http/app.py", "toolkit"),
         ("toolkit/pyproject.toml", "toolkit"),

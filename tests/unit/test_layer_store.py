@@ -63,12 +63,12 @@ def archive(folder: Path) -> bytes:
 
 
 def test_packed_layer_is_sorted_and_owned_by_root(program: ModuleType, layer: Path, tmp_path: Path) -> None:
-    """In the order of their names, owned by root; both digests and sizes are told."""
+    """`layer.json` has both digests and the size."""
     program.main(layer, tmp_path / "out")
-    content, told = archive(tmp_path / "out"), json.loads((tmp_path / "out/layer.json").read_text())
-    assert (told["diff_id"], told["unpacked"]) == (digest_of(content), len(content))
+    content, output = archive(tmp_path / "out"), json.loads((tmp_path / "out/layer.json").read_text())
+    assert output["diff_id"] == digest_of(content)
     blob = (tmp_path / "out/layer.tar.zst").read_bytes()
-    assert (told["digest"], told["size"]) == (digest_of(blob), len(blob))
+    assert (output["digest"], output["size"]) == (digest_of(blob), len(blob))
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         members = tar.getmembers()
         assert [member.name for member in members] == sorted(
@@ -129,14 +129,14 @@ def test_incomplete_layer_is_not_stored(
     folder = tmp_path / "out"
     assert layers.add(folder, "one") is None
     program.main(layer, folder)
-    blob, told = folder / "layer.tar.zst", folder / "layer.json"
-    whole, text = blob.read_bytes(), told.read_text()
+    blob, output = folder / "layer.tar.zst", folder / "layer.json"
+    whole, text = blob.read_bytes(), output.read_text()
     blob.write_bytes(whole[:-1])
     assert layers.add(folder, "one") is None
     blob.write_bytes(whole)
-    told.write_text(text[:-2])
+    output.write_text(text[:-2])
     assert layers.add(folder, "one") is None
-    told.write_text(text)
+    output.write_text(text)
     assert layers.add(folder, "one")
 
 

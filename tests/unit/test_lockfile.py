@@ -121,8 +121,8 @@ def test_cuda_has_a_layer_where_it_comes_as_packages(repository: Project) -> Non
 
 
 def test_unreachable_index_is_named_in_the_error(wanted: lockfile.LockInput) -> None:
-    """The message says what is out of reach and how to see what is configured."""
+    """The message names the unreachable source, and how to see the configuration."""
     failed = CommandFailed(["uv"], 2, "error: Failed to fetch: `https://index.example/simple/torch/`")
-    told = str(resolver._unresolved(wanted, failed))
-    assert "a package index is unreachable" in told
-    assert "pip config list" in told
+    output = str(resolver._unresolved(wanted, failed))
+    assert "a package index is unreachable" in output
+    assert "pip config list" in output

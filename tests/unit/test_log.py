@@ -36,7 +36,7 @@ def test_alone_a_target_is_not_named() -> None:
 
 
 def test_a_failure_keeps_its_last_lines() -> None:
-    """The step that failed is told from those that were cancelled because of it."""
+    """The step that failed is distinguished from those that were cancelled because of it."""
     build_log = BuildLog(["one"])
     name = "[framework 1/1] RUN false"
     written = base64.b64encode(b"no such package\n").decode()

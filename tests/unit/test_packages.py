@@ -40,7 +40,7 @@ def test_package_server_serves_the_files_of_a_lock(repository: Project, tmp_path
 
 
 def test_a_build_elsewhere_or_behind_a_proxy_gets_them_sent(repository: Project, tmp_path: Path) -> None:
-    """Loopback is another machine's there, or asked of the proxy."""
+    """Loopback would be another machine there, or would be requested from the proxy."""
     state, cells = State(tmp_path / "state"), [repository.default]
     for number, (near, proxies) in enumerate([(True, {}), (False, {}), (True, {"HTTP_PROXY": "http://p"})]):
         here = sources(tmp_path / str(number), proxies=proxies)

@@ -94,7 +94,7 @@ def test_published_image_has_attachments_and_a_record(
     kept = releases.needed(setup.cell, project.root)
     assert (kept.digest, kept.config_digest) == (manifest.digest, manifest.config_digest)
     assert (kept.inputs, kept.packages) == (INPUTS, {"pypi": {"torch": "2.13.0"}, "deb": {}})
-    assert set(kept.places) == {first.name, second.name}
+    assert set(kept.targets) == {first.name, second.name}
 
 
 def test_oci_image_is_published_as_it_was_built(setup: Setup, new_target: New) -> None:
@@ -137,7 +137,7 @@ def test_target_gets_what_another_one_has(setup: Setup, new_target: New, project
     assert setup.publish(first, second) == ["there", "missing"]
     assert tag(first, setup.cell) == tag(second, setup.cell) == setup.built.manifest.digest
     assert setup.signer.signed == [setup.built.manifest.digest]
-    assert set(releases.needed(setup.cell, project.root).places) == {first.name, second.name}
+    assert set(releases.needed(setup.cell, project.root).targets) == {first.name, second.name}
 
 
 def test_other_image_is_refused_before_anything_is_sent(
@@ -335,4 +335,4 @@ def test_copy_needs_attachments(setup: Setup, new_target: New, project: Project)
     assert tag(second, other) is None
     after = releases.needed(setup.cell, project.root)
     assert (after.config_digest, after.layers) == (before.config_digest, before.layers)
-    assert set(after.places) == {first.name, second.name}
+    assert set(after.targets) == {first.name, second.name}

@@ -42,9 +42,9 @@ def test_a_layer_is_finished_with_the_entries_of_slim_for_its_packages(tmp_path:
     slim = "  - {files: [torch/include], reason: headers}\n"
     more = "  - {packages: [torch], files: [torch/test], reason: a}\n"
     more += "  - {packages: [numpy], files: [numpy/test], reason: b}\n"
-    more += "  - {packages: [torch, numpy], part: byte code, reason: c}\n"
+    more += "  - {packages: [torch, numpy], files: ['**/*.so'], remove: symbols, reason: c}\n"
     text = printed(tmp_path, (slim, slim + more))
-    options = "--remove 'torch/include' 'torch/test' \\\n        --no-byte-code-of torch\n"
+    options = "--remove 'torch/include' 'torch/test' \\\n        --strip '**/*.so'\n"
     assert f"&& finish ${{LAYER}} \\\n        {options}" in text
     assert "numpy/test" not in text  # no lock file has it
     assert "ENV LEFT_OUT" not in text
@@ -55,9 +55,9 @@ def test_undefined_name_in_a_template_is_reported_with_line_and_cell(tmp_path: P
     copied(tmp_path, "FROM x\nLABEL a={{ nothing }}\n")
     with pytest.raises(UserError) as caught:
         printed(tmp_path)
-    told = str(caught.value)
-    assert told.startswith("templates/inference.Dockerfile.j2:2: 'nothing' is undefined")
-    assert "huggingface-pytorch-inference:2.13.0" in told
+    output = str(caught.value)
+    assert output.startswith("templates/inference.Dockerfile.j2:2: 'nothing' is undefined")
+    assert "huggingface-pytorch-inference:2.13.0" in output
 
 
 def test_syntax_error_in_a_template_is_reported_with_its_line(tmp_path: Path) -> None:
@@ -65,3 +65,9 @@ def test_syntax_error_in_a_template_is_reported_with_its_line(tmp_path: Path) ->
     copied(tmp_path, "FROM x\n{% if cell.cuda %}\n")
     with pytest.raises(UserError, match=r"templates/inference\.Dockerfile\.j2:\d"):
         printed(tmp_path)
+
+
+def test_cell_with_another_python_than_the_installers_is_an_error(tmp_path: Path) -> None:
+    """Its packages would be in the folder of the installer's Python."""
+    with pytest.raises(UserError, match=r"-py311-.*: the installer has Python 3.12, and would install for"):
+        printed(tmp_path, ("  python: 3.11\n  image", "  python: 3.12\n  image"))

@@ -25,9 +25,9 @@ def complaint(folder: Path, *changes: tuple[str, str]) -> str:
     return str(caught.value)
 
 
-def why(folder: Path, **asked: str) -> str:
+def why(folder: Path, **request: str) -> str:
     found = here(folder)
-    return rules.why(found.matrix, found.cells, asked)
+    return rules.why(found.matrix, found.cells, request)
 
 
 def test_a_combination_that_is_there_is_its_cell(tmp_path: Path) -> None:
@@ -39,14 +39,14 @@ def test_a_combination_that_is_there_is_its_cell(tmp_path: Path) -> None:
 
 def test_a_combination_that_cannot_be_has_a_rule_with_its_place(tmp_path: Path) -> None:
     """File, line, column and reason."""
-    told = why(tmp_path, framework="pytorch", framework_version="2.12.0", device="cu130")
-    assert told == "matrix.yaml:26:5: only 2.13 is built for CUDA 13"
+    output = why(tmp_path, framework="pytorch", framework_version="2.12.0", device="cu130")
+    assert output == "matrix.yaml:25:5: only 2.13 is built for CUDA 13"
 
 
 def test_a_combination_that_no_rule_excludes_has_a_nearest_cell(tmp_path: Path) -> None:
     """It could be, but no release has it."""
-    told = why(tmp_path, framework_version="2.12.0", transformers="5.23.0")
-    assert told.startswith(
+    output = why(tmp_path, framework_version="2.12.0", transformers="5.23.0")
+    assert output.startswith(
         "no rule excludes this combination, but no release has it; the nearest cell is huggingface-pytorch-"
     )
 
@@ -59,15 +59,15 @@ def test_an_unknown_axis_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_cell_that_breaks_a_rule_is_an_error(tmp_path: Path) -> None:
     """The rule's place, the cell, the reason."""
-    told = complaint(tmp_path, ('framework_version: ">=2.13"}', 'framework_version: ">=2.14"}'))
-    assert told.startswith(
-        "matrix.yaml:26:5: this rule excludes huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-"
+    output = complaint(tmp_path, ('framework_version: ">=2.13"}', 'framework_version: ">=2.14"}'))
+    assert output.startswith(
+        "matrix.yaml:25:5: this rule excludes huggingface-pytorch-inference:2.13.0-transformers5.23.0-gpu-"
     )
-    assert "only 2.13 is built for CUDA 13" in told
+    assert "only 2.13 is built for CUDA 13" in output
 
 
 @pytest.mark.parametrize(
-    ("rule", "told"),
+    ("rule", "output"),
     [
         (
             "when: {device: cu131}, needs: {python: '>=3.8'}",
@@ -77,22 +77,24 @@ def test_a_cell_that_breaks_a_rule_is_an_error(tmp_path: Path) -> None:
             "when: {device: cpu}, needs: {python: '>=3.8'}",
             "excludes nothing: every combination has python >=3.8",
         ),
-        ("when: {devise: cpu}, needs: {python: '>=3.8'}", "matrix.yaml:27:13: rules.1.when.devise"),
+        ("when: {devise: cpu}, needs: {python: '>=3.8'}", "matrix.yaml:26:13: rules.1.when.devise"),
     ],
 )
-def test_a_rule_that_excludes_nothing_is_an_error(tmp_path: Path, rule: str, told: str) -> None:
+def test_a_rule_that_excludes_nothing_is_an_error(tmp_path: Path, rule: str, output: str) -> None:
     """A misspelled value or axis does not pass for a rule."""
-    assert told in complaint(tmp_path, (RULE, f"{RULE}  - {{{rule}, reason: x}}\n"))
+    assert output in complaint(tmp_path, (RULE, f"{RULE}  - {{{rule}, reason: x}}\n"))
 
 
 def test_two_rules_that_contradict_each_other_are_an_error(tmp_path: Path) -> None:
     """Both places are named: what the first allows, the second excludes."""
     other = "  - {when: {device: cu130}, needs: {framework_version: <2.13}, reason: x}\n"
-    told = complaint(tmp_path, (RULE, RULE + other))
-    assert "matrix.yaml:26:5: this rule and matrix.yaml:27:5 contradict each other" in told
-    assert "no framework_version meets both" in told
+    output = complaint(tmp_path, (RULE, RULE + other))
+    assert "matrix.yaml:25:5: this rule and matrix.yaml:26:5 contradict each other" in output
+    assert "no framework_version meets both" in output
 
 
 def test_a_layer_group_that_no_cell_has_is_an_error(tmp_path: Path) -> None:
-    told = complaint(tmp_path, ("when: {device: cu130}}\n  framework", "when: {device: cu999}}\n  framework"))
-    assert "no cell has the layer group 'cuda': no cell has device cu999" in told
+    output = complaint(
+        tmp_path, ("when: {device: cu130}}\n  framework", "when: {device: cu999}}\n  framework")
+    )
+    assert "no cell has the layer group 'cuda': no cell has device cu999" in output

@@ -73,7 +73,7 @@ def test_network(subject): pytest.skip("no network")
 def test_node_id_contains_the_cell_and_report_name_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A check of an image is told from the same check of another one; the report has said the cell."""
+    """Checks of different images have different ids; a report names the cell once."""
     text = f"""
 @pytest.mark.parametrize("task", ["fill-mask"])
 def test_it(subject, task, request): assert "{CELL.id}" in request.node.nodeid
@@ -102,10 +102,12 @@ def test_run_without_checks_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pat
         run(monkeypatch, tmp_path, "")
 
 
-def test_cell_has_checks_by_framework_type_and_device() -> None:
-    """A cell has the checks of all images, of its framework, of its type and of its device."""
+def test_cell_has_checks_by_framework_type_device_and_layer_group() -> None:
+    """A cell has the checks of all images, of its framework, type and device, and of its layer groups."""
     names = [module.name for module in runner.modules(CELL)]
-    assert names == ["test_all.py", "test_pytorch.py", "test_inference.py", "test_cpu.py"]
+    assert names == ["test_all.py", "test_pytorch.py", "test_inference.py", "test_cpu.py", "test_openvino.py"]
+    without = replace(CELL, layer_groups=tuple(g for g in CELL.layer_groups if g.name != "openvino"))
+    assert [module.name for module in runner.modules(without)] == names[:-1]
 
 
 @pytest.fixture

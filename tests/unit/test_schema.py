@@ -1,4 +1,4 @@
-"""What is wrong in a matrix is told with file, line and column, all of it at once."""
+"""Errors in a matrix are reported with file, line and column, all at once."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "output"),
     [
         (
             "    python: 3.11",
@@ -74,9 +74,10 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
         ("[torch/include]", "[torch/../..]", "matrix.yaml:46:14: slim.0.files.0: 'torch/../..' is no"),
         (
             "{files: [torch/include], ",
-            "{part: symbols, packages: [a], ",
-            "matrix.yaml:46:5: this entry has no files",
+            "{remove: symbols, packages: [a], ",
+            "matrix.yaml:46:5: missing key 'files'",
         ),
+        ("[torch/include]", "[]", "matrix.yaml:46:6: slim.0.files: list should have at least 1 item"),
         (
             "{rest: framework}",
             "{packages: [torch]}",
@@ -90,9 +91,9 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
         ("releases:", "releases: ]", "matrix.yaml:2:11: not valid YAML"),
     ],
 )
-def test_an_error_says_where_and_what(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_an_error_says_where_and_what(tmp_path: Path, old: str, new: str, output: str) -> None:
     """Each kind of mistake has its place and its words."""
-    assert told in complaint(tmp_path, (old, new))
+    assert output in complaint(tmp_path, (old, new))
 
 
 def test_all_errors_of_a_matrix_are_reported_together(tmp_path: Path) -> None:
@@ -100,10 +101,10 @@ def test_all_errors_of_a_matrix_are_reported_together(tmp_path: Path) -> None:
     changes = (("transformers: 5.23.0", "transformers: x"), ("suite:", "siute:"), ("1.9 GB", "big"))
     with pytest.raises(Problems) as caught:
         schema.read(write(tmp_path, *changes))
-    told = str(caught.value)
-    assert "'x' is not a version" in told
-    assert "unknown key 'siute' (did you mean 'suite'?)" in told
-    assert "'big' is not a size" in told
+    output = str(caught.value)
+    assert "'x' is not a version" in output
+    assert "unknown key 'siute' (did you mean 'suite'?)" in output
+    assert "'big' is not a size" in output
 
 
 def test_missing_matrix_is_an_error_without_traceback(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ PUBLIC = Public(frozenset({"public.example"}))
 
 
 def texts(apt: Apt = Apt(), **sources: object) -> set[str]:  # noqa: B008 - it is frozen
-    return {text.decode() for text in secrets.needles(IndexConfig(**sources), apt, PUBLIC)}  # type: ignore[arg-type]
+    return {text.decode() for text in secrets.forbidden_strings(IndexConfig(**sources), apt, PUBLIC)}  # type: ignore[arg-type]
 
 
 def test_nothing_configured() -> None:
@@ -78,7 +78,8 @@ def test_certificates_that_only_the_machine_trusts(tmp_path: Path) -> None:
     (public, public_text), (_, own_text) = pem(b"a"), pem(b"b")
     bundle = tmp_path / "bundle.crt"
     bundle.write_text(public_text + own_text)
-    found = secrets.needles(IndexConfig(certificates=bundle), Apt(), Public(certificates=frozenset({public})))
+    known = Public(certificates=frozenset({public}))
+    found = secrets.forbidden_strings(IndexConfig(certificates=bundle), Apt(), known)
     place, line = sorted(text.decode() for text in found)
     assert place == str(bundle)
     assert line in own_text

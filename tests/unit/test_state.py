@@ -22,7 +22,7 @@ def test_the_environment_names_the_folder(environ: dict[str, str], folder: str) 
 
 
 def test_a_lock_that_is_held_names_its_holder(tmp_path: Path) -> None:
-    """A second holder that does not want to wait is told who has it; afterwards it is free."""
+    """Without waiting, the error names the process that has it; afterwards it is free."""
     state = State(tmp_path)
     with (
         state.lock("engine"),

@@ -62,3 +62,11 @@ def test_named_target_is_one_of_the_known() -> None:
     assert targets.named("us-east-1", [known]) is known
     assert targets.named("host/prefix", [known]) is known
     assert targets.named("other:5000", [known]).registry.address == "other:5000"
+
+
+def test_kind_of_registry_is_found_by_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind that is added to `of_address` is used for every option that names a registry."""
+    own = Target("name", Registry("host"), Kind())
+    monkeypatch.setattr(targets, "of_address", {"kind.example.org": own}.__getitem__)
+    assert targets.parse([], ["kind.example.org"]) == [own]
+    assert targets.named("kind.example.org") is own

@@ -40,13 +40,13 @@ TRACE = 'Traceback (most recent call last):\n  File "train.py", line 1, in <modu
 def test_the_reason_is_the_scripts_last_traceback(inside: ModuleType) -> None:
     """Not what the script said before, not what sagemaker-training says after."""
     after = "\n2026-11-23 12:00:00,001 sagemaker-training-toolkit ERROR    Reporting training FAILURE\nmore"
-    assert inside.reason(f"{STARTED}hello\n{TRACE}{after}", "told") == TRACE
+    assert inside.reason(f"{STARTED}hello\n{TRACE}{after}", "message") == TRACE
 
 
 def test_failure_reason_without_a_traceback_is_the_last_output(inside: ModuleType) -> None:
     """A shell script, or `sys.exit("why")`; a progress bar's states are left out."""
-    assert inside.reason(STARTED + "10%\r20%\rno data\n", "told") == "no data"
-    assert inside.reason(STARTED, "told\n") == "told"
+    assert inside.reason(STARTED + "10%\r20%\rno data\n", "message") == "no data"
+    assert inside.reason(STARTED, "message\n") == "message"
 
 
 def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) -> None:
@@ -58,7 +58,7 @@ def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) 
         "2026-11-23 12:00:00.123456: I tensorflow/core/platform/cpu_feature_guard.cc:142] This binary\n"
         "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\n"
     )
-    reason = inside.reason(f"{STARTED}{said}python: can't open file 'other.py'\n", "told")
+    reason = inside.reason(f"{STARTED}{said}python: can't open file 'other.py'\n", "message")
     assert reason == (
         "E0000 00:00:1795449331.282619       1 cuda.cc:1] no device\npython: can't open file 'other.py'"
     )
@@ -67,7 +67,7 @@ def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) 
 def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
     """SageMaker shows 1,024 characters; the error stands at the end."""
     long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
-    reason = inside.reason(STARTED + long, "told")
+    reason = inside.reason(STARTED + long, "message")
     assert len(reason) <= inside.SHOWN
     assert reason.startswith("...\n  a line of it\n")
     assert reason.endswith("ValueError: no")
@@ -76,17 +76,21 @@ def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("hyperparameters.json", None, "hyperparameters.json is not there"),
-        ("hyperparameters.json", "{epochs: 2", "hyperparameters.json is no JSON"),
-        ("hyperparameters.json", "[]", "hyperparameters.json is no object"),
+        ("hyperparameters.json", None, "hyperparameters.json does not exist"),
+        ("hyperparameters.json", "{epochs: 2", "hyperparameters.json is not JSON"),
+        ("hyperparameters.json", "[]", "hyperparameters.json is not a JSON object"),
         ("hyperparameters.json", "{}", "sagemaker_program does not name a script"),
         (
             "inputdataconfig.json",
             '{"other": {}}',
             "the channel 'other' of inputdataconfig.json has no folder",
         ),
-        ("inputdataconfig.json", '{"other": 1}', "the channel 'other' of inputdataconfig.json is no object"),
-        ("resourceconfig.json", "", "resourceconfig.json is no JSON"),
+        (
+            "inputdataconfig.json",
+            '{"other": 1}',
+            "the channel 'other' of inputdataconfig.json is not a JSON object",
+        ),
+        ("resourceconfig.json", "", "resourceconfig.json is not JSON"),
     ],
 )
 def test_wrong_container_input_is_an_error(
@@ -108,11 +112,11 @@ def test_wrong_container_input_is_an_error(
     }
     for each, text in right.items():
         (tmp_path / each).write_text(text)
-    assert inside.wrong_input() is None
+    assert inside.input_error() is None
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    assert said in inside.wrong_input()
+    assert said in inside.input_error()
 
 
 def test_unwritable_failure_file_is_reported(
@@ -164,7 +168,7 @@ def test_a_folder_of_folders_has_a_channel_in_each(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    """Before an engine is asked."""
+    """Before an engine is used."""
     with pytest.raises(UserError, match="the data folder is empty"):
         training._channels(tmp_path)
 
@@ -200,7 +204,7 @@ def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository
 
 
 def test_log_of_an_ended_script_is_complete(inside: ModuleType) -> None:
-    """Its last words may still be in the pipe when the reason is asked for."""
+    """Its last output may still be in the pipe when the reason is read."""
     stderr = inside.Stderr()
     stderr.start()
     try:

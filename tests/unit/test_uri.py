@@ -78,7 +78,7 @@ def test_the_documented_uris_say_what_their_columns_say_but_for_two(row: dict[st
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "output"),
     [
         ("nginx:latest", "this is not the URI of a Hugging Face container"),
         (
@@ -92,11 +92,11 @@ def test_the_documented_uris_say_what_their_columns_say_but_for_two(row: dict[st
         (ROWS[0]["documented_image_uri"].replace("-cu110", ""), "a gpu image needs a CUDA version"),
     ],
 )
-def test_wrong_uri_is_an_error_with_its_reason(text: str, told: str) -> None:
+def test_wrong_uri_is_an_error_with_its_reason(text: str, output: str) -> None:
     """Form, region, account and CUDA each have their message."""
     with pytest.raises(UserError) as caught:
         uri.parse(text)
-    assert told in str(caught.value)
+    assert output in str(caught.value)
 
 
 def test_the_regions_have_their_own_accounts_and_domains() -> None:

@@ -27,7 +27,19 @@ STRICT_CHAT = (
 )
 
 
-def byte_level_tokenizer(limit, chat_template=None, with_eos=False):
+# A template with tools in the format of Hermes and Qwen, and the marks that other formats have.
+TOOLS_CHAT = (
+    "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</tools> as <tool_call>{% endif %}"
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}"
+    "{% for c in m['tool_calls'] or [] %}{{ c['function']['name'] }}{{ c['function']['arguments'] | tojson }}"
+    "{% endfor %}"
+    "</s>{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+LLAMA_CHAT = TOOLS_CHAT.replace("<tool_call>", "<|python_tag|>")
+MISTRAL_CHAT = TOOLS_CHAT.replace("<tool_call>", "[TOOL_CALLS]")
+
+
+def byte_level_tokenizer(limit, chat_template=None, with_eos=False, marks=()):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -35,7 +47,7 @@ def byte_level_tokenizer(limit, chat_template=None, with_eos=False):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<s>", "<pad>", "</s>"]
+    special = ["<s>", "<pad>", "</s>", *marks]
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=special)
     tokenizer.train_from_iterator(TEXT, trainer)
     if with_eos:
@@ -48,20 +60,22 @@ def byte_level_tokenizer(limit, chat_template=None, with_eos=False):
         pad_token="<pad>",
         eos_token="</s>",
         model_max_length=limit,
+        **({"additional_special_tokens": list(marks)} if marks else {}),
     )
     if chat_template:
         made.chat_template = chat_template
     return made
 
 
-def decoder(folder, chat_template=None):
+def decoder(folder, chat_template=None, positions=128, marks=()):
     """A small GPT-2; its weights are large enough that greedy texts differ."""
     import transformers
 
     tiny.seed()
-    tokenizer = byte_level_tokenizer(128, chat_template)
+    tokenizer = byte_level_tokenizer(positions, chat_template, marks=marks)
+    sizes = dict(tiny.GPT2, vocab_size=len(tokenizer), n_positions=positions)
     config = transformers.GPT2Config(
-        **dict(tiny.GPT2, vocab_size=len(tokenizer), bos_token_id=0, pad_token_id=1, eos_token_id=2),
+        **dict(sizes, bos_token_id=0, pad_token_id=1, eos_token_id=2),
         initializer_range=0.4,
     )
     transformers.GPT2LMHeadModel(config).save_pretrained(str(folder))

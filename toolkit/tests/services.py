@@ -2,7 +2,9 @@
 
 import threading
 
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.completion import Choice, Completed, Delta
 from hf_inference_toolkit.tasks.service import BatchRow, Prediction, Service
 
 
@@ -79,3 +81,28 @@ class Fragile(Service):
     def warm_up(self, check):
         if self.is_broken:
             raise RuntimeError("CUDA error")
+
+
+class Writer(Service):
+    """Completes any prompt with three words; `gates` hold each of them back until they are set."""
+
+    completes = chats = streams = True
+    context_tokens = 100
+
+    def __init__(self):
+        super().__init__("text-generation")
+        self.gates = [threading.Event() for _ in range(3)]
+        self.was_checked = threading.Event()
+
+    def prepare(self, completion):
+        return Request(completion, {}, [])
+
+    def steps(self, request, check, reader=None):
+        for gate in self.gates:
+            while not gate.wait(0.01):
+                self.was_checked.set()
+                check()
+            if reader:
+                reader(Delta(0, "word "))
+        return Prediction(Completed([Choice(0, "word word word ", "stop")], 1, 3))
+        yield []

@@ -26,8 +26,8 @@ class Reply:
 class Running:
     """A server that listens; `post` sends a value as JSON, or bytes as they are."""
 
-    def __init__(self, app, port):
-        self.app, self.port = app, port
+    def __init__(self, app, port, loop):
+        self.app, self.port, self.loop = app, port, loop
 
     def request(self, method, path, body=None, headers=None, timeout=60):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -65,7 +65,7 @@ def serve(load_model, wait=True, parser="auto", head_seconds=None, **settings):
         while not server.started:
             assert thread.is_alive(), "the server ended before it listened"
             time.sleep(0.01)
-        running = Running(app, server.servers[0].sockets[0].getsockname()[1])
+        running = Running(app, server.servers[0].sockets[0].getsockname()[1], loop)
         while wait and app.model.state == "loading":
             time.sleep(0.01)
         yield running

@@ -120,6 +120,7 @@ def test_images_have_limits(monkeypatch):
         with pytest.raises(RequestError) as refused:
             Decoder().image(bomb(width, height))
         assert refused.value.status == 400
+        assert str(limits.IMAGE_PIXELS) in refused.value.message
     monkeypatch.setattr(limits, "REQUEST_PIXELS", 4000)
     decoder = Decoder()
     for _ in range(2):

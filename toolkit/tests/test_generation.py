@@ -189,9 +189,14 @@ def test_parameters_that_ask_for_nothing_are_accepted(gpt2, idle):
         ("watermark", True),
         ("best_of", 2),
         ("best_of", True),
-        ("top_n_tokens", 3),
+        ("top_n_tokens", 21),
         ("decoder_input_details", True),
-        ("frequency_penalty", 0.5),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", "1"),
+        ("logit_bias", [1]),
+        ("logit_bias", {"x": 1}),
+        ("logit_bias", {"5": 101}),
+        ("logit_bias", {"100000": 1}),
         ("grammar", {"type": "regex", "value": "a"}),
         ("adapter_id", "someone/adapter"),
         ("return_tensors", True),
@@ -213,7 +218,7 @@ def test_parameters_that_are_not_supported_are_refused_by_name(gpt2, name, value
     reply = generate(gpt2, **{name: value})
     assert reply.status == 400
     assert (
-        "'{}'".format(name if not isinstance(value, dict) or name == "grammar" else "no_such")
+        "'{}'".format(name if name != "generate_parameters" or value == 3 else "no_such")
         in (reply.json["error"]["message"])
     )
 
@@ -248,6 +253,34 @@ def test_log_probabilities_are_those_of_the_model(gpt2):
         logits = service.runtime.model(torch.tensor([prompt + new])).logits[0, len(prompt) - 1 : -1]
     expected = logits.log_softmax(-1).gather(1, torch.tensor(new)[:, None]).squeeze(1).tolist()
     assert [token["logprob"] for token in details["tokens"]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_penalties_and_biases_change_the_scores(gpt2):
+    """OpenAI's: a bias forces or forbids a token, a penalty is for tokens that were generated."""
+    tokens = [one["id"] for one in generate(gpt2, details=True).json[0]["details"]["tokens"]]
+    forced = generate(gpt2, details=True, logit_bias={"50": 100}).json[0]["details"]["tokens"]
+    assert {one["id"] for one in forced} == {50}
+    forbidden = generate(gpt2, details=True, logit_bias={str(tokens[0]): -100}).json[0]["details"]["tokens"]
+    assert tokens[0] not in [one["id"] for one in forbidden]
+    # 50 is the best token by the bias until it was written, whatever the prompt has.
+    for penalty in ({"presence_penalty": 2}, {"frequency_penalty": 2}, {"frequency_penalty": -2}):
+        biased = generate(gpt2, details=True, logit_bias={"50": 12.5}, **penalty).json[0]["details"]["tokens"]
+        repeated = generate(gpt2, details=True, logit_bias={"50": 12.5}).json[0]["details"]["tokens"]
+        count = [[one["id"] for one in answer].count(50) for answer in (biased, repeated)]
+        assert count[0] >= count[1] if -2 in penalty.values() else count[0] <= count[1]
+    assert generate(gpt2, presence_penalty=1, num_beams=2).status == 422
+
+
+def test_most_probable_tokens_are_reported(gpt2):
+    """In the form of text-generation-inference; greedy texts consist of the first of each list."""
+    details = generate(gpt2, details=True, top_n_tokens=3, max_new_tokens=4).json[0]["details"]
+    assert [len(top) for top in details["top_tokens"]] == [3] * 4
+    for token, top in zip(details["tokens"], details["top_tokens"]):
+        assert top[0]["id"] == token["id"]
+        assert top[0]["logprob"] == pytest.approx(token["logprob"])
+        assert [one["logprob"] for one in top] == sorted([one["logprob"] for one in top], reverse=True)
+        assert set(top[0]) == {"id", "text", "logprob", "special"}
+    assert "top_tokens" not in generate(gpt2, details=True).json[0]["details"]
 
 
 def test_finish_reason_names_the_end(gpt2):

@@ -63,6 +63,23 @@ def test_classifiers_of_texts_and_of_tokens_are_told_apart(model_folder, task, o
     assert "set HF_TASK=" + right in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("task", "id2label", "words"),
+    [
+        ("text-classification", {"0": "x", "5": "y"}, "id2label in config.json has no name for label 1 of 2"),
+        ("text-classification", {"0": "x"}, "other shapes than its config.json says"),
+        ("token-classification", {"0": "O", "1": "B", "9": "I"}, "other shapes than its config.json says"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(copy, task, id2label, words):
+    folder = copy(task)
+    config = json.loads((folder / "config.json").read_text())
+    config.update(id2label=id2label, label2id={label: int(index) for index, label in id2label.items()})
+    config.pop("num_labels", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert words in refusal(folder, task=task)
+
+
 @pytest.mark.parametrize("task", ["text-classification", "text-generation", "question-answering"])
 def test_missing_tokenizer_files_are_named(copy, task):
     """transformers 5 makes a tokenizer without a vocabulary: every text would get the same answer."""
@@ -281,6 +298,37 @@ def test_task_of_another_release_is_refused_in_one_line(tmp_path):
 def test_model_of_another_pipeline_is_refused(tmp_path, made, task):
     """transformers logs that the model does not fit, and loads it; no request would be answered."""
     folder = tiny_pipelines.make(made, tmp_path / "model")
+    assert "HF_TASK={} does not fit this model".format(task) in refusal(folder, task=task)
+
+
+@pytest.mark.parametrize("task", ["text-to-audio", "text-to-speech", "document-question-answering"])
+def test_text_classifier_is_refused_by_pipelines_that_would_load_it(model_folder, task):
+    """The output of its last layer would be returned as sound, or as answers."""
+    if tiny.FRAMEWORK != "pt":
+        pytest.skip("these pipelines need PyTorch")
+    from hf_inference_toolkit.tasks.pipeline_task import known_tasks
+
+    if task not in known_tasks():
+        pytest.skip("this release has no such pipeline")
+    message = refusal(model_folder("text-classification"), task=task)
+    assert "HF_TASK={} does not fit this model (BertForSequenceClassification)".format(task) in message
+    assert "HF_TASK=text-classification" in message
+    assert "The task takes " in message
+
+
+@pytest.mark.parametrize(
+    ("made", "task"),
+    [
+        ("whisper", "zero-shot-audio-classification"),
+        ("zero-shot-image-classification", "image-feature-extraction"),
+    ],
+)
+def test_pipeline_of_any_model_needs_the_outputs_of_its_task(tmp_path, made, task):
+    from hf_inference_toolkit.tasks.pipeline_task import known_tasks
+
+    folder = tiny_pipelines.make(made, tmp_path / "model")
+    if task not in known_tasks():
+        pytest.skip("this release has no such pipeline")
     assert "HF_TASK={} does not fit this model".format(task) in refusal(folder, task=task)
 
 

@@ -105,13 +105,14 @@ def test_media_in_the_form_of_vertex_ai(looker, listener):
             assert server.post({"inputs": {"b64": "/etc/hostname"}}).status == 400
 
 
-def test_audio_that_is_too_short_for_the_model_is_422(listener):
+@pytest.mark.parametrize("samples", [4, 10])
+def test_audio_that_is_too_short_for_the_model_is_422(listener, samples):
     out = io.BytesIO()
     with wave.open(out, "wb") as sound:
         sound.setnchannels(1)
         sound.setsampwidth(2)
         sound.setframerate(16000)
-        sound.writeframes(b"\x01\x02" * 4)
+        sound.writeframes(b"\x01\x02" * samples)
     text = base64.b64encode(out.getvalue()).decode()
     fine = base64.b64encode(tiny_pipelines.wav()).decode()
     with serving.serve(load_model, model_dir=str(listener), task="audio-classification") as server:

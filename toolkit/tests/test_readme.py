@@ -52,7 +52,7 @@ def test_table_of_errors_is_that_of_errors():
 
 def test_table_of_metrics_names_every_metric():
     """A counter is registered without the suffix that its samples have."""
-    metrics = Metrics(lambda: 0, lambda: 0, lambda: 0, lambda: Engine("none"))
+    metrics = Metrics(*[lambda: 0] * 5, lambda: Engine("none"))
     names = {
         family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()
     }

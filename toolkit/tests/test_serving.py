@@ -1,6 +1,7 @@
 """HTTP behaviour that does not depend on the task."""
 
 import gzip
+import http.client
 import json
 import socket
 import sys
@@ -375,9 +376,38 @@ def test_compressed_bodies_are_read(echo, name):
         assert echo.post(b'{"inputs": 1}', {"Content-Encoding": name}).status == 400
 
 
+@pytest.mark.parametrize(
+    "headers", [["gzip, identity"], ["identity, GZIP"], ["gzip,"], ["Identity", "X-Gzip"], [""]]
+)
+def test_identity_and_empty_content_codings_are_ignored(echo, headers):
+    """RFC 9110, section 8.4.1; several headers are one list."""
+    body = b'{"inputs": "a"}' if headers == [""] else gzip.compress(b'{"inputs": "a"}')
+    connection = http.client.HTTPConnection("127.0.0.1", echo.port, timeout=60)
+    connection.putrequest("POST", "/invocations")
+    for header in headers:
+        connection.putheader("Content-Encoding", header)
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    assert connection.getresponse().read() == b'"a"'
+    connection.close()
+
+
+def test_two_content_codings_in_two_headers_are_415(echo):
+    connection = http.client.HTTPConnection("127.0.0.1", echo.port, timeout=60)
+    connection.putrequest("POST", "/invocations")
+    connection.putheader("Content-Encoding", "gzip")
+    connection.putheader("Content-Encoding", "deflate")
+    connection.putheader("Content-Length", "1")
+    connection.endheaders(b"x")
+    reply = connection.getresponse()
+    assert (reply.status, b"'gzip, deflate'" in reply.read()) == (415, True)
+    connection.close()
+
+
 def test_unknown_content_encoding_is_415(echo):
     """RFC 9110, section 15.5.16."""
-    for name in ("br", "zstd", "gzip, gzip"):
+    for name in ("br", "zstd", "gzip, gzip", "deflate, gzip"):
         reply = echo.post(b"x", {"Content-Encoding": name})
         assert (reply.status, reply.headers["accept-encoding"]) == (415, "gzip, deflate, identity")
         assert name in reply.json["error"]["message"]

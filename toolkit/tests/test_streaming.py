@@ -105,18 +105,14 @@ def test_client_that_goes_away_ends_the_writing(writer):
     """After the first token: nobody waits, so nothing more is written."""
     long = dict(PROMPT["parameters"], max_new_tokens=100, min_new_tokens=100)
     body = json.dumps({"inputs": "I like you", "parameters": long, "stream": True}).encode()
-    steps, generate = [], writer.service.runtime.generate
+    steps = []
     slow = threading.Event()
 
-    def counted(rows, pad, options, on_step, *more):
-        def one_step(step):
-            steps.append(step)
-            slow.wait(0.05)
-            return on_step(step)
+    def counted(*_):
+        steps.append(1)
+        slow.wait(0.05)
 
-        return generate(rows, pad, options, one_step, *more)
-
-    writer.service.runtime.generate = counted
+    hook = writer.service.runtime.model.register_forward_pre_hook(counted)
     client = socket.create_connection(("127.0.0.1", writer.port))
     client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert client.recv(4096).startswith(b"HTTP/1.1 200")
@@ -126,6 +122,7 @@ def test_client_that_goes_away_ends_the_writing(writer):
     while writer.app.scheduler.is_busy:
         assert time.monotonic() < ends
         time.sleep(0.01)
+    hook.remove()
     assert len(steps) < 90
     assert writer.app.in_flight == 0
     assert writer.post(PROMPT).status == 200
@@ -133,24 +130,19 @@ def test_client_that_goes_away_ends_the_writing(writer):
 
 def test_failure_in_the_middle_is_an_event(writer):
     """The status is sent already; the last event says what happened, and the server goes on."""
-    generate = writer.service.runtime.generate
-
-    def broken(rows, pad, options, on_step, *more):
-        def one_step(step):
-            is_over = on_step(step)
-            if len(seen) == 3:
-                raise RequestError("unprocessable", "no further")
-            seen.append(1)
-            return is_over
-
-        return generate(rows, pad, options, one_step, *more)
-
     seen = []
-    writer.service.runtime.generate = broken
+
+    def broken(*_):
+        seen.append(1)
+        if len(seen) > 3:
+            raise RequestError("unprocessable", "no further")
+
+    hook = writer.service.runtime.model.register_forward_pre_hook(broken)
     told = events(writer.post(dict(PROMPT, stream=True)))
+    hook.remove()
     assert told[-1]["error"] == "no further"
     assert told[-1]["error_type"] == "unprocessable"
-    writer.service.runtime.generate = generate
+    assert len(told) > 1
     assert writer.post(PROMPT).status == 200
 
 

@@ -375,7 +375,8 @@ UNUSUAL = [
 def test_unusual_characters_are_text(task, model_folder):
     """NUL, a lone emoji, right-to-left text and characters without a width are answered, alone and beside others."""
     service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
-    parameters = {"candidate_labels": ["legal", *UNUSUAL[2:4]]} if task == "zero-shot-classification" else {}
+    # Two labels that the tokenizer does not know would have equal scores, in any order.
+    parameters = {"candidate_labels": ["legal", UNUSUAL[2]]} if task == "zero-shot-classification" else {}
     if task == "token-classification":
         parameters = {"ignore_labels": []}
     answers = predict_alone(service, Request(UNUSUAL, parameters, []), lambda: None).value

@@ -170,5 +170,5 @@ def load(images: Mapping[str, Image], engine: Engine) -> None:
         raise HfdlcError(
             f"the engine could not load {', '.join(images)}: {error}",
             location=engine.host,
-            hint=f"see that `df -h` shows room, then hfdlc build {' '.join(images)}",
+            hint=f"see that `df -h` shows free space, then hfdlc build {' '.join(images)}",
         ) from error

@@ -111,7 +111,7 @@ def published(image: str, engine: Engine, state: State, now: Callable[[], float]
     for name in (image, _registry(image)):
         if name in answers and 0 <= now() - answers[name]["at"] < ANSWER_KEEPS:
             return cast("str | None", answers[name]["digest"])
-    name, found = _asked(image, engine)
+    name, found = _requested(image, engine)
     write_whole(memory, json.dumps(answers | {name: {"at": now(), "digest": found}}))
     return found
 
@@ -120,7 +120,7 @@ def _registry(image: str) -> str:
     return image.partition("/")[0]
 
 
-def _asked(image: str, engine: Engine) -> tuple[str, str | None]:
+def _requested(image: str, engine: Engine) -> tuple[str, str | None]:
     """The name that an answer is about (the image, or its whole registry), and the digest if there is one."""
     try:
         with closing(engine.address.client(PATIENCE)) as client:

@@ -61,7 +61,7 @@ def build(
     receipt.seconds = round(time.monotonic() - began, 3)
     if file:
         write_whole(file, text(receipt))
-    _tell(session.project, receipt, failures, cells)
+    _report(session.project, receipt, failures, cells)
     return receipt
 
 
@@ -126,7 +126,7 @@ def _batches(
     *,
     disk_check: bool,
 ) -> None:
-    """Build cells in batches that fit the disk; what only the last batch needed makes room for the next."""
+    """Build cells in batches that fit the disk; each removes what only the last one needed."""
     while todo:
         batch = _fitting(session, todo, context, failures) if disk_check else todo
         if not batch:
@@ -170,7 +170,7 @@ def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
         f"building {cell.id} needs about {needed / 1e9:.0f} GB of disk, and {room / 1e9:.0f} GB are free",
         location=str(state.root),
         allowed="--no-disk-check, which builds all the same",
-        hint="make room (`hfdlc clean`, `hfdlc engine prune`), then run this again",
+        hint="free disk space (`hfdlc clean`, `hfdlc engine prune`), then run this again",
     )
 
 
@@ -227,7 +227,7 @@ def _remember(session: Session, cell: Cell, seconds: float) -> None:
     history.add(build, session.state)
 
 
-def _tell(project: Project, receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
+def _report(project: Project, receipt: Receipt, failures: Failures, cells: Sequence[Cell]) -> None:
     """A line for each cell and the receipt, where there were several; then the error, if there was one."""
     if len(cells) > 1:
         for cell in cells:

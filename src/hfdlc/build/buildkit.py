@@ -154,5 +154,5 @@ def _message(step: Vertex) -> str:
 
 def _advice(message: str, again: str, log: Path) -> str:
     if FULL in message.lower():
-        again = f"make room (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
+        again = f"free disk space (`df -h`; `hfdlc engine prune` drops the build cache), then {again}"
     return f"{again}\n  log: {log}"

@@ -24,7 +24,7 @@ PACKED = 0.4  # bytes of a packed layer for each of its own bytes
 COPIES = 3  # of a packed layer while it is built: in the stage, in the stage `layer-archive`, in the store
 TYPICAL = 0.75  # of a cell's size budget that its image has
 BASE = 190e6  # bytes of a base image
-LAYERS = 24  # that a cell may have above its base
+LAYERS = 24  # that a cell may add to its base image
 SERVERLESS = 10_737_418_240  # bytes of an image that SageMaker Serverless accepts
 
 
@@ -70,10 +70,10 @@ class Costs:
         self._there = _layers_of(engine) if engine else set[str]()
         self._known: dict[str, tuple[Layer, ...]] = {}
 
-    def layers(self, cell: Cell, made_from: inputs.Inputs) -> tuple[Layer, ...]:
+    def layers(self, cell: Cell, image_inputs: inputs.Inputs) -> tuple[Layer, ...]:
         """The layers of a cell, with the cache keys that they have with these inputs."""
         if cell.id not in self._known:
-            self._known[cell.id] = keyed_layers(cell, self._project, made_from)
+            self._known[cell.id] = keyed_layers(cell, self._project, image_inputs)
         return self._known[cell.id]
 
     def missing(self, cell: Cell) -> list[Layer]:
@@ -107,7 +107,7 @@ class Costs:
 
 
 def plan(cells: Sequence[Cell], project: Project, engine: Engine | None, state: State) -> Plan:
-    """What a build of the cells would do; no registry is asked, and no engine is started."""
+    """What a build of the cells would do, without requests to registries and without starting an engine."""
     costs, here = Costs(project, engine, state), ImagesHere(engine)
     found = [_cell_plan(cell, project, here, costs) for cell in cells]
     todo = [cell for cell, one in zip(cells, found, strict=True) if one.state == "to build"]

@@ -1,6 +1,7 @@
-"""Whether an image is up to date: one definition for plan, build and clean.
+"""Whether an image is up to date: one definition for plan, build, publish and clean.
 
-An image is up to date when the engine has it, and its label has the inputs that the cell has now.
+An image is up to date when the engine (for `publish --build`: the registry) has it, and its label has the
+inputs that the cell has now.
 """
 
 from docker.errors import ImageNotFound

@@ -75,7 +75,7 @@ def with_bases(
     """The context with the images that replace public ones here, and with the inputs of the cells."""
     identity = cache(partial(bases.identity, engine=session.engine))
     images: dict[str, dict[str, str]] = {}
-    made_from: dict[str, dict[str, str]] = {}
+    image_inputs: dict[str, dict[str, str]] = {}
     locks: dict[str, Mapping[str, str]] = {}
     dockerfiles, base_images = {}, {}
     project = session.project
@@ -93,13 +93,13 @@ def with_bases(
             failures[cell.id] = problem
             continue
         chosen = bake.chosen(public, images, cell)
-        starts = {name: identity(image) for name, image in chosen.items()}
-        base_images[cell.id] = starts["base"]
-        made_from[cell.id] = inputs.of(cell, project.root, starts)
+        base_digests = {name: identity(image) for name, image in chosen.items()}
+        base_images[cell.id] = base_digests["base"]
+        image_inputs[cell.id] = inputs.of(cell, project.root, base_digests)
         if replaced := session.overrides.locks_of(cell):
             locks[cell.id] = replaced
             dockerfiles[cell.id] = render.dockerfile(cell, project, replaced)
-            made_from[cell.id] |= {
+            image_inputs[cell.id] |= {
                 f"{group}.lock": inputs.of_lock(project.root / path) for group, path in replaced.items()
             }
     return replace(
@@ -107,7 +107,7 @@ def with_bases(
         images=images,
         dockerfiles=dockerfiles,
         locks=locks,
-        inputs=made_from,
+        inputs=image_inputs,
         base_images=base_images,
     )
 

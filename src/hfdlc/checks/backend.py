@@ -25,5 +25,5 @@ class ExecBackend(base.BaseBackend):  # type: ignore[misc]
 
 
 def host(container: Container) -> testinfra.host.Host:
-    """The container, as testinfra speaks to it."""
+    """The container as a testinfra host."""
     return testinfra.host.Host(ExecBackend(container))

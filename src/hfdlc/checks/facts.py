@@ -1,4 +1,4 @@
-"""Facts: what is read inside a built image."""
+"""Facts: versions, sizes and packages that are read inside a built image."""
 
 import json
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from hfdlc.oci.image import config_digest_of
 from hfdlc.oci.store import LayerStore
 from hfdlc.state import State, write_whole
 
-FORM = "3"  # raised when facts are read in another way
-# Runs inside the image, on every Python from 3.6 on and with nothing but its standard library. Frameworks say
-# what they were built for in a small file of their own: they are not imported, which would take seconds.
+FORM = "3"  # increased when facts are read in another way
+# Runs inside the image, on every Python from 3.6 on, with the standard library only. Frameworks have a small
+# file with what they were built for: they are not imported, which would take seconds.
 SCRIPT = """
 import json, os, sys
 from importlib.util import find_spec
@@ -62,13 +62,13 @@ print(json.dumps({
     "packages": list(packages()),
 }))
 """
-# The packages that a framework comes in.
+# The packages that contain a framework.
 FRAMEWORKS = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What an image is, whatever its tag says."""
+    """What is in an image, whatever its tag says."""
 
     python: str  # 3.11
     framework_version: str | None  # 2.13.0; `packages` has its local part too
@@ -79,11 +79,13 @@ class Facts:
     size: int  # bytes, uncompressed
     layers: tuple[Layer, ...]
     digest: str  # the engine's id of the image
-    packages: dict[str, str]  # canonical name -> version; what is there twice has both, comma between
+    packages: dict[
+        str, str
+    ]  # canonical name -> version; packages that exist twice have both, separated by a comma
     config_digest: str = ""  # the identity of the image
 
     def json(self) -> dict[str, Any]:
-        """The documented keys of `hfdlc facts --json`; they stay what they are."""
+        """The documented keys of `hfdlc facts --json`; they do not change."""
         return {
             "python": self.python,
             "framework_version": self.framework_version,
@@ -99,13 +101,13 @@ class Facts:
 
 
 def identity(image: Image, engine: Engine, state: State) -> str:
-    """The config digest of an image in the engine; the engine is not asked if the image was built here."""
+    """The config digest of an image; for one that was built here, without a request to the engine."""
     known = config_digest_of(LayerStore.of(state), str(image.id)) if engine.containerd_store else None
     return known or config_digest(image, engine)
 
 
 def read(cell: Cell, engine: Engine, state: State, image: str | None = None) -> Facts:
-    """Start a container of the cell's image (or of another one) and look.
+    """Read the facts of the cell's image (or of another one) in a new container.
 
     Raises HfdlcError where there is no such image, or no Python in it.
     """
@@ -154,7 +156,7 @@ def cuda_tag(version: str | None) -> str | None:
 
 
 def remembered(session: Session, cell: Cell) -> dict[str, Any]:
-    """The documented object of `hfdlc facts --json`; what was read of a digest is not read again."""
+    """The documented object of `hfdlc facts --json`; each digest is read once."""
     digest = str(image_of(cell.id, session.engine).id)
     file = session.state.root / "facts" / FORM / f"{digest.replace(':', '-')}.json"
     if not file.is_file():
@@ -164,7 +166,7 @@ def remembered(session: Session, cell: Cell) -> dict[str, Any]:
 
 
 def summary(session: Session, cell: Cell) -> str:
-    """A built image's facts, and how to run it, for people."""
+    """A built image's facts, and how to run it, as text."""
     found = remembered(session, cell)
     layers = len(found.pop("layers"))
     found["size"] = f"{found['size'] / 1e9:.2f} GB in {layers} layers"

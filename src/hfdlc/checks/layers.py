@@ -1,4 +1,4 @@
-"""Every byte of an image's layers, also what a later layer hides."""
+"""Search all bytes of an image's layers, including files that a later layer hides."""
 
 import json
 import tarfile
@@ -16,12 +16,12 @@ from docker.models.images import Image
 from hfdlc.oci.store import decompressed
 
 PIECE = 1 << 22
-HEADER = 257  # where a file's header in an archive has the word `ustar`
+HEADER = 257  # offset of `ustar` in a file's header
 
 
 @dataclass(frozen=True)
 class Found:
-    """A needle in a file of a layer."""
+    """A forbidden string in a file of a layer."""
 
     what: str
     file: str
@@ -32,34 +32,34 @@ class Found:
 
 
 def search(
-    client: docker.DockerClient, image: Image, needles: Mapping[bytes, str], folder: Path
+    client: docker.DockerClient, image: Image, forbidden: Mapping[bytes, str], folder: Path
 ) -> list[Found]:
-    """What of the needles is in which layer of an image; `folder` has room for the image."""
+    """The forbidden strings in the layers of an image; `folder` needs space for the image."""
     found = []
     with _blobs(client, image, folder) as blobs:
         for name, blob in blobs:
             with blob:
                 found += [
-                    Found(needles[needle], file, name) for needle, file in _in(decompressed(blob), needles)
+                    Found(forbidden[text], file, name) for text, file in _in(decompressed(blob), forbidden)
                 ]
     return found
 
 
-def _in(blob: IO[bytes], needles: Mapping[bytes, str]) -> Iterator[tuple[bytes, str]]:
-    """Each needle that a layer has, once, with the file that has it."""
-    open_, before, file = dict(needles), b"", ""
-    overlap = max((len(needle) for needle in needles), default=0)
+def _in(blob: IO[bytes], forbidden: Mapping[bytes, str]) -> Iterator[tuple[bytes, str]]:
+    """Each forbidden string in a layer, once, with the file that contains it."""
+    missing, before, file = set(forbidden), b"", ""
+    overlap = max((len(each) for each in forbidden), default=0)
     while piece := blob.read(PIECE):
         text = before + piece
-        for needle in [needle for needle in open_ if needle in text]:
-            del open_[needle]
-            yield needle, _file(text[: text.find(needle)]) or file
+        for each in [each for each in forbidden if each in missing and each in text]:
+            missing.remove(each)
+            yield each, _file(text[: text.find(each)]) or file
         file = _file(text) or file
         before = text[-overlap:] if overlap else b""
 
 
 def _file(text: bytes) -> str:
-    """The name in the last header of a piece of an archive."""
+    """The name in the last header of a chunk of an archive."""
     start = text.rfind(b"ustar") - HEADER
     return text[start : start + 100].rstrip(b"\0").decode(errors="replace") if start >= 0 else ""
 
@@ -68,9 +68,9 @@ def _file(text: bytes) -> str:
 def _blobs(
     client: docker.DockerClient, image: Image, folder: Path
 ) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
-    """The layers, from the engine's store where this machine can read it, else from an archive.
+    """The layers, from the engine's store if this machine can read it, else from an archive.
 
-    An engine gives out an archive at 70 MB/s, and has it on disk.
+    `docker save` writes 70 MB/s, and needs space on the disk.
     """
     store = Path(
         client.info()["DockerRootDir"], "containerd/daemon/io.containerd.content.v1.content/blobs/sha256"
@@ -87,7 +87,7 @@ def _blobs(
 
 
 def _stored(store: Path, image: str) -> list[str] | None:
-    """The layers and the configuration of an image, where the engine's store has them all in reach."""
+    """The layers and the configuration of an image, if all are readable in the engine's store."""
     try:
         manifest = json.loads((store / image.partition(":")[2]).read_text())
         blobs = [blob["digest"] for blob in chain(manifest["layers"], [manifest["config"]])]

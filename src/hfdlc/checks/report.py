@@ -1,4 +1,4 @@
-"""What the checks of an image showed, remembered for its digest."""
+"""The results of an image's checks, kept by its digest."""
 
 import functools
 import hashlib
@@ -10,18 +10,18 @@ from typing import Any
 from hfdlc.state import State, write_whole
 
 CHECKS = Path(__file__).parent
-NEEDS_GPU = "needs a GPU"  # how a check begins to say why it was not run
+NEEDS_GPU = "needs a GPU"  # the reason of checks that were not run begins with it
 
 
 @dataclass
 class Report:
-    """What the checks of an image showed."""
+    """The results of an image's checks."""
 
     cell: str
     digest: str  # the engine's id of the image: of its manifest, with the containerd image store
     date: str
     passed: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # check -> what it said
+    failed: dict[str, str] = field(default_factory=dict)  # check -> message
     not_run: dict[str, str] = field(default_factory=dict)  # check -> why
     checks: str = ""  # the digest of the checks themselves
     config_digest: str = ""  # the identity of the image
@@ -32,12 +32,12 @@ class Report:
         return [name for name, why in self.not_run.items() if why.startswith(NEEDS_GPU)]
 
     def json(self) -> dict[str, Any]:
-        """The same, for programs."""
+        """The documented keys of `hfdlc test --json`."""
         return asdict(self)
 
 
 def remembered(identity: str, state: State) -> Report | None:
-    """What the checks of today showed for the image with this config digest, if all passed."""
+    """The kept report of the current checks for the image with this config digest, if all passed."""
     try:
         report = Report(**json.loads(_record(identity, state).read_text()))
     except (OSError, ValueError, TypeError):  # none, or of another version of this program
@@ -47,7 +47,7 @@ def remembered(identity: str, state: State) -> Report | None:
 
 @functools.cache
 def checks() -> str:
-    """Changes with the checks: what an older one has shown counts no more."""
+    """The digest of the checks: results of other checks do not count."""
     text = b"".join(file.read_bytes() for file in sorted(CHECKS.glob("*.py")))
     return "sha256:" + hashlib.sha256(text).hexdigest()
 

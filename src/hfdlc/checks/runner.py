@@ -24,12 +24,12 @@ from hfdlc.project import Project
 from hfdlc.state import State
 
 NO_SKIPS: Mapping[str, str] = {}
-# Of pytest only what the checks need: nothing of the caller's configuration, nothing on the screen.
+# Only the parts of pytest that the checks need: no configuration of the caller, no output.
 QUIET = ("terminal", "cacheprovider", "testinfra", "hypothesispytest", "faulthandler", "junitxml", "logging")
 
 
 class _Plugin:
-    """Gives the checks their subject, and writes down what they show."""
+    """Passes the subject to the checks, and records their outcomes."""
 
     def __init__(self, subject: Subject, report: Report, skip: Mapping[str, str]) -> None:
         self._subject, self._report, self._skip = subject, report, skip
@@ -41,12 +41,12 @@ class _Plugin:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give each check the image under test; its id carries the cell's."""
+        """Pass the image under test to each check; the id of a test contains the cell's."""
         cell = self._subject.cell
         metafunc.parametrize("subject", [self._subject], ids=[cell.id], scope="session")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take down one outcome; a failure while setting up counts as one."""
+        """Record one outcome; a failure during setup counts as a failure."""
         name = _name(report.nodeid, self._subject.cell)
         if report.skipped:
             why = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
@@ -57,13 +57,13 @@ class _Plugin:
             self._report.passed.append(name)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module of checks that does not import is a failure, never nothing."""
+        """A module of checks that cannot be imported is a failure."""
         if report.failed:
             self._report.failed[report.nodeid] = str(report.longrepr)
 
 
 def _name(nodeid: str, cell: Cell) -> str:
-    """A check's name in a report, which has said the cell: `test_inference: test_round_trip[fill-mask]`."""
+    """A check's name in a report, without the cell: `test_inference: test_round_trip[fill-mask]`."""
     name = nodeid.rpartition("/")[2].replace(".py::", ": ")
     return name.replace(f"[{cell.id}]", "").replace(f"{cell.id}-", "").replace(f"-{cell.id}", "")
 
@@ -74,8 +74,8 @@ def _said(report: pytest.TestReport) -> str:
 
 
 def modules(cell: Cell) -> list[Path]:
-    """The checks of a cell, by level: all, framework, type, device; a level without checks has no module."""
-    levels = ("all", cell.framework, cell.type, cell.device)
+    """The checks of a cell, by level: all, framework, type, device, layer groups; not each has a module."""
+    levels = ("all", cell.framework, cell.type, cell.device, *cell.groups)
     return [file for level in levels if (file := CHECKS / f"test_{level}.py").is_file()]
 
 
@@ -149,21 +149,21 @@ def check(
         if report and gpus and report.needs_gpu:
             report = None
         if report and facts.remembered(session, cell)["size"] > cell.size:
-            report = None  # its budget was cut since
+            report = None  # its size budget was reduced since
         if not report:
             say(f"checking {cell.id}")
             with subject(cell, session.project, engine, state, sources, gpus=gpus) as about:
                 report = run(about)
             reports.remember(report, state)
-        say(_told(report))
+        say(_summary(report))
         shown.append(report)
     if failed := [report.cell for report in shown if report.failed]:
         raise HfdlcError(f"checks failed on {', '.join(failed)}", hint=f"hfdlc test {' '.join(failed)}")
     return [report.json() for report in shown]
 
 
-def _told(report: Report) -> str:
-    """A report for people: what failed and what was not run by name, the rest as a number."""
+def _summary(report: Report) -> str:
+    """The names of checks that failed or were not run, and the number of those that passed."""
     lines = [f"{report.cell}: {len(report.passed)} checks passed ({report.date})"]
     lines += [f"  FAILED   {name}: {said}" for name, said in report.failed.items()]
     lines += [f"  not run  {name}: {why}" for name, why in report.not_run.items()]

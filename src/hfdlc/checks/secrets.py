@@ -1,4 +1,4 @@
-"""What tells how a building machine reaches packages, and so must not stay in an image."""
+"""The package configuration of the building machine, which must not be in an image."""
 
 import base64
 import importlib
@@ -22,7 +22,7 @@ BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")  # where every distribution 
 
 @dataclass(frozen=True)
 class Apt:
-    """What this machine's apt is configured with."""
+    """The configuration of this machine's apt."""
 
     proxies: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
@@ -30,24 +30,24 @@ class Apt:
 
 @dataclass(frozen=True)
 class Public:
-    """What everybody has, and so tells nothing about a machine."""
+    """Hosts and certificates that are public, and so reveal nothing about a machine."""
 
-    hosts: frozenset[str] = frozenset()  # with all that is below them
+    hosts: frozenset[str] = frozenset()  # including subdomains
     certificates: frozenset[bytes] = frozenset()  # DER
 
 
 def apt() -> Apt:
-    """Ask apt; nothing, where the machine has none."""
+    """Read apt's configuration; empty if the machine has no apt."""
     try:
         proxies = PROXY.findall(run(["apt-config", "dump"]).stdout)
-        told = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).stdout
+        mirrors = run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).stdout
     except HfdlcError:
         return Apt()
-    return Apt(tuple(proxies), tuple(dict.fromkeys(told.split())))
+    return Apt(tuple(proxies), tuple(dict.fromkeys(mirrors.split())))
 
 
 def public(os_release: Path = Path("/etc/os-release")) -> Public:
-    """The home of pip's default index and of this machine's distribution, and the roots that both trust."""
+    """The hosts of pip's default index and of this machine's distribution, and public certificates."""
     index = importlib.import_module("pip._internal.models.index").PyPI
     hosts = {index.netloc, index.file_storage_domain}
     home = re.search(r'^HOME_URL="?https?://([^/"\s]+)', os_release.read_text(), re.MULTILINE)
@@ -58,7 +58,7 @@ def public(os_release: Path = Path("/etc/os-release")) -> Public:
 
 
 def certificates(bundle: Path) -> dict[bytes, bytes]:
-    """The certificates of a bundle: DER, and the last whole line (64 letters) of its text."""
+    """The certificates of a bundle: DER, and the last full line (64 characters) of its text."""
     texts = [text.split() for text in PEM.findall(bundle.read_bytes())]
     whole = {b"".join(lines): [line for line in lines if len(line) == 64] for lines in texts}
     return {_der(text): lines[-1] for text, lines in whole.items() if lines}
@@ -68,13 +68,13 @@ def _der(text: bytes) -> bytes:
     return base64.b64decode(text + b"=" * (-len(text) % 4))
 
 
-def needles(sources: IndexConfig, apt: Apt, known: Public) -> dict[bytes, str]:
-    """Pieces of text that must be in no layer and in no history, each with what it is."""
+def forbidden_strings(sources: IndexConfig, apt: Apt, known: Public) -> dict[bytes, str]:
+    """Strings that must be in no layer and in no history, each with what it is."""
     proxies = {name: url for name, url in (sources.proxies or {}).items() if name.lower() != "no_proxy"}
     urls = [(url, "a package index") for url in (sources.index, *sources.extra_indexes) if url]
     urls += [(url, "a proxy") for url in (*proxies.values(), *apt.proxies)]
     urls += [(url, "a mirror of the distribution") for url in apt.mirrors]
-    found = {text.encode(): what for url, what in urls for text in _telling(url, known.hosts)}
+    found = {text.encode(): what for url, what in urls for text in _revealing(url, known.hosts)}
     found |= {str(folder).encode(): "a folder of wheels" for folder in sources.wheel_folders}
     if sources.certificates:
         found |= _own(sources.certificates, known.certificates)
@@ -85,26 +85,26 @@ def _own(bundle: Path, known: Iterable[bytes]) -> dict[bytes, str]:
     what = {der: line for der, line in certificates(bundle).items() if der not in set(known)}
     found = dict.fromkeys(what.values(), "a certificate that only this machine trusts")
     if bundle != BUNDLE:
-        found[str(bundle).encode()] = "the place of the machine's certificates"
+        found[str(bundle).encode()] = "the path of the machine's certificates"
     return found
 
 
-def _telling(url: str, public_hosts: Iterable[str]) -> Iterator[str]:
-    """The parts of an address that tell of the machine: credentials, and a host that is its own."""
+def _revealing(url: str, public_hosts: Iterable[str]) -> Iterator[str]:
+    """The parts of a URL that reveal something: credentials, and a host that is not public."""
     parts = urlsplit(url if "://" in url else f"//{url}")
     if secret := parts.password or parts.username:  # a name beside a password may be any word
         yield secret
     host = parts.hostname or ""
     if not host or any(host == known or host.endswith(f".{known}") for known in public_hosts):
         return
-    if _is_anywhere(host):  # such an address alone is in many a package's own documentation
+    if _is_local(host):  # the host alone is in the documentation of many packages
         yield f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
     else:
         yield host
 
 
-def _is_anywhere(host: str) -> bool:
-    """Whether a host's name means something else on every machine: a number, or a word without a dot."""
+def _is_local(host: str) -> bool:
+    """Whether a host differs from machine to machine: an IP address, or a name without a dot."""
     try:
         ip_address(host)
     except ValueError:
@@ -113,7 +113,7 @@ def _is_anywhere(host: str) -> bool:
 
 
 def settings(environment: Iterable[str]) -> list[str]:
-    """The variables of an image that configure how packages are reached."""
+    """The environment variables of an image that configure package access."""
     names = (variable.partition("=")[0] for variable in environment)
     ours = re.compile(
         r"(HTTPS?_PROXY|NO_PROXY|ALL_PROXY|PIP_\w+|UV_\w+|SSL_CERT_\w+|\w+_CA_BUNDLE)", re.IGNORECASE
@@ -121,6 +121,6 @@ def settings(environment: Iterable[str]) -> list[str]:
     return [name for name in names if ours.fullmatch(name)]
 
 
-def told(found: Mapping[bytes, str], text: bytes) -> list[str]:
-    """What of it a text has."""
-    return [f"{what} ({needle.decode(errors='replace')})" for needle, what in found.items() if needle in text]
+def found_in(text: bytes, forbidden: Mapping[bytes, str]) -> list[str]:
+    """The forbidden strings that a text contains."""
+    return [f"{what} ({each.decode(errors='replace')})" for each, what in forbidden.items() if each in text]

@@ -1,4 +1,4 @@
-"""What the checks look at: an image, a container of it, its cell, and this machine's configuration."""
+"""The image under test: a container of it, its cell, and the configuration of this machine."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -26,15 +26,15 @@ from hfdlc.state import State
 
 @dataclass(frozen=True)
 class Machine:
-    """What the building machine is configured with, and what of it everybody has."""
+    """The package configuration of the building machine, and what of it is public."""
 
     sources: IndexConfig
     apt: Apt = field(default_factory=Apt)
     public: Public = field(default_factory=Public)
 
-    def needles(self) -> dict[bytes, str]:
-        """What must not stay in an image, each with what it is."""
-        return secrets.needles(self.sources, self.apt, self.public)
+    def forbidden_strings(self) -> dict[bytes, str]:
+        """What must not be in an image, each with what it is."""
+        return secrets.forbidden_strings(self.sources, self.apt, self.public)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Subject:
     engine: Engine
     image: str
     facts: Facts
-    container: Container  # it does nothing; commands are run in it
+    container: Container  # idle; commands are run in it
     machine: Machine
     gpus: bool = False  # whether containers have the machine's GPUs
     locks: Mapping[str, str] = field(default_factory=dict)  # lock files that replace the cell's own
@@ -59,7 +59,7 @@ class Subject:
 
     @property
     def host(self) -> Host:
-        """The container, as testinfra speaks to it."""
+        """The container as a testinfra host."""
         return backend.host(self.container)
 
     @property
@@ -82,17 +82,17 @@ class Subject:
         return lockfile.toolkit_version(self.root)
 
     def python(self, script: str) -> str:
-        """What a script prints inside."""
+        """Run a script inside; its output."""
         return containers.python(self.container, script)
 
     def loads(self, script: str) -> dict[str, set[str]]:
-        """The libraries that a script makes the linker look for, each name with the files that were taken."""
-        told = json.loads(self.python(f"script = {script!r}\n{LOADS}"))
-        return {name: set(files) for name, files in told.items()}
+        """The libraries that the linker searches for in a script, each with the files that it loaded."""
+        found = json.loads(self.python(f"script = {script!r}\n{LOADS}"))
+        return {name: set(files) for name, files in found.items()}
 
     @contextmanager
     def model(self, script: str) -> Iterator[str]:
-        """A volume with a model that a script makes inside; it finds the folder for it in `folder`."""
+        """A volume with a model that a script makes inside, in the folder `folder`."""
         with containers.volume(self.engine) as volume:
             mount = {volume: {"bind": "/opt/ml/model", "mode": "rw"}}
             with containers.idle(self.image, self.engine, mount) as maker:
@@ -120,9 +120,9 @@ class Subject:
 READABLE = "\nimport subprocess\nsubprocess.run(['chmod', '-R', 'a+rX', folder], check=True)\n"
 LOADS = """
 import json, os, re, subprocess, sys
-told = "import json; print(json.dumps(sorted({line.split()[-1] for line in open('/proc/self/maps')})))"
+report = "import json; print(json.dumps(sorted({line.split()[-1] for line in open('/proc/self/maps')})))"
 ended = subprocess.run(
-    [sys.executable, "-c", script + "\\n" + told], env=dict(os.environ, LD_DEBUG="libs"),
+    [sys.executable, "-c", script + "\\n" + report], env=dict(os.environ, LD_DEBUG="libs"),
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
 )
 if ended.returncode:
@@ -133,12 +133,12 @@ print(json.dumps({name: [file for file in files if os.path.basename(file) == nam
 """
 REQUEST = """
 import json, sys, time, urllib.error, urllib.request
-def ask(path, body=None):
+def request(path, body=None):
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request("http://127.0.0.1:8080" + path, data, headers)
+    message = urllib.request.Request("http://127.0.0.1:8080" + path, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(message, timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -148,14 +148,14 @@ def ask(path, body=None):
 
 
 def wait_until_ready(container: Container) -> None:
-    """Until /ping answers 200; before, it may only refuse or answer 503.
+    """Wait until /ping answers 200; before that, it may only refuse connections or answer 503.
 
-    Raises AssertionError with the last answer and the log where it does not.
+    Raises AssertionError with the last answer and the log.
     """
     script = """
 seen = []
 for _ in range(1200):
-    status, text = ask("/ping")
+    status, text = request("/ping")
     seen = seen if [status, text] in seen else seen + [[status, text]]
     if status not in (0, 503):
         break
@@ -163,14 +163,14 @@ for _ in range(1200):
 print(json.dumps(seen))
 """
     try:
-        told = json.loads(containers.python(container, REQUEST + script))[-1]
+        last = json.loads(containers.python(container, REQUEST + script))[-1]
     except (APIError, HfdlcError) as error:
-        told = [0, str(error)]
-    assert told[0] == 200, f"/ping answers {told}\n{container.logs(tail=10).decode(errors='replace')}"
+        last = [0, str(error)]
+    assert last[0] == 200, f"/ping answers {last}\n{container.logs(tail=10).decode(errors='replace')}"
 
 
 def invoke(container: Container, body: dict[str, Any]) -> tuple[int, Any]:
-    """POST to /invocations inside the container; the status, and the answer from its JSON."""
-    script = f"print(json.dumps(ask('/invocations', json.loads({json.dumps(body)!r}))))"
+    """POST to /invocations inside the container; the status and the parsed answer."""
+    script = f"print(json.dumps(request('/invocations', json.loads({json.dumps(body)!r}))))"
     status, text = json.loads(containers.python(container, REQUEST + script))
     return status, json.loads(text)

@@ -1,4 +1,4 @@
-"""What holds for every image."""
+"""Checks of every image."""
 
 import json
 
@@ -12,7 +12,7 @@ from hfdlc.dockerfile import render
 from hfdlc.engine import images
 
 COMMANDS = {"training": "train", "inference": "serve"}
-# Programs that make programs, and what installs packages while an image is built.
+# Compilers, and the programs that install packages while an image is built.
 BUILD_TOOLS = (
     "gcc",
     "cc",
@@ -28,7 +28,7 @@ BUILD_TOOLS = (
     "uv",
     "hatchling",
 )
-# What is there of the patterns, and the rows of records that name what is not there.
+# Files that match the patterns, and rows of RECORD files without a file.
 LEFT_OUT = """
 import csv, glob, json
 from pathlib import Path
@@ -41,23 +41,16 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
         found += ["%s lists %s" % (record, row) for row in rows if not (site / row).exists()]
 print(json.dumps(found[:20]))
 """
-# Modules that have no byte code though they compile, so that each start would compile them again; and those
-# that have it though `patterns` or `packages` say that they have none.
+# Modules that compile and have no byte code, so that each start compiles them again. Folders that match
+# `patterns` are left out.
 BYTE_CODE = """
-import csv, glob, importlib.util, json, os, re
+import glob, importlib.util, json, os
 from pathlib import Path
 found = []
 for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
-    raw = {file for pattern in patterns for file in site.glob(pattern)}
-    for record in site.glob("*.dist-info/RECORD"):
-        if re.sub("[-_.]+", "-", record.parent.name.partition("-")[0]).lower() in packages:
-            with record.open(newline="", encoding="utf-8") as file:
-                raw |= {site / row[0] for row in csv.reader(file) if row}
+    excluded = {folder for pattern in patterns for folder in site.glob(pattern)}
     for path in site.rglob("*.py"):
-        there = os.path.isfile(importlib.util.cache_from_source(str(path)))
-        if path in raw:
-            found += ["%s has byte code" % path] * there
-        elif not there:
+        if path.parent not in excluded and not os.path.isfile(importlib.util.cache_from_source(str(path))):
             try:
                 compile(path.read_bytes(), str(path), "exec")
             except (SyntaxError, ValueError):
@@ -65,7 +58,7 @@ for site in map(Path, glob.glob("/opt/venv/lib/python*/site-packages")):
             found.append("%s has no byte code" % path)
 print(json.dumps(found[:20]))
 """
-# Libraries with a table of symbols behind all that is loaded (segments of type 1, sections of type 2).
+# Libraries with a symbol table behind all that is loaded (segments of type 1, sections of type 2).
 SYMBOLS = """
 import glob, json, struct
 from pathlib import Path
@@ -92,53 +85,53 @@ CACHES = ("/root/.cache", "/var/cache/apt/archives", "/var/lib/apt/lists", "/tmp
 
 
 def test_python(subject: Subject) -> None:
-    """Python is the tag's."""
+    """Python has the version in the tag."""
     assert subject.facts.python == subject.cell.python
 
 
 def test_framework(subject: Subject) -> None:
-    """The framework has the tag's version."""
+    """The framework has the version in the tag."""
     assert subject.facts.framework_version == subject.cell.framework_version
 
 
 def test_cuda(subject: Subject) -> None:
-    """The framework was built for the tag's CUDA, and for none where the tag names none."""
+    """The framework was built for the CUDA version in the tag, or for none."""
     assert subject.facts.cuda == subject.cell.cuda
 
 
 def test_transformers(subject: Subject) -> None:
-    """Transformers has the tag's version."""
+    """Transformers has the version in the tag."""
     assert subject.facts.transformers_version == subject.cell.transformers_version
 
 
 def test_toolkit(subject: Subject) -> None:
-    """The inference toolkit is there, in the version of the repository."""
+    """The inference toolkit is installed, in the version of the repository."""
     assert subject.facts.toolkit_version == subject.toolkit_version
 
 
 def test_os(subject: Subject) -> None:
-    """The operating system is the tag's."""
+    """The operating system is the one in the tag."""
     assert subject.facts.os == subject.cell.os
 
 
 def test_no_conflicts(subject: Subject) -> None:
-    """Every package finds the packages that it asks for, in versions that it allows."""
+    """The requirements of every package are installed, in versions that it allows."""
     result = subject.host.run("/opt/venv/bin/python -m pip check")
-    # tensorflow-cpu is tensorflow under another name: packages that require that name have it.
+    # tensorflow-cpu is tensorflow under another name.
     replaced = f"requires {subject.cell.source.replaces}, which is not installed."
     conflicts = [line for line in result.stdout.splitlines() if not line.endswith(replaced)]
     assert result.succeeded or not conflicts, "\n".join(conflicts)
-    # 1 is its status if it found conflicts. If it crashes, it has checked nothing.
+    # pip ends with 1 if it found conflicts. A crash is not a result.
     found = result.rc == 1 and result.stdout and "Traceback" not in result.stderr
     assert result.succeeded or found, f"pip check ended with {result.rc}: {result.stderr[-400:]}"
 
 
 def test_packages_are_the_locked_ones(subject: Subject) -> None:
-    """Every locked package is there in its locked version, and nothing else is."""
+    """The installed packages are the locked ones, in the locked versions."""
     expected = {**subject.locked, "hf-inference-toolkit": subject.toolkit_version}
     there = subject.facts.packages
     differ = [
-        f"{name}: {there.get(name, 'not there')}, locked: {expected.get(name, 'not at all')}"
+        f"{name}: {there.get(name, 'not installed')}, locked: {expected.get(name, 'none')}"
         for name in sorted({*expected, *there})
         if there.get(name) != expected.get(name)
     ]
@@ -154,12 +147,12 @@ def test_entry_point(subject: Subject) -> None:
 
 
 def test_port(subject: Subject) -> None:
-    """The port of SageMaker is declared."""
+    """SageMaker's port is exposed."""
     assert list(subject.config.get("ExposedPorts") or {}) == ["8080/tcp"]
 
 
 def test_working_folder(subject: Subject) -> None:
-    """Work begins in /opt/ml."""
+    """The working directory is /opt/ml."""
     assert subject.config["WorkingDir"] == "/opt/ml"
 
 
@@ -173,7 +166,7 @@ def test_labels(subject: Subject) -> None:
 
 
 def test_size(subject: Subject) -> None:
-    """The image keeps within its budget; where it does not, its largest layers and packages are named."""
+    """The image is within its size budget; if not, its largest layers and packages are listed."""
     size, budget = subject.facts.size, subject.cell.size
     if size > budget:
         largest = "\n  ".join(["the largest:", *sizes.largest(sizes.read(subject))])
@@ -181,53 +174,49 @@ def test_size(subject: Subject) -> None:
 
 
 def test_layers(subject: Subject) -> None:
-    """The image has no more layers than a cell may have, from the first on that its Dockerfile lays."""
+    """The Dockerfile adds no more layers than a cell may have."""
     layers = subject.facts.layers
-    above = layers[layers.index(images.package_layers(subject.built)[0]) :]
-    assert len(above) <= LAYERS, f"{len(above)} layers, {LAYERS} allowed"
+    added = layers[layers.index(images.package_layers(subject.built)[0]) :]
+    assert len(added) <= LAYERS, f"{len(added)} layers, {LAYERS} allowed"
 
 
-def _patterns(subject: Subject, part: str) -> list[str]:
-    return [pattern for each in subject.cell.slim if each.part == part for pattern in each.files]
-
-
-def _whole_packages(subject: Subject) -> list[str]:
-    return [name for each in subject.cell.slim if not each.files for name in each.packages]
+def _patterns(subject: Subject, remove: str) -> list[str]:
+    return [pattern for each in subject.cell.slim if each.remove == remove for pattern in each.files]
 
 
 def test_what_is_left_out(subject: Subject) -> None:
-    """No file is there that the matrix leaves out of packages (`slim`), and no package lists one."""
+    """No file exists that `slim` in the matrix removes, and no RECORD lists one."""
     script = f"patterns = {_patterns(subject, 'files')!r}\n{LEFT_OUT}"
     assert json.loads(subject.python(script)) == []
 
 
 def test_byte_code(subject: Subject) -> None:
-    """Every module of the packages is compiled, so that no start does it, but for those that `slim` names."""
-    patterns, packages = _patterns(subject, "byte code"), _whole_packages(subject)
-    script = f"patterns, packages = {patterns!r}, {packages!r}\n{BYTE_CODE}"
-    assert json.loads(subject.python(script)) == []
+    """Every module of the packages is compiled, except those whose `__pycache__` is removed (`slim`)."""
+    end = "/__pycache__"
+    folders = [name.removesuffix(end) for name in _patterns(subject, "files") if name.endswith(end)]
+    assert json.loads(subject.python(f"patterns = {folders!r}\n{BYTE_CODE}")) == []
 
 
 def test_symbols(subject: Subject) -> None:
-    """No library has symbols that `slim` takes and that can be cut off."""
+    """No library has symbols that `slim` removes and that can be stripped."""
     assert json.loads(subject.python(f"patterns = {_patterns(subject, 'symbols')!r}\n{SYMBOLS}")) == []
 
 
 def test_no_build_tools(subject: Subject) -> None:
-    """No compiler and no installer of ours is left behind."""
-    there = [name for name in BUILD_TOOLS if subject.host.exists(name)]
-    assert there == []
+    """The image has no compiler, and not the installer."""
+    found = [name for name in BUILD_TOOLS if subject.host.exists(name)]
+    assert found == []
     assert not subject.host.file("/opt/installer").exists
 
 
 def test_no_caches(subject: Subject) -> None:
-    """No package cache is left behind."""
+    """The image has no package cache."""
     there = [folder for folder in CACHES if subject.host.file(folder).exists]
     assert subject.host.check_output(f"find {' '.join(there)} -type f -size +0") == ""
 
 
 def test_no_headers(subject: Subject) -> None:
-    """No header of a library is left behind, outside of the packages that are locked with theirs."""
+    """The image has no headers of libraries, except inside locked packages."""
     assert (
         subject.host.check_output("find /usr/include /usr/local/include -name '*.h' -not -path '*/python3*'")
         == ""
@@ -235,23 +224,23 @@ def test_no_headers(subject: Subject) -> None:
 
 
 def test_user(subject: Subject) -> None:
-    """The container runs as root, as SageMaker asks."""
+    """The container runs as root, which SageMaker requires."""
     assert subject.config.get("User") in (None, "", "root", "0")
 
 
 def test_no_secrets_in_configuration(subject: Subject) -> None:
-    """Neither history nor environment nor labels tell how the building machine reaches packages."""
+    """History, environment and labels contain nothing of the building machine's package configuration."""
     text = json.dumps([subject.config, subject.built.history()]).encode()
-    found = secrets.told(subject.machine.needles(), text)
+    found = secrets.found_in(text, subject.machine.forbidden_strings())
     found += secrets.settings(subject.config.get("Env") or [])
     assert not found, "\n".join(found)
 
 
 def test_no_secrets_in_layers(subject: Subject) -> None:
-    """No layer holds an address, a folder or a certificate of the building machine, hidden or not."""
-    needles = subject.machine.needles()
-    if not needles:
-        pytest.skip("this machine is configured with nothing that could be left in an image")
+    """No layer contains an address, a folder or a certificate of the building machine, hidden or not."""
+    forbidden = subject.machine.forbidden_strings()
+    if not forbidden:
+        pytest.skip("this machine has no package configuration that could be in an image")
     client, folder = subject.engine.client, subject.state.folder("tmp")
-    found = layers.search(client, subject.built, needles, folder)
+    found = layers.search(client, subject.built, forbidden, folder)
     assert not found, "\n".join(map(str, found))

@@ -1,9 +1,9 @@
-"""What holds for images without a GPU."""
+"""Checks of images without CUDA."""
 
 from hfdlc.checks.subject import Subject
 
 
 def test_no_cuda_libraries(subject: Subject) -> None:
-    """No library of CUDA is carried along."""
+    """The image has no CUDA library."""
     names = r"\( -name 'libcudart*' -o -name 'libcublas*' -o -name 'libcudnn*' \)"
     assert subject.host.check_output(f"find / -xdev {names}") == ""

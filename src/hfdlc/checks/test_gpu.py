@@ -1,4 +1,4 @@
-"""What holds for images with CUDA. What only a GPU can show is reported as not run without one."""
+"""Checks of images with CUDA. Without a GPU, those that need one are reported as not run."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from hfdlc.checks.subject import Subject, invoke, wait_until_ready
 from hfdlc.checks.test_inference import model  # noqa: F401 - a fixture
 
-# What a framework says that it has code for, and what makes it open every library that it may need.
+# The architectures that a framework has code for, and code that makes it open every library that it may need.
 ARCHITECTURES = {
     "pytorch": "import torch; print(torch._C._cuda_getArchFlags())",
     "tensorflow": """
@@ -24,7 +24,7 @@ linalg = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cuda_lin
 if os.path.exists(linalg):
     ctypes.CDLL(linalg)
 """,
-    # What TensorFlow does before it registers a GPU; the namespace is the one of its release.
+    # What TensorFlow does before it registers a GPU; the namespace depends on the release.
     "tensorflow": """
 import ctypes, tensorflow
 paths = {line.split()[-1] for line in open("/proc/self/maps") if "libtensorflow_framework" in line}
@@ -39,9 +39,9 @@ else:
 """,
 }
 CUDA = re.compile(r"lib(cu|nv|nccl)\w*")
-# The driver's own: the machine with the GPU brings them.
+# Libraries of the driver, which the machine with the GPU provides.
 DRIVER = re.compile(r"lib(cuda|nvidia-[\w-]+|nvcuvid)\.so")
-# Triton's profiler opens a CUPTI of its own, from there alone.
+# Triton's profiler has its own copy of CUPTI, which nothing else loads.
 PRIVATE = "/triton/backends/nvidia/"
 PRODUCT = {
     "pytorch": """
@@ -65,8 +65,8 @@ SEEN = {
 
 def test_architectures(subject: Subject) -> None:
     """The framework has code for the GPU architectures that the matrix declares, and for no others."""
-    told = subject.python(ARCHITECTURES[subject.cell.framework]).split()
-    assert sorted(told) == sorted(subject.cell.source.architectures)
+    found = subject.python(ARCHITECTURES[subject.cell.framework]).split()
+    assert sorted(found) == sorted(subject.cell.source.architectures)
 
 
 def test_cuda_libraries_are_there(subject: Subject) -> None:
@@ -79,7 +79,7 @@ def test_cuda_libraries_are_there(subject: Subject) -> None:
 
 
 def test_one_cuda(subject: Subject) -> None:
-    """No library of CUDA is there twice, in whatever version."""
+    """No CUDA library exists twice, in any version."""
     found = subject.host.check_output("find / -xdev -type f -name 'lib*.so*' -size +0")
     files = defaultdict(list)
     for path in found.split():
@@ -91,14 +91,14 @@ def test_one_cuda(subject: Subject) -> None:
 
 
 def test_driver(subject: Subject) -> None:
-    """The image says how old a driver may be."""
+    """A label has the oldest driver that works."""
     assert subject.cell.driver
     assert (subject.config["Labels"] or {}).get("io.hfdlc.cuda.driver") == subject.cell.driver
 
 
 @pytest.fixture
 def gpu(subject: Subject) -> None:
-    """What needs a GPU is not run without one."""
+    """Skips checks on machines without a GPU."""
     if not subject.gpus:
         pytest.skip("needs a GPU: hfdlc test --gpus")
 
@@ -111,17 +111,17 @@ def test_the_gpu_is_seen(subject: Subject) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_a_product_on_the_gpu_is_right(subject: Subject) -> None:
-    """A product of matrices is computed on the GPU, and right."""
+    """The GPU multiplies matrices correctly."""
     assert subject.python(PRODUCT[subject.cell.framework]).split() == ["True", "cuda"]
 
 
 @pytest.mark.usefixtures("gpu")
 def test_a_request_is_served_from_the_gpu(subject: Subject, model: str) -> None:  # noqa: F811
-    """The toolkit puts the model on the GPU, and answers from there."""
+    """The toolkit loads the model onto the GPU."""
     with subject.serving("text-classification", model) as container:
         wait_until_ready(container)
         status, answer = invoke(container, {"inputs": "a container works"})
         lines = container.logs().decode().splitlines()
     assert status == 200, answer
-    told = [json.loads(line) for line in lines if '"ready"' in line]
-    assert [line.get("device") for line in told] == ["gpu"]
+    ready = [json.loads(line) for line in lines if '"ready"' in line]
+    assert [line.get("device") for line in ready] == ["gpu"]

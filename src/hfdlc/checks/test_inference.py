@@ -1,4 +1,4 @@
-"""What holds for inference images: a request is answered, by the image as it is meant to run."""
+"""Checks of inference images: SageMaker's hosting contract."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +27,7 @@ BERT = {
 from transformers import AutoModelForSequenceClassification
 AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
 """,
-    # TensorFlow makes the weights when the model is first called.
+    # TensorFlow creates the weights when the model is first called.
     "tensorflow": """
 from transformers import TFAutoModelForSequenceClassification
 model = TFAutoModelForSequenceClassification.from_config(config)
@@ -50,7 +50,7 @@ def _is_classified(answer: Any) -> bool:
 
 
 def _is_embedded(answer: Any) -> bool:
-    """One sequence, three tokens or more (special ones may be added), 32 numbers each."""
+    """One sequence, at least three tokens (special ones may be added), 32 numbers each."""
     return len(answer) == 1 and len(answer[0]) >= 3 and {len(token) for token in answer[0]} == {32}
 
 
@@ -60,7 +60,7 @@ def _is_embedded(answer: Any) -> bool:
     ids=["text-classification", "feature-extraction"],
 )
 def test_round_trip(subject: Subject, model: str, task: str, is_right: Any) -> None:
-    """The image serves a model that was made inside it: /ping becomes 200, /invocations answers."""
+    """The image serves a model: /ping becomes 200, /invocations answers."""
     with subject.serving(task, model) as container:
         wait_until_ready(container)
         status, answer = invoke(container, {"inputs": "a container works"})
@@ -69,7 +69,7 @@ def test_round_trip(subject: Subject, model: str, task: str, is_right: Any) -> N
 
 
 def test_the_server_is_process_1(subject: Subject, model: str) -> None:
-    """SIGTERM ends the server with exit code 0, within the 30 seconds that SageMaker gives."""
+    """SIGTERM ends the server with exit code 0, in the 30 seconds that SageMaker allows."""
     with subject.serving("text-classification", model) as container:
         wait_until_ready(container)
         container.kill("SIGTERM")

@@ -1,4 +1,4 @@
-"""What holds for training images: SageMaker's contract, on the image as it is meant to run."""
+"""Checks of training images: SageMaker's training contract."""
 
 import json
 from typing import Any
@@ -14,13 +14,13 @@ PACKAGES = {
     "pytorch": ("transformers", "datasets", "sklearn", "sentencepiece"),
     "tensorflow": ("transformers", "datasets", "sklearn", "sentencepiece"),
 }
-TELL = """
+REPORT = """
 import json, os, sys
-told = {"arguments": sys.argv[1:], "settings": {k: v for k, v in os.environ.items() if k.startswith("SM_")}}
+found = {"arguments": sys.argv[1:], "settings": {k: v for k, v in os.environ.items() if k.startswith("SM_")}}
 with open(os.path.join(os.environ["SM_CHANNEL_TRAINING"], "text.csv")) as file:
-    told["data"] = file.read()
-with open(os.path.join(os.environ["SM_MODEL_DIR"], "told.json"), "w") as file:
-    json.dump(told, file)
+    found["data"] = file.read()
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "found.json"), "w") as file:
+    json.dump(found, file)
 with open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "metrics.txt"), "w") as file:
     file.write("accuracy 1.0")
 """
@@ -42,7 +42,7 @@ time.sleep(600)
 
 
 def test_what_scripts_import_is_there(subject: Subject) -> None:
-    """The packages that training scripts are written with."""
+    """The packages that training scripts import are installed."""
     names = PACKAGES[subject.cell.framework] + tuple(
         name for name in ("accelerate", "evaluate") if name in subject.locked
     )
@@ -50,16 +50,16 @@ def test_what_scripts_import_is_there(subject: Subject) -> None:
 
 
 def test_a_script_is_trained_with(subject: Subject) -> None:
-    """It gets its hyperparameters, SM_* and its channel; what it leaves is there; the exit code is 0."""
-    job = Job(TELL, hyperparameters={"epochs": "2", "learning-rate": "0.1"}, data={"text.csv": "a,1\n"})
+    """It gets hyperparameters, SM_* and its channel; its model is kept; the exit code is 0."""
+    job = Job(REPORT, hyperparameters={"epochs": "2", "learning-rate": "0.1"}, data={"text.csv": "a,1\n"})
     with training.run(subject, job) as ended:
         assert ended.code == 0, ended.log
-        told: dict[str, Any] = json.loads(ended.read("/opt/ml/model/told.json") or "{}")
+        found: dict[str, Any] = json.loads(ended.read("/opt/ml/model/found.json") or "{}")
         assert ended.read("/opt/ml/output/data/metrics.txt") == "accuracy 1.0"
         assert ended.read("/opt/ml/output/failure") is None
-    assert told["arguments"] == ["--epochs", "2", "--learning-rate", "0.1"]
-    assert told["data"] == "a,1\n"
-    settings = told["settings"]
+    assert found["arguments"] == ["--epochs", "2", "--learning-rate", "0.1"]
+    assert found["data"] == "a,1\n"
+    settings = found["settings"]
     assert json.loads(settings["SM_CHANNELS"]) == ["training"]
     assert json.loads(settings["SM_HPS"]) == {"epochs": 2, "learning-rate": 0.1}
     assert settings["SM_CURRENT_HOST"] == training.HOST
@@ -68,7 +68,7 @@ def test_a_script_is_trained_with(subject: Subject) -> None:
 
 
 def test_a_failure_has_the_scripts_own_reason(subject: Subject) -> None:
-    """Exit code 1, and in the failure file the script's traceback and nothing else."""
+    """The exit code is 1, and the failure file has only the script's traceback."""
     with training.run(subject, Job(FAIL)) as ended:
         assert ended.code == 1, ended.log
         reason = ended.read("/opt/ml/output/failure") or ""
@@ -79,17 +79,17 @@ def test_a_failure_has_the_scripts_own_reason(subject: Subject) -> None:
 
 WRONG = {
     "hyperparameters": (
-        Job(TELL, files={"hyperparameters.json": "{epochs: 2"}),
-        "hyperparameters.json is no JSON",
+        Job(REPORT, files={"hyperparameters.json": "{epochs: 2"}),
+        "hyperparameters.json is not JSON",
     ),
-    "channel": (Job(TELL, channel=False), "the channel 'training' of inputdataconfig.json has no folder"),
-    "script": (Job(TELL, hyperparameters={"sagemaker_program": "other.py"}), "other.py"),
+    "channel": (Job(REPORT, channel=False), "the channel 'training' of inputdataconfig.json has no folder"),
+    "script": (Job(REPORT, hyperparameters={"sagemaker_program": "other.py"}), "other.py"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_input_is_told(subject: Subject, what: str) -> None:
-    """Exit code 1, and the failure file names what is wrong, in a line."""
+def test_wrong_input_is_reported(subject: Subject, what: str) -> None:
+    """The exit code is 1, and the failure file has the error in one line."""
     job, word = WRONG[what]
     with training.run(subject, job) as ended:
         assert ended.code == 1, ended.log
@@ -99,7 +99,7 @@ def test_wrong_input_is_told(subject: Subject, what: str) -> None:
 
 
 def test_a_script_gets_sigterm(subject: Subject) -> None:
-    """Within the 120 seconds that SageMaker gives it keeps its checkpoint."""
+    """It can write a checkpoint in the 120 seconds that SageMaker allows."""
     with training.started(subject, Job(WAIT)) as running:
         running.until("waiting")
         running.container.kill("SIGTERM")
@@ -109,7 +109,7 @@ def test_a_script_gets_sigterm(subject: Subject) -> None:
 
 
 def test_what_was_trained_is_served(subject: Subject) -> None:
-    """`serve` of the training image answers with the model that its `train` has left."""
+    """`serve` of the training image serves the model that its `train` wrote."""
     made = f"import os\nfolder = os.environ['SM_MODEL_DIR']\n{TOKENIZER}{BERT[subject.cell.framework]}"
     with (
         training.model(subject, Job(made)) as volume,

@@ -1,4 +1,4 @@
-"""Training jobs for the checks: small, without a network, looked into from outside."""
+"""Small training jobs for the checks, without network."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -12,21 +12,21 @@ from hfdlc.engine import containers
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker.job import HOST as HOST
 
-PATIENCE = 120.0  # seconds for what a check's script does
+PATIENCE = 120.0  # seconds for the script of a check
 
 
 @dataclass(frozen=True)
 class Job:
-    """A script, and what differs from a job that is right."""
+    """A script, and how the job differs from a correct one."""
 
     script: str
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=lambda: {"text.csv": ""})
-    files: Mapping[str, str] = field(default_factory=dict)  # in place of the configuration's
-    channel: bool = True  # whether the folder of the channel is there
+    files: Mapping[str, str] = field(default_factory=dict)  # replace those of the configuration
+    channel: bool = True  # whether the folder of the channel exists
 
     def content(self) -> dict[str, bytes]:
-        """Every file that the container is given."""
+        """All files that the container gets."""
         job = train_job.Job("train.py", {"train.py": self.script.encode()}, self.hyperparameters)
         data = {f"/opt/ml/input/data/training/{name}": text for name, text in self.data.items()}
         wrong = {f"/opt/ml/input/config/{name}": text for name, text in self.files.items()}
@@ -36,29 +36,29 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """A container that has trained."""
+    """An exited training container."""
 
     container: Container
     code: int
     log: str
 
     def read(self, path: str) -> str | None:
-        """A file that it left; None where there is none."""
+        """The text of a file in the container; None if it does not exist."""
         return train_job.read(self.container, path)
 
 
 @dataclass(frozen=True)
 class Running:
-    """A container that trains."""
+    """A running training container."""
 
     container: Container
 
     def log(self) -> str:
-        """What it has said."""
+        """Its output."""
         return self.container.logs().decode(errors="replace")
 
     def until(self, word: str) -> None:
-        """Wait until the script says a word.
+        """Wait until the output contains a word.
 
         Raises AssertionError with the log where it ends, or time is over, before.
         """
@@ -85,14 +85,14 @@ def started(subject: Subject, job: Job, volumes: containers.Volumes | None = Non
 
 @contextmanager
 def run(subject: Subject, job: Job) -> Iterator[Ended]:
-    """The same, when it has ended."""
+    """The same, after it has exited."""
     with started(subject, job) as running:
         yield running.end()
 
 
 @contextmanager
 def model(subject: Subject, job: Job) -> Iterator[str]:
-    """A volume with what the job leaves in /opt/ml/model."""
+    """A volume with what the job wrote to /opt/ml/model."""
     with containers.volume(subject.engine) as volume:
         with started(subject, job, {volume: {"bind": train_job.MODEL, "mode": "rw"}}) as running:
             ended = running.end()

@@ -1,4 +1,4 @@
-"""The commands that run images: `train`, `serve`, `prove`."""
+"""The commands that run images: `train` and `serve`."""
 
 import os
 from pathlib import Path

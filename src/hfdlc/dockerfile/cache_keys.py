@@ -16,11 +16,11 @@ NO_INPUTS: Inputs = {}
 
 
 def keyed_layers(
-    cell: Cell, project: Project, made_from: Inputs = NO_INPUTS, locks: Mapping[str, str] = NO_LOCKS
+    cell: Cell, project: Project, image_inputs: Inputs = NO_INPUTS, locks: Mapping[str, str] = NO_LOCKS
 ) -> tuple[Layer, ...]:
     """The layers of a cell with their cache keys.
 
-    `made_from`: the inputs of the cell's image, for the digests of the images that layers are made in.
+    `image_inputs`: the inputs of the cell's image, for the digests of the images that layers are made in.
     `locks`: see `layers`. The cell must be locked.
     """
     root, stages = project.root, render.Stages(cell, project.matrix, project.templates)
@@ -31,12 +31,12 @@ def keyed_layers(
         inputs.pack(root),
     )
     return tuple(
-        replace(layer, cache_key=_digest(*tools, *_own(layer, stages, root, made_from)))
+        replace(layer, cache_key=_digest(*tools, *_own(layer, stages, root, image_inputs)))
         for layer in layers(cell, root, locks)
     )
 
 
-def _own(layer: Layer, stages: render.Stages, root: Path, made_from: Inputs) -> Iterator[str]:
+def _own(layer: Layer, stages: render.Stages, root: Path, image_inputs: Inputs) -> Iterator[str]:
     """What decides the bytes of a layer, beside the tools that every layer of its cell is made with."""
     # Without the path of the lock file: cells that lock the same packages share the layer.
     yield _instructions(stages.layer(replace(layer, lock=layer.lock and "lock")))
@@ -44,7 +44,7 @@ def _own(layer: Layer, stages: render.Stages, root: Path, made_from: Inputs) -> 
     yield _instructions(stages.compiler()) if layer.compiles else ""
     yield inputs.train(root) if layer.trains else ""
     for image in _images(layer):
-        yield made_from.get(image, "")
+        yield image_inputs.get(image, "")
 
 
 def _digest(*parts: str) -> str:

@@ -63,11 +63,8 @@ def _compiles(cell: Cell, group: LayerGroup) -> bool:
 
 
 def _options(slim: tuple[Slim, ...], held: frozenset[str]) -> Iterator[str]:
-    """The options of `finish` for a layer that holds these packages, one for each kind of removal."""
+    """The options of `finish` for a layer that contains these packages."""
     mine = [each for each in slim if not each.packages or held & set(each.packages)]
-    kinds = {"files": "--remove", "symbols": "--strip", "byte code": "--no-byte-code"}
-    for part, option in kinds.items():
-        if patterns := [pattern for each in mine if each.part == part for pattern in each.files]:
+    for remove, option in {"files": "--remove", "symbols": "--strip"}.items():
+        if patterns := [pattern for each in mine if each.remove == remove for pattern in each.files]:
             yield " ".join([option, *(f"'{pattern}'" for pattern in patterns)])
-    if whole := sorted({name for each in mine if not each.files for name in held & set(each.packages)}):
-        yield " ".join(["--no-byte-code-of", *whole])

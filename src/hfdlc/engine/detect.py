@@ -82,7 +82,7 @@ class Answer:
         return match is not None and Version(match[0]) >= OLDEST_ENGINE
 
 
-def ask(where: Address) -> Answer | None:
+def query(where: Address) -> Answer | None:
     """The engine at an address; None if none answers."""
     try:
         with closing(where.client(PATIENCE)) as client:
@@ -97,10 +97,10 @@ def ask(where: Address) -> Answer | None:
 def find(environ: Mapping[str, str], state: State) -> Engine | None:
     """The Docker engine if it answers and is recent enough, else the private one if it runs."""
     where, ours = address.of_machine(environ), Folders.of(state).address
-    answer = ask(where)
+    answer = query(where)
     if answer and answer.is_recent:
         return _engine(where, answer, state, environ)
-    if private_engine.running(state) and (answer := ask(ours)):
+    if private_engine.running(state) and (answer := query(ours)):
         return _engine(ours, answer, state, environ)
     return None
 
@@ -118,11 +118,11 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
     try:
         folders = private_engine.start(state, environ)
     except HfdlcError as error:
-        answer = ask(address.of_machine(environ))
+        answer = query(address.of_machine(environ))
         if answer and not answer.is_recent:
             raise _too_old(answer, error) from error
         raise
-    answer = ask(folders.address)
+    answer = query(folders.address)
     if not answer:
         raise HfdlcError("the private engine does not answer", hint=f"see {folders.log}")
     return _engine(folders.address, answer, state, environ)

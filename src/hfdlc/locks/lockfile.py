@@ -26,12 +26,8 @@ ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
 HEADER = "# Written by `hfdlc lock`, not by hand.\n"
 # Has the digest of the request, the unreachable source, and the digests of the files.
 RECORD = "locked.json"
-# The lock file of the installer, relative to the repository, and its Python and platform.
-INSTALLER_FILE, INSTALLER_PYTHON, INSTALLER_PLATFORM = (
-    "images/installer.lock",
-    "3.11",
-    "x86_64-manylinux_2_28",
-)
+# The lock file of the installer, relative to the repository, and its platform.
+INSTALLER_FILE, INSTALLER_PLATFORM = "images/installer.lock", "x86_64-manylinux_2_28"
 
 NO_LOCKS: Mapping[str, str] = {}
 
@@ -93,8 +89,8 @@ def lock_input(cell: Cell) -> LockInput:
 def installer_input(matrix: Matrix) -> LockInput:
     """The request for the tools that install packages and build the toolkit."""
     newest = max(release.cutoff for release in matrix.file.releases)
-    requires = tuple(matrix.file.installer.requires)
-    return LockInput(requires, INSTALLER_PYTHON, INSTALLER_PLATFORM, newest.isoformat())
+    installer = matrix.file.installer
+    return LockInput(tuple(installer.requires), installer.python, INSTALLER_PLATFORM, newest.isoformat())
 
 
 def group_file(cell: Cell, group: str) -> str:

@@ -53,7 +53,6 @@ class Cell:
     python: str  # 3.11
     os: str
     cutoff: date
-    module: str  # the name to import: torch
     source: Source
     base: Base
     packages: tuple[str, ...]  # requirements of this type of image, without framework and transformers
@@ -246,7 +245,6 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         python=release.python,
         os=release.os,
         cutoff=release.cutoff,
-        module=framework.import_,
         source=its_source,
         base=matrix.file.bases[release.os],
         packages=packages[kind],  # type: ignore[index]

@@ -91,6 +91,7 @@ def _name(text: str) -> str:
 # Editors read `python: 3.11` as a number; here it stays text.
 TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
+PythonText = Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
 VersionRange = Annotated[str, AfterValidator(_specifier)]
 RequirementText = Annotated[str, AfterValidator(_requirement)]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["1.6 GB"]})]
@@ -130,6 +131,7 @@ class Base(Written):
 class Installer(Written):
     """The image that installs packages; pip installs `requires` in it."""
 
+    python: PythonText
     image: str
     compiler: str  # the same with a C compiler
     bootstrap: Bootstrap | None = None
@@ -161,7 +163,6 @@ class Source(Written):
 class Framework(Written):
     """A framework and its sources. The first source for a device and version is used."""
 
-    import_: str = Field(alias="import")
     sources: list[Source]
     packages: dict[Type, list[RequirementText]] = {}  # additional packages of a type of image
     size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # budgets that differ from the type's
@@ -186,7 +187,7 @@ class Release(Written):
     ]
     transformers: VersionText
     datasets: VersionText
-    python: Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
+    python: PythonText
     os: str
     cutoff: date
     cells: dict[Type, list[Device]]
@@ -202,11 +203,11 @@ class Group(Written):
 
 
 class Slim(Written):
-    """Files that are removed from images; see the comment in `matrix.yaml`."""
+    """What is removed from packages; see the comment in `matrix.yaml`."""
 
-    files: list[Pattern] = []
+    files: list[Pattern] = Field(min_length=1)
     packages: list[Name] = []
-    part: Literal["files", "symbols", "byte code"] = "files"
+    remove: Literal["files", "symbols"] = "files"
     reason: str
 
 
@@ -268,7 +269,7 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
 
 
 def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
-    """Errors in `groups` and `slim`. Each `rest` must occur once, so that every package has a group."""
+    """Errors in `groups`. Each `rest` must occur once, so that every package has a group."""
     for name, group in file.groups.items():
         where = document.where(("groups", name))
         if name in RESERVED:
@@ -277,9 +278,6 @@ def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
             )
         if not (group.packages or group.requires or group.rest):
             yield UserError(f"the layer group {name!r} has no packages", location=where)
-    for index, slim in enumerate(file.slim):
-        if not slim.files and not (slim.packages and slim.part == "byte code"):
-            yield UserError("this entry has no files", location=document.where(("slim", index)))
     for rest in get_args(Rest):
         names = [name for name, group in file.groups.items() if group.rest == rest]
         if len(names) != 1:
@@ -309,8 +307,7 @@ def _problem(document: Document, detail: ErrorDetails) -> UserError:
 
 def _written_path(loc: tuple[int | str, ...]) -> yaml.Path_:
     """Pydantic's path as written in the file: without markers for keys of mappings."""
-    path = tuple(part for part in loc if part != "[key]")
-    return tuple("import" if part == "import_" else part for part in path)
+    return tuple(part for part in loc if part != "[key]")
 
 
 def _known_keys(path: yaml.Path_) -> list[str]:
@@ -318,15 +315,11 @@ def _known_keys(path: yaml.Path_) -> list[str]:
     model: Any = MatrixFile
     for part in path:
         if isinstance(model, type) and issubclass(model, BaseModel):
-            model = next(
-                field.annotation
-                for name, field in model.model_fields.items()
-                if (field.alias or name) == part
-            )
+            model = model.model_fields[str(part)].annotation
         else:
             model = _item(model)
     model = model if isinstance(model, type) else _item(model)
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return list(model.model_fields)
 
 
 def _item(annotation: Any) -> Any:

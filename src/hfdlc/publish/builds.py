@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from hfdlc.build import builder
+from hfdlc.build import builder, freshness
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs
 from hfdlc.engine.containers import NoGpu
@@ -32,15 +32,14 @@ def built(
         now = builder.inputs_of(session, cells)
     todo, problems = [], []
     for cell in cells:
-        published = published_inputs(target, cell)
-        if published == now[cell.id]:
-            say(f"{target.name}: {cell.id} is published from the same inputs: nothing to build")
-        elif published is None:
+        label = published_label(target, cell)
+        if label is None:
             todo.append(cell)
-        else:
-            changed = ", ".join(inputs.changed(published, now[cell.id]))
-            what = f"{target.name} has it from other inputs ({changed}): a tag never moves"
+        elif changed := freshness.changed(label, now[cell.id]):
+            what = f"{target.name} has it from other inputs ({', '.join(changed)}): a tag never moves"
             problems.append(UserError(what, location=cell.id, hint=f"hfdlc bump --of {cell.id} ..."))
+        else:
+            say(f"{target.name}: {cell.id} is published from the same inputs: nothing to build")
     if problems:
         raise Differs(problems)
     if todo:
@@ -68,10 +67,10 @@ def _check(session: Session, cells: Sequence[Cell], *, gpu_checks: bool) -> None
         ) from problem
 
 
-def published_inputs(target: Target, cell: Cell) -> dict[str, str] | None:
-    """What a published image was built from, from its label; None if it is not published."""
+def published_label(target: Target, cell: Cell) -> str | None:
+    """The label of a published image's inputs, as `freshness.label`; None if it is not published."""
     if not target.has(cell.repository) or not target.registry.head(cell.repository, cell.tag):
         return None
     manifest = target.registry.manifest(cell.repository, cell.tag)
     config = json.loads(target.registry.read(cell.repository, manifest.parsed["config"]["digest"]))
-    return inputs.read((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL))
+    return str((config.get("config", {}).get("Labels") or {}).get(inputs.LABEL, ""))

@@ -340,7 +340,7 @@ def _copy(start: Target, source: Source, own: Sequence[TagStatus], project: Proj
     cell, repository, manifest = own[0].cell, own[0].repository, source.manifest
     known = releases.read(cell, project.root)
     recorded = {start.name: start, **{one.target.name: one.target for one in own}}
-    if known and known.digest == manifest.digest and {*recorded} <= {*known.places}:
+    if known and known.digest == manifest.digest and {*recorded} <= {*known.targets}:
         recorded = {}
     todo = [one for one in own if one.state == "missing"]
     if not (todo or recorded):
@@ -398,7 +398,7 @@ def _record(
         cell=cell,
         digest=manifest.digest,
         config_digest=manifest.config_digest or "",
-        places={target.name: datetime.now(UTC).isoformat(timespec="seconds")},
+        targets={target.name: datetime.now(UTC).isoformat(timespec="seconds")},
         inputs=found[attestations.PROVENANCE]["buildDefinition"]["internalParameters"]["inputs"],
         packages={kind: sbom.installed(found[attestations.SBOM], kind) for kind in ("pypi", "deb")},
         layers=layers,

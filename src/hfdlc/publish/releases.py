@@ -30,7 +30,7 @@ class Release(BaseModel):
     cell: str
     digest: str  # of the manifest
     config_digest: str = ""  # the identity of the image; empty in records of older versions
-    places: dict[str, str]  # region or registry -> when, ISO, UTC
+    targets: dict[str, str]  # region or registry -> when, ISO, UTC
     inputs: dict[str, str]
     packages: dict[str, dict[str, str]]  # pypi, deb -> name -> version
     layers: list[Layer]
@@ -69,7 +69,7 @@ def keep(release: Release, root: Path) -> None:
     """Write a record; earlier targets of the same digest stay in it."""
     before = read(release.cell, root)
     if before and before.digest == release.digest:
-        release = release.model_copy(update={"places": {**release.places, **before.places}})
+        release = release.model_copy(update={"targets": {**release.targets, **before.targets}})
     text = json.dumps(release.model_dump(), indent=1, sort_keys=True) + "\n"
     write_whole(file(release.cell, root), text)
 

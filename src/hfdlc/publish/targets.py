@@ -80,7 +80,7 @@ def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
     if not regions and not hosts:
         raise UserError("no target given", hint="add --region REGION or --registry HOST")
     if not regions:
-        return [of_registry(hosts[""])]
+        return [of_address(hosts[""])]
     names = list(dict.fromkeys(regions))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(_of_region, names, [hosts.get(name) or hosts.get("") for name in names]))
@@ -96,11 +96,11 @@ def named(word: str, known: Sequence[Target] = ()) -> Target:
     for target in known:
         if word in (target.name, target.registry.address):
             return target
-    return _of_region(word, None) if word in REGIONS else of_registry(word)
+    return _of_region(word, None) if word in REGIONS else of_address(word)
 
 
 def of_address(address: str) -> Target:
-    """The target of an image's URI: ECR by its region, or another registry."""
+    """The target of a host: its kind of registry is decided here, and nowhere else."""
     parts = address.partition("/")[0].split(".")
     if parts[1:3] == ["dkr", "ecr"]:
         return _of_region(parts[3], address)

@@ -45,7 +45,7 @@ def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> 
         our_engine(state),
         *_of_engine(environ, state, folder),
         _packages(environ),
-        room(state),
+        disk_space(state),
     ]
 
 
@@ -81,7 +81,7 @@ def _user() -> Finding:
 def machine_engine(environ: Mapping[str, str]) -> Finding:
     """The engine that the Docker CLI would use."""
     where = context.of_machine(environ)
-    answer = detect.ask(where)
+    answer = detect.query(where)
     if not answer:
         return Finding("Docker engine", "warning", f"no answer at {where.host}")
     if not answer.is_recent:
@@ -161,7 +161,7 @@ def _packages(environ: Mapping[str, str]) -> Finding:
     return Finding("package index", "ok", ", ".join(parts))
 
 
-def room(state: State) -> Finding:
+def disk_space(state: State) -> Finding:
     """The free space on the disk of the state folder."""
     free = shutil.disk_usage(state.folder(".")).free
     found = f"{free / 1e9:.0f} GB free at {state.root}"

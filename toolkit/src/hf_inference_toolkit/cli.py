@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import textwrap
-from typing import Any, List, Optional
+from typing import List, Optional
 
 from hf_inference_toolkit import __version__, logs, settings
 from hf_inference_toolkit.errors import StartError
@@ -45,7 +45,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return _serve(values)
 
 
-def _leave(*_: Any) -> None:
+def _leave(*_: object) -> None:
     os._exit(0)
 
 

@@ -1,7 +1,9 @@
 """The errors of requests, with their status and JSON form, and the error of a failed start."""
 
 import re
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
+
+from hf_inference_toolkit.annotations import JsonObject
 
 
 class Kind(NamedTuple):
@@ -46,15 +48,22 @@ def without_objects(text: str) -> str:
 
 
 class RequestError(Exception):
-    """A request that is answered with an error. `kind` is a key of TABLE."""
+    """A request that is answered with an error. `kind` is a key of TABLE, `param` the parameter that is wrong."""
 
-    def __init__(self, kind: str, message: str, headers: Optional[Dict[str, str]] = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        headers: Optional[Dict[str, str]] = None,
+        param: Optional[str] = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.code = kind
         self.status = TABLE[kind].status
         self.message = without_objects(message)
         self.headers = dict(headers or {})
+        self.param = param
 
 
 class InferenceError(RequestError):
@@ -73,7 +82,7 @@ class StartError(Exception):
     """Invalid settings, model or user code. The message says what to do."""
 
 
-def document(error: RequestError, request_id: str) -> Dict[str, Any]:
+def document(error: RequestError, request_id: str) -> JsonObject:
     """The body of an error response: `{"error": {"status", "code", "message", "request_id"}}`."""
     return {
         "error": {

@@ -34,6 +34,15 @@ GENERATED_TOKENS = _limit(
 TOKEN_IDS = _limit("token ids", 1024, "ids in one list, and lists in bad_words_ids")
 STOP_SEQUENCES = _limit("stop sequences", 16, "stop sequences of a request")
 STOP_CHARACTERS = _limit("characters of a stop sequence", 128, "each stop sequence")
+SCHEMA_CHARACTERS = _limit("characters of a schema", 100000, "a JSON Schema or a regular expression")
+TOOLS = _limit("tools", 128, "functions in tools")
+
+TOP_TOKENS = _limit("most probable tokens", 20, "top_n_tokens")
+PROMPT_SCORES = _limit(
+    "scores of a prompt",
+    2**27,
+    "tokens of the prompt * vocabulary: decoder_input_details, and echo with logprobs",
+)
 
 # Text
 TEXT_CHARACTERS = _limit(

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from typing import Any, Iterable, Optional
+from typing import Iterable, Optional
 
 log = logging.getLogger("hf_inference_toolkit")
 
@@ -47,7 +47,7 @@ def configure(level: int, secrets: Iterable[str] = ()) -> None:
     logging.captureWarnings(True)
 
 
-def event(level: int, message: str, exc_info: Optional[BaseException] = None, **fields: Any) -> None:
+def event(level: int, message: str, exc_info: Optional[BaseException] = None, **fields: object) -> None:
     """Log a message. `fields` become keys of the JSON object, such as request_id."""
     if log.isEnabledFor(level):
         trace = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union, cast
 
 from hf_inference_toolkit.errors import StartError
 
@@ -38,11 +38,15 @@ class Settings(NamedTuple):
     queue_size: int = 1024
     dtype: str = "float32"
     runtime: str = "auto"
+    kv_cache: Optional[int] = None
     hub_endpoint: str = "https://huggingface.co"
     hub_offline: bool = False
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - `read` replaces it
     # Whether hub_cache is the user's HF_HOME, which may outlive the container.
     keeps_cache: bool = False
+
+
+Value = Union[None, bool, int, float, str]
 
 
 class Variable(NamedTuple):
@@ -53,7 +57,7 @@ class Variable(NamedTuple):
 
     name: str
     field: str
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Value]
     about: str
     secret: bool = False
 
@@ -89,6 +93,16 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _megabytes(value: str) -> int:
     return _whole(1, 1024)(value) * 1024 * 1024
+
+
+def _gigabytes(value: str) -> int:
+    try:
+        size = float(value)
+    except ValueError:
+        size = 0.0
+    if not 0.001 <= size <= 65536:
+        raise ValueError("must be a number of gigabytes from 0.001 to 65536")
+    return int(size * 1024**3)
 
 
 def _bytes(value: str) -> int:
@@ -181,6 +195,13 @@ VARIABLES = (
         _choice("auto", "torch", "openvino"),
         "what computes forward passes: torch, openvino or auto; auto starts with torch and changes to openvino on a "
         "CPU as soon as the model is converted and gives the same numbers",
+    ),
+    Variable(
+        "HF_KV_CACHE_GB",
+        "kv_cache",
+        _gigabytes,
+        "memory for the keys and values of running texts, in GB of 1,073,741,824 bytes; by default half of the memory "
+        "that is free when the model is loaded, on the GPU or within the container's limit",
     ),
     Variable(
         "HF_HOME",
@@ -291,19 +312,19 @@ def read(environ: Mapping[str, str]) -> Settings:
     Raises StartError, which names every invalid variable with what is allowed.
     """
     values = _parsed(environ)
-    home = values.get("hub_cache")
+    home = cast(Optional[str], values.get("hub_cache"))
     values["hub_cache"] = _writable_cache(home)
     values["keeps_cache"] = values["hub_cache"] == home
-    return Settings(**values)
+    return Settings(**values)  # type: ignore[arg-type]  # each parser returns its field's type
 
 
 def read_without_folders(environ: Mapping[str, str]) -> Settings:
     """Like `read`, without creating or probing folders: a health check runs every few seconds."""
-    return Settings(**_parsed(environ))
+    return Settings(**_parsed(environ))  # type: ignore[arg-type]
 
 
-def _parsed(environ: Mapping[str, str]) -> Dict[str, Any]:
-    values: Dict[str, Any] = {}
+def _parsed(environ: Mapping[str, str]) -> Dict[str, Value]:
+    values: Dict[str, Value] = {}
     wrong: List[str] = []
     for variable in VARIABLES:
         text = environ.get(variable.name, "").strip()
@@ -374,9 +395,9 @@ def secret_names() -> List[str]:
 _OWN_DEFAULTS = frozenset(variable.field for variable in VARIABLES)
 
 
-def _written(field: str, value: Any) -> str:
+def _written(field: str, value: Union[int, float, str]) -> str:
     if field == "max_payload":
-        return str(value // (1024 * 1024))
+        return str(int(value) // (1024 * 1024))
     if field in ("deadline", "drain_seconds"):
         return str(int(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,9 +1,10 @@
 """Content types of requests and responses, and the selection of a response's type from Accept."""
 
 import functools
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Parameters
 from hf_inference_toolkit.content import payload, tables
 from hf_inference_toolkit.errors import RequestError
 
@@ -61,7 +62,7 @@ class MediaType(NamedTuple):
 
     name: str
     parameters: Dict[str, str]
-    task_parameters: Dict[str, Any] = {}
+    task_parameters: Parameters = {}
 
 
 def parse(header: str) -> MediaType:
@@ -215,8 +216,8 @@ def _read_lines(text: str) -> payload.Request:
     """JSON Lines. Each line is an input, or `{"inputs": ...}` with the same parameters on every line."""
     if text.count("\n") > limits.ITEMS:
         raise payload.too_many("lines", limits.ITEMS)
-    inputs: List[Any] = []
-    parameters: Dict[str, Any] = {}
+    inputs: List[object] = []
+    parameters: Parameters = {}
     # Not str.splitlines, which also splits at U+2028, U+0085 and others that JSON strings may contain.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip(payload.WHITESPACE):
@@ -238,7 +239,7 @@ def _read_lines(text: str) -> payload.Request:
     return payload.Request(inputs, parameters, [])
 
 
-def write(value: Any, accept: str) -> bytes:
+def write(value: object, accept: str) -> bytes:
     """Serialize an answer. RequestError (406) if it cannot be written in this type."""
     if accept == JSON:
         return payload.write_json(value)

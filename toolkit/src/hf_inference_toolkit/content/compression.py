@@ -1,25 +1,30 @@
 """Content-Encoding of request bodies (RFC 9110, section 8.4): gzip and deflate."""
 
 import zlib
-from typing import Optional
+from typing import Optional, Sequence
 
 from hf_inference_toolkit.errors import RequestError
 
 SUPPORTED = ("gzip", "deflate", "identity")
-_ALIASES = {"": "identity", "x-gzip": "gzip"}
+_ALIASES = {"x-gzip": "gzip"}
 
 
-def coding(header: Optional[str]) -> str:
-    """The coding in a Content-Encoding header. RequestError (415) for an unsupported or second coding."""
-    name = (header or "").strip().lower()
-    name = _ALIASES.get(name, name)
-    if name not in SUPPORTED:
+def coding(headers: Sequence[str]) -> str:
+    """The coding in the Content-Encoding headers. RequestError (415) for an unsupported or second coding."""
+    names = [name.strip().lower() for name in ",".join(headers).split(",")]
+    # Empty members of a list are ignored (RFC 9110, section 5.6.1), and "identity" does not change the body.
+    names = [_ALIASES.get(name, name) for name in names if name not in ("", "identity")]
+    if not names:
+        return "identity"
+    if len(names) > 1 or names[0] not in SUPPORTED:
         raise RequestError(
             "unsupported_media_type",
-            "Content-Encoding '{}' cannot be read; supported: {}".format(name[:100], ", ".join(SUPPORTED)),
+            "Content-Encoding '{}' cannot be read; supported is one of {}".format(
+                ", ".join(names)[:100], ", ".join(SUPPORTED)
+            ),
             {"Accept-Encoding": ", ".join(SUPPORTED)},
         )
-    return name
+    return names[0]
 
 
 def decompress(body: bytes, name: str, limit: int) -> Optional[bytes]:

@@ -4,9 +4,10 @@ import codecs
 import difflib
 import json
 import math
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Type
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Parameters
 from hf_inference_toolkit.errors import RequestError
 
 try:
@@ -36,14 +37,14 @@ class Request(NamedTuple):
     `is_vertex`: the body has "instances", and the answer "predictions". `is_stream`: the answer is streamed.
     """
 
-    inputs: Any
-    parameters: Dict[str, Any]
+    inputs: object
+    parameters: Parameters
     warnings: List[str]
     is_vertex: bool = False
     is_stream: bool = False
 
 
-def read_json(body: bytes, charset: Optional[str] = None) -> Any:
+def read_json(body: bytes, charset: Optional[str] = None) -> object:
     """Parse a JSON body. Line breaks in strings are accepted; NaN and lone surrogates are refused."""
     if len(body) > limits.CONTAINERS and body.count(b"[") + body.count(b"{") > limits.CONTAINERS:
         raise too_many("lists and objects", limits.CONTAINERS)
@@ -67,7 +68,7 @@ class _RoundedError(Exception):
     """A float that may be an integer of more than 64 bits: orjson rounds those, the json module does not."""
 
 
-def _fast(body: bytes) -> Any:
+def _fast(body: bytes) -> object:
     # Searching the body for long numbers first would hold the GIL.
     try:
         return orjson.loads(body) if orjson else _MISS
@@ -76,7 +77,7 @@ def _fast(body: bytes) -> Any:
         return _MISS
 
 
-def _lenient(text: str) -> Any:
+def _lenient(text: str) -> object:
     try:
         return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_int=_integer)
     except RecursionError:
@@ -133,7 +134,7 @@ def decode(body: bytes, charset: Optional[str]) -> str:
         raise RequestError("malformed", "the body is not {} text".format(encoding)) from None
 
 
-def check_value(value: Any, unsure: Optional[Type[Exception]] = None) -> None:
+def check_value(value: object, unsure: Optional[Type[Exception]] = None) -> None:
     """Refuse infinities, integers of more than 64 bits, lone surrogates and deep nesting.
 
     `unsure` is raised for a float that may have been an integer of more than 64 bits.
@@ -146,7 +147,7 @@ def check_value(value: Any, unsure: Optional[Type[Exception]] = None) -> None:
     raise _too_deep()
 
 
-def _checked(value: Any, unsure: Optional[Type[Exception]]) -> Iterable[Any]:
+def _checked(value: object, unsure: Optional[Type[Exception]]) -> Iterable[object]:
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, float):
@@ -175,7 +176,7 @@ def _check_text(text: str) -> None:
         ) from None
 
 
-def request(document: Any) -> Request:
+def request(document: object) -> Request:
     """The request in a JSON document: `{"inputs": ..., "parameters": {...}}`, or Vertex AI's `instances`."""
     if not isinstance(document, dict):
         raise RequestError(
@@ -210,12 +211,12 @@ def request(document: Any) -> Request:
     return Request(inputs, parameters, warnings, is_vertex, is_stream)
 
 
-def is_request(document: Dict[str, Any]) -> bool:
+def is_request(document: Dict[str, object]) -> bool:
     """Whether an object is a request rather than an input."""
     return "inputs" in document or "inputs" in _with_inputs(document)
 
 
-def _with_inputs(document: Dict[str, Any]) -> Dict[str, Any]:
+def _with_inputs(document: Dict[str, object]) -> Dict[str, object]:
     """Move the parts of an input at the top level into "inputs"."""
     if "inputs" in document or "instances" in document:
         return document
@@ -226,7 +227,7 @@ def _with_inputs(document: Dict[str, Any]) -> Dict[str, Any]:
     return document
 
 
-def _check_options(options: Any) -> None:
+def _check_options(options: object) -> None:
     if options is None:
         return
     if not isinstance(options, dict):
@@ -240,7 +241,7 @@ def _check_options(options: Any) -> None:
             )
 
 
-def _corrected(document: Dict[str, Any]) -> Any:
+def _corrected(document: Dict[str, object]) -> Tuple[Dict[str, object], List[str]]:
     if DOCUMENTED_MISSPELLING not in document:
         return document, []
     if "parameters" in document:
@@ -259,7 +260,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return "unknown {} '{}'{}; known: {}".format(what, name[:100], hint, ", ".join(names) or "none")
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """The type of a JSON value in words, for messages."""
     names = {
         dict: "an object",
@@ -274,7 +275,7 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a " + type(value).__name__)
 
 
-def is_small(value: Any, most: int = 200) -> bool:
+def is_small(value: object, most: int = 200) -> bool:
     """Whether an answer can be serialized on the event loop: it has few, short parts and no arrays."""
     parts = [value]
     for part in parts:
@@ -291,7 +292,7 @@ def is_small(value: Any, most: int = 200) -> bool:
     return True
 
 
-def write_json(value: Any) -> bytes:
+def write_json(value: object) -> bytes:
     """Compact UTF-8 JSON, with null for NaN. TypeError or ValueError if the value has no JSON form."""
     if orjson is not None:
         try:
@@ -307,7 +308,7 @@ def write_json(value: Any) -> bytes:
         return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _finite(value: Any, depth: int = 0) -> Any:
+def _finite(value: object, depth: int = 0) -> object:
     """The value in JSON's types, with None for NaN and infinities."""
     if depth > 500:
         raise ValueError("the answer is nested too deeply, or contains itself")
@@ -322,13 +323,13 @@ def _finite(value: Any, depth: int = 0) -> Any:
     return _finite(_plain(value), depth + 1)
 
 
-def _key(key: Any) -> Any:
+def _key(key: object) -> object:
     if hasattr(key, "item"):
         key = key.item()
     return "null" if isinstance(key, float) and not math.isfinite(key) else key
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     for method in ("tolist", "to_dict", "isoformat"):
         if hasattr(value, method):
             return getattr(value, method)()

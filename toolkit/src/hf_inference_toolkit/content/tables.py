@@ -4,9 +4,10 @@ import csv
 import io
 import re
 import sys
-from typing import Any, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Answer
 from hf_inference_toolkit.content.payload import check_value, too_many, write_json
 from hf_inference_toolkit.errors import RequestError
 
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*\Z")
 csv.field_size_limit(2**31 - 1)
 
 
-def read_csv(text: str) -> List[Any]:
+def read_csv(text: str) -> List[object]:
     """The inputs in a CSV body.
 
     With a header, an input is the value of the column `inputs` (or of the only column), otherwise an object. Without
@@ -110,7 +111,7 @@ def _is_header(rows: List[List[str]]) -> bool:
     )
 
 
-def _without_header(rows: List[List[str]], text: str) -> List[Any]:
+def _without_header(rows: List[List[str]], text: str) -> List[object]:
     if all(len(row) == 1 for row in rows):
         return [row[0] for row in rows]
     numbers = _numbers(rows)
@@ -127,46 +128,46 @@ def _without_header(rows: List[List[str]], text: str) -> List[Any]:
     )
 
 
-def _numbers(rows: List[List[str]]) -> Optional[List[Any]]:
+def _numbers(rows: List[List[str]]) -> Optional[List[object]]:
     try:
-        numbers = [[float(cell) for cell in row] for row in rows]
+        numbers: List[object] = [[float(cell) for cell in row] for row in rows]
     except ValueError:
         return None
     check_value(numbers)
     return numbers
 
 
-def write_csv(value: Any) -> bytes:
+def write_csv(value: object) -> bytes:
     """One row for each object, list or value. The keys of objects are the header. Nested values are JSON."""
     value = _simple(value)
-    rows = [_simple(row) for row in value] if isinstance(value, list) else [value]
+    rows: List[Answer] = [_simple(row) for row in value] if isinstance(value, list) else [value]
     while rows and isinstance(rows[0], list) and isinstance(rows[0][0] if rows[0] else None, (dict, list)):
         rows = [inner for row in rows for inner in row]
     out = io.StringIO(newline="")
     table = csv.writer(out, lineterminator="\n")
     if rows and all(isinstance(row, dict) for row in rows):
-        names: List[Any] = []
+        names: List[object] = []
         for row in rows:
             names.extend(name for name in row if name not in names)
-        _write_row(out, table, names)
+        _write_row(out, table.writerow, names)
         for row in rows:
-            _write_row(out, table, [row.get(name) for name in names])
+            _write_row(out, table.writerow, [row.get(name) for name in names])
     else:
         for row in rows:
-            _write_row(out, table, row if isinstance(row, list) else [row])
+            _write_row(out, table.writerow, row if isinstance(row, list) else [row])
     return out.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _write_row(out: io.StringIO, table: Any, row: List[Any]) -> None:
+def _write_row(out: io.StringIO, write: Callable[[List[object]], object], row: List[object]) -> None:
     cells = [_cell(cell) for cell in row]
     if cells == [""] or any(isinstance(cell, str) and "\r" in cell for cell in cells):
         # csv does not quote lone carriage returns (before Python 3.10) and rows with one empty cell.
         out.write(",".join('"{}"'.format(str(cell).replace('"', '""')) for cell in cells) + "\n")
     else:
-        table.writerow(cells)
+        write(cells)
 
 
-def _simple(value: Any) -> Any:
+def _simple(value: object) -> Answer:
     """Arrays, tensors and data frames as lists."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
         return value.to_dict("records")
@@ -175,7 +176,7 @@ def _simple(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     value = _simple(value)
     if isinstance(value, (dict, list, tuple)):
         return write_json(value).decode("utf-8")
@@ -186,7 +187,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def read_npy(body: bytes) -> Any:
+def read_npy(body: bytes) -> object:
     """The array as nested lists. Pickles are refused, because loading one runs code."""
     import numpy
 
@@ -235,7 +236,7 @@ def _check_npy_header(body: bytes) -> None:
         )
 
 
-def write_npy(value: Any) -> Optional[bytes]:
+def write_npy(value: object) -> Optional[bytes]:
     """The value as an .npy file. None if it is not an array of numbers."""
     import numpy
 

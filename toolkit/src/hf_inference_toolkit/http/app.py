@@ -7,7 +7,8 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, NamedTuple, Optional, Set, Tuple
+from pathlib import Path
+from typing import Awaitable, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,9 +16,11 @@ from starlette.responses import Response
 from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http import openapi
+from hf_inference_toolkit.http import openai, openapi, tgi
+from hf_inference_toolkit.http.asgi import Message, Receive, Scope, Send
 from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
+from hf_inference_toolkit.http.openai_answers import error_document
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.model import DRAINING, Model
 from hf_inference_toolkit.runtimes import memory
@@ -25,10 +28,6 @@ from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Service
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 LoadModel = Callable[[Settings], Service]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -38,12 +37,15 @@ class Route(NamedTuple):
 
     methods: Tuple[str, ...]
     endpoint: Endpoint
+    is_prediction: bool = False
 
 
 class Answering:
     """A request that is being answered; `statuses` has the status of the answer once it has begun."""
 
-    def __init__(self, request_id: str, began: float, task: Any, statuses: List[int]) -> None:
+    def __init__(
+        self, request_id: str, began: float, task: "asyncio.Task[object]", statuses: List[int]
+    ) -> None:
         self.request_id = request_id
         self.began = began
         self.task = task
@@ -77,12 +79,18 @@ class App:
         self.model = Model(lambda: load_model(settings), on_failure)
         self.metrics = Metrics(
             waiting=lambda: self.scheduler.waiting,
+            running=lambda: self.scheduler.running,
+            cache_usage=lambda: self.scheduler.cache_usage,
             is_ready=lambda: float(self.model.status == 200),
             load_seconds=lambda: self.model.load_seconds,
             engine=lambda: self.model.engine,
         )
         self.scheduler = Scheduler(settings.queue_size, self.metrics)
         self.invocations = Invocations(settings, self.model, self.scheduler, self.metrics)
+        name = settings.model_id or settings.model_dir
+        name = Path(name).name if Path(name).is_absolute() or not settings.model_id else name
+        self.openai = openai.OpenAI(self.invocations, self.model, name, settings.deadline)
+        self.tgi = tgi.TextGenerationInference(self.invocations, self.model, name, settings)
         self._answering: Set[Answering] = set()
         self._is_ending = False
         self._watches: List[asyncio.Future[None]] = []
@@ -162,16 +170,15 @@ class App:
         try:
             response = await self._find(scope)(Request(scope, receive))
         except RequestError as error:
-            response = _respond(errors.document(error, request_id), error.status, error.headers)
+            response = _error(scope, error)
         except asyncio.CancelledError:
             if not self._is_ending:
                 raise
-            late = RequestError("draining", "the server has ended before the answer", {"Retry-After": "1"})
-            response = _respond(errors.document(late, request_id), late.status, late.headers)
+            response = _error(scope, _late())
         except Exception as problem:
             event(40, "unexpected error", problem, request_id=request_id)
             hidden = RequestError("internal", "internal error; see the log entry with this request_id")
-            response = _respond(errors.document(hidden, request_id), 500, {})
+            response = _error(scope, hidden)
         if scope["http_version"] == "1.0":
             send = WholeAnswer(send)
         await response(scope, receive, send)
@@ -179,7 +186,7 @@ class App:
     def _find(self, scope: Scope) -> Endpoint:
         """The endpoint of a request. RequestError (404, 405) with the known routes or methods."""
         path = scope["path"]
-        route = self._routes.get(path)
+        route = self._routes.get(_route_of(path))
         if route is None:
             raise RequestError(
                 "not_found", "no route {}; the routes are {}".format(path[:200], ", ".join(self._routes))
@@ -192,11 +199,13 @@ class App:
         return route.endpoint
 
     def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
-        route = scope["path"] if scope["path"] in self._routes else "other"
+        route = _route_of(scope["path"])
+        route = route if route in self._routes else "other"
         self.metrics.answered(route, status)
-        if scope["path"] in self.invocations.routes:
+        is_prediction = route in self._routes and self._routes[route].is_prediction
+        if is_prediction:
             self.metrics.predicted(seconds)
-        quiet = status < 400 and scope["path"] not in self.invocations.routes
+        quiet = status < 400 and not is_prediction
         event(
             10 if quiet or route in self.health_routes else 20,
             "request",
@@ -215,6 +224,7 @@ class App:
     def end(self) -> List[Tuple[str, float]]:
         """Answer all requests in flight with 503. Returns the id and the age in seconds of each."""
         self._is_ending = True
+        self.invocations.end_streams(_late())
         now = time.monotonic()
         for one in self._answering:
             if not one.statuses:
@@ -233,11 +243,19 @@ class App:
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics in the text format of Prometheus."""
+        if self.model.service is not None:
+            self.metrics.loaded(self.model.service.facts)
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def show_openapi(self, request: Request) -> Response:
         """The OpenAPI document of the task."""
-        return _respond(openapi.document(self.model.serving(), self.invocations.routes), 200, {})
+        return _respond(
+            openapi.document(
+                self.model.serving(), self.invocations.routes, openai.documented(), tgi.documented()
+            ),
+            200,
+            {},
+        )
 
     async def execution_parameters(self, request: Request) -> Response:
         """The defaults of SageMaker's batch transform for this container."""
@@ -277,14 +295,41 @@ class WholeAnswer:
 def _routes(app: App) -> Dict[str, Route]:
     look = ("GET", "HEAD")
     routes = {path: Route(look, app.ping) for path in app.health_routes}
-    routes.update((path, Route(("POST",), app.invocations.answer)) for path in app.invocations.routes)
+    routes.update((path, Route(("POST",), app.invocations.answer, True)) for path in app.invocations.routes)
+    routes[openai.CHAT] = Route(("POST",), app.openai.chat, True)
+    routes[openai.COMPLETIONS] = Route(("POST",), app.openai.completions, True)
+    routes[openai.MODELS] = Route(look, app.openai.models)
+    routes[openai.ONE_MODEL] = Route(look, app.openai.model)
+    routes[tgi.GENERATE] = Route(("POST",), app.tgi.generate, True)
+    routes[tgi.STREAM] = Route(("POST",), app.tgi.generate_stream, True)
+    routes[tgi.INFO] = Route(look, app.tgi.info)
     routes["/metrics"] = Route(look, app.show_metrics)
     routes["/openapi.json"] = Route(look, app.show_openapi)
     routes["/execution-parameters"] = Route(look, app.execution_parameters)
     return routes
 
 
-def _respond(value: Any, status: int, headers: Dict[str, str]) -> Response:
+def _route_of(path: str) -> str:
+    """The key of a path in the table of routes."""
+    return openai.ONE_MODEL if path.startswith(openai.ONE_MODEL) else path
+
+
+def _late() -> RequestError:
+    return RequestError("draining", "the server has ended before the answer", {"Retry-After": "1"})
+
+
+def _error(scope: Scope, error: RequestError) -> Response:
+    """An error response, in the form of the API that the request belongs to."""
+    if scope["path"].startswith("/v1/") or scope.get("is_openai"):
+        value: object = error_document(error)
+    elif scope["path"] in (tgi.GENERATE, tgi.STREAM, tgi.INFO):
+        value = {"error": error.message, "error_type": error.code}
+    else:
+        value = errors.document(error, scope["request_id"])
+    return _respond(value, error.status, error.headers)
+
+
+def _respond(value: object, status: int, headers: Dict[str, str]) -> Response:
     return Response(payload.write_json(value), status, dict(headers, **{"Content-Type": "application/json"}))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Awaitable, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -11,14 +11,23 @@ from starlette.responses import Response
 from hf_inference_toolkit.content import codecs, compression, payload
 from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http import parameters
-from hf_inference_toolkit.http.events import TYPE, EventStream, TokenStream, disconnected
+from hf_inference_toolkit.http import events, parameters
+from hf_inference_toolkit.http.events import (
+    TYPE,
+    Ended,
+    EventStream,
+    EventWriter,
+    TokenEvents,
+    TokenStream,
+    disconnected,
+)
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.http.parts import PartStream
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
+from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Part, Prediction, Service
@@ -29,8 +38,13 @@ SMALL = 16 * 1024
 LOOK_SECONDS = 0.2
 SOON = 0.05
 HUB_ROUTE = "/"
+T = TypeVar("T")
 # Python 3.6 has it elsewhere.
-current_task: Callable[[], Any] = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
+CurrentTask = Callable[[], "asyncio.Task[object]"]
+current_task: CurrentTask = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
+
+
+AnswerDocument = Callable[[Service, object, Request, float], Awaitable[Optional[Response]]]
 
 
 class BodyDeadline:
@@ -48,17 +62,41 @@ class BodyDeadline:
             self._task.cancel()
 
 
+class RunningStream:
+    """A job whose tokens are streamed. `finish` cancels it, `explain` turns an exception into an error response."""
+
+    def __init__(
+        self,
+        job: Job,
+        tokens: TokenStream,
+        explain: Callable[[Exception], Awaitable[RequestError]],
+        finish: Callable[[], None],
+    ) -> None:
+        self.job = job
+        self.tokens = tokens
+        self.explain = explain
+        self.finish = finish
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it failed before the first token."""
+        return not self.job.has_streamed and self.job.future.done()
+
+
 class Invocations:
     """The endpoint of predictions. Work that takes long does not run on the event loop."""
 
     def __init__(self, settings: Settings, health: Model, scheduler: Scheduler, metrics: Metrics) -> None:
         # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
         self.routes = list(filter(None, ("/invocations", settings.predict_route, HUB_ROUTE)))
+        # Answers documents in OpenAI's form, and returns None for others.
+        self.answer_openai: Optional[AnswerDocument] = None
         self._settings = settings
         self._model = health
         self._scheduler = scheduler
         self._metrics = metrics
         self._arriving: Set[BodyDeadline] = set()
+        self.streams: Set[Union[EventStream, PartStream]] = set()
         self._codec = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
 
     async def answer(self, request: Request) -> Response:
@@ -66,31 +104,58 @@ class Invocations:
         ends = time.monotonic() + self._settings.deadline
         service = self._model.serving()
         content_type, accept = self._negotiate(service, request)
-        coding = compression.coding(request.headers.get("content-encoding"))
-        body = await self._body(request, ends)
-        self._model.serving()  # the server may have started to drain while the body was received
-        if coding != "identity":
-            # A small body may become a large one.
-            body = await self._off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
+        body = await self.receive(request, ends)
         if service.negotiates:
             content_type = codecs.sniff(content_type, body)
+            other = await self._other_form(service, content_type, body, request, ends)
+            if other is not None:
+                return other
         content_type = content_type._replace(task_parameters=_parameters(service, request, content_type))
-        prompt = await self._off_loop(len(body), lambda: service.read(body, content_type, accept))
+        prompt = await self.off_loop(len(body), lambda: service.read(body, content_type, accept))
         prompt = service.with_headers(prompt, request.headers, request.scope["request_id"])
-        if prompt.is_stream or service.may_stream:
-            return await self._stream(service, prompt, request, ends)
-        prediction = await self._predict(service, prompt, request, ends)
+        if service.may_stream:
+            return await self._stream_parts(service, prompt, request, ends)
+        if prompt.is_stream:
+            return await self.stream(service, prompt, request, ends, TokenEvents())
+        prediction = await self.predict(service, prompt, request, ends)
         value = prediction.value
         if request.scope["path"] == HUB_ROUTE and not prompt.is_vertex:
             value = service.for_hub_client(value, isinstance(prompt.inputs, list))
         if prompt.is_vertex:
             value = {"predictions": value}
         size = 0 if payload.is_small(value) else SMALL + 1
-        content, written = await self._off_loop(size, lambda: service.write(value, accept))
+        content, written = await self.off_loop(size, lambda: service.write(value, accept))
         headers = dict(self._headers(prediction, prompt, request), **{"Content-Type": written})
         return Response(content, 200, headers)
 
-    def _negotiate(self, service: Service, request: Request) -> Any:
+    async def _other_form(
+        self, service: Service, content_type: codecs.MediaType, body: bytes, request: Request, ends: float
+    ) -> Optional[Response]:
+        """The response to a body in OpenAI's form, which SageMaker forwards here; None for any other body."""
+        if (
+            self.answer_openai is None
+            or content_type.name != codecs.JSON
+            or not (b'"messages"' in body or b'"prompt"' in body)
+        ):
+            return None
+        charset = content_type.parameters.get("charset")
+        try:
+            document = await self.off_loop(len(body), lambda: payload.read_json(body, charset))
+        except RequestError:
+            return None  # it may be JSON Lines; otherwise it gets the error of all other bodies
+        return await self.answer_openai(service, document, request, ends)
+
+    async def receive(self, request: Request, ends: float) -> bytes:
+        """The decompressed body of a request."""
+        coding = compression.coding(request.headers.getlist("content-encoding"))
+        body = await self._body(request, ends)
+        self._model.serving()  # the server may have started to drain while the body was received
+        if coding == "identity":
+            return body
+        # A small body may become a large one.
+        return await self.off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
+
+    def _negotiate(self, service: Service, request: Request) -> Tuple[codecs.MediaType, str]:
         sent, wanted = request.headers.get("content-type"), ",".join(request.headers.getlist("accept"))
         if service.negotiates:
             # A streaming request is answered with events, whatever else Accept has.
@@ -151,12 +216,14 @@ class Invocations:
                     headers = {"Connection": "close"}
                     arrival.end(RequestError("body_too_slow", "the body did not arrive in time", headers))
 
-    async def _off_loop(self, size: int, work: Callable[[], Any]) -> Any:
+    async def off_loop(self, size: int, work: Callable[[], T]) -> T:
+        """The result of work on `size` bytes, done in another thread if it takes long."""
         if size <= SMALL:
             return work()
         return await asyncio.get_event_loop().run_in_executor(self._codec, work)
 
-    async def _predict(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Prediction:
+    async def predict(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Prediction:
+        """The prediction of a request. Raises RequestError."""
         began = time.monotonic()
         job = self._scheduler.submit(service, prompt, ends - began)
         try:
@@ -170,16 +237,59 @@ class Invocations:
         self._metrics.used(prediction.tokens_in, prediction.tokens_out)
         return prediction
 
-    async def _stream(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Response:
-        """A streaming response. A failure before the first token gets an ordinary error response."""
-        began = time.monotonic()
+    async def stream(
+        self, service: Service, prompt: Prompt, request: Request, ends: float, writer: EventWriter
+    ) -> Response:
+        """A streaming response. A failure before the head gets an ordinary error response.
+
+        The head is written with the first token, or when the first token takes so long that the connection must be
+        kept alive.
+        """
+        running = self._submit(service, prompt, request, ends)
+        try:
+            left = ends - time.monotonic()
+            await self._wait(running.tokens.begun, request, min(left, events.KEEP_ALIVE_SECONDS))
+            if running.has_failed:
+                running.job.future.result()
+        except asyncio.CancelledError:
+            running.finish()
+            raise
+        except Exception as problem:
+            running.finish()
+            raise await running.explain(problem) from None
+        return EventStream(running.job, running.tokens, writer, running.explain, running.finish, self.streams)
+
+    async def _stream_parts(
+        self, service: Service, prompt: Prompt, request: Request, ends: float
+    ) -> Response:
+        """The response of user code, which may be a stream. The first part has the head."""
+        running = self._submit(service, prompt, request, ends)
+        first = asyncio.ensure_future(running.tokens.next())
+        try:
+            part = await self._result(first, request, ends - time.monotonic())
+            if isinstance(part, Ended):
+                prediction = running.job.future.result()
+        except asyncio.CancelledError:
+            running.finish()
+            raise
+        except Exception as problem:
+            running.finish()
+            raise await running.explain(problem) from None
+        finally:
+            first.cancel()
+        if isinstance(part, Part):
+            return PartStream(
+                running.job, part, running.tokens, running.explain, running.finish, self.streams
+            )
+        running.finish()
+        return _whole(prediction)
+
+    def _submit(self, service: Service, prompt: Prompt, request: Request, ends: float) -> "RunningStream":
         tokens = TokenStream()
-        job = self._scheduler.submit(service, prompt, ends - began, tokens)
+        job = self._scheduler.submit(service, prompt, ends - time.monotonic(), tokens)
         job.future.add_done_callback(tokens.end)
-        first = asyncio.ensure_future(tokens.next())
 
         def finish() -> None:
-            first.cancel()
             self._scheduler.cancel(job)
             if job.future.done() and not job.future.cancelled() and job.future.exception() is None:
                 prediction = job.future.result()
@@ -190,39 +300,28 @@ class Invocations:
                 return problem
             return await self._explain(problem, service, prompt, request)
 
-        try:
-            token = await self._result(first, request, ends - began)
-            if token is None:
-                prediction = job.future.result()
-        except asyncio.CancelledError:
-            finish()
-            raise
-        except Exception as problem:
-            finish()
-            raise await explain(problem) from None
-        if isinstance(token, Part):
-            return PartStream(job, token, tokens, explain, finish)
-        if service.may_stream:
-            finish()
-            return _whole(prediction)
-        return EventStream(job, token, tokens, explain, finish)
+        return RunningStream(job, tokens, explain, finish)
 
-    async def _result(self, future: "asyncio.Future[Any]", request: Request, seconds: float) -> Any:
+    async def _result(self, future: "asyncio.Future[T]", request: Request, seconds: float) -> T:
         """The result of a future. RequestError if the client disconnects or the deadline passes first."""
+        if not await self._wait(future, request, seconds):
+            raise RequestError("deadline_exceeded", "no response within {:g} seconds".format(seconds))
+        return future.result()
+
+    async def _wait(self, future: "asyncio.Future[T]", request: Request, seconds: float) -> bool:
+        """Whether a future is done within `seconds`. RequestError if the client disconnects first."""
         # Most predictions finish before it pays to watch for a disconnect.
         await asyncio.wait([future], timeout=min(SOON, seconds))
         if future.done():
-            return future.result()
+            return True
         gone = asyncio.ensure_future(disconnected(request))
         try:
-            await asyncio.wait(
-                [future, gone], timeout=max(0.0, seconds - SOON), return_when=asyncio.FIRST_COMPLETED
-            )
-            if future.done():
-                return future.result()
-            if gone.done():
+            left = max(0.0, seconds - SOON)
+            either = [future, cast("asyncio.Future[T]", gone)]
+            await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not future.done():
                 raise RequestError("malformed", "the client disconnected before the response")
-            raise RequestError("deadline_exceeded", "no response within {:g} seconds".format(seconds))
+            return future.done()
         finally:
             gone.cancel()
 
@@ -258,6 +357,11 @@ class Invocations:
             self._scheduler.cancel(job)
         return error
 
+    def end_streams(self, problem: RequestError) -> None:
+        """End all running streams with an error."""
+        for stream in list(self.streams):
+            stream.abort(problem)
+
     def _headers(self, prediction: Prediction, prompt: Prompt, request: Request) -> Dict[str, str]:
         headers: Dict[str, str] = {}
         if prediction.is_truncated:
@@ -268,7 +372,7 @@ class Invocations:
         return headers
 
 
-def _parameters(service: Service, request: Request, content_type: codecs.MediaType) -> Dict[str, Any]:
+def _parameters(service: Service, request: Request, content_type: codecs.MediaType) -> Dict[str, object]:
     """Parameters from the query string, and from custom attributes if the body is not JSON."""
     found = parameters.from_query(request.scope["query_string"].decode("latin-1"))
     header = request.headers.get(parameters.HEADER)

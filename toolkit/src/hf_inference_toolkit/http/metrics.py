@@ -1,12 +1,12 @@
 """Metrics for Prometheus. README.md lists them."""
 
-from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
+from typing import Callable, Dict, Iterator, Mapping, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
 from hf_inference_toolkit.runtimes.base import Engine
-from hf_inference_toolkit.scheduling.scheduler import Observer
+from hf_inference_toolkit.scheduling.job import Observer
 
 # The same text is valid for version 1.0.0, which older scrapers do not support.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,6 +21,8 @@ class Metrics(Observer):
     def __init__(
         self,
         waiting: Callable[[], float],
+        running: Callable[[], float],
+        cache_usage: Callable[[], float],
         is_ready: Callable[[], float],
         load_seconds: Callable[[], float],
         engine: Callable[[], Engine],
@@ -56,8 +58,38 @@ class Metrics(Observer):
             buckets=SHARES,
             registry=registry,
         )
+        # The names are those of vLLM.
+        self._prompt_tokens = Counter(
+            "hf_prompt_tokens_total", "Tokens of prompts that text generation has read.", registry=registry
+        )
+        self._generation_tokens = Counter(
+            "hf_generation_tokens_total", "Tokens that text generation has written.", registry=registry
+        )
+        self._first_token = _seconds(
+            "hf_time_to_first_token_seconds",
+            "Time from the submission of a request to the first token of a text, with continuous batching.",
+            registry,
+        )
+        self._next_token = _seconds(
+            "hf_inter_token_latency_seconds",
+            "Time between two tokens of a text, with continuous batching.",
+            registry,
+        )
+        self._decoding = Gauge(
+            "hf_decoding_info",
+            "1, with the way in which texts are decoded and the reason why it is not continuous batching.",
+            ["way", "reason"],
+            registry=registry,
+        )
         for name, about, read in (
             ("hf_queue_waiting", "Inputs in the queue.", waiting),
+            ("hf_num_requests_running", "Texts that are written with continuous batching.", running),
+            ("hf_num_requests_waiting", "Inputs in the queue; equal to hf_queue_waiting.", waiting),
+            (
+                "hf_kv_cache_usage_perc",
+                "Used part of the memory for keys and values (HF_KV_CACHE_GB), from 0 to 1.",
+                cache_usage,
+            ),
             ("hf_model_ready", "1 if /ping is 200, otherwise 0.", is_ready),
             (
                 "hf_model_load_seconds",
@@ -67,6 +99,11 @@ class Metrics(Observer):
         ):
             Gauge(name, about, registry=registry).set_function(read)
         registry.register(_EngineCollector(engine))
+
+    def loaded(self, facts: Mapping[str, str]) -> None:
+        """Report how a text generation model decodes, from the facts of the service."""
+        if "decoding" in facts:
+            self._decoding.labels(way=facts["decoding"], reason=facts.get("decoding_reason", "")).set(1)
 
     def answered(self, route: str, status: int) -> None:
         """Count a response. `status` is 499 if the client disconnected first."""
@@ -97,6 +134,19 @@ class Metrics(Observer):
         if longest:
             self._padding.observe(1 - sum(lengths) / (len(lengths) * longest))
 
+    def generated(self, prompt_tokens: int, new_tokens: int) -> None:
+        """See Observer."""
+        self._prompt_tokens.inc(prompt_tokens)
+        self._generation_tokens.inc(new_tokens)
+
+    def first_token(self, seconds: float) -> None:
+        """See Observer."""
+        self._first_token.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """See Observer."""
+        self._next_token.observe(seconds)
+
     def text(self) -> bytes:
         """The metrics in the text format of Prometheus."""
         return bytes(generate_latest(self.registry))
@@ -108,7 +158,7 @@ class _EngineCollector:
     def __init__(self, engine: Callable[[], Engine]) -> None:
         self._engine = engine
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[GaugeMetricFamily]:
         """See prometheus_client."""
         engine = self._engine()
         info = GaugeMetricFamily(

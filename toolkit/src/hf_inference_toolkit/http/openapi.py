@@ -1,6 +1,6 @@
 """The OpenAPI document of the task that is served."""
 
-from typing import Any, Dict, List
+from typing import Dict, List, Mapping
 
 from hf_inference_toolkit import __version__, errors, limits
 from hf_inference_toolkit.content import codecs
@@ -23,14 +23,32 @@ _ERROR = {
     },
 }
 
+Json = Dict[str, object]
+_REQUEST: Dict[str, Json] = {codecs.JSON: {"schema": {"$ref": "#/components/schemas/Request"}}}
+_ANSWER = {"description": "the answer", "content": {codecs.JSON: {}}}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
-def document(service: Service, predict_routes: List[str]) -> Dict[str, Any]:
-    """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`)."""
-    paths: Dict[str, Any] = {"/ping": {"get": {"summary": "Health check", "responses": _ping()}}}
+def document(
+    service: Service, predict_routes: List[str], openai_routes: Mapping[str, object], text_routes: List[str]
+) -> Json:
+    """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`).
+
+    `openai_routes` are the contents of the bodies of OpenAI's API, `text_routes` are those that take a text.
+    """
+    paths: Json = {"/ping": {"get": {"summary": "Health check", "responses": _ping()}}}
     for path in predict_routes:
         paths[path] = {"post": _predict(service)}
+    if service.completes:
+        for path, content in openai_routes.items():
+            paths[path] = {"post": _post("OpenAI: " + path, {codecs.JSON: content}, {codecs.JSON: {}})}
+        paths["/v1/models"] = {"get": {"summary": "OpenAI: models", "responses": {"200": _ANSWER}}}
+    if service.streams:
+        for path in text_routes:
+            paths[path] = {"post": _post("text-generation-inference: " + path, _REQUEST, {codecs.JSON: {}})}
+        paths["/info"] = {
+            "get": {"summary": "text-generation-inference: the model", "responses": {"200": _ANSWER}}
+        }
     return {
         "openapi": "3.0.3",
         "info": {
@@ -48,7 +66,7 @@ def _described(service: Service) -> str:
     return ", ".join("{}: {}".format(name, value) for name, value in sorted(service.described().items()))
 
 
-def _ping() -> Dict[str, Any]:
+def _ping() -> Json:
     return {
         "200": {"description": "ready"},
         "500": {"description": "the model can no longer serve"},
@@ -56,37 +74,31 @@ def _ping() -> Dict[str, Any]:
     }
 
 
-def _predict(service: Service) -> Dict[str, Any]:
-    content: Dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Request"}}
+def _predict(service: Service) -> Json:
+    content: Json = dict(_REQUEST[codecs.JSON])
     examples = service.examples()
     if examples:
         content["examples"] = {
             "example-{}".format(number): {"value": value} for number, value in enumerate(examples, 1)
         }
+    body = dict({codecs.JSON: content}, **dict.fromkeys(service.body_types, _FILE))
+    answers: Json = {name: {} for name in (*codecs.WRITTEN, *service.media_types)}
+    return _post("Predict: " + service.task, body, answers)
+
+
+def _post(summary: str, body: Mapping[str, object], answers: Mapping[str, object]) -> Json:
     return {
-        "summary": "Predict: " + service.task,
-        "requestBody": {
-            "required": True,
-            "content": dict({codecs.JSON: content}, **dict.fromkeys(service.body_types, _FILE)),
-        },
-        "responses": dict(
-            {
-                "200": {
-                    "description": "the prediction",
-                    "content": {name: {} for name in (*codecs.WRITTEN, *service.media_types)},
-                }
-            },
-            **_failures(),
-        ),
+        "summary": summary,
+        "requestBody": {"required": True, "content": body},
+        "responses": dict({"200": {"description": "the answer", "content": answers}}, **_failures()),
     }
 
 
-def _failures() -> Dict[str, Any]:
-    responses: Dict[str, Any] = {}
+def _failures() -> Json:
+    meanings: Dict[str, List[str]] = {}
     for kind in errors.TABLE.values():
-        words = responses.get(str(kind.status), {}).get("description")
-        responses[str(kind.status)] = {
-            "description": words + "; " + kind.meaning if words else kind.meaning,
-            "content": {codecs.JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
-        }
-    return responses
+        meanings.setdefault(str(kind.status), []).append(kind.meaning)
+    content = {codecs.JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        status: {"description": "; ".join(words), "content": content} for status, words in meanings.items()
+    }

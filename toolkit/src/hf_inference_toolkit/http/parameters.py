@@ -6,9 +6,10 @@ is ignored.
 """
 
 import re
-from typing import Any, Dict, Iterable, Optional
+from typing import Dict, Iterable, Optional
 from urllib.parse import parse_qsl
 
+from hf_inference_toolkit.annotations import Parameters
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 
@@ -16,14 +17,14 @@ HEADER = "x-amzn-sagemaker-custom-attributes"
 MOST = 100
 
 
-def from_query(query: str) -> Dict[str, Any]:
+def from_query(query: str) -> Parameters:
     """The parameters in a query string. A value is JSON, otherwise a string. RequestError for a repeated name."""
     if not query:
         return {}
     pairs = parse_qsl(query, keep_blank_values=True)
     if len(pairs) > MOST:
         raise RequestError("unsupported_value", "the query string has more than {} parameters".format(MOST))
-    found: Dict[str, Any] = {}
+    found: Parameters = {}
     for name, text in pairs:
         if name in found:
             raise RequestError(
@@ -33,7 +34,7 @@ def from_query(query: str) -> Dict[str, Any]:
     return found
 
 
-def from_attributes(header: Optional[str], known: Optional[Iterable[str]]) -> Dict[str, Any]:
+def from_attributes(header: Optional[str], known: Optional[Iterable[str]]) -> Parameters:
     """The parameters in the header whose names are in `known`; all of them if `known` is None."""
     if not header:
         return {}
@@ -41,7 +42,7 @@ def from_attributes(header: Optional[str], known: Optional[Iterable[str]]) -> Di
     return {name: value for name, value in _attributes(header).items() if names is None or name in names}
 
 
-def _attributes(header: str) -> Dict[str, Any]:
+def _attributes(header: str) -> Parameters:
     whole = _value(header)
     if isinstance(whole, dict):
         return whole
@@ -57,7 +58,7 @@ def _attributes(header: str) -> Dict[str, Any]:
     return {name: _value(text) for name, text in found.items()}
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     try:
         return payload.read_json(text.strip().encode("utf-8"))
     except (RequestError, UnicodeError):

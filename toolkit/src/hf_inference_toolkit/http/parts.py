@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from typing import Any, Callable, List, MutableMapping, Optional, Tuple
+from typing import Awaitable, Callable, List, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hf_inference_toolkit.content import payload
-from hf_inference_toolkit.http.events import TokenStream, disconnected
-from hf_inference_toolkit.scheduling.scheduler import Job
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http.asgi import Receive, Scope, Send
+from hf_inference_toolkit.http.events import (
+    GRACE_SECONDS,
+    Ended,
+    TokenStream,
+    disconnected,
+    event,
+)
+from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.tasks.service import Part
-
-# A stream that user code does not end is closed this long after its deadline.
-GRACE_SECONDS = 1.0
 
 
 class PartStream(Response):  # type: ignore[misc]
@@ -28,8 +32,9 @@ class PartStream(Response):  # type: ignore[misc]
         job: Job,
         first: Part,
         tokens: TokenStream,
-        explain: Callable[[Exception], Any],
+        explain: Callable[[Exception], Awaitable[RequestError]],
         finish: Callable[[], None],
+        running: "Set[PartStream]",
     ) -> None:
         content_type = first.head.value[1]
         headers = dict(first.head.headers, **{"Content-Type": content_type, "Cache-Control": "no-cache"})
@@ -43,11 +48,17 @@ class PartStream(Response):  # type: ignore[misc]
         self._tokens = tokens
         self._explain = explain
         self._finish = finish
+        self._running = running
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    def abort(self, problem: RequestError) -> None:
+        """End the stream with an error."""
+        self._tokens.abort(problem)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
         writing = asyncio.ensure_future(self._write(send))
+        self._running.add(self)
         left = self._job.deadline + GRACE_SECONDS - time.monotonic()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self._start})
@@ -55,22 +66,25 @@ class PartStream(Response):  # type: ignore[misc]
             if writing.done():
                 writing.result()
         finally:
+            self._running.discard(self)
             gone.cancel()
             writing.cancel()
             self._finish()
 
-    async def _write(self, send: Any) -> None:
-        part: Optional[Any] = self._first
-        while part is not None:
+    async def _write(self, send: Send) -> None:
+        part: object = self._first
+        while isinstance(part, Part):
             await send({"type": "http.response.body", "body": part.body, "more_body": True})
             part.sent(len(part.body))
             part = await self._tokens.next()
         try:
+            if isinstance(part, Ended) and part.problem is not None:
+                raise part.problem
             await self._job.future
         except Exception as problem:
             error = await self._explain(problem)
             if not self._first.is_events:
                 return
-            body = payload.write_json({"error": error.message, "error_type": error.code})
-            await send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": True})
+            body = event({"error": error.message, "error_type": error.code})
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

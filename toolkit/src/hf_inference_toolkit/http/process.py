@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
 import uvicorn
 
@@ -86,7 +86,7 @@ class Process:
         self._server.should_exit = True
 
 
-def config(app: App, **more: Any) -> Any:
+def config(app: App, **more: object) -> uvicorn.Config:
     """The configuration of uvicorn. `more` overrides options."""
     options = {
         # The client's address is not used.

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 from http import HTTPStatus
-from typing import Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -29,6 +29,9 @@ try:
 except ImportError:
     httptools = None
     HttpToolsProtocol = object
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 MOST_HEAD = 64 * 1024
 # While a connection is being closed: the longest pause of the client, and the longest time that it may keep sending.
@@ -48,7 +51,7 @@ class RefusedError(Exception):
 class Transport:
     """A transport whose `close` waits until the client has stopped sending."""
 
-    def __init__(self, transport: Any, protocol: "Conversation") -> None:
+    def __init__(self, transport: asyncio.Transport, protocol: "Conversation") -> None:
         self._transport = transport
         self._protocol = protocol
         self._loop = asyncio.get_event_loop()
@@ -56,8 +59,9 @@ class Transport:
         self.is_lingering = False
         self.write = transport.write
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self._transport, name)
+        return method
 
     def is_closing(self) -> bool:
         """See asyncio.Transport."""
@@ -102,11 +106,12 @@ class Conversation:
     # The longest time from the first to the last byte of a header section, and from a new connection to its first byte.
     head_seconds = 60.0
     first_byte_seconds = 75.0
-    transport: Any
-    cycle: Any
-    loop: Any
+    transport: Transport
+    cycle: Optional["RequestResponseCycle"]
+    loop: asyncio.AbstractEventLoop
+    _timer: Optional[asyncio.TimerHandle]
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """See asyncio.Protocol."""
         self.is_between_requests = True
         self._is_in_head = True
@@ -205,12 +210,13 @@ class Conversation:
 class Parser:
     """httptools' parser without upgrades. It reports errors to the protocol."""
 
-    def __init__(self, parser: Any, protocol: "HttpTools") -> None:
+    def __init__(self, parser: "httptools.HttpRequestParser", protocol: "HttpTools") -> None:
         self._parser = parser
         self._protocol = protocol
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self._parser, name)
+        return method
 
     def should_upgrade(self) -> bool:
         """For uvicorn: never."""
@@ -244,9 +250,9 @@ class Parser:
 class HttpTools(Conversation, HttpToolsProtocol):  # type: ignore[misc]
     """uvicorn's protocol on httptools."""
 
-    parser: Any
+    parser: "httptools.HttpRequestParser"
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """See asyncio.Protocol."""
         self.parser = Parser(self.parser, self)
         super().connection_made(transport)
@@ -334,7 +340,7 @@ class Connection(h11.Connection):  # type: ignore[misc]
         super().__init__(h11.SERVER, MOST_HEAD)
         self._protocol = protocol
 
-    def next_event(self) -> Any:
+    def next_event(self) -> "h11.Event":
         """See h11."""
         try:
             found = super().next_event()
@@ -357,7 +363,7 @@ class Connection(h11.Connection):  # type: ignore[misc]
 class H11(Conversation, H11Protocol):  # type: ignore[misc]
     """uvicorn's protocol on h11."""
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """See asyncio.Protocol."""
         self.conn = Connection(self)
         super().connection_made(transport)
@@ -369,7 +375,7 @@ class H11(Conversation, H11Protocol):  # type: ignore[misc]
         super()._watch_head()
 
 
-def _plain_request(request: Any) -> Any:
+def _plain_request(request: "h11.Request") -> "h11.Request":
     """The request without Upgrade, and with a target in origin form."""
     _check_version(request.http_version.decode("ascii"))
     names = {name.lower() for name, _ in request.headers}
@@ -413,9 +419,9 @@ def _too_large() -> str:
     return "the head of the request is larger than {} bytes".format(MOST_HEAD)
 
 
-def choose(head_seconds: float, name: str = "auto") -> Any:
+def choose(head_seconds: float, name: str = "auto") -> type:
     """The protocol class for uvicorn, by httptools if it is installed and `name` is not h11."""
-    base: Any = HttpTools if hasattr(HttpToolsProtocol, "on_message_begin") else OldHttpTools
+    base: type = HttpTools if hasattr(HttpToolsProtocol, "on_message_begin") else OldHttpTools
     if name == "h11" or httptools is None:
         base = H11
     return type(base.__name__, (base,), {"head_seconds": head_seconds})

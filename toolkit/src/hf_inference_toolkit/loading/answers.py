@@ -3,9 +3,12 @@
 import base64
 import io
 import threading
-from typing import Any, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 from hf_inference_toolkit.content import codecs, payload
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 EVENTS = "text/event-stream"
 # Media types of images that are written, with Pillow's name of the format.
@@ -14,12 +17,12 @@ IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 MODES = {"PNG": ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"), "WEBP": ("RGB", "RGBA")}
 
 
-def is_stream(value: Any) -> bool:
+def is_stream(value: object) -> bool:
     """Whether a value is an iterator or an asynchronous iterator, such as a generator."""
     return hasattr(value, "__next__") or hasattr(value, "__anext__")
 
 
-def write(value: Any, chosen: str, accept: str) -> Tuple[bytes, str]:
+def write(value: object, chosen: str, accept: str) -> Tuple[bytes, str]:
     """Serialize a value in the type that user code has chosen, otherwise in the preferred type of Accept.
 
     An image is base64 if the type is not an image type. Bytes are written as they are.
@@ -45,11 +48,11 @@ def _by_preference(accept: str) -> List[str]:
     return [kind.name for kind in sorted(kinds, key=lambda kind: kind.parameters.get("q", "1"), reverse=True)]
 
 
-def _is_image(value: Any) -> bool:
+def _is_image(value: object) -> bool:
     return type(value).__module__.startswith("PIL.") and hasattr(value, "save")
 
 
-def _image_bytes(image: Any, form: str) -> bytes:
+def _image_bytes(image: "PIL.Image.Image", form: str) -> bytes:
     out = io.BytesIO()
     if image.mode not in MODES.get(form, ("L", "RGB")):
         image = image.convert("RGB")
@@ -57,7 +60,7 @@ def _image_bytes(image: Any, form: str) -> bytes:
     return out.getvalue()
 
 
-def without_images(value: Any) -> Any:
+def without_images(value: object) -> object:
     """A value with base64 of a PNG in place of every PIL image."""
     if _is_image(value):
         return base64.b64encode(_image_bytes(value, "PNG")).decode("ascii")
@@ -97,7 +100,7 @@ class Stream:
     JSON Lines.
     """
 
-    def __init__(self, first: Any, accept: Optional[str], content_type: Optional[str]) -> None:
+    def __init__(self, first: object, accept: Optional[str], content_type: Optional[str]) -> None:
         wanted = codecs.preferred(accept or "", "")
         self._is_raw = isinstance(first, (str, bytes, bytearray))
         self.is_events = EVENTS in (wanted, codecs.as_sent(content_type or "").name)
@@ -113,7 +116,7 @@ class Stream:
             is_text = isinstance(first, str)
             self.content_type = "text/plain; charset=utf-8" if is_text else "application/octet-stream"
 
-    def encode(self, item: Any) -> bytes:
+    def encode(self, item: object) -> bytes:
         """The bytes of one item."""
         if self._is_raw:
             if isinstance(item, str):

@@ -1,15 +1,19 @@
 """Checks of models and tokenizers that transformers loads without an error although they are incomplete."""
 
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Iterator, List, Tuple
 
 from hf_inference_toolkit.errors import StartError
+
+if TYPE_CHECKING:
+    import tensorflow
+    import transformers
 
 # Vocabulary files that are not in a tokenizer's `vocab_files_names`.
 OTHER_VOCABULARIES = ("*.tiktoken", "*.model", "*.model.v*", "*.spm", "tekken.json", "*.bpe")
 
 
-def check_tokenizer(tokenizer: Any, folder: Path) -> None:
+def check_tokenizer(tokenizer: "transformers.PreTrainedTokenizerBase", folder: Path) -> None:
     """StartError if the tokenizer has no vocabulary: it would encode all texts alike."""
     names = dict(getattr(tokenizer, "vocab_files_names", None) or {})
     names.pop("tokenizer_config_file", None)
@@ -27,7 +31,16 @@ def check_tokenizer(tokenizer: Any, folder: Path) -> None:
         )
 
 
-def check_finite(model: Any, folder: Path) -> None:
+def check_labels(config: "transformers.PretrainedConfig") -> None:
+    """StartError if an output of the model has no label."""
+    missing = [index for index in range(config.num_labels) if index not in config.id2label]
+    if missing:
+        raise StartError(
+            "id2label in config.json has no name for label {} of {}".format(missing[0], config.num_labels)
+        )
+
+
+def check_finite(model: "transformers.PreTrainedModel", folder: Path) -> None:
     """StartError if weights contain NaN or infinity."""
     broken = [name for name, is_finite in _weights(model) if not is_finite]
     if broken:
@@ -38,7 +51,7 @@ def check_finite(model: Any, folder: Path) -> None:
         )
 
 
-def _weights(model: Any) -> Iterator[Tuple[str, bool]]:
+def _weights(model: "transformers.PreTrainedModel") -> Iterator[Tuple[str, bool]]:
     if hasattr(model, "named_parameters"):
         import torch
 
@@ -51,6 +64,6 @@ def _weights(model: Any) -> Iterator[Tuple[str, bool]]:
     else:
         import numpy
 
-        weights: List[Any] = getattr(model, "weights", [])
+        weights: List["tensorflow.Variable"] = getattr(model, "weights", [])
         for weight in weights:
             yield weight.name, bool(numpy.isfinite(numpy.sum(weight.numpy(), dtype=numpy.float64)))

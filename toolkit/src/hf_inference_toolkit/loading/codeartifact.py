@@ -1,15 +1,18 @@
 """The package index of an AWS CodeArtifact repository, with a token from the machine's AWS credentials."""
 
 import re
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from hf_inference_toolkit.errors import StartError
+
+if TYPE_CHECKING:
+    from mypy_boto3_codeartifact import CodeArtifactClient
 
 VARIABLE = "CA_REPOSITORY_ARN"
 _ARN = re.compile(r"arn:[^:]+:codeartifact:([^:]+):([^:]+):repository/([^/]+)/([^/]+)\Z")
 
 
-def index_url(arn: str, client: Optional[Any] = None) -> str:
+def index_url(arn: str, client: Optional["CodeArtifactClient"] = None) -> str:
     """The index URL of a repository for pip. It contains a token: never log it.
 
     `client` is boto3's client for CodeArtifact; the default uses the repository's region.
@@ -34,7 +37,7 @@ def index_url(arn: str, client: Optional[Any] = None) -> str:
     return "{}://aws:{}@{}/simple/".format(scheme, token, rest.rstrip("/"))
 
 
-def _client(region: str) -> Any:
+def _client(region: str) -> "CodeArtifactClient":
     try:
         import boto3
     except ImportError:

@@ -3,7 +3,9 @@
 https://github.com/awslabs/multi-model-server/blob/master/mms/context.py
 """
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hf_inference_toolkit.annotations import JsonObject
 
 
 class RequestProcessor:
@@ -24,7 +26,7 @@ class RequestProcessor:
         """All request headers, as `X-Amzn-SageMaker-Custom-Attributes` and `Content-Type` are written."""
         return {_written_name(name): value for name, value in self._request.items()}
 
-    def add_response_property(self, key: str, value: Any) -> None:
+    def add_response_property(self, key: str, value: object) -> None:
         """Add a response header. ValueError for what a header cannot hold, such as line breaks."""
         text = str(value)
         (key + text).encode("latin-1")
@@ -70,12 +72,12 @@ class Context:
         self,
         model_dir: str,
         gpu_id: Optional[int],
-        manifest: Dict[str, Any],
+        manifest: JsonObject,
         requests: Sequence[RequestProcessor] = (),
     ) -> None:
         self.model_name = "model"
         self.manifest = manifest
-        self.system_properties: Dict[str, Any] = {
+        self.system_properties: JsonObject = {
             "model_dir": model_dir,
             "gpu_id": gpu_id,
             "batch_size": max(1, len(requests)),
@@ -128,7 +130,7 @@ class Context:
         one = self.request_processor[idx]
         return one.get_response_status_code(), one.get_response_status_phrase()
 
-    def set_response_header(self, idx: int, key: str, value: Any) -> None:
+    def set_response_header(self, idx: int, key: str, value: object) -> None:
         """Add a header to a response, such as X-Amzn-SageMaker-Custom-Attributes."""
         self.request_processor[idx].add_response_property(key, value)
 

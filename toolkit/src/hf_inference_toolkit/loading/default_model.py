@@ -1,7 +1,6 @@
 """The standard model for user code without `model_fn`."""
 
 import threading
-from typing import Any
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.tasks.service import Check, Service
@@ -26,17 +25,17 @@ class DefaultModel:
         """Call `check` between the steps of further predictions in this thread."""
         self._here.check = check
 
-    def __call__(self, inputs: Any, **parameters: Any) -> Any:
+    def __call__(self, inputs: object, **parameters: object) -> object:
         """The prediction, as /invocations answers it."""
         items = list(inputs) if isinstance(inputs, tuple) else inputs
         return self._predict(payload.Request(items, parameters, []))
 
-    def answer(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Any:
+    def answer(self, body: bytes, content_type: codecs.MediaType, accept: str) -> object:
         """The prediction for a request body."""
         media = codecs.content_type(content_type.name)._replace(parameters=content_type.parameters)
         return self._predict(self.service.read(body, media, accept))
 
-    def _predict(self, request: payload.Request) -> Any:
+    def _predict(self, request: payload.Request) -> object:
         return self.service.predict(request, getattr(self._here, "check", _no_check)).value
 
 

@@ -6,8 +6,22 @@ import inspect
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+    cast,
+)
 
+from hf_inference_toolkit.annotations import Answer, JsonObject, Output, UserFunction
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import InferenceError, RequestError
 from hf_inference_toolkit.loading import answers, user_code
@@ -44,7 +58,7 @@ class HookService(Service):
     negotiates = False
     may_stream = True
 
-    def __init__(self, hooks: Hooks, model: Any, context: Context, facts: Dict[str, str]) -> None:
+    def __init__(self, hooks: Hooks, model: object, context: Context, facts: Dict[str, str]) -> None:
         super().__init__("user code", dict(facts, code=str(hooks.source)))
         self._hooks = hooks
         self._model = model
@@ -61,7 +75,7 @@ class HookService(Service):
         self, request: payload.Request, headers: Mapping[str, str], request_id: str
     ) -> payload.Request:
         """See Service."""
-        raw = request.inputs._replace(headers=headers, request_id=request_id)
+        raw = cast(Raw, request.inputs)._replace(headers=headers, request_id=request_id)
         return request._replace(inputs=raw)
 
     def predict(self, request: payload.Request, check: Check) -> Prediction:
@@ -76,7 +90,7 @@ class HookService(Service):
 
     def steps(self, request: payload.Request, check: Check, reader: Reader = None) -> Steps:
         """See Service. An input of a batched function is a row; any other function is called here."""
-        raw: Raw = request.inputs
+        raw = cast(Raw, request.inputs)
         processor = RequestProcessor(raw.headers, raw.request_id)
         context = self._context.for_requests([processor])
         check()
@@ -94,16 +108,16 @@ class HookService(Service):
             raise _with_status(problem) from problem
         return _prediction_of(value, written, processor)
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """See Service. If a batched function returns a wrong number of results, each output is an exception."""
         inputs = [piece.row[0] for piece in pieces]
         context = self._context.for_requests([piece.row[1] for piece in pieces])
-        outputs = self._finished(self._predict(inputs, context), check)
+        returned: Output = self._finished(self._predict(inputs, context), check)
         name = "EndpointHandler" if self._hooks.handler else "predict_fn"
         try:
-            outputs = list(outputs)
+            outputs: List[Output] = list(returned)
         except TypeError:
-            outputs = [outputs]
+            outputs = [returned]
         if len(outputs) != len(inputs):
             message = (
                 "{} has batch = True and must return one result for each input: it got {} and returned {}"
@@ -111,7 +125,7 @@ class HookService(Service):
             return [RequestError("internal", message.format(name, len(inputs), len(outputs)))] * len(inputs)
         return outputs
 
-    def _value(self, raw: Raw, context: Context, check: Check) -> Any:
+    def _value(self, raw: Raw, context: Context, check: Check) -> object:
         functions = self._hooks.functions
         if "transform_fn" in functions:
             kind, accept = raw.content_type.name, raw.accept
@@ -124,13 +138,13 @@ class HookService(Service):
                 return self._model.answer(raw.body, raw.content_type, codecs.JSON)
         return self._finished(self._predict(self._input(raw, context, check), context), check)
 
-    def _input(self, raw: Raw, context: Context, check: Check) -> Any:
+    def _input(self, raw: Raw, context: Context, check: Check) -> object:
         if "input_fn" not in self._hooks.functions:
             return _decoded(raw)
         function = self._hooks.functions["input_fn"]
         return self._finished(function(_as_sent(raw), raw.content_type.name, context), check)
 
-    def _output(self, value: Any, raw: Raw, context: Context, check: Check) -> Tuple[Any, str]:
+    def _output(self, value: object, raw: Raw, context: Context, check: Check) -> Tuple[object, str]:
         """A stream or a body, and its content type, which is empty if user code did not choose one."""
         if "output_fn" in self._hooks.functions:
             value = self._finished(self._hooks.functions["output_fn"](value, raw.accept, context), check)
@@ -150,7 +164,7 @@ class HookService(Service):
         return answers.write(value, context.get_response_content_type(0) or "", raw.accepted)
 
     def _stream(
-        self, value: Any, raw: Raw, processor: RequestProcessor, check: Check, reader: Reader
+        self, value: object, raw: Raw, processor: RequestProcessor, check: Check, reader: Reader
     ) -> Prediction:
         """Send each item when it is produced. A failure before the first item gets an ordinary error response."""
         parts: List[bytes] = []
@@ -176,14 +190,14 @@ class HookService(Service):
         kind = stream.content_type if stream else empty
         return _prediction_of(b"".join(parts), kind, processor)
 
-    def _items(self, value: Any, check: Check) -> Iterator[Any]:
+    def _items(self, value: object, check: Check) -> Iterator[object]:
         """The items of an iterator or asynchronous iterator, which is closed if its client disconnects."""
         is_asynchronous = hasattr(value, "__anext__")
         try:
             while True:
                 check()
                 try:
-                    item = self._finished(value.__anext__(), check) if is_asynchronous else next(value)
+                    item = self._next(value, is_asynchronous, check)
                 except (StopIteration, StopAsyncIteration):
                     return
                 yield item
@@ -193,15 +207,20 @@ class HookService(Service):
             elif hasattr(value, "close"):
                 value.close()
 
-    def _finished(self, value: Any, check: Check) -> Any:
+    def _next(self, value: object, is_asynchronous: bool, check: Check) -> object:
+        if is_asynchronous:
+            return self._finished(cast(AsyncIterator[object], value).__anext__(), check)
+        return next(cast(Iterator[object], value))
+
+    def _finished(self, value: object, check: Check) -> object:
         return finished(value, check)
 
-    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+    def write(self, value: Answer, accept: str) -> Tuple[bytes, str]:
         """See Service. User code has written the body."""
         return value  # type: ignore[no-any-return]
 
 
-def _prediction_of(body: Any, content_type: str, processor: RequestProcessor) -> Prediction:
+def _prediction_of(body: object, content_type: str, processor: RequestProcessor) -> Prediction:
     content_type = processor.get_response_header("Content-Type") or content_type
     given = processor.get_response_headers()
     headers = {name: value for name, value in given.items() if name.lower() not in SERVER_HEADERS}
@@ -211,7 +230,7 @@ def _prediction_of(body: Any, content_type: str, processor: RequestProcessor) ->
 _LOOPS = threading.local()
 
 
-def finished(value: Any, check: Check) -> Any:
+def finished(value: object, check: Check) -> object:
     """A value, or the result of a coroutine, run in this thread's event loop. `check` may raise to cancel it."""
     if not inspect.isawaitable(value):
         return value
@@ -222,7 +241,7 @@ def finished(value: Any, check: Check) -> Any:
     return loop.run_until_complete(_awaited(value, check))
 
 
-async def _awaited(value: Any, check: Check) -> Any:
+async def _awaited(value: Awaitable[object], check: Check) -> object:
     task = asyncio.ensure_future(value)
     while True:
         await asyncio.wait([task], timeout=CHECK_SECONDS)
@@ -236,17 +255,17 @@ async def _awaited(value: Any, check: Check) -> Any:
             raise
 
 
-def _prediction(hooks: Hooks, model: Any) -> Callable[[Any, Context], Any]:
+def _prediction(hooks: Hooks, model: object) -> Callable[[object, Context], object]:
     """The function that predicts for one decoded input, or for a batch of them."""
     if hooks.handler is not None:
-        return user_code.call_handler(model)
+        return user_code.call_handler(cast(UserFunction, model))
     if "predict_fn" in hooks.functions:
         function = hooks.functions["predict_fn"]
         return lambda data, context: function(data, model, context)
-    return lambda data, _: _call(model, data)
+    return lambda data, _: _call(cast(UserFunction, model), data)
 
 
-def _call(model: Any, data: Any) -> Any:
+def _call(model: UserFunction, data: object) -> object:
     if not isinstance(data, dict):
         return model(data)
     return model(data.get("inputs", data), **(data.get("parameters") or {}))
@@ -259,7 +278,7 @@ def _as_sent(raw: Raw) -> Union[str, bytes]:
     return raw.body
 
 
-def _decoded(raw: Raw) -> Any:
+def _decoded(raw: Raw) -> object:
     """The parsed body; a JSON document is passed unchanged."""
     codecs.content_type(raw.content_type.name)
     kind = codecs.sniff(raw.content_type, raw.body)
@@ -284,7 +303,7 @@ def _no_check() -> None:
     return None
 
 
-def build(hooks: Hooks, folder: Callable[[], Any], default: Callable[[], Service]) -> Service:
+def build(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Service]) -> Service:
     """Create the service.
 
     `folder` returns the model's folder. `default` loads the standard model; it is called if there is no `model_fn`.
@@ -305,7 +324,7 @@ def build(hooks: Hooks, folder: Callable[[], Any], default: Callable[[], Service
     return HookService(hooks, model, context, standard.facts if standard else {"model": path})
 
 
-def _manifest() -> Dict[str, Any]:
+def _manifest() -> JsonObject:
     return {"model": {"modelName": "model", "handler": "hf_inference_toolkit"}, "modelServerVersion": "1.0"}
 
 

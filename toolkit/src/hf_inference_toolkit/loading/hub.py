@@ -7,7 +7,8 @@ import fnmatch
 import inspect
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from types import ModuleType
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import hub_legacy
@@ -100,13 +101,13 @@ def _check_trust(settings: Settings, code: List[str]) -> None:
         )
 
 
-def _on_hub(huggingface_hub: Any, settings: Settings) -> Tuple[Optional[str], Optional[List[str]]]:
+def _on_hub(huggingface_hub: ModuleType, settings: Settings) -> Tuple[Optional[str], Optional[List[str]]]:
     """The commit of the revision and the names of its files; None for both in offline mode."""
     if settings.hub_offline:
         return None, None
-    ask = huggingface_hub.HfApi(endpoint=settings.hub_endpoint).model_info
+    request = huggingface_hub.HfApi(endpoint=settings.hub_endpoint).model_info
     try:
-        info = ask(settings.model_id, revision=settings.model_revision, **_token(ask, settings))
+        info = request(settings.model_id, revision=settings.model_revision, **_token(request, settings))
     except Exception as problem:
         raise StartError(_explained(settings, problem)) from None
     return info.sha, [file.rfilename for file in info.siblings]
@@ -147,7 +148,7 @@ def _of_kind(names: Iterable[str], kind: str) -> List[str]:
     return [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> Dict[str, Any]:
+def _arguments(huggingface_hub: ModuleType, settings: Settings, wanted: List[str]) -> Dict[str, object]:
     """The arguments of `snapshot_download` in the installed release."""
     token = _token(huggingface_hub.snapshot_download, settings)
     return dict(
@@ -159,7 +160,7 @@ def _arguments(huggingface_hub: Any, settings: Settings, wanted: List[str]) -> D
     )
 
 
-def _token(function: Any, settings: Settings) -> Dict[str, Any]:
+def _token(function: Callable[..., object], settings: Settings) -> Dict[str, object]:
     """The token with the argument's name in the installed release."""
     known = inspect.signature(function).parameters
     name = "token" if "token" in known else "use_auth_token"

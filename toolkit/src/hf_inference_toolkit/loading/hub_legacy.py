@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterable
+from typing import Dict, Iterable, Optional
 from urllib.parse import quote, urljoin, urlsplit
 
 from hf_inference_toolkit.settings import Settings
@@ -32,7 +32,7 @@ def fetch(settings: Settings, revision: str, names: Iterable[str]) -> Path:
     return folder
 
 
-def _fetch_one(url: str, token: Any, target: Path) -> None:
+def _fetch_one(url: str, token: Optional[str], target: Path) -> None:
     import requests
 
     with requests.Session() as session:
@@ -55,7 +55,7 @@ def _fetch_one(url: str, token: Any, target: Path) -> None:
         os.replace(part, str(target))  # noqa: PTH105
 
 
-def _headers(hub: str, url: str, token: Any) -> Dict[str, str]:
+def _headers(hub: str, url: str, token: Optional[str]) -> Dict[str, str]:
     is_hub = urlsplit(hub).netloc == urlsplit(url).netloc
     return {
         "Accept-Encoding": "identity",

@@ -54,6 +54,7 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     if framework != "pt":
         _require_possible(settings, "TensorFlow is installed, and OpenVINO serves models of PyTorch")
     runtime = create_runtime(framework, settings.dtype)
+    runtime.kv_cache = settings.kv_cache
     task = model_folder.choose_task(settings, model_folder.read_config(folder))
     _propagate_logs()
     event(20, "loading", task=task.requested, folder=str(folder))

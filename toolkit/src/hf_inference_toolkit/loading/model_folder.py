@@ -3,8 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import List
 
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import hub
 from hf_inference_toolkit.logs import event
@@ -84,7 +85,7 @@ def _no_model(settings: Settings) -> str:
     )
 
 
-def read_config(folder: Path) -> Dict[str, Any]:
+def read_config(folder: Path) -> JsonObject:
     """The model's config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -95,7 +96,7 @@ def read_config(folder: Path) -> Dict[str, Any]:
     return config
 
 
-def choose_task(settings: Settings, config: Dict[str, Any]) -> TaskName:
+def choose_task(settings: Settings, config: JsonObject) -> TaskName:
     """HF_TASK, or the task that the model's architecture was made for."""
     if settings.task:
         return registry.parse(settings.task)

@@ -14,7 +14,8 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from types import ModuleType
+from typing import Dict, List
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import codeartifact
@@ -170,5 +171,5 @@ def _forget_replaced_modules(environment: Path) -> None:
             del sys.modules[key]
 
 
-def _is_extension(module: Any) -> bool:
+def _is_extension(module: ModuleType) -> bool:
     return str(getattr(module, "__file__", None) or "").endswith(".so")

@@ -5,8 +5,10 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from types import ModuleType
+from typing import Dict, List, NamedTuple, Optional, Union
 
+from hf_inference_toolkit.annotations import UserFunction
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import requirements
 from hf_inference_toolkit.logs import event
@@ -42,8 +44,8 @@ class Hooks(NamedTuple):
     """
 
     source: Path
-    functions: Dict[str, Callable[..., Any]]
-    handler: Optional[Callable[..., Any]] = None
+    functions: Dict[str, UserFunction]
+    handler: Optional[UserFunction] = None
     batch: int = 0
 
 
@@ -125,7 +127,7 @@ def _check_depth(folder: Path, code: Path, program: str) -> None:
             )
 
 
-def _imported(path: Path) -> Any:
+def _imported(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     # Child processes of user code import the modules beside it, too.
     inherited = os.environ.get("PYTHONPATH")
@@ -151,9 +153,9 @@ def _imported(path: Path) -> Any:
     return module
 
 
-def _line(problem: BaseException, path: Path) -> Any:
-    trace: Any = problem.__traceback__
-    line: Any = "?"
+def _line(problem: BaseException, path: Path) -> Union[int, str]:
+    trace = problem.__traceback__
+    line: Union[int, str] = "?"
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno
@@ -161,7 +163,7 @@ def _line(problem: BaseException, path: Path) -> Any:
     return line
 
 
-def _handler(module: Any, path: Path) -> Hooks:
+def _handler(module: ModuleType, path: Path) -> Hooks:
     handler = getattr(module, "EndpointHandler", None)
     if not inspect.isclass(handler):
         raise StartError("{} has no class EndpointHandler".format(path))
@@ -172,14 +174,14 @@ def _handler(module: Any, path: Path) -> Hooks:
     return Hooks(path, {}, handler, _batch(handler, handler.__call__, "EndpointHandler", path))
 
 
-def call_handler(handler: Any) -> Callable[..., Any]:
+def call_handler(handler: UserFunction) -> UserFunction:
     """A handler's `__call__` as a function of the data and the context."""
-    if _wants_context(handler.__call__, 1):
+    if _wants_context(handler, 1):
         return lambda data, context: handler(data, context)
     return lambda data, _: handler(data)
 
 
-def _functions(module: Any, path: Path) -> Hooks:
+def _functions(module: ModuleType, path: Path) -> Hooks:
     found = {name: getattr(module, name) for name in HOOKS if callable(getattr(module, name, None))}
     if not found:
         raise StartError("{} has none of the functions {}".format(path, ", ".join(HOOKS)))
@@ -198,7 +200,7 @@ def _functions(module: Any, path: Path) -> Hooks:
     )
 
 
-def _batch(owner: Any, function: Callable[..., Any], name: str, path: Path) -> int:
+def _batch(owner: object, function: UserFunction, name: str, path: Path) -> int:
     """The largest batch that user code declares: `batch = True`, or the number itself."""
     declared = getattr(owner, "batch", False)
     if declared is False or declared is None or callable(declared):
@@ -218,7 +220,7 @@ def _batch(owner: Any, function: Callable[..., Any], name: str, path: Path) -> i
     return DEFAULT_BATCH if declared is True else declared
 
 
-def _with_context(name: str, function: Callable[..., Any], path: Path) -> Callable[..., Any]:
+def _with_context(name: str, function: UserFunction, path: Path) -> UserFunction:
     """Wrap a function so that it accepts the context as its last argument."""
     plain = HOOKS[name]
     if _wants_context(function, plain):
@@ -232,13 +234,13 @@ def _with_context(name: str, function: Callable[..., Any], path: Path) -> Callab
     )
 
 
-def _wants_context(function: Callable[..., Any], plain: int) -> bool:
+def _wants_context(function: UserFunction, plain: int) -> bool:
     """Whether it requires one more argument, or has one named `context`."""
     names: List[str] = list(inspect.signature(function).parameters)
     return _takes(function, plain + 1) and (not _takes(function, plain) or "context" in names)
 
 
-def _takes(function: Callable[..., Any], count: int) -> bool:
+def _takes(function: UserFunction, count: int) -> bool:
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:

@@ -5,17 +5,28 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from types import ModuleType
+from typing import TYPE_CHECKING, Dict, Iterator, List, Type
 
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import checks, model_folder
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks import pipeline_task, registry
+from hf_inference_toolkit.tasks import architectures, pipeline_task, registry
 from hf_inference_toolkit.tasks.task_name import TaskName
 
+if TYPE_CHECKING:
+    import transformers
+    from transformers import PreTrainedModel
 
-def load_tokenizer(folder: Path, settings: Settings) -> Any:
+# What `from_pretrained` reports: the names of missing, unexpected and mismatched weights.
+LoadingInfo = JsonObject
+# Classes whose outputs are scores of labels.
+LABELLED = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
+
+
+def load_tokenizer(folder: Path, settings: Settings) -> "transformers.PreTrainedTokenizerBase":
     """The model's tokenizer."""
     import transformers
 
@@ -40,6 +51,11 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     except OSError as problem:
         raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
     except Exception as problem:
+        if isinstance(problem, RuntimeError) and "mismatch" in str(problem):
+            raise StartError(
+                "the weights in {} have other shapes than its config.json says; one reason is another number of labels "
+                "in id2label".format(folder)
+            ) from None
         if type(problem).__name__ not in ("SafetensorError", "UnpicklingError"):
             raise
         words = str(problem).splitlines()[0][:200]
@@ -50,20 +66,21 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
     checks.check_finite(model, folder)
+    if registry.find(task.name).auto_class in LABELLED:
+        checks.check_labels(model.config)
     runtime.place(model)
 
 
 def _check_head(task: TaskName, folder: Path) -> None:
     """StartError for a text classifier served as token classifier or the reverse, because the weights fit both."""
-    alike = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
     inferred = registry.infer(model_folder.read_config(folder))
     made_for = registry.find(inferred).auto_class if inferred else ""
     wanted = registry.find(task.name).auto_class
-    if made_for in alike and wanted in alike and made_for != wanted:
+    if made_for in LABELLED and wanted in LABELLED and made_for != wanted:
         raise StartError(_misfit(task, folder, ""))
 
 
-def _missing(task: TaskName, info: Dict[str, Any]) -> List[str]:
+def _missing(task: TaskName, info: LoadingInfo) -> List[str]:
     """The weights that transformers initialised because the folder does not have them."""
     lost = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
     lost = [key for key in lost if not key.endswith("position_ids")]
@@ -109,24 +126,24 @@ def _misfit(task: TaskName, folder: Path, reason: str) -> str:
 
 
 @contextlib.contextmanager
-def _loading_infos(transformers: Any, runtime: Runtime, infos: List[Dict[str, Any]]) -> Iterator[None]:
+def _loading_infos(transformers: ModuleType, runtime: Runtime, infos: List[LoadingInfo]) -> Iterator[None]:
     """Collect the loading infos that `pipeline` discards: which weights were missing and initialised randomly."""
     base = getattr(transformers, runtime.prefix + "PreTrainedModel")
     original = base.__dict__["from_pretrained"]
 
-    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls: "Type[PreTrainedModel]", *args: object, **kwargs: object) -> "PreTrainedModel":
         model, info = original.__func__(cls, *args, **dict(kwargs, output_loading_info=True))
         infos.append(info)
         return model
 
-    base.from_pretrained = classmethod(from_pretrained)
+    base.from_pretrained = classmethod(from_pretrained)  # type: ignore[arg-type]
     try:
         yield
     finally:
         base.from_pretrained = original
 
 
-def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, Any]:
+def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, object]:
     import transformers
 
     arguments = dict(_trust(settings), device=runtime.pipeline_device())
@@ -180,12 +197,14 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
         )
 
 
-def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Any:
+def load_pipeline(
+    task: TaskName, folder: Path, settings: Settings, runtime: Runtime
+) -> "transformers.Pipeline":
     """The pipeline of a task that the toolkit does not implement itself."""
     import transformers
 
     _check_task(task, folder, runtime)
-    infos: List[Dict[str, Any]] = []
+    infos: List[LoadingInfo] = []
     try:
         with _loading_infos(transformers, runtime, infos):
             pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
@@ -203,6 +222,7 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
         raise StartError(
             "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
         ) from None
+    _check_class(task, folder, pipeline)
     missing = [key for info in infos for key in _missing(task, info)]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
@@ -214,6 +234,16 @@ def load_pipeline(task: TaskName, folder: Path, settings: Settings, runtime: Run
         checks.check_tokenizer(pipeline.tokenizer, folder)
     checks.check_finite(pipeline.model, folder)
     return pipeline
+
+
+def _check_class(task: TaskName, folder: Path, pipeline: "transformers.Pipeline") -> None:
+    """StartError for a model of another kind than the pipeline takes: it may answer all the same, with nonsense."""
+    kind = type(pipeline.model)
+    taken = sorted(architectures.taken_by(task.name, pipeline))
+    # The class of a model's own code is in no table.
+    if not taken or kind.__name__ in taken or not kind.__module__.startswith("transformers."):
+        return
+    raise StartError(_misfit(task, folder, "The task takes {}".format(_listed(taken))))
 
 
 def _vocabulary_files(folder: Path) -> str:
@@ -241,6 +271,6 @@ def _missing_package(task: TaskName, problem: ImportError) -> str:
     )
 
 
-def _trust(settings: Settings) -> Dict[str, Any]:
+def _trust(settings: Settings) -> Dict[str, object]:
     # Releases of 2021 do not know the argument.
     return {"trust_remote_code": True} if settings.trust_remote_code else {}

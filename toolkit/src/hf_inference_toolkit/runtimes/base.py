@@ -1,10 +1,14 @@
 """The interface between tasks and frameworks: rows of token ids in, numpy arrays out."""
 
+import contextlib
 import importlib.util
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
+from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
+
+if TYPE_CHECKING:
+    from hf_inference_toolkit.runtimes.token_batch import TokenBatch
 
 # The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
 Tokens = Dict[str, List[int]]
@@ -39,6 +43,8 @@ class Runtime:
         self.model: Any = None
         # float32, bfloat16 or float16. A subclass replaces `auto`.
         self.dtype = dtype
+        # The memory of the KV cache of a `token_batch` in bytes; None: half of what is free.
+        self.kv_cache: Optional[int] = None
         # The library that computes large matrix products.
         self.kernels = "default"
         self.engine = Engine("none")
@@ -90,19 +96,36 @@ class Runtime:
         pad: int,
         options: Dict[str, Any],
         on_step: Optional[OnStep] = None,
-        sampling: Optional[Sampling] = None,
-        with_logprobs: bool = False,
+        sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
         """The sequences that `generate` returns, those of one row next to each other.
 
         Each begins with the left-padded prompt, or with the decoder's start token. `on_step` is called after each
-        step. `sampling` draws the tokens; without it `generate` follows `options`.
+        step, and `sampling` then says for each sequence how its tokens are selected.
         """
         raise NotImplementedError
+
+    def token_batch(self, pad: int) -> Tuple[Optional["TokenBatch"], str]:
+        """A batch that texts join and leave between steps, or the reason why `generate` writes texts instead.
+
+        `kv_cache` is the memory of its cache.
+        """
+        return None, "it needs PyTorch"
 
     def set_check(self, check: Optional[Callable[[], None]]) -> None:
         """Call `check` between the layers of every pass of this thread. It raises to end the pass."""
         self._thread.check = check
+
+    @contextlib.contextmanager
+    def checked(self, check: Callable[[], None]) -> Iterator[None]:
+        """Call `check` now and between the layers of passes in this block, as `set_check`."""
+        before = getattr(self._thread, "check", None)
+        self.set_check(check)
+        try:
+            check()
+            yield
+        finally:
+            self.set_check(before)
 
     def check(self) -> None:
         """Raises when the prediction of this thread was cancelled or is past its deadline."""

@@ -104,9 +104,9 @@ def _is_faster(dtype: Any) -> bool:
 
 def _seconds(work: Callable[[], Any]) -> float:
     """The shortest of several runs."""
-    taken = []
+    seconds = []
     for _ in range(8):
         began = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -4,7 +4,8 @@ import contextlib
 import ctypes
 import gc
 import sys
-from typing import MutableMapping
+from pathlib import Path
+from typing import MutableMapping, Optional
 
 # oneDNN and PyTorch cache a compiled primitive for each shape, 1024 by default, and texts have many lengths. With a
 # smaller cache the speed was the same.
@@ -16,6 +17,54 @@ def limit(environ: MutableMapping[str, str]) -> None:
     """Set cache sizes for libraries that are not imported yet. Variables that are set already are not changed."""
     for name, value in PROGRAMS.items():
         environ.setdefault(name, value)
+
+
+def available(root: Path = Path("/")) -> int:
+    """Bytes that this process may still allocate: what the machine has, and the limit of its control group leaves."""
+    free = [value for value in (_machine(root), _limit_v2(root), _limit_v1(root)) if value is not None]
+    return max(0, min(free)) if free else 0
+
+
+def _machine(root: Path) -> Optional[int]:
+    for line in _text(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _limit_v2(root: Path) -> Optional[int]:
+    """What cgroup v2 leaves. Its usage counts files that the kernel would drop from memory."""
+    group = root / "sys/fs/cgroup"
+    return _left(
+        _text(group / "memory.max"),
+        _text(group / "memory.current"),
+        _text(group / "memory.stat"),
+        "inactive_file",
+    )
+
+
+def _limit_v1(root: Path) -> Optional[int]:
+    group = root / "sys/fs/cgroup/memory"
+    return _left(
+        _text(group / "memory.limit_in_bytes"),
+        _text(group / "memory.usage_in_bytes"),
+        _text(group / "memory.stat"),
+        "total_inactive_file",
+    )
+
+
+def _left(limit: str, used: str, statistics: str, droppable: str) -> Optional[int]:
+    if not limit.strip().isdigit() or not used.strip().isdigit():
+        return None
+    files = [line.split()[1] for line in statistics.splitlines() if line.startswith(droppable + " ")]
+    return int(limit) - int(used) + (int(files[0]) if files else 0)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def settle() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import threads
 from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Arrays, Engine, Runtime, Tokens, padded
-from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
+from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
 
 class TensorFlow(Runtime):
@@ -52,8 +52,7 @@ class TensorFlow(Runtime):
         pad: int,
         options: Dict[str, Any],
         on_step: Optional[OnStep] = None,
-        sampling: Optional[Sampling] = None,
-        with_logprobs: bool = False,
+        sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
         """See Runtime."""
         import tensorflow

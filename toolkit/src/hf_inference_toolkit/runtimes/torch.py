@@ -1,11 +1,11 @@
 """PyTorch, on the first GPU or on the CPU."""
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.runtimes import decoding, kernels, openvino, threads
+from hf_inference_toolkit.runtimes import decoding, kernels, memory, openvino, threads
 from hf_inference_toolkit.runtimes.acceleration import Acceleration, Reference
 from hf_inference_toolkit.runtimes.base import (
     MODEL_OUTPUTS,
@@ -17,11 +17,16 @@ from hf_inference_toolkit.runtimes.base import (
     padded,
     unpadded,
 )
-from hf_inference_toolkit.runtimes.decoding import OnStep, Sampling
+from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
+from hf_inference_toolkit.runtimes.forward_pass import find_support
 from hf_inference_toolkit.runtimes.openvino import Compiled, Signature, UnsuitableError
 from hf_inference_toolkit.runtimes.pipeline_pass import PipelineModel
+from hf_inference_toolkit.runtimes.preparation import Preparation
+from hf_inference_toolkit.runtimes.token_batch import TokenBatch
 
 NAME = "PyTorch"
+# The part of the free memory that the KV cache of a batch may use; the rest is for passes and other requests.
+CACHE_PART = 0.5
 
 
 class Torch(Runtime):
@@ -250,23 +255,43 @@ class Torch(Runtime):
         pad: int,
         options: Dict[str, Any],
         on_step: Optional[OnStep] = None,
-        sampling: Optional[Sampling] = None,
-        with_logprobs: bool = False,
+        sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
         """See Runtime."""
         import torch
 
-        hooks = on_step and decoding.StepHooks(on_step, sampling, with_logprobs, self.device)
-        if hooks:
-            options = dict(options, **hooks.arguments())
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
+        begin = tensors["input_ids"].shape[1] if at_start else 1
+        hooks = on_step and decoding.StepHooks(on_step, sampling, begin, self.device)
+        if hooks:
+            options = dict(options, **hooks.arguments())
         with torch.no_grad():
             sequences = self.model.generate(**tensors, **options)
             if hooks:
                 hooks.finish(sequences)
         return [list(map(int, sequence)) for sequence in sequences.cpu().tolist()]
+
+    def token_batch(self, pad: int) -> Tuple[Optional[TokenBatch], str]:
+        """See Runtime."""
+        import transformers
+
+        if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (4, 40):
+            return None, "it needs transformers 4.40 or newer"
+        support = find_support(self.model, self.device, pad)
+        if support.forward is None:
+            return None, support.reason
+        budget = self.kv_cache
+        if budget is None:
+            budget = int(self._free_memory() * CACHE_PART)
+        tokens = budget // support.token_bytes
+        return TokenBatch(support.forward, Preparation(self.model, self.device), tokens, self.device), ""
+
+    def _free_memory(self) -> int:
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0]) if self.device.type == "cuda" else memory.available()
 
 
 def refusal(dtype: str, reason: str) -> str:

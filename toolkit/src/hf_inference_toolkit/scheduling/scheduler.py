@@ -6,90 +6,26 @@ cost (see `batching`). The scheduler does not wait for a batch to fill.
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Deque, List, MutableMapping, NamedTuple, Optional, Sequence
+from typing import Any, Deque, Dict, List, MutableMapping, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
 from hf_inference_toolkit.scheduling.batching import Cost, choose, cost_of
-from hf_inference_toolkit.tasks.service import BatchRow, Prediction, Reader, Service, Steps, Token
+from hf_inference_toolkit.scheduling.decoding import Decoding
+from hf_inference_toolkit.scheduling.job import Cancelled, Job, Observer, PendingRow
+from hf_inference_toolkit.tasks.service import Prediction, Reader, Service, Steps
 
 # How many threads may be stuck in predictions past their deadlines before no further thread is started. PyTorch passes
 # stop at the deadline, but user code and TensorFlow cannot be stopped.
 MOST_STUCK = 3
-
-
-class Cancelled(BaseException):
-    """Raised in a prediction that was cancelled. A BaseException, so that `except Exception` does not catch it."""
-
-
-class Observer:
-    """Callbacks of the scheduler, in the prediction thread. They do nothing here."""
-
-    def queued(self, seconds: float) -> None:
-        """Called at a request's first pass with its time in the queue."""
-
-    def passed(self, seconds: float, lengths: Sequence[int]) -> None:
-        """Called after a pass with its time and the lengths of its rows in tokens (0 if the task does not batch)."""
-
-
-class Job:
-    """One request in the scheduler: its steps, the future of its prediction, and its deadline."""
-
-    def __init__(
-        self,
-        service: Service,
-        cost: Cost,
-        request: Optional[Request],
-        deadline: float,
-        loop: asyncio.AbstractEventLoop,
-        reader: Reader,
-    ) -> None:
-        self.service = service
-        self.cost = cost
-        self.request = request
-        self.items = 1 if request is None else service.count(request)
-        self.deadline = deadline
-        self.submitted = time.monotonic()
-        # Whether its first pass has begun.
-        self.has_run = False
-        self.reader = self._emit if reader else None
-        self._reader = reader
-        # Whether a token was sent to the client already.
-        self.has_streamed = False
-        self.loop = loop
-        self.future = loop.create_future()
-        self.is_cancelled = False
-        self.steps: Optional[Steps] = None
-        self.outputs: List[Any] = []
-        self.missing = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it was cancelled or is past its deadline."""
-        return self.is_cancelled or time.monotonic() > self.deadline
-
-    def _emit(self, token: Token) -> None:
-        """Pass a token to the streaming client."""
-        self.has_streamed = True
-        self._reader(token)  # type: ignore[misc]
-
-    def check(self) -> None:
-        """Raise Cancelled if the job was cancelled or is past its deadline."""
-        if self.is_over:
-            raise Cancelled()
-
-
-class PendingRow(NamedTuple):
-    """A row of a job that waits for a pass, and the index of its output."""
-
-    job: Job
-    place: int
-    piece: BatchRow
+# Jobs that are started between two decoding steps, so that many arrivals do not stop running texts.
+MOST_STARTS = 16
 
 
 class Outcome(NamedTuple):
@@ -150,10 +86,17 @@ class Step:
         tokens = len(pieces) * max(one.piece.length for one in pieces)
         pieces[0].job.cost.observe(tokens, seconds, service.engine.name)
         self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
-        for one, output in zip(pieces, outputs):
+        if service.kept_tokens is not None:
+            counts = [service.token_counts(one.piece, output) for one, output in zip(pieces, outputs)]
+            self._observer.generated(*map(sum, zip(*counts)))
+        self._store(list(zip(pieces, outputs)))
+
+    def _store(self, outputs: List[Tuple[PendingRow, Any]]) -> None:
+        """Give outputs to their jobs. Jobs that have all of theirs go on."""
+        for one, output in outputs:
             one.job.outputs[one.place] = output
             one.job.missing -= 1
-        for job in _jobs(pieces):
+        for job in _jobs([one for one, _ in outputs]):
             if not job.missing:
                 self._advance(job)
 
@@ -185,14 +128,49 @@ class Step:
                 job.steps = _steps(job)
             pieces = job.steps.send(job.outputs or None)  # type: ignore[arg-type]
         except StopIteration as end:
+            job.is_finished = True
             self.outcomes.append(Outcome(job, end.value, None))
             if is_alone:  # its task does not batch
                 self._observe([job], began, time.monotonic() - began, [0])
         except BaseException as problem:
+            job.is_finished = True
             self.outcomes.append(Outcome(job, None, problem))
         else:
             job.outputs, job.missing = [None] * len(pieces), len(pieces)
             self.more.extend(PendingRow(job, place, piece) for place, piece in enumerate(pieces))
+
+
+class DecodingStep(Step):
+    """One token for each row of a decoding batch."""
+
+    def __init__(self, decoding: Decoding, observer: Observer) -> None:
+        super().__init__(decoding.jobs, [], observer)
+        self._decoding = decoding
+
+    @property
+    def items(self) -> int:
+        """See Step. The scheduler counts running rows also between steps."""
+        return 0
+
+    def take(self) -> None:
+        """See Step."""
+        for row in self._decoding.remove_over():
+            self._end(row.job, Cancelled())
+        try:
+            finished = self._decoding.step(self.check)
+        except BaseException as problem:
+            for row in self._decoding.clear():
+                self._end(row.job, problem)
+            return
+        for one in finished:
+            if one.problem is not None:
+                self._end(one.handle.job, one.problem)
+        self._store([(one.handle, one.output) for one in finished if not one.handle.job.is_finished])
+
+    def _end(self, job: Job, problem: BaseException) -> None:
+        if not job.is_finished:
+            job.is_finished = True
+            self.outcomes.append(Outcome(job, None, problem))
 
 
 def _steps(job: Job) -> Steps:
@@ -221,6 +199,10 @@ class Scheduler:
         self._observer = observer or Observer()
         self._jobs: Deque[Job] = deque()
         self._pieces: List[PendingRow] = []
+        self._decodings: Dict[Service, Decoding] = {}
+        # Jobs that were started since the last decoding step, and whether the last work was such a step.
+        self._started = 0
+        self._has_decoded = False
         self._held = 0
         self._changed = threading.Condition()
         self._step: Optional[Step] = None
@@ -234,7 +216,17 @@ class Scheduler:
     def waiting(self) -> int:
         """The number of items in the queue."""
         step = self._step
-        return max(0, self._held - (step.items if step else 0))
+        return max(0, self._held - (step.items if step else 0) - self.running)
+
+    @property
+    def running(self) -> int:
+        """The number of items that are decoded token by token."""
+        return sum(one.running_items for one in list(self._decodings.values()))
+
+    @property
+    def cache_usage(self) -> float:
+        """The used part of the memory of KV caches, from 0 to 1."""
+        return max((one.usage for one in list(self._decodings.values())), default=0.0)
 
     @property
     def is_busy(self) -> bool:
@@ -253,14 +245,17 @@ class Scheduler:
 
         The job's deadline is in `seconds`. RequestError (503) if the queue is full.
         """
-        cost = self._costs.setdefault(service, cost_of(service))
+        if service not in self._costs:
+            self._costs[service] = cost_of(service)
+            service.take_turn = functools.partial(self._take_turn, service)
+        cost = self._costs[service]
         job = Job(service, cost, request, time.monotonic() + seconds, asyncio.get_event_loop(), reader)
         with self._changed:
             if job.items > self._size:
                 # A list longer than the queue takes half of the free slots, so that other requests get some.
                 job.items = max(1, (self._size - self.waiting + 1) // 2)
             # One item more than the size: the worker may not have taken the first one yet.
-            running = self._step.items if self._step else 1
+            running = (self._step.items if self._step else 1) + self.running
             if self._held and self._held - running + job.items > self._size:
                 raise RequestError(
                     "overloaded",
@@ -295,6 +290,10 @@ class Scheduler:
             self._stuck += 1
             self._step = None
             self._generation += 1
+            # The stuck thread may still use its batches.
+            waiting = [row for one in self._decodings.values() for row in one.take_waiting()]
+            self._decodings = {}
+            self._submit_rows(waiting)
             if not self.is_lost:
                 self._start_worker()
             return True
@@ -305,12 +304,13 @@ class Scheduler:
         )
         # A prediction that does not end must not prevent the process from ending.
         thread.daemon = True
+        self._worker = thread
         thread.start()
 
     def _work(self, generation: int) -> None:
         while True:
             with self._changed:
-                while not (self._jobs or self._pieces):
+                while not (self._jobs or self._pieces or self._next_decoding()):
                     self._changed.wait()
                     if generation != self._generation:
                         return
@@ -326,20 +326,66 @@ class Scheduler:
                     return
                 self._step = None
                 self.steps_taken += 1
-                over = frozenset(outcome.job for outcome in step.outcomes)
-                if over:
-                    self._pieces = [one for one in self._pieces if one.job not in over]
-                self._pieces.extend(one for one in step.more if not one.job.is_cancelled)
+                self._keep_rows(step)
             _settle(step.outcomes)
 
+    def _keep_rows(self, step: Step) -> None:
+        """Drop the rows of finished jobs, and keep the new ones."""
+        over = frozenset(outcome.job for outcome in step.outcomes)
+        if over:
+            self._pieces = [one for one in self._pieces if one.job not in over]
+        self._submit_rows([one for one in step.more if not one.job.is_cancelled])
+
+    def _submit_rows(self, rows: List[PendingRow]) -> None:
+        for row in rows:
+            if not row.piece.is_decoded:
+                self._pieces.append(row)
+                continue
+            service = row.job.service
+            if service not in self._decodings:
+                self._decodings[service] = Decoding(service, self._observer)
+            self._decodings[service].submit([row])
+
+    def _next_decoding(self) -> Optional[Decoding]:
+        return next((one for one in self._decodings.values() if one.is_active), None)
+
     def _next(self) -> Step:
-        """The next step: start a waiting job, so that there are more rows to choose from; otherwise a pass."""
-        if self._jobs:
+        """The next step: start a waiting job, so that there are more rows to choose from; otherwise a pass.
+
+        Decoding steps and passes take turns.
+        """
+        decoding = self._next_decoding()
+        if self._jobs and (decoding is None or self._started < MOST_STARTS):
+            self._started += 1
             return Step([self._jobs.popleft()], [], self._observer)
+        self._started = 0
+        if decoding is not None and not (self._pieces and self._has_decoded):
+            self._has_decoded = True
+            return DecodingStep(decoding, self._observer)
+        self._has_decoded = False
         chosen = frozenset(choose([one.piece for one in self._pieces], self._pieces[0].job.cost))
         pieces = [one for place, one in enumerate(self._pieces) if place in chosen]
         self._pieces = [one for place, one in enumerate(self._pieces) if place not in chosen]
         return Step(_jobs(pieces), pieces, self._observer)
+
+    def _take_turn(self, service: Service) -> None:
+        """Start a waiting job of a service and make a decoding step. Called within a long pass of the service."""
+        steps: List[Step] = []
+        with self._changed:
+            if threading.current_thread() is not self._worker:
+                return
+            if self._jobs and self._jobs[0].service is service:
+                steps.append(Step([self._jobs.popleft()], [], self._observer))
+            decoding = self._decodings.get(service)
+            if decoding is not None and decoding.is_active:
+                steps.append(DecodingStep(decoding, self._observer))
+        for step in steps:
+            step.take()
+            with self._changed:
+                if threading.current_thread() is not self._worker:
+                    return
+                self._keep_rows(step)
+            _settle(step.outcomes)
 
 
 def _settle(outcomes: List[Outcome]) -> None:

@@ -3,9 +3,14 @@
 The name is not sufficient: LlavaForConditionalGeneration has images as input, T5ForConditionalGeneration text.
 """
 
-from typing import Any, Optional
+import re
+import sys
+from typing import TYPE_CHECKING, FrozenSet, Optional, Sequence, Set, Union
 
-from hf_inference_toolkit.tasks import pipeline_task
+from hf_inference_toolkit.tasks import pipeline_parameters, pipeline_task
+
+if TYPE_CHECKING:
+    import transformers
 
 # Names of tables in transformers.models.auto.modeling_auto. The first with the architecture takes precedence, if the
 # installed release has a pipeline for the task.
@@ -33,6 +38,9 @@ TABLES = (
     ("KEYPOINT_MATCHING", "keypoint-matching"),
 )
 
+# Names of tables in the modules of pipelines.
+_TABLE = re.compile(r"(TF_)?MODEL_FOR_\w+_MAPPING(_NAMES)?\Z")
+
 
 def task_of(architecture: str) -> Optional[str]:
     """The pipeline task of an architecture. None for text models and for architectures that are not in the tables."""
@@ -48,5 +56,31 @@ def task_of(architecture: str) -> Optional[str]:
     return None
 
 
-def _holds(classes: Any, architecture: str) -> bool:
+def _holds(classes: Union[str, Sequence[str]], architecture: str) -> bool:
     return architecture in ((classes,) if isinstance(classes, str) else classes)
+
+
+def taken_by(task: str, pipeline: "transformers.Pipeline") -> FrozenSet[str]:
+    """The classes of models that a pipeline is written for, in the installed transformers. Empty if it has no table.
+
+    Pipelines log that a model is of another class, and load it.
+    """
+    from transformers import pipelines
+
+    task = pipeline_parameters.ALIASES.get(task, task)
+    supported = getattr(pipelines, "SUPPORTED_TASKS", {}).get(task, {})
+    autos = (*supported.get("pt", ()), *supported.get("tf", ()))
+    module = vars(sys.modules[type(pipeline).__module__])
+    tables = [getattr(auto, "_model_mapping", None) for auto in autos]
+    # Those of image-segmentation and object-detection take more than their auto classes.
+    tables += [module[name] for name in sorted(module) if _TABLE.match(name)]
+    names: Set[str] = set()
+    for table in tables:
+        classes = getattr(table, "_model_mapping", table)
+        for found in classes.values() if isinstance(classes, dict) else ():
+            several = found if isinstance(found, (tuple, list)) else (found,)
+            names.update(one if isinstance(one, str) else one.__name__ for one in several)
+    # It takes Donut, which is not in its table.
+    if names and task == "document-question-answering":
+        names.add("VisionEncoderDecoderModel")
+    return frozenset(names)

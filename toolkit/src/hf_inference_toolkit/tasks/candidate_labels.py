@@ -1,8 +1,9 @@
 """Candidate labels and hypothesis templates of all zero-shot tasks."""
 
-from typing import Any, List
+from typing import List, Optional
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Texts
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.parameters import Parameter
 
@@ -18,7 +19,7 @@ HYPOTHESIS_TEMPLATE = Parameter(
 )
 
 
-def split_labels(value: Any, task: str) -> List[str]:
+def split_labels(value: Optional[Texts], task: str) -> List[str]:
     """The labels as a list. A string is split at its commas."""
     if value is None:
         raise RequestError("unsupported_value", "{} needs parameters.candidate_labels".format(task))

@@ -1,40 +1,61 @@
 """Conversations: messages as clients send them, and as chat templates take them."""
 
 import inspect
-from typing import Any, Callable, Dict, List, Optional
+import json
+import re
+from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence
 
+from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject, Parameters
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.tasks.completion import NO_TOOLS, Tools
+from hf_inference_toolkit.tasks.tool_calls import format_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
-Message = Dict[str, Any]
+# OpenAI's client sends these back with an answer; they are accepted where they hold nothing.
+EMPTY_KEYS = ("annotations", "audio", "function_call", "refusal")
+Message = JsonObject
 
 
-def is_message(value: Any) -> bool:
+def is_message(value: object) -> bool:
     """Whether a value is meant to be a message; `check` says what is wrong with it."""
     return isinstance(value, dict) and ("role" in value or "content" in value)
 
 
-def check(messages: List[Any]) -> None:
+def check(messages: Sequence[object]) -> None:
     """RequestError unless each is a message with text as its content."""
+    if len(messages) > limits.MESSAGES:
+        raise _wrong(
+            "{} messages are too many; at most {} are allowed".format(len(messages), limits.MESSAGES)
+        )
     for place, message in enumerate(messages):
         where = "messages[{}]".format(place)
         if not isinstance(message, dict):
             raise _wrong("{} must be an object, not {}".format(where, kind_of(message)))
         for key in message:
-            if key not in KEYS:
-                raise _wrong("{}: {}".format(where, unknown("key", key, KEYS)))
-        for key in ("role", "name", "tool_call_id"):
-            if not isinstance(message.get(key, ""), str):
-                raise _wrong('{}: "{}" must be a string, not {}'.format(where, key, kind_of(message[key])))
-        if "role" not in message:
+            _check_key(where, key, message[key])
+        if message.get("role") is None:
             raise _wrong('{}: "role" is missing'.format(where))
         _check_tool_calls(where, message)
         _check_content(where, message)
 
 
+def _check_key(where: str, key: str, value: object) -> None:
+    if key in EMPTY_KEYS:
+        if value:
+            raise _wrong('{}: "{}" is not supported: leave it out, or send null'.format(where, key))
+    elif key not in KEYS:
+        raise _wrong("{}: {}".format(where, unknown("key", key, KEYS)))
+    elif key in ("role", "name", "tool_call_id") and not isinstance(value, (str, type(None))):
+        raise _wrong('{}: "{}" must be a string, not {}'.format(where, key, kind_of(value)))
+
+
 def _check_tool_calls(where: str, message: Message) -> None:
-    calls = message.get("tool_calls", [])
+    calls = message.get("tool_calls") or []
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise _wrong('{}: "tool_calls" must be a list of objects'.format(where))
 
@@ -43,18 +64,20 @@ def _check_content(where: str, message: Message) -> None:
     content = message.get("content")
     if isinstance(content, str) or (content is None and "tool_calls" in message):
         return
-    if isinstance(content, list) and content and all(map(_is_text, content)):
-        return
     if isinstance(content, list) and content:
+        wrong = next((part for part in content if not _is_text(part)), None)
+        if wrong is None:
+            return
+        kind = wrong.get("type") if isinstance(wrong, dict) else None
         raise _wrong(
-            '{}: "content" takes text only: a string, or a list of {{"type": "text", "text": ...}}'.format(
-                where
+            '{}: "content" takes text only: a string, or a list of {{"type": "text", "text": ...}}{}'.format(
+                where, ", not parts of type '{}'".format(str(kind)[:50]) if kind not in (None, "text") else ""
             )
         )
     raise _wrong('{}: "content" must be a string, not {}'.format(where, kind_of(content)))
 
 
-def _is_text(part: Any) -> bool:
+def _is_text(part: object) -> bool:
     return (
         isinstance(part, dict)
         and set(part) == {"type", "text"}
@@ -81,11 +104,15 @@ def continued(messages: List[Message], text: str) -> List[Message]:
 class ChatTemplate:
     """The tokenizer's chat template."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self.exists = getattr(tokenizer, "chat_template", None) is not None
-        apply: Callable[..., Any] = getattr(tokenizer, "apply_chat_template", lambda: "")
-        self._can_continue = "continue_final_message" in inspect.signature(apply).parameters
+        apply: Callable[..., object] = getattr(tokenizer, "apply_chat_template", lambda: "")
+        takes = inspect.signature(apply).parameters
+        self._can_continue = "continue_final_message" in takes
+        self._source = _source(getattr(tokenizer, "chat_template", None))
+        self.takes_tools = "tools" in takes and re.search(r"\btools\b", self._source) is not None
+        self.call_format = format_of(self._source)
         self._takes_parts = self.exists and self._does_take_parts()
 
     def _does_take_parts(self) -> bool:
@@ -97,7 +124,7 @@ class ChatTemplate:
             return False
         return word in text and "'type'" not in text and '"type"' not in text
 
-    def _apply(self, messages: List[Message], **how: Any) -> str:
+    def _apply(self, messages: List[Message], **how: object) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **how))
 
     def continues(self, messages: List[Message], option: Optional[bool]) -> bool:
@@ -108,25 +135,91 @@ class ChatTemplate:
             )
         return self._can_continue and messages[-1]["role"] == "assistant" if option is None else option
 
-    def render(self, messages: List[Message], is_continued: bool) -> str:
+    def check(self, messages: Sequence[object], tools: Tools) -> None:
+        """RequestError for messages and tools with which the template cannot be rendered."""
+        if not self.exists:
+            raise RequestError(
+                "unprocessable",
+                "the model has no chat template: send a text to /v1/completions",
+                param="messages",
+            )
+        if not messages:
+            raise RequestError(
+                "unsupported_value", "'messages' must have at least one message", param="messages"
+            )
+        try:
+            check(messages)
+        except RequestError as error:
+            error.param = "messages"
+            raise
+        if tools.may_be_called and not self.takes_tools:
+            raise RequestError(
+                "unprocessable",
+                "the model's chat template takes no tools: leave 'tools' out, or send tool_choice 'none'",
+                param="tools",
+            )
+
+    def render(self, messages: List[Message], is_continued: bool, tools: Tools = NO_TOOLS) -> str:
         """The prompt of a conversation; RequestError 422 with the template's own words where it refuses it."""
-        how: Dict[str, Any] = {"add_generation_prompt": not is_continued}
+        how: Parameters = {"add_generation_prompt": not is_continued}
         if is_continued:
             how["continue_final_message"] = True
+        if tools.may_be_called:
+            how["tools"] = [{"type": "function", "function": one} for one in tools.functions]
+        prepared = [self._prepared(message) for message in messages]
         try:
-            return self._apply([self._prepared(message) for message in messages], **how)
+            text = self._apply(prepared, **how)
         except Exception as problem:  # templates raise what they like
             raise RequestError(
                 "unprocessable",
                 "the model's chat template refuses these messages: {}".format(str(problem)[:300]),
+                param="messages",
             ) from None
+        for message in prepared:
+            self._check_role(message, text)
+        return text
+
+    def _check_role(self, message: Message, text: str) -> None:
+        """RequestError for a message that the template leaves out because it does not know the role."""
+        role, content = message["role"], message["content"]
+        if re.search("[\"']{}[\"']".format(re.escape(role)), self._source):
+            return
+        parts = [part["text"] for part in content] if isinstance(content, list) else [content]
+        if not all(part.strip() in text for part in parts):
+            raise RequestError(
+                "unprocessable",
+                "the model's chat template does not know the role '{}'".format(role[:100]),
+                param="messages",
+            )
 
     def _prepared(self, message: Message) -> Message:
         """A message as the template takes it."""
-        content = message.get("content")
-        if content is None:
-            # It has tool calls instead. Templates test for text, and would write "None".
-            return dict(message, content="")
+        message = {key: value for key, value in message.items() if key in KEYS and value is not None}
+        if message["role"] == "developer" and "developer" not in self._source:
+            message["role"] = "system"
+        if "tool_calls" in message:
+            message["tool_calls"] = [_with_object(call) for call in message["tool_calls"]]
+        # A message may have tool calls instead. Templates test for text, and would write "None".
+        content = message.setdefault("content", "")
         if isinstance(content, list) and not self._takes_parts:
-            return dict(message, content="".join(part["text"] for part in content))
+            message["content"] = "".join(part["text"] for part in content)
         return message
+
+
+def _source(template: object) -> str:
+    """The source of a chat template, or of several by name."""
+    if isinstance(template, Mapping):
+        return "\n".join(map(str, template.values()))
+    return str(template or "")
+
+
+def _with_object(call: Message) -> Message:
+    """A tool call with its arguments as an object, which templates take; OpenAI's clients send JSON text."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except (ValueError, RecursionError):
+        return call
+    return dict(call, function=dict(function, arguments=arguments)) if isinstance(arguments, dict) else call

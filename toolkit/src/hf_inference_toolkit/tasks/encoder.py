@@ -1,6 +1,11 @@
 """Tokenization by the tokenizers library directly, which is faster than transformers' wrapper."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
+
+from hf_inference_toolkit.runtimes.base import Tokens
+
+if TYPE_CHECKING:
+    import transformers
 
 # Methods that a tokenizer's class may override; then transformers' wrapper is used.
 OWN_WAYS = ("__call__", "_encode_plus", "_batch_encode_plus", "prepare_for_tokenization")
@@ -9,14 +14,14 @@ OWN_WAYS = ("__call__", "_encode_plus", "_batch_encode_plus", "prepare_for_token
 class Encoder:
     """Encodes as `tokenizer(text)` of a fast tokenizer does. Called in one thread at a time."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: "transformers.PreTrainedTokenizerBase") -> None:
         self._backend = tokenizer.backend_tokenizer
         self._side = getattr(tokenizer, "truncation_side", "right")
         self._names = frozenset(tokenizer.model_input_names)
 
     def __call__(
         self, text: str, pair: Optional[str], strategy: Optional[str], most: int
-    ) -> Tuple[Dict[str, Any], bool]:
+    ) -> Tuple[Tokens, bool]:
         """The model's inputs, and whether the text was truncated to `most` tokens. Without a strategy it never is."""
         self._set(strategy, most)
         # encode_batch releases the GIL. transformers treats an empty second text as no pair.
@@ -43,7 +48,7 @@ class Encoder:
             self._backend.no_padding()
 
 
-def encoder(tokenizer: Any) -> Optional[Encoder]:
+def encoder(tokenizer: "transformers.PreTrainedTokenizerBase") -> Optional[Encoder]:
     """An encoder. None if the tokenizer is not a fast one, or its class overrides how it encodes."""
     import transformers
 

@@ -1,8 +1,9 @@
 """feature-extraction."""
 
-from typing import Any, Dict, List
+from typing import List
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Arrays, JsonObject, Options, Parameters
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Tokens
 from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
@@ -18,7 +19,7 @@ class FeatureExtraction(TextTask):
     )
     has_input_length = True
 
-    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+    def read_options(self, given: Parameters) -> Options:
         """The checked parameters; `huggingface_hub.InferenceClient` has `truncate` and `normalize`, too."""
         given = dict(given)
         if given.get("normalize") in (None, False):
@@ -27,7 +28,7 @@ class FeatureExtraction(TextTask):
             given["truncation"] = given.pop("truncate")
         return super().read_options(given)
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """See TextTask: one row."""
         encoding, was_cut = self.tokens(item, None, options)
         one = row(encoding)
@@ -63,7 +64,7 @@ class FeatureExtraction(TextTask):
             )
 
     def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+        self, item: str, encoded: Encoded, outputs: List[Arrays], options: Options
+    ) -> List[JsonObject]:
         """See TextTask: a list of shape [1, tokens, width]."""
         return [outputs[0]["last_hidden_state"].tolist()]

@@ -1,15 +1,21 @@
 """fill-mask."""
 
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Dict, List, Union
 
 import numpy
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Arrays, JsonObject, Options, Output, Texts
 from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.parameters import TOKENIZING, TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.service import BatchRow, Check
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+if TYPE_CHECKING:
+    import transformers
 
 
 class FillMask(TextTask):
@@ -23,15 +29,21 @@ class FillMask(TextTask):
     )
     has_input_length = True
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
         if self.tokenizer.mask_token_id is None:
             raise StartError(
                 "fill-mask needs a tokenizer with a mask token, which this model's does not have"
             )
         self.sample = {"inputs": "The capital of France is {}.".format(self.tokenizer.mask_token)}
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """See TextTask: one row, and the positions of its masks."""
         encoding, was_cut = self.tokens(item, None, options)
         masks = [
@@ -53,7 +65,7 @@ class FillMask(TextTask):
             )
         return Encoded([row(encoding)], was_cut, masks)
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """See Service. Keeps the logits at the masks only, because those of all tokens would need too much memory."""
         outputs = super().run(pieces, check)
         for piece, output in zip(pieces, outputs):
@@ -62,8 +74,8 @@ class FillMask(TextTask):
         return outputs
 
     def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+        self, item: str, encoded: Encoded, outputs: List[Arrays], options: Options
+    ) -> Union[List[JsonObject], List[List[JsonObject]]]:
         """See TextTask: the words for the masks of one text."""
         targets = self._target_ids(options["targets"]) if "targets" in options else None
         filled = []
@@ -74,7 +86,7 @@ class FillMask(TextTask):
             filled.append([self._word(encoded, mask, int(number), float(scores[number])) for number in best])
         return filled[0] if len(filled) == 1 else filled
 
-    def _word(self, encoded: Encoded, mask: int, number: int, score: float) -> Dict[str, Any]:
+    def _word(self, encoded: Encoded, mask: int, number: int, score: float) -> JsonObject:
         numbers = list(encoded.rows[0]["input_ids"])
         numbers[mask] = number
         numbers = [one for one in numbers if one != self.tokenizer.pad_token_id]
@@ -87,7 +99,7 @@ class FillMask(TextTask):
             "sequence": sequence,
         }
 
-    def _target_ids(self, targets: Any) -> Any:
+    def _target_ids(self, targets: Texts) -> numpy.ndarray:
         """The token of each target word, or the first of its tokens."""
         vocabulary = self.tokenizer.get_vocab()
         found = set()

@@ -3,21 +3,25 @@
 import inspect
 import os
 import random
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
-from hf_inference_toolkit.runtimes.decoding import NEUTRAL, Sampling, Step
+from hf_inference_toolkit.runtimes.decoding import NEUTRAL, OnStep, RowProcessor, RowSampling, Step
+from hf_inference_toolkit.runtimes.preparation import PLAIN
+from hf_inference_toolkit.runtimes.token_batch import TokenBatch
+from hf_inference_toolkit.tasks.generation_batch import GenerationBatch
 from hf_inference_toolkit.tasks.generation_parameters import (
+    BY_STEPS,
     DOCUMENTED,
     GENERATION,
     NOT_SUPPORTED,
     OWN,
-    SEED,
     STOP_NAMES,
     check_amount,
     check_token_ids,
+    processors,
     requested,
     stop_sequences,
     token_ids,
@@ -25,7 +29,7 @@ from hf_inference_toolkit.tasks.generation_parameters import (
 )
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, IncrementalDecoder, stop_end
 from hf_inference_toolkit.tasks.parameters import TRUNCATION
-from hf_inference_toolkit.tasks.service import BatchRow, Check
+from hf_inference_toolkit.tasks.service import BatchRow, Check, DecodingBatch
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask
 
@@ -50,6 +54,8 @@ SOURCE_OPTIONS = {
 }
 # They count positions by the attention mask, and have no argument `position_ids`.
 POSITIONS_BY_MASK = ("bloom", "opt")
+# They are applied to one sequence, not to beams.
+STEP_PARAMETERS = ("frequency_penalty", "presence_penalty", "logit_bias", "top_n_tokens")
 # Tokens of the prompt with which the first generated ones are decoded, for the spaces between them.
 CONTEXT_TOKENS = 8
 
@@ -66,6 +72,24 @@ class Prompt(NamedTuple):
     seed: Optional[int] = None
     # How many sequences are drawn for it.
     copies: int = 1
+    # They change the scores of each of its sequences.
+    processors: Sequence[RowProcessor] = ()
+    # The most tokens of a sequence, the prompt included.
+    total: int = 0
+
+    def row_sampling(self, copy: int) -> RowSampling:
+        """How the tokens of one of its sequences are selected."""
+        generator = None
+        if self.sampling is not None:
+            generator = random.Random("{}:{}".format(self.seed, copy))  # noqa: S311 (no secrets)
+        with_details = bool(self.options.get("details"))
+        return RowSampling(
+            self.sampling,
+            generator,
+            self.processors,
+            with_details,
+            (self.options.get("top_n_tokens") or 0) if with_details else 0,
+        )
 
 
 class Generation(TextTask):
@@ -88,9 +112,11 @@ class Generation(TextTask):
         self._special = frozenset(tokenizer.all_special_ids)
         self._model_stops = stop_sequences({"stop_strings": self._value({}, "stop_strings") or ()})
         self._cleans_up = cleans_up(self.pipeline)
+        # Texts are decoded token by token where the runtime has a batch for them. It is created after the warm-up.
+        self._batch: Optional[TokenBatch] = None
         supported = [one for one in GENERATION if one.name in self.supported or one.name == "max_new_tokens"]
-        seed = (SEED,) if self._reports_steps else ()
-        known = (*supported, *OWN, *seed, TRUNCATION, *self.extra_parameters())
+        by_steps = BY_STEPS if self._reports_steps else ()
+        known = (*supported, *OWN, *by_steps, TRUNCATION, *self.extra_parameters())
         self.parameters = tuple(one._replace(is_nullable=True) for one in known)
         specific = getattr(self.config, "task_specific_params", None) or {}
         defaults = specific.get(task.requested) or specific.get(task.name) or {}
@@ -124,7 +150,7 @@ class Generation(TextTask):
         return request
 
     def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
-        """Parameters without those that ask for nothing; token ids must be ids of this model."""
+        """Parameters without those that have no effect; token ids must be ids of this model."""
         options = super().read_options(requested(_with_nested(given), self.parameters))
         check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
@@ -138,12 +164,57 @@ class Generation(TextTask):
         width = 1
         for name in ("num_beams", "num_return_sequences"):
             width *= self._value(arguments, name) or 1
-        prompt = self._drawn(Prompt(row, arguments, options))
+        most = self._value(arguments, "max_new_tokens")
+        total = length + most if most else max(length + 1, self._value(arguments, "max_length") or 0)
+        prompt = self._drawn(Prompt(row, arguments, options, processors=processors(options), total=total))
         key = [(name, repr(value)) for name, value in sorted(prompt.arguments.items())]
         key.append(("sampling", repr(prompt.sampling)))
         if not self.may_pad(arguments):
             key.append(("length", str(length)))
-        return BatchRow(prompt, (length + new) * width, tuple(key))
+        is_decoded = self._batch is not None and all(
+            self._value(prompt.arguments, name) in idle for name, idle in PLAIN.items()
+        )
+        if is_decoded:
+            self._check_memory(length, prompt)
+        return BatchRow(prompt, (length + new) * width, tuple(key), is_decoded=is_decoded)
+
+    def _check_memory(self, length: int, prompt: Prompt) -> None:
+        """RequestError if the sequences of a prompt never fit into the KV cache."""
+        most = self._batch.longest_of(prompt.copies) if self._batch is not None else 0
+        if prompt.total > most:
+            raise RequestError(
+                "unprocessable",
+                "the prompt has {} tokens, and {} with the new ones; the KV cache has room for {} sequences of {} "
+                "tokens: lower max_new_tokens or num_return_sequences, or raise HF_KV_CACHE_GB".format(
+                    length, prompt.total, prompt.copies, max(0, most)
+                ),
+            )
+
+    def warm_up(self, check: Check) -> None:
+        """See Service. Afterwards texts are decoded token by token, if the model supports that."""
+        super().warm_up(check)
+        if "decoding" not in self.facts:
+            self._batch, reason = self.runtime.token_batch(self.pad)
+            self.facts["decoding"] = "continuous batching" if self._batch is not None else "generate"
+            if reason:
+                self.facts["decoding_reason"] = reason
+            if self._batch is not None:
+                self.facts["kv_cache_tokens"] = str(self._batch.budget)
+
+    def decoding_batch(self) -> DecodingBatch:
+        """See Service."""
+        if self._batch is None:
+            raise RuntimeError("the model has no decoding batch")
+        return GenerationBatch(self.runtime, self._batch.new(), self._decoded_sequence)
+
+    def _decoded_sequence(self, piece: BatchRow) -> GeneratedSequence:
+        ends = token_ids(self._value(piece.row.arguments, "eos_token_id") or [])
+        return self._sequence(piece, frozenset(ends))
+
+    def token_counts(self, piece: BatchRow, output: Any) -> Tuple[int, int]:
+        """See Service."""
+        row = piece.row.row
+        return len(row["input_ids"]), self.count_generated(row, output)
 
     def _drawn(self, prompt: Prompt) -> Prompt:
         """A prompt whose tokens are drawn by us where they are drawn at all, so that a seed decides about them."""
@@ -154,9 +225,14 @@ class Generation(TextTask):
             arguments.pop("temperature", None)
             arguments["do_sample"] = False
         is_sampled = bool(value(arguments, "do_sample"))
-        if is_sampled and "seed" in prompt.options:
-            if prompt.options.get("num_beams", 1) > 1:
-                raise RequestError("unprocessable", "parameter 'seed' does not work with num_beams")
+        names = [name for name in STEP_PARAMETERS if prompt.options.get(name)]
+        if is_sampled and prompt.options.get("seed") is not None:
+            names.append("seed")
+        if names:
+            if (prompt.options.get("num_beams") or 1) > 1:
+                raise RequestError(
+                    "unprocessable", "parameter '{}' does not work with num_beams".format(names[0])
+                )
             arguments["num_beams"] = 1
         if not is_sampled or (value(arguments, "num_beams") or 1) > 1 or not self._reports_steps:
             return prompt._replace(arguments=arguments)
@@ -217,29 +293,26 @@ class Generation(TextTask):
 
         def on_step(step: Step) -> bool:
             self.runtime.check()
+            if self.take_turn is not None:
+                self.take_turn()
             for place, sequence in enumerate(sequences):
-                sequence.add(step.tokens[place], step.logprobs[place] if step.logprobs else None)
+                logprob = step.logprobs[place] if step.logprobs else None
+                sequence.add(step.tokens[place], logprob, step.tops[place] if step.tops else ())
             return all(sequence.is_over for sequence in sequences)
 
-        sampling = None
-        if prompts[0].sampling is not None:
-            seeds = [(one.row.seed, copy) for one in pieces for copy in range(one.row.copies)]
-            generators = [random.Random("{}:{}".format(*pair)) for pair in seeds]  # noqa: S311 (no secrets)
-            sampling = Sampling(prompts[0].sampling, generators)
         self.runtime.generate(
             [prompt.row for prompt in prompts],
             self.pad,
             prompts[0].arguments,
             on_step,
-            sampling,
-            any(prompt.options.get("details") for prompt in prompts),
+            [piece.row.row_sampling(copy) for piece in pieces for copy in range(piece.row.copies)],
         )
         return sequences
 
     def _generate_at_once(self, pieces: List[BatchRow], ends: FrozenSet[int]) -> List[GeneratedSequence]:
         """The same from what `generate` returns: of beams, and of releases that do not report steps."""
         rows = [piece.row.row for piece in pieces]
-        returned = self.runtime.generate(rows, self.pad, pieces[0].row.arguments)
+        returned = self.runtime.generate(rows, self.pad, pieces[0].row.arguments, self._between_steps())
         begin = 1 if self.config.is_encoder_decoder else max(len(row["input_ids"]) for row in rows)
         many = len(returned) // len(rows)
         sequences = [self._sequence(piece, ends) for piece in pieces for _ in range(many)]
@@ -247,6 +320,18 @@ class Generation(TextTask):
             for token in tokens[begin:]:
                 sequence.add(token)
         return sequences
+
+    def _between_steps(self) -> Optional[OnStep]:
+        """Other work of the prediction thread takes turns with the steps of beams."""
+        take_turn = self.take_turn
+        if take_turn is None or not self._reports_steps:
+            return None
+
+        def on_step(_: Step) -> bool:
+            take_turn()
+            return False
+
+        return on_step
 
     def _sequence(self, piece: BatchRow, ends: FrozenSet[int]) -> GeneratedSequence:
         prompt: Prompt = piece.row
@@ -326,6 +411,10 @@ class Generation(TextTask):
             result = {self.result: self.answer(item, text, options)}
             if options.get("details") or sequence.is_streamed:
                 result["details"] = details(sequence, len(encoded.rows[0]["input_ids"]))
+                if options.get("details") and options.get("top_n_tokens"):
+                    result["details"]["top_tokens"] = [
+                        [one.described() for one in token.top] for token in sequence.reported
+                    ]
             results.append(result)
         return results
 

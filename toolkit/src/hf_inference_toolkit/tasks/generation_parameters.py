@@ -4,6 +4,7 @@ from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.decoding import RowProcessor, bias, penalties
 from hf_inference_toolkit.tasks.parameters import Parameter
 
 GENERATION = (
@@ -75,6 +76,38 @@ OWN = (
 SEED = Parameter(
     "seed", "integer", "with do_sample: equal seeds give equal texts, whatever else runs", 0, 2**63 - 1
 )
+# Offered where the installed release reports steps.
+BY_STEPS = (
+    SEED,
+    Parameter(
+        "frequency_penalty",
+        "number",
+        "subtracted from a token's score for each time that it was written",
+        -2,
+        2,
+    ),
+    Parameter(
+        "presence_penalty", "number", "subtracted from the score of each token that was written", -2, 2
+    ),
+    Parameter("logit_bias", "numbers by id", "added to the scores of tokens", -100, 100),
+    Parameter(
+        "top_n_tokens",
+        "integer",
+        "with details: how many of the most probable tokens are reported at each step",
+        0,
+        limits.TOP_TOKENS,
+    ),
+)
+GRAMMAR = Parameter(
+    "grammar",
+    "grammar",
+    "what the text must match: a JSON Schema or a regular expression; needs llguidance",
+)
+PROMPT_DETAILS = Parameter(
+    "decoder_input_details",
+    "boolean",
+    "answer with details, and with the log probabilities of the prompt; not in streams",
+)
 PROMPT = (
     Parameter("prefix", "string", "text in front of each input that is a string"),
     Parameter("add_special_tokens", "boolean", "as for the tokenizer; inputs that are strings only"),
@@ -85,7 +118,7 @@ PROMPT = (
     ),
 )
 # Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
-# values that ask for nothing: those are accepted.
+# values that have no effect: those are accepted.
 NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
     "adapter_id": (),
     "best_of": (1,),
@@ -93,6 +126,8 @@ NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "grammar": (),
     "handle_long_generation": ("hole",),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
     "return_tensors": (False,),
     "return_text": (True,),
     "top_n_tokens": (0,),
@@ -137,9 +172,9 @@ def unavailable(model: Any) -> FrozenSet[str]:
 
 
 def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
-    """The parameters that ask for something: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
+    """The parameters that have an effect: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
     names = frozenset(parameter.name for parameter in known)
-    # null asks for nothing, also where this release lacks the parameter.
+    # null has no effect, also where this release lacks the parameter.
     nullable = names | frozenset(parameter.name for parameter in GENERATION)
     options = {}
     for name, value in given.items():
@@ -202,10 +237,24 @@ def token_ids(value: Any) -> List[int]:
     return [value]
 
 
+def processors(options: Mapping[str, Any]) -> Tuple[RowProcessor, ...]:
+    """What the request's own parameters change in the scores of a sequence."""
+    made = []
+    frequency, presence = options.get("frequency_penalty") or 0, options.get("presence_penalty") or 0
+    if frequency or presence:
+        made.append(penalties(frequency, presence))
+    biases = {int(number): value for number, value in (options.get("logit_bias") or {}).items()}
+    if biases:
+        made.append(bias(biases))
+    return tuple(made)
+
+
 def check_token_ids(options: Dict[str, Any], vocabulary: int) -> None:
     """Refuse token ids that the model does not have; `vocabulary` 0 is an unknown size."""
-    for name in TOKEN_IDS:
-        for number in token_ids(options.get(name, [])):
+    numbers = {name: token_ids(options.get(name, [])) for name in TOKEN_IDS}
+    numbers["logit_bias"] = [int(number) for number in options.get("logit_bias") or {}]
+    for name in numbers:
+        for number in numbers[name]:
             if vocabulary and number is not None and not 0 <= number < vocabulary:
                 raise RequestError(
                     "unsupported_value",

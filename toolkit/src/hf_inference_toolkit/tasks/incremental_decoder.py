@@ -1,6 +1,6 @@
 """Text of a sequence, token by token: what each token adds, where a stop sequence ends it, and why it ended."""
 
-from typing import Any, Callable, Collection, List, Optional, Sequence
+from typing import Any, Callable, Collection, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.tasks.service import Token
 
@@ -21,6 +21,11 @@ class IncrementalDecoder:
         """The text that a token adds; nothing while the last character is incomplete."""
         self._tokens.append(token)
         return self._next(len(self._tokens) - self._done > CHARACTER_TOKENS)
+
+    def text_of(self, token: int) -> str:
+        """The text that a token would add."""
+        before = self._decode(self._tokens[self._start :])
+        return self._decode([*self._tokens[self._start :], token])[len(before) :]
 
     def flush(self) -> str:
         """The text that was held back, with replacement characters for what is incomplete."""
@@ -72,15 +77,19 @@ class GeneratedSequence:
         """Whether it has ended. What `generate` adds after that is padding."""
         return self.finish_reason != "length"
 
-    def add(self, token: int, logprob: Optional[float] = None) -> None:
+    def add(self, token: int, logprob: Optional[float] = None, top: Sequence[Tuple[int, float]] = ()) -> None:
         """The next token of the model; ignored after the end."""
         if self.is_over:
             return
         self.tokens.append(token)
         is_end = token in self._ends
         if self._needs_text:
+            others = tuple(
+                Token(number, self._decoder.text_of(number), number in self._special, value)
+                for number, value in top
+            )
             text = self._until_stop(self._decoder.add(token))
-            self._held.append(Token(token, text, token in self._special, logprob))
+            self._held.append(Token(token, text, token in self._special, logprob, others))
             if is_end or self.is_over:
                 self.close()
             elif text:

@@ -5,21 +5,27 @@ import binascii
 import importlib.util
 import io
 import wave
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 # Pillow's other formats are rarely used, or start programs: EPS runs Ghostscript.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Samples and their rate in Hz.
+Sound = Tuple[numpy.ndarray, int]
 BASE64 = "media in JSON must be base64 or a data: URL (other URLs and paths are not read)"
 
 
-def content_of(value: Any) -> bytes:
+def content_of(value: object) -> bytes:
     """The bytes of an image or of audio in a request."""
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
@@ -39,7 +45,7 @@ def content_of(value: Any) -> bytes:
         raise RequestError("unsupported_value", "{}; this is neither".format(BASE64)) from None
 
 
-def decode(body: bytes, content_type: str) -> Any:
+def decode(body: bytes, content_type: str) -> Union["PIL.Image.Image", JsonObject]:
     """Decode a body for user code: a PIL image for image/*, a `Decoder.recording` for audio/*."""
     decoder = Decoder()
     return decoder.recording(body) if content_type.startswith("audio/") else decoder.image(body)
@@ -56,14 +62,14 @@ class Decoder:
         self._seconds = seconds
         self._pixels = 0
         self._samples = 0
-        self._decoded: List[Any] = []
+        self._decoded: List["PIL.Image.Image"] = []
         self._sources: Dict[int, str] = {}
 
-    def source(self, image: Any) -> Optional[str]:
+    def source(self, image: "PIL.Image.Image") -> Optional[str]:
         """The text that an image was decoded from, for answers that repeat their input."""
         return self._sources.get(id(image))
 
-    def image(self, value: Any) -> Any:
+    def image(self, value: object) -> "PIL.Image.Image":
         """A PIL image in RGB, rotated by its EXIF orientation. PIL images of user code are returned unchanged."""
         if type(value).__module__.startswith("PIL."):
             return value
@@ -77,6 +83,11 @@ class Decoder:
             image = ImageOps.exif_transpose(image).convert("RGB")
         except (MemoryError, RequestError):
             raise
+        except Image.DecompressionBombError:  # Pillow's own limit is higher
+            raise RequestError(
+                "unsupported_value",
+                "an image has more than {} pixels, which is the limit".format(limits.IMAGE_PIXELS),
+            ) from None
         except Exception as problem:  # Pillow raises many exceptions for invalid files
             raise RequestError("malformed", _unreadable("image", problem, IMAGE_FORMATS)) from None
         if isinstance(value, str):
@@ -95,7 +106,7 @@ class Decoder:
                 ),
             )
 
-    def sound(self, value: Any) -> Any:
+    def sound(self, value: object) -> numpy.ndarray:
         """Mono float32 samples from -1 to 1 at the model's sampling rate.
 
         Besides bytes and base64, it accepts `{"raw": [samples], "sampling_rate": Hz}` and an array at the model's rate.
@@ -112,7 +123,7 @@ class Decoder:
             raise RequestError("unsupported_value", "the audio has no samples")
         return samples if rate == self._rate else resampled(samples, rate, self._rate)
 
-    def recording(self, value: Any) -> Dict[str, Any]:
+    def recording(self, value: object) -> JsonObject:
         """`{"raw": samples, "sampling_rate": Hz}`, in mono float32 at the file's sampling rate."""
         samples, rate = self._read(content_of(value))
         self._count_samples(len(samples), rate)
@@ -126,7 +137,7 @@ class Decoder:
                 "the audio of a request is longer than {} seconds".format(self._seconds),
             )
 
-    def _read(self, content: bytes) -> Any:
+    def _read(self, content: bytes) -> Sound:
         read = _by_soundfile if importlib.util.find_spec("soundfile") else _by_wave
         kind = codecs.sniff(codecs.MediaType(codecs.BINARY, {}), content).name
         if read is _by_wave and kind.startswith("audio/") and kind != codecs.WAV:
@@ -143,15 +154,15 @@ class Decoder:
             raise RequestError("malformed", _unreadable("sound", problem, formats)) from None
 
 
-def _unreadable(what: str, problem: Exception, formats: Any) -> str:
+def _unreadable(what: str, problem: Exception, formats: Sequence[str]) -> str:
     words = (str(problem) or type(problem).__name__).splitlines()[0]
     # Pillow's message contains the repr of the file object.
     words = words.split("<_io.BytesIO")[0].strip()
     return "the {} cannot be read ({}); formats: {}".format(what, words[:200], ", ".join(formats))
 
 
-def _raw(value: Dict[str, Any]) -> Any:
-    samples, rate = value.get("raw", value.get("array")), value.get("sampling_rate")
+def _raw(value: JsonObject) -> Sound:
+    samples, rate = value.get("raw", value.get("array")), value.get("sampling_rate", 0)
     is_whole = isinstance(rate, int) and not isinstance(rate, bool) and 1000 <= rate <= 384000
     if not set(value) <= {"raw", "array", "sampling_rate"} or not is_whole:
         raise RequestError(
@@ -167,7 +178,7 @@ def _raw(value: Dict[str, Any]) -> Any:
     return array.astype(numpy.float32), rate
 
 
-def _by_soundfile(content: bytes, seconds: int) -> Any:
+def _by_soundfile(content: bytes, seconds: int) -> Sound:
     import soundfile
 
     with soundfile.SoundFile(io.BytesIO(content)) as sound:
@@ -183,7 +194,7 @@ def _by_soundfile(content: bytes, seconds: int) -> Any:
     return (numpy.concatenate(blocks) if blocks else numpy.zeros(0, numpy.float32)), rate
 
 
-def _by_wave(content: bytes, seconds: int) -> Any:
+def _by_wave(content: bytes, seconds: int) -> Sound:
     with wave.open(io.BytesIO(content)) as sound:
         kind = {1: numpy.uint8, 2: numpy.int16, 4: numpy.int32}.get(sound.getsampwidth())
         if kind is None:
@@ -200,7 +211,7 @@ def _by_wave(content: bytes, seconds: int) -> Any:
     return scaled.astype(numpy.float32), rate
 
 
-def resampled(samples: Any, rate: int, wanted: int) -> Any:
+def resampled(samples: numpy.ndarray, rate: int, wanted: int) -> numpy.ndarray:
     """Resample by soxr or scipy. RequestError if neither is installed."""
     if importlib.util.find_spec("soxr"):
         import soxr

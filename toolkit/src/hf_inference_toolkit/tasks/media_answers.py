@@ -3,7 +3,7 @@
 import base64
 import io
 import wave
-from typing import Any, Dict, Tuple
+from typing import Dict, Tuple
 
 import numpy
 
@@ -18,7 +18,7 @@ TYPES: Dict[str, Tuple[str, ...]] = {
 }
 
 
-def write(value: Any, accept: str) -> bytes:
+def write(value: object, accept: str) -> bytes:
     """The file in an answer's JSON form; 406 if the answer is not exactly one."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -33,7 +33,7 @@ def write(value: Any, accept: str) -> bytes:
     )
 
 
-def _wav(samples: Any, rate: int) -> bytes:
+def _wav(samples: numpy.ndarray, rate: int) -> bytes:
     """One channel of 16 bit, which every player reads."""
     out = io.BytesIO()
     with wave.open(out, "wb") as sound:

@@ -1,8 +1,10 @@
 """The parameters of requests: types, limits, checks and JSON Schema."""
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+import re
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject, Options
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 
@@ -21,7 +23,7 @@ class Parameter(NamedTuple):
     choices: Sequence[str] = ()
     is_nullable: bool = False
     # The members of an object.
-    members: Sequence[Any] = ()
+    members: Sequence["Parameter"] = ()
     # The maximum characters of a string, and the maximum entries of a list.
     longest: int = limits.SHORT_TEXT
     most: int = limits.TOKEN_IDS
@@ -54,7 +56,7 @@ FUNCTION = Parameter(
 FULL_TEXT = Parameter(
     "return_full_text", "boolean", "whether the prompt is part of the answer; true by default"
 )
-SCHEMAS: Dict[str, Dict[str, Any]] = {
+SCHEMAS: Dict[str, JsonObject] = {
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -63,6 +65,17 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
     "object": {"type": "object", "additionalProperties": False},
     "strings": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     "ids": {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "minItems": 1}]},
+    "numbers by id": {
+        "type": "object",
+        "propertyNames": {"pattern": "^[0-9]+$"},
+        "additionalProperties": {"type": "number"},
+    },
+    "grammar": {
+        "type": "object",
+        "required": ["type", "value"],
+        "properties": {"type": {"enum": ["json", "json_schema", "regex"]}, "value": {}},
+        "additionalProperties": False,
+    },
     "id lists": {
         "type": "array",
         "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1},
@@ -71,7 +84,7 @@ SCHEMAS: Dict[str, Dict[str, Any]] = {
 }
 
 
-def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
+def check(given: Mapping[str, object], known: Sequence[Parameter]) -> Options:
     """The parameters that are not null. RequestError for an unknown name or an invalid value."""
     by_name = {parameter.name: parameter for parameter in known}
     checked = {}
@@ -82,11 +95,13 @@ def check(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any
         if value is None and not parameter.is_nullable:
             continue
         _check_one(parameter, value)
-        checked[name] = check(value, parameter.members) if parameter.kind == "object" else value
+        if isinstance(value, dict) and parameter.kind == "object":
+            value = check(value, parameter.members)
+        checked[name] = value
     return checked
 
 
-def _check_one(parameter: Parameter, value: Any) -> None:
+def _check_one(parameter: Parameter, value: object) -> None:
     if value is None:
         return
     if not _is(value, parameter.kind):
@@ -98,14 +113,17 @@ def _check_one(parameter: Parameter, value: Any) -> None:
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
-    if isinstance(value, (int, float)) and not _within(value, parameter):
+    numbers: Iterable[object] = [value]
+    if isinstance(value, dict) and parameter.kind == "numbers by id":
+        numbers = value.values()
+    if not all(_within(one, parameter) for one in numbers if isinstance(one, (int, float))):
         raise RequestError(
             "unsupported_value", "parameter '{}' must be {}".format(parameter.name, _words(parameter))
         )
     _check_size(parameter, value)
 
 
-def _check_size(parameter: Parameter, value: Any) -> None:
+def _check_size(parameter: Parameter, value: object) -> None:
     """RequestError for strings that are too long and lists with too many entries."""
     if isinstance(value, str) and len(value) > parameter.longest:
         raise RequestError(
@@ -114,7 +132,7 @@ def _check_size(parameter: Parameter, value: Any) -> None:
                 parameter.name, len(value), parameter.longest
             ),
         )
-    if isinstance(value, list):
+    if isinstance(value, (list, dict)):
         if len(value) > parameter.most:
             raise RequestError(
                 "unsupported_value",
@@ -133,7 +151,7 @@ def _within(value: float, parameter: Parameter) -> bool:
     )
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is(value: object, kind: str) -> bool:
     if kind == "boolean":
         return isinstance(value, bool)
     if kind == "integer":
@@ -144,8 +162,8 @@ def _is(value: Any, kind: str) -> bool:
         return isinstance(value, str)
     if kind == "boolean or string":
         return isinstance(value, (bool, str))
-    if kind == "object":
-        return isinstance(value, dict)
+    if isinstance(value, dict):
+        return _is_object(value, kind)
     if kind == "strings":
         return value == [] or isinstance(value, str) or _is_list_of(value, "string")
     if kind == "ids":
@@ -153,7 +171,22 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_list_of(inner, "integer") for inner in value)
 
 
-def _is_list_of(value: Any, kind: str) -> bool:
+def _is_object(value: Mapping[str, object], kind: str) -> bool:
+    if kind == "numbers by id":
+        return all(
+            re.match(r"[0-9]+\Z", name) is not None and _is(number, "number")
+            for name, number in value.items()
+        )
+    return kind == "object" or (kind == "grammar" and _is_grammar(value))
+
+
+def _is_grammar(value: Mapping[str, object]) -> bool:
+    if set(value) != {"type", "value"} or value["type"] not in ("json", "json_schema", "regex"):
+        return False
+    return isinstance(value["value"], (str,) if value["type"] == "regex" else (dict, str))
+
+
+def _is_list_of(value: object, kind: str) -> bool:
     return isinstance(value, list) and bool(value) and all(_is(inner, kind) for inner in value)
 
 
@@ -171,6 +204,8 @@ def _words(parameter: Parameter) -> str:
         "strings": "a string or a list of strings",
         "ids": "a token id or a list of token ids",
         "id lists": "a list of lists of token ids",
+        "grammar": 'an object {"type": "json" or "regex", "value": ...}',
+        "numbers by id": "an object with token ids as keys and numbers as values",
     }
     words = names[parameter.kind]
     if parameter.low is not None:
@@ -180,7 +215,7 @@ def _words(parameter: Parameter) -> str:
     return words + (" or null" if parameter.is_nullable else "")
 
 
-def schema(known: Sequence[Parameter]) -> Dict[str, Any]:
+def schema(known: Sequence[Parameter]) -> JsonObject:
     """JSON Schema of an object with these parameters and no others."""
     return {
         "type": "object",
@@ -189,13 +224,16 @@ def schema(known: Sequence[Parameter]) -> Dict[str, Any]:
     }
 
 
-def _schema_of(parameter: Parameter) -> Dict[str, Any]:
+def _schema_of(parameter: Parameter) -> JsonObject:
     if parameter.kind == "object":
         out = dict(schema(parameter.members), description=parameter.about)
     else:
         out = dict(SCHEMAS[parameter.kind], description=parameter.about)
     bounds = [("minimum", parameter.low), ("maximum", parameter.high)]
-    out.update({word: bound for word, bound in bounds if bound is not None})
+    bounded = out
+    if parameter.kind == "numbers by id":
+        bounded = out["additionalProperties"] = dict(out["additionalProperties"])
+    bounded.update({word: bound for word, bound in bounds if bound is not None})
     if parameter.choices and parameter.kind == "boolean or string":
         out["oneOf"] = [{"type": "boolean"}, {"type": "string", "enum": list(parameter.choices)}]
     elif parameter.choices:

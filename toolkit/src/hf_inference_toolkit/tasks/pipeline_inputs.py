@@ -4,14 +4,16 @@ A pipeline treats a string in place of an image or of audio as a URL or a path, 
 Therefore inputs are converted to objects here, and keys that a reader does not know are refused.
 """
 
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Argument, JsonObject
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.media import Decoder
 
-Call = Tuple[Tuple[Any, ...], Dict[str, Any]]
+# The positional and the named arguments of a pipeline.
+Call = Tuple[Tuple[Argument, ...], Dict[str, Argument]]
 # Practically no token has more characters: a longer text certainly exceeds the model's limit.
 CHARACTERS_PER_TOKEN = 32
 
@@ -22,7 +24,7 @@ class Reader(NamedTuple):
     media: Decoder
     characters: int = limits.TEXT_CHARACTERS
 
-    def text(self, value: Any, what: str) -> str:
+    def text(self, value: object, what: str) -> str:
         """Check a string. RequestError (422) if it is too long."""
         if not isinstance(value, str):
             raise RequestError(
@@ -36,7 +38,7 @@ class Reader(NamedTuple):
         return value
 
 
-def fields(value: Any, needed: Tuple[str, ...], optional: Tuple[str, ...] = ()) -> Dict[str, Any]:
+def fields(value: object, needed: Tuple[str, ...], optional: Tuple[str, ...] = ()) -> JsonObject:
     """Check that a value is an object with these keys and no others."""
     if not isinstance(value, dict) or not set(needed) <= set(value) <= set(needed) | set(optional):
         shape = ", ".join('"{}"'.format(name) for name in needed)
@@ -45,39 +47,39 @@ def fields(value: Any, needed: Tuple[str, ...], optional: Tuple[str, ...] = ()) 
     return value
 
 
-def image(value: Any, reader: Reader) -> Call:
+def image(value: object, reader: Reader) -> Call:
     """Read an image."""
     return (reader.media.image(value),), {}
 
 
-def sound(value: Any, reader: Reader) -> Call:
+def sound(value: object, reader: Reader) -> Call:
     """Read audio."""
     return (reader.media.sound(value),), {}
 
 
-def text(value: Any, reader: Reader) -> Call:
+def text(value: object, reader: Reader) -> Call:
     """Read a text."""
     return (reader.text(value, "an input"),), {}
 
 
-def image_pair(value: Any, reader: Reader) -> Call:
+def image_pair(value: object, reader: Reader) -> Call:
     """Read a list of two images."""
     if not isinstance(value, list) or len(value) != 2:
         raise RequestError("unsupported_value", "an input must be a list of two images")
     return ([reader.media.image(one) for one in value],), {}
 
 
-def image_question(value: Any, reader: Reader) -> Call:
+def image_question(value: object, reader: Reader) -> Call:
     """Read `{"image", "question"}`."""
     given = fields(value, ("image", "question"))
     question = reader.text(given["question"], '"question"')
     return ({"image": reader.media.image(given["image"]), "question": question},), {}
 
 
-def document_question(value: Any, reader: Reader) -> Call:
+def document_question(value: object, reader: Reader) -> Call:
     """Read `{"image", "question"}`, with `word_boxes` (the words of the document) instead of the image, or both."""
     given = fields(value, ("question",), ("image", "word_boxes"))
-    out: Dict[str, Any] = {"question": reader.text(given["question"], '"question"'), "image": None}
+    out: JsonObject = {"question": reader.text(given["question"], '"question"'), "image": None}
     if "word_boxes" in given:
         out["word_boxes"] = word_boxes(given["word_boxes"], reader)
     if given.get("image") is not None:
@@ -87,7 +89,7 @@ def document_question(value: Any, reader: Reader) -> Call:
     return (out,), {}
 
 
-def word_boxes(value: Any, reader: Reader) -> List[Any]:
+def word_boxes(value: object, reader: Reader) -> List[Tuple[str, List[float]]]:
     """Read `[["word", [left, top, right, bottom]]]`, in thousandths of the page."""
     if not isinstance(value, list) or not value or not all(map(_is_word_box, value)):
         raise RequestError(
@@ -103,7 +105,7 @@ def word_boxes(value: Any, reader: Reader) -> List[Any]:
     return [(word, box) for word, box in value]
 
 
-def _is_word_box(value: Any) -> bool:
+def _is_word_box(value: object) -> bool:
     if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
         return False
     box = value[1]
@@ -114,7 +116,7 @@ def _is_word_box(value: Any) -> bool:
     )
 
 
-def conversation(value: Any, reader: Reader) -> Call:
+def conversation(value: object, reader: Reader) -> Call:
     """Read a text, a text with images, or the messages of a conversation, which may contain images and audio."""
     if isinstance(value, str):
         return (), {"text": reader.text(value, "an input")}
@@ -122,14 +124,14 @@ def conversation(value: Any, reader: Reader) -> Call:
         return (), {"text": messages(value, reader)}
     name = "image" if isinstance(value, dict) and "image" in value else "images"
     given = fields(value, ("text",), (name,))
-    out: Dict[str, Any] = {"text": reader.text(given["text"], '"text"')}
+    out: JsonObject = {"text": reader.text(given["text"], '"text"')}
     if given.get(name) is not None:
         several = given[name] if isinstance(given[name], list) else [given[name]]
         out["images"] = [reader.media.image(one) for one in several]
     return (), out
 
 
-def messages(value: List[Any], reader: Reader) -> List[Dict[str, Any]]:
+def messages(value: List[object], reader: Reader) -> List[JsonObject]:
     """Read messages and decode their images and audio."""
     if not value or len(value) > limits.MESSAGES:
         raise RequestError(
@@ -160,7 +162,7 @@ def messages(value: List[Any], reader: Reader) -> List[Dict[str, Any]]:
     return out
 
 
-def message_part(value: Any, reader: Reader) -> Dict[str, Any]:
+def message_part(value: object, reader: Reader) -> JsonObject:
     """Read a part of a message, in the formats of Hugging Face and OpenAI."""
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "text":
@@ -172,7 +174,7 @@ def message_part(value: Any, reader: Reader) -> Dict[str, Any]:
     if kind == "input_audio":
         given = fields(fields(value, ("type", "input_audio"))["input_audio"], ("data",), ("format",))
         return {"type": "audio", "audio": reader.media.sound(given["data"])}
-    if kind in ("image", "audio") and len(value) == 2:
+    if isinstance(value, dict) and kind in ("image", "audio") and len(value) == 2:
         source = next(name for name in value if name != "type")
         if source in (kind, "base64", "url"):
             read = reader.media.image if kind == "image" else reader.media.sound
@@ -185,12 +187,12 @@ def message_part(value: Any, reader: Reader) -> Dict[str, Any]:
     )
 
 
-def is_conversation(value: Any) -> bool:
+def is_conversation(value: List[object]) -> bool:
     """Whether a list is one conversation rather than several inputs."""
     return bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
-def is_image_pair(value: Any) -> bool:
+def is_image_pair(value: List[object]) -> bool:
     """Whether a list is one pair of images rather than several pairs."""
     return not any(isinstance(one, list) for one in value)
 
@@ -198,8 +200,8 @@ def is_image_pair(value: Any) -> bool:
 class Kind(NamedTuple):
     """The inputs of a task. `read` reads one input; `is_one` is whether a list is one input."""
 
-    read: Callable[[Any, Reader], Call]
-    is_one: Callable[[Any], bool] = lambda _: False
+    read: Callable[[object, Reader], Call]
+    is_one: Callable[[List[object]], bool] = lambda _: False
 
 
 ENCODED = {"type": "string", "description": "base64 or a data: URL"}
@@ -226,10 +228,13 @@ KINDS: Dict[str, Kind] = {
     "zero-shot-object-detection": Kind(image),
 }
 # What a request's body may be in place of JSON.
-BODY_TYPES: Dict[Callable[[Any, Reader], Call], Tuple[str, ...]] = {image: ("image/*",), sound: ("audio/*",)}
+BODY_TYPES: Dict[Callable[[object, Reader], Call], Tuple[str, ...]] = {
+    image: ("image/*",),
+    sound: ("audio/*",),
+}
 
 
-def schema(kind: Kind) -> Dict[str, Any]:
+def schema(kind: Kind) -> JsonObject:
     """JSON Schema of one input."""
     if kind.read in (image, sound):
         return dict(ENCODED)
@@ -241,7 +246,7 @@ def schema(kind: Kind) -> Dict[str, Any]:
         message = {"type": "object", "required": ["role", "content"]}
         pair = {"type": "object", "required": ["text"], "properties": {"text": TEXT, "images": {}}}
         return {"oneOf": [TEXT, pair, {"type": "array", "items": message, "minItems": 1}]}
-    properties: Dict[str, Any] = {"image": ENCODED, "question": TEXT}
+    properties: JsonObject = {"image": ENCODED, "question": TEXT}
     if kind.read is document_question:
         properties["word_boxes"] = {"type": "array"}
     return {"type": "object", "required": ["question"], "properties": properties}

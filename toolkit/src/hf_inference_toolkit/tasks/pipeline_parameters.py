@@ -6,9 +6,10 @@ supported by the pipeline of the installed release.
 """
 
 import inspect
-from typing import Any, Dict, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, NamedTuple, Sequence, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject, Options, Parameters
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks import parameters
@@ -26,6 +27,9 @@ from hf_inference_toolkit.tasks.generation_parameters import (
     unavailable,
 )
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT, FUNCTION, Parameter
+
+if TYPE_CHECKING:
+    import transformers
 
 # The default of max_new_tokens in the pipelines of transformers 5.
 NEW_TOKENS = 256
@@ -128,7 +132,7 @@ class Allowed(NamedTuple):
     nests: bool
     vocabulary: int
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """JSON Schema of the parameters."""
         schema = parameters.schema(_by_name((*self.own, *self.generation)))
         if self.generation:
@@ -136,7 +140,7 @@ class Allowed(NamedTuple):
         return schema
 
 
-def allowed(task: str, pipeline: Any) -> Allowed:
+def allowed(task: str, pipeline: "transformers.Pipeline") -> Allowed:
     """The parameters of a task that the pipeline of the installed release supports."""
     # In releases of early 2021 the parameters are those of __call__.
     takes = getattr(pipeline, "_sanitize_parameters", None) or type(pipeline).__call__
@@ -154,11 +158,11 @@ def allowed(task: str, pipeline: Any) -> Allowed:
     return Allowed(own, generation, nests, getattr(config, "vocab_size", None) or 0)
 
 
-def _can_generate(model: Any) -> bool:
+def _can_generate(model: "transformers.PreTrainedModel") -> bool:
     return bool(model.can_generate()) if hasattr(model, "can_generate") else hasattr(model, "generate")
 
 
-def _generation(model: Any) -> Tuple[Parameter, ...]:
+def _generation(model: "transformers.PreTrainedModel") -> Tuple[Parameter, ...]:
     config = getattr(model, "generation_config", None)
     takes = inspect.signature(model.generate).parameters
     known = frozenset(takes) if config is None else frozenset(vars(config))
@@ -171,7 +175,7 @@ def _by_name(several: Sequence[Parameter]) -> Tuple[Parameter, ...]:
     return tuple({one.name: one for one in several}.values())
 
 
-def check(given: Dict[str, Any], known: Allowed, task: str) -> Dict[str, Any]:
+def check(given: Parameters, known: Allowed, task: str) -> Options:
     """The arguments for a pipeline. RequestError for a name, type or value that is not allowed."""
     given = {name: value for name, value in given.items() if value is not None}
     nested = given.pop(GENERATE_KWARGS, {}) if known.generation else {}

@@ -6,9 +6,10 @@ and `pipeline_parameters` checks the parameters: no string of a request is passe
 
 import base64
 import io
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Dict, List, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Argument, JsonObject, Options
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
@@ -19,19 +20,24 @@ from hf_inference_toolkit.tasks.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks.text_task import longest_input, of_item
 from hf_inference_toolkit.tasks.warm_up import warm_up_pipeline
 
+if TYPE_CHECKING:
+    import transformers
+
 # Longer texts would need too much memory for their audio.
 SPOKEN_CHARACTERS = 2000
 # Longer audio is split into overlapping chunks for CTC models.
 WHOLE_SECONDS = 60
 CHUNK_SECONDS = 30
-# Part of PyTorch's message when an input has fewer samples or pixels than a convolution spans.
-TOO_SMALL = "Kernel size can't be greater than actual input size"
+# Parts of PyTorch's messages when an input has fewer samples or pixels than a convolution or a normalization needs.
+TOO_SMALL = ("Kernel size can't be greater than actual input size", "Expected more than 1 value per channel")
 
 
 class PipelineTask(Service):
     """A pipeline. The inputs of a list are processed one after the other."""
 
-    def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
+    def __init__(
+        self, task: str, pipeline: "transformers.Pipeline", runtime: Runtime, facts: Dict[str, str]
+    ) -> None:
         super().__init__(task, facts)
         self._pipeline = pipeline
         self._runtime = runtime
@@ -63,9 +69,10 @@ class PipelineTask(Service):
         """See Service. A conversation is one input, although it is a list."""
         return len(self._items(request.inputs)[0])
 
-    def _items(self, inputs: Any) -> Any:
-        is_list = isinstance(inputs, list) and not self._kind.is_one(inputs)
-        items = inputs if is_list else [inputs]
+    def _items(self, inputs: object) -> Tuple[List[object], bool]:
+        items, is_list = [inputs], False
+        if isinstance(inputs, list) and not self._kind.is_one(inputs):
+            items, is_list = inputs, True
         if not items or len(items) > limits.ITEMS:
             raise RequestError(
                 "unsupported_value",
@@ -96,14 +103,19 @@ class PipelineTask(Service):
             check()
             try:
                 results.append(_plain(self._run(args, named, options), decoder))
-            except RuntimeError as problem:
-                if TOO_SMALL not in str(problem):
+            except (RuntimeError, ValueError) as problem:
+                if not any(words in str(problem) for words in TOO_SMALL):
                     raise
                 too_small = RequestError("unprocessable", "the audio or image is too small for the model")
                 raise of_item(too_small, place, is_list) from None
         return Prediction(results if is_list else results[0], items=len(items))
 
-    def _run(self, args: Any, named: Dict[str, Any], options: Dict[str, Any]) -> Any:
+    def _run(
+        self,
+        args: Tuple[Argument, ...],
+        named: Dict[str, Argument],
+        options: Options,
+    ) -> object:
         # The pipeline changes dicts in its arguments.
         options = {name: dict(value) if isinstance(value, dict) else value for name, value in options.items()}
         if self._name == "zero-shot-object-detection":
@@ -124,7 +136,7 @@ class PipelineTask(Service):
         if not text.strip() or (tokenizer is not None and not tokenizer(text)["input_ids"]):
             raise RequestError("unprocessable", "the text has no characters that the model can speak")
 
-    def _windows(self, document: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
+    def _windows(self, document: JsonObject, options: Options) -> Options:
         """Limit the overlap of windows to half, and thereby their number."""
         size = min(options.get("max_seq_len", self._tokens), self._tokens)
         stride = options.get("doc_stride", min(size // 2, 256))
@@ -137,13 +149,13 @@ class PipelineTask(Service):
             )
         return dict(options, max_seq_len=size, doc_stride=stride)
 
-    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+    def write(self, value: object, accept: str) -> Tuple[bytes, str]:
         """See Service."""
         if accept in self.media_types:
             return media_answers.write(value, accept), accept
         return super().write(value, accept)
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """See Service."""
         item = pipeline_inputs.schema(self._kind)
         return {
@@ -180,7 +192,7 @@ def _with_word_boxes(request: Request) -> Request:
     return request._replace(inputs=inputs, parameters=parameters)
 
 
-def sampling_rate(pipeline: Any) -> int:
+def sampling_rate(pipeline: "transformers.Pipeline") -> int:
     """The model's sampling rate in Hz."""
     for owner in (pipeline, getattr(pipeline, "processor", None)):
         rate = getattr(getattr(owner, "feature_extractor", None), "sampling_rate", None)
@@ -189,20 +201,20 @@ def sampling_rate(pipeline: Any) -> int:
     return 16000
 
 
-def tokens(pipeline: Any) -> int:
+def tokens(pipeline: "transformers.Pipeline") -> int:
     """The model's maximum number of text tokens."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     config = getattr(pipeline.model.config, "text_config", pipeline.model.config)
     return longest_input(tokenizer, config) or limits.UNLIMITED_TOKENS
 
 
-def _plain(value: Any, decoder: Decoder) -> Any:
+def _plain(value: object, decoder: Decoder) -> object:
     """The value in JSON's types: images as base64 of PNG, arrays and tensors as lists."""
     if isinstance(value, dict):
         return {str(key): _plain(inner, decoder) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner, decoder) for inner in value]
-    if type(value).__module__.startswith("PIL."):
+    if type(value).__module__.startswith("PIL.") and hasattr(value, "save"):
         source = decoder.source(value)
         if source is not None:
             return source

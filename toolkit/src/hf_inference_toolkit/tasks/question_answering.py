@@ -1,12 +1,19 @@
 """question-answering: the span of a context that answers a question."""
 
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy
 
+from hf_inference_toolkit.annotations import Arrays, JsonObject, Options
 from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.parameters import Parameter
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
+
+if TYPE_CHECKING:
+    import tokenizers
+    import transformers
 
 # Questions with more characters per token are truncated before they are tokenized.
 LONG_QUESTION = 16
@@ -44,24 +51,30 @@ class QuestionAnswering(TextTask):
         }
     }
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
         if not self.tokenizer.is_fast:
             raise StartError(
                 "question-answering needs a fast tokenizer (tokenizer.json), which this model does not have"
             )
         self._longest = min(self.limit or 384, 384)
 
-    def check_item(self, item: Any) -> None:
+    def check_item(self, item: object) -> None:
         """See TextTask: a question and a context, both not empty."""
-        is_pair = isinstance(item, dict) and set(item) == {"question", "context"}
-        if is_pair and all(isinstance(value, str) and value.strip() for value in item.values()):
+        texts = item if isinstance(item, dict) and set(item) == {"question", "context"} else {}
+        if texts and all(isinstance(value, str) and value.strip() for value in texts.values()):
             return
         raise RequestError(
             "unsupported_value", 'an input must be {"question": "...", "context": "..."} with text in both'
         )
 
-    def item_schema(self) -> Dict[str, Any]:
+    def item_schema(self) -> JsonObject:
         """See TextTask."""
         text = {"type": "string", "minLength": 1}
         return {
@@ -71,7 +84,7 @@ class QuestionAnswering(TextTask):
             "properties": {"question": text, "context": text},
         }
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: Dict[str, str], options: Options) -> Encoded:
         """See TextTask: a row for each part of the context."""
         question, was_cut = self._question(item["question"], options)
         longest = min(options.get("max_seq_len", self._longest), self.limit or 100000)
@@ -102,7 +115,7 @@ class QuestionAnswering(TextTask):
         ]
         return Encoded(rows, was_cut, parts)
 
-    def _question(self, question: str, options: Dict[str, Any]) -> Tuple[str, bool]:
+    def _question(self, question: str, options: Options) -> Tuple[str, bool]:
         most = options.get("max_question_len", 64)
         if len(question) > most * LONG_QUESTION:
             question = self.shortened(question, most, True)
@@ -114,12 +127,12 @@ class QuestionAnswering(TextTask):
         return question[: offsets[most - 1][1]], True
 
     def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+        self, item: Dict[str, str], encoded: Encoded, outputs: List[Arrays], options: Options
+    ) -> Union[JsonObject, List[JsonObject]]:
         """See TextTask: the best answers of all parts. The scores of equal answers are added."""
-        wanted = options.get("top_k", options.get("topk", 1))
+        wanted = options["top_k"] if "top_k" in options else options.get("topk", 1)
         aligned = options.get("align_to_words", True)
-        answers: Dict[str, Dict[str, Any]] = {}
+        answers: Dict[str, JsonObject] = {}
         null = 1000000.0
         for part, output in zip(encoded.extra, outputs):
             starts, ends, allowed = self._scores(part, output)
@@ -136,7 +149,7 @@ class QuestionAnswering(TextTask):
             return {"score": 0.0, "start": 0, "end": 0, "answer": ""}
         return found[0] if wanted == 1 or len(found) == 1 else found[:wanted]
 
-    def _scores(self, part: Any, output: Dict[str, Any]) -> Tuple[Any, Any, Any]:
+    def _scores(self, part: "tokenizers.Encoding", output: Arrays) -> Tuple[numpy.ndarray, ...]:
         context = 1 if self.tokenizer.padding_side == "right" else 0
         sides = part.sequence_ids if hasattr(part, "sequence_ids") else sequence_ids(part)
         allowed = numpy.array([side == context for side in sides])
@@ -149,7 +162,14 @@ class QuestionAnswering(TextTask):
             scores.append(exponents / exponents.sum())
         return scores[0], scores[1], allowed
 
-    def _add(self, answers: Dict[str, Any], context: str, part: Any, span: Span, aligned: bool) -> None:
+    def _add(
+        self,
+        answers: Dict[str, JsonObject],
+        context: str,
+        part: "tokenizers.Encoding",
+        span: Span,
+        aligned: bool,
+    ) -> None:
         start, end = part.offsets[span.first][0], part.offsets[span.last][1]
         if aligned:
             side = 1 if self.tokenizer.padding_side == "right" else 0
@@ -162,13 +182,15 @@ class QuestionAnswering(TextTask):
             answers[text.lower()] = {"score": span.score, "start": start, "end": end, "answer": text}
 
 
-def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List[Span]:
+def spans(
+    starts: numpy.ndarray, ends: numpy.ndarray, allowed: numpy.ndarray, many: int, longest: int
+) -> List[Span]:
     """The `many` best spans of at most `longest` tokens whose first and last token are allowed."""
     candidates = numpy.tril(numpy.triu(numpy.outer(starts, ends)), longest - 1)
     flat = candidates.ravel()
     best = numpy.argpartition(-flat, many)[:many] if many < len(flat) else numpy.arange(len(flat))
     best = best[numpy.argsort(-flat[best], kind="stable")]
-    places: Any = numpy.unravel_index(best, candidates.shape)
+    places: Tuple[numpy.ndarray, ...] = numpy.unravel_index(best, candidates.shape)
     return [
         Span(int(first), int(last), float(candidates[first, last]))
         for first, last in zip(*places)
@@ -176,7 +198,7 @@ def spans(starts: Any, ends: Any, allowed: Any, many: int, longest: int) -> List
     ]
 
 
-def whole_words(part: Any, span: Span, side: int) -> Any:
+def whole_words(part: "tokenizers.Encoding", span: Span, side: int) -> Optional[Tuple[int, int]]:
     """The character offsets of a span, extended to whole words. None if the tokenizer has no words."""
     try:
         first, last = part.token_to_word(span.first), part.token_to_word(span.last)
@@ -185,9 +207,9 @@ def whole_words(part: Any, span: Span, side: int) -> Any:
         return None
 
 
-def sequence_ids(part: Any) -> List[Any]:
+def sequence_ids(part: "tokenizers.Encoding") -> List[Optional[int]]:
     """The index of the text of each token, for releases of tokenizers without `sequence_ids`."""
-    sides: List[Any] = []
+    sides: List[Optional[int]] = []
     side = -1
     was_special = True
     for is_special in part.special_tokens_mask:

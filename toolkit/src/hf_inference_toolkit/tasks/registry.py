@@ -1,7 +1,8 @@
 """The tasks: one table with everything that differs between them before a model is loaded."""
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
 
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.content.payload import unknown
 from hf_inference_toolkit.tasks import architectures
 from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
@@ -118,7 +119,7 @@ def find(name: str) -> Task:
     return BY_NAME.get(name, Task(name))
 
 
-def infer(config: Dict[str, Any]) -> Optional[str]:
+def infer(config: JsonObject) -> Optional[str]:
     """The task that the architecture in a model's config.json was made for.
 
     The tables of the installed transformers say it for images and sound; otherwise the longest ending that fits.

@@ -1,10 +1,24 @@
 """The interface between the server and a loaded model."""
 
-from typing import Any, Callable, Dict, Generator, Hashable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Generator,
+    Hashable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
+from hf_inference_toolkit.annotations import Answer, JsonObject, Output, Row
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Engine
+from hf_inference_toolkit.tasks.completion import Completion
 
 Check = Callable[[], None]
 
@@ -12,7 +26,7 @@ Check = Callable[[], None]
 class Prediction(NamedTuple):
     """An answer and information on it. Token counts are 0 if the task does not count them."""
 
-    value: Any
+    value: Answer
     is_truncated: bool = False
     items: int = 1
     tokens_in: int = 0
@@ -30,8 +44,10 @@ class Token(NamedTuple):
     is_special: bool
     # None unless the request has `details`.
     logprob: Optional[float] = None
+    # The most probable tokens at this step, if the request has `top_n_tokens`.
+    top: Sequence["Token"] = ()
 
-    def described(self) -> Dict[str, Any]:
+    def described(self) -> JsonObject:
         """The token in the form of text-generation-inference."""
         return {
             "id": self.number,
@@ -54,21 +70,76 @@ class Part(NamedTuple):
 
 
 # Called with each Token, or with each Part of user code.
-Reader = Optional[Callable[[Any], None]]
+Reader = Optional[Callable[[Output], None]]
 
 
 class BatchRow(NamedTuple):
     """A row of a batch. Rows of equal `key` may share a forward pass; `length` is a row's number of tokens."""
 
-    row: Any
+    row: Row
     length: int
     key: Hashable = None
     # Called with each generated token, for streams.
     reader: Reader = None
+    # Whether the row is decoded in the service's DecodingBatch instead of a pass of its own.
+    is_decoded: bool = False
+
+
+class Finished(NamedTuple):
+    """A row that has left a DecodingBatch: its output, or the exception that ended it."""
+
+    handle: Row
+    output: Output = None
+    problem: Optional[BaseException] = None
+
+
+class DecodingBatch:
+    """Rows that are decoded token by token. They join and leave between steps.
+
+    All methods but the properties are called in the prediction thread. A handle is the caller's name for a row.
+    """
+
+    # Rows that are decoded, those whose prompts are being read included.
+    running = 0
+    # The used part of the memory, from 0 to 1.
+    usage = 0.0
+
+    def fits(self, piece: "BatchRow") -> bool:
+        """Whether there is room for a row."""
+        raise NotImplementedError
+
+    def add(self, handle: Row, piece: "BatchRow") -> None:
+        """Let a row join at the next step."""
+        raise NotImplementedError
+
+    def remove(self, handles: Collection[Row]) -> None:
+        """Drop rows at the next step, without an output."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Drop all rows."""
+        raise NotImplementedError
+
+    def step(self, check: Check) -> "DecodingStep":
+        """One step: each row gets a token."""
+        raise NotImplementedError
+
+
+class DecodingStep(NamedTuple):
+    """What a step has done."""
+
+    finished: Sequence[Finished]
+    # Rows that got their first token.
+    started: Sequence[Row] = ()
+    # The lengths in tokens of the rows that got another token.
+    lengths: Sequence[int] = ()
+    # Tokens of the prompts of `started`, and tokens that were decoded for all rows.
+    prompt_tokens: int = 0
+    new_tokens: int = 0
 
 
 # A prediction in steps: it yields rows, receives their outputs in the same order, and returns the prediction.
-Steps = Generator[List[BatchRow], List[Any], Prediction]
+Steps = Generator[List[BatchRow], List[Output], Prediction]
 
 
 class Service:
@@ -89,8 +160,15 @@ class Service:
     body_types: Tuple[str, ...] = ()
     # The type of answers at `POST /` if Accept names none: what `huggingface_hub.InferenceClient` reads.
     hub_type = ""
+    # Whether it completes texts and, with a chat template, conversations (see `prepare`).
+    completes = False
+    chats = False
+    # The most tokens of a prompt and its continuation; 0 for tasks that generate no text.
+    context_tokens = 0
     # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
     kept_tokens: Optional[int] = None
+    # Called between the steps of long passes: other work of the prediction thread takes turns with them.
+    take_turn: Optional[Callable[[], None]] = None
 
     def __init__(self, task: str, facts: Optional[Dict[str, str]] = None) -> None:
         self.task = task
@@ -109,6 +187,10 @@ class Service:
         """Add the HTTP headers, which only user code reads, to the request."""
         return request
 
+    def prepare(self, completion: Completion) -> payload.Request:
+        """The request for a completion. Not called in the event loop. Raises RequestError."""
+        raise NotImplementedError
+
     def count(self, request: payload.Request) -> int:
         """The number of queue slots of a request: one for each item."""
         return len(request.inputs) if isinstance(request.inputs, list) and request.inputs else 1
@@ -125,15 +207,23 @@ class Service:
         return self.predict(request, check)
         yield []
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """One forward pass: the output of each row. All rows have the same key."""
         raise NotImplementedError
 
-    def write(self, value: Any, accept: str) -> Tuple[bytes, str]:
+    def token_counts(self, piece: BatchRow, output: Output) -> Tuple[int, int]:
+        """The tokens of a row's prompt and text, for text generation."""
+        return 0, 0
+
+    def decoding_batch(self) -> DecodingBatch:
+        """A new batch for rows with `is_decoded`."""
+        raise NotImplementedError
+
+    def write(self, value: object, accept: str) -> Tuple[bytes, str]:
         """The body of the response, and its content type."""
         return codecs.write(value, accept), accept
 
-    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+    def for_hub_client(self, value: Answer, is_list: bool) -> Answer:
         """The answer of `POST /` to one input or a list, in the form that `huggingface_hub.InferenceClient` reads."""
         return value
 
@@ -153,7 +243,7 @@ class Service:
         reason = {"runtime_reason": self.engine.reason} if self.engine.reason else {}
         return dict(self.facts, runtime=self.engine.name, **reason)
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """JSON Schema of a request, for /openapi.json."""
         return {
             "type": "object",
@@ -161,7 +251,7 @@ class Service:
             "properties": {"inputs": {}, "parameters": {"type": "object"}},
         }
 
-    def examples(self) -> List[Dict[str, Any]]:
+    def examples(self) -> List[JsonObject]:
         """Valid requests, for /openapi.json."""
         return []
 
@@ -181,9 +271,9 @@ def predict_alone(service: Service, request: payload.Request, check: Check) -> P
         return end.value  # type: ignore[no-any-return]
 
 
-def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Any]:
+def _outputs(service: Service, pieces: List[BatchRow], check: Check) -> List[Output]:
     """The outputs of rows, in their order. Rows of equal key and similar length share a pass."""
-    outputs: List[Any] = [None] * len(pieces)
+    outputs: List[Output] = [None] * len(pieces)
     for batch in _batches(pieces, service.kept_tokens or UNSHARED_TOKENS):
         for place, output in zip(batch, service.run([pieces[place] for place in batch], check)):
             outputs[place] = output

@@ -1,8 +1,10 @@
 """table-question-answering, by transformers' pipeline, with checks of inputs and parameters."""
 
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Dict, List, Union
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import JsonObject, Options
+from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Engine, Runtime
@@ -10,6 +12,9 @@ from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
 from hf_inference_toolkit.tasks.warm_up import explained, require_finite
+
+if TYPE_CHECKING:
+    import transformers
 
 PARAMETERS = (
     Parameter(
@@ -28,7 +33,7 @@ PARAMETERS = (
         choices=("drop_rows_to_fit", "do_not_truncate"),
     ),
 )
-SAMPLE: Dict[str, Any] = {
+SAMPLE: JsonObject = {
     "inputs": {
         "query": "How many stars does the transformers repository have?",
         "table": {
@@ -40,22 +45,27 @@ SAMPLE: Dict[str, Any] = {
     }
 }
 
+# {"query": a question or a list of them, "table": columns of strings}
+Table = JsonObject
+
 
 class TableQuestionAnswering(Service):
     """The cells of a table that answer a question, and their aggregation (SUM, COUNT, AVERAGE)."""
 
-    def __init__(self, task: str, pipeline: Any, runtime: Runtime, facts: Dict[str, str]) -> None:
+    def __init__(
+        self, task: str, pipeline: "transformers.Pipeline", runtime: Runtime, facts: Dict[str, str]
+    ) -> None:
         super().__init__(task, facts)
         self._pipeline = pipeline
         self._runtime = runtime
 
-    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
+    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
         """See Service. The columns of a table have the same length; numbers in cells become text."""
         request = super().read(body, content_type, accept)
         request = request._replace(parameters=parameters.check(request.parameters, PARAMETERS))
         return request._replace(inputs=self._checked(request.inputs))
 
-    def _checked(self, inputs: Any) -> Any:
+    def _checked(self, inputs: object) -> Union[Table, List[Table]]:
         if not isinstance(inputs, list):
             return checked(inputs)
         if not inputs:
@@ -79,7 +89,7 @@ class TableQuestionAnswering(Service):
         dropped = may_cut and any(self._was_cut(item) for item in items)
         return Prediction(answers if isinstance(request.inputs, list) else answers[0], dropped, len(items))
 
-    def _fitting(self, item: Dict[str, Any], may_cut: bool) -> Dict[str, Any]:
+    def _fitting(self, item: Table, may_cut: bool) -> Table:
         """Drop the rows above the model's limit. RequestError (422) if that is not possible."""
         sizes = getattr(self._pipeline.model.config, "type_vocab_sizes", None)
         if not sizes:
@@ -101,16 +111,16 @@ class TableQuestionAnswering(Service):
             )
         return dict(item, table={name: column[:rows] for name, column in table.items()})
 
-    def _rows(self, item: Dict[str, Any]) -> int:
+    def _rows(self, item: Table) -> int:
         return len(next(iter(item["table"].values())))
 
-    def _answer(self, item: Dict[str, Any], options: Dict[str, Any]) -> Any:
+    def _answer(self, item: Table, options: Options) -> object:
         # A copy, because the pipeline changes its input.
         answer = self._pipeline(dict(item), **options)
         # The pipeline returns the answer to a list of one query without a list.
         return [answer] if isinstance(item["query"], list) and len(item["query"]) == 1 else answer
 
-    def _was_cut(self, item: Dict[str, Any]) -> bool:
+    def _was_cut(self, item: Table) -> bool:
         """Whether rows were dropped. A small table fits, and is not tokenized again."""
         if self._fitting(item, True) is not item:
             return True
@@ -139,11 +149,11 @@ class TableQuestionAnswering(Service):
         """See Service."""
         return self._runtime.engine
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """See Service."""
         cells = {"type": "array", "items": {"type": "string"}, "minItems": 1}
         query = {"type": "string", "minLength": 1}
-        item: Dict[str, Any] = {
+        item: JsonObject = {
             "type": "object",
             "required": ["query", "table"],
             "additionalProperties": False,
@@ -160,12 +170,12 @@ class TableQuestionAnswering(Service):
             "properties": {"inputs": inputs, "parameters": parameters.schema(PARAMETERS)},
         }
 
-    def examples(self) -> List[Dict[str, Any]]:
+    def examples(self) -> List[JsonObject]:
         """See Service."""
         return [SAMPLE]
 
 
-def checked(item: Any) -> Dict[str, Any]:
+def checked(item: object) -> Table:
     """Check an input. Returns it with the table as columns of equal length whose cells are strings."""
     if not isinstance(item, dict) or set(item) != {"query", "table"}:
         raise RequestError(
@@ -222,7 +232,7 @@ def _check_size(columns: int, rows: int) -> None:
             )
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A cell's text."""
     if isinstance(value, (dict, list)):
         raise RequestError("unsupported_value", "a cell must be a string or a number")

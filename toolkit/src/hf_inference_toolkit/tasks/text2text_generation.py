@@ -1,28 +1,38 @@
 """text2text-generation."""
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Dict
 
+from hf_inference_toolkit.annotations import Options
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.generation import Generation
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
+if TYPE_CHECKING:
+    import transformers
+
 
 class Text2TextGeneration(Generation):
     """Text from text, by an encoder and a decoder."""
 
-    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
         super().__init__(task, runtime, tokenizer, facts)
         self._beams = default_beams()
 
-    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+    def arguments(self, options: Options, length: int) -> Options:
         """See Generation. Without num_beams of the request or the model, the pipelines' number of beams."""
         arguments = super().arguments(options, length)
         if (self._value(arguments, "num_beams") or 1) == 1 and "num_beams" not in arguments:
             arguments["num_beams"] = self._beams
         return arguments
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """One row, the model's own prefix in front."""
         encoding, was_cut = self.tokens(self.prefix + item, None, options)
         one = row(encoding)

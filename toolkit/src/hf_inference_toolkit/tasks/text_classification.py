@@ -1,11 +1,12 @@
 """text-classification (and sentiment-analysis) and zero-shot-classification."""
 
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy
 
-from hf_inference_toolkit.content.payload import kind_of
+from hf_inference_toolkit.annotations import Answer, Arrays, JsonObject, Options, Output, Parameters
 from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.candidate_labels import (
     CANDIDATE_LABELS,
     HYPOTHESIS_TEMPLATE,
@@ -14,16 +15,24 @@ from hf_inference_toolkit.tasks.candidate_labels import (
 )
 from hf_inference_toolkit.tasks.parameters import FUNCTION, TOKENIZING, TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.service import BatchRow, Check
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
+if TYPE_CHECKING:
+    import transformers
 
-def softmax(logits: Any) -> Any:
+
+# A text, {"text", "text_pair"}, or a list of two texts.
+TextOrPair = Union[str, Dict[str, str], List[str]]
+
+
+def softmax(logits: numpy.ndarray) -> numpy.ndarray:
     """Scores whose sum is 1 along the last axis."""
     shifted = numpy.exp(logits - numpy.max(logits, axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def sigmoid(logits: Any) -> Any:
+def sigmoid(logits: numpy.ndarray) -> numpy.ndarray:
     """Independent scores from 0 to 1."""
     return 1.0 / (1.0 + numpy.exp(-logits))
 
@@ -31,7 +40,7 @@ def sigmoid(logits: Any) -> Any:
 class SequenceClassification(TextTask):
     """The common base of tasks with a sequence classification model."""
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """See Service. Decoders find the end of a row by the padding token in their config: without one, no batches."""
         if getattr(self.config, "pad_token_id", self.pad) is None:
             return [
@@ -60,8 +69,14 @@ class TextClassification(SequenceClassification):
         "  even to people who hate vid. game music!"
     }
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
         self._labels = [self.config.id2label[index] for index in range(self.config.num_labels)]
         kind = getattr(self.config, "problem_type", None)
         if kind == "regression":
@@ -71,7 +86,7 @@ class TextClassification(SequenceClassification):
         else:
             self._function = "softmax"
 
-    def check_item(self, item: Any) -> None:
+    def check_item(self, item: object) -> None:
         """See TextTask: a text, an object with a text and its pair, or in a list a list of two texts."""
         if isinstance(item, list):
             pair_of(item)
@@ -84,7 +99,7 @@ class TextClassification(SequenceClassification):
         else:
             super().check_item(item)
 
-    def item_schema(self) -> Dict[str, Any]:
+    def item_schema(self) -> JsonObject:
         """See TextTask."""
         text = {"type": "string"}
         pair = {
@@ -95,24 +110,24 @@ class TextClassification(SequenceClassification):
         }
         return {"oneOf": [text, pair]}
 
-    def listed_schema(self) -> Dict[str, Any]:
+    def listed_schema(self) -> JsonObject:
         """See TextTask."""
         pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
         return {"oneOf": [*self.item_schema()["oneOf"], pair]}
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: TextOrPair, options: Options) -> Encoded:
         """See TextTask: one row."""
-        text, pair = item, None
+        pair: Optional[str] = None
         if isinstance(item, dict):
             text, pair = item["text"], item.get("text_pair")
         elif isinstance(item, list):
             text, pair = pair_of(item)
+        else:
+            text = item
         encoding, was_cut = self.tokens(text, pair, options)
         return Encoded([row(encoding)], was_cut)
 
-    def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+    def decode(self, item: TextOrPair, encoded: Encoded, outputs: List[Arrays], options: Options) -> object:
         """See TextTask: labels and scores, in descending order."""
         scores = self._scores(outputs[0]["logits"].astype(numpy.float64), options.get("function_to_apply"))
         labels = [{"label": label, "score": float(score)} for label, score in zip(self._labels, scores)]
@@ -121,14 +136,14 @@ class TextClassification(SequenceClassification):
         labels.sort(key=lambda label: -label["score"])
         return labels[: options.get("top_k", 1)]
 
-    def _scores(self, logits: Any, function: Any) -> Any:
+    def _scores(self, logits: numpy.ndarray, function: Optional[str]) -> numpy.ndarray:
         if function in (None, "default"):
             function = self._function
         if function == "none":
             return logits
         return softmax(logits) if function == "softmax" else sigmoid(logits)
 
-    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+    def shape(self, results: List[Answer], is_list: bool, options: Options) -> Answer:
         """See TextTask. As in the pipeline, one label for each text in a flat list, unless more were requested."""
         if options.get("return_all_scores"):
             return results
@@ -136,22 +151,23 @@ class TextClassification(SequenceClassification):
             return results if is_list else results[0]
         return [labels[0] for labels in results]
 
-    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+    def for_hub_client(self, value: Answer, is_list: bool) -> Answer:
         """A list of labels for each text, as huggingface_hub reads it; also for one text."""
         if not is_list:
             return value if isinstance(value[0], list) else [value]
         return [one if isinstance(one, list) else [one] for one in value]
 
 
-def pair_of(item: List[Any]) -> Tuple[str, str]:
+def pair_of(item: Sequence[object]) -> Tuple[str, str]:
     """The texts of `["query", "document"]`, or `[["query", "document"]]` as older pipelines take it."""
     if len(item) == 1 and isinstance(item[0], list):
         item = item[0]
-    if len(item) != 2 or not all(isinstance(text, str) for text in item):
+    texts = [text for text in item if isinstance(text, str)]
+    if len(item) != 2 or len(texts) != 2:
         raise RequestError(
             "unsupported_value", 'a list in the list of inputs must be a pair of texts: ["...", "..."]'
         )
-    return item[0], item[1]
+    return texts[0], texts[1]
 
 
 class ZeroShotClassification(SequenceClassification):
@@ -170,8 +186,14 @@ class ZeroShotClassification(SequenceClassification):
         "parameters": {"candidate_labels": ["refund", "legal", "faq"]},
     }
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
         if self.config.num_labels < 2:
             raise StartError(
                 "zero-shot-classification needs a model with labels for entailment and contradiction; "
@@ -181,37 +203,32 @@ class ZeroShotClassification(SequenceClassification):
         self._entailment = places[0] if places else -1
         self._contradiction = -1 if self._entailment == 0 else 0
 
-    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+    def read_options(self, given: Parameters) -> Options:
         """See TextTask. candidate_labels is required."""
         options = super().read_options(given)
         options["candidate_labels"] = split_labels(options.get("candidate_labels"), self.task)
         check_template(options.setdefault("hypothesis_template", "This example is {}."))
         return options
 
-    def check_item(self, item: Any) -> None:
+    def check_item(self, item: object) -> None:
         """See TextTask: a text that is not empty."""
         super().check_item(item)
         if not item:
-            raise RequestError(
-                "unsupported_value",
-                "{} takes a text that is not empty, not {}".format(self.task, kind_of(item)),
-            )
+            raise RequestError("unsupported_value", "{} takes a text that is not empty".format(self.task))
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """See TextTask: one row for each label."""
         rows, was_cut = [], False
         side = getattr(self.tokenizer, "truncation_side", "right")
-        item = self.shortened(item, self.limit, options.get("truncation", True), side)
+        text = self.shortened(item, self.limit, options.get("truncation", True), side)
         for label in options["candidate_labels"]:
             sentence = options["hypothesis_template"].replace("{}", label)
-            encoding, cut = self.tokens(item, sentence, options, "only_first")
+            encoding, cut = self.tokens(text, sentence, options, "only_first")
             rows.append(row(encoding))
             was_cut = was_cut or cut
         return Encoded(rows, was_cut)
 
-    def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+    def decode(self, item: str, encoded: Encoded, outputs: List[Arrays], options: Options) -> JsonObject:
         """See TextTask: labels in descending order of scores."""
         logits = numpy.stack([output["logits"] for output in outputs]).astype(numpy.float64)
         labels = options["candidate_labels"]
@@ -226,7 +243,7 @@ class ZeroShotClassification(SequenceClassification):
             "scores": [float(scores[index]) for index in order],
         }
 
-    def for_hub_client(self, value: Any, is_list: bool) -> Any:
+    def for_hub_client(self, value: Answer, is_list: bool) -> Answer:
         """See Service. huggingface_hub 1.0 and later read a list of labels and scores."""
         if isinstance(value, list):
             return [self.for_hub_client(one, is_list) for one in value]

@@ -2,34 +2,27 @@
 
 from typing import Any, Dict, List, Optional
 
-from hf_inference_toolkit.content.payload import Request, kind_of
+from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.base import Runtime, Tokens
+from hf_inference_toolkit.runtimes.base import Tokens
 from hf_inference_toolkit.tasks import chat
-from hf_inference_toolkit.tasks.generation import NEW_TOKENS, Generation
-from hf_inference_toolkit.tasks.generation_parameters import PROMPT
+from hf_inference_toolkit.tasks.completion_steps import Completer
+from hf_inference_toolkit.tasks.generation import NEW_TOKENS
+from hf_inference_toolkit.tasks.generation_parameters import GRAMMAR, PROMPT, PROMPT_DETAILS
 from hf_inference_toolkit.tasks.parameters import FULL_TEXT
-from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
 
-class TextGeneration(Generation):
+class TextGeneration(Completer):
     """A text's continuation; a list of `{"role", "content"}` objects is a conversation."""
 
     is_flat = False
     pipeline = "TextGenerationPipeline"
 
-    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
-        super().__init__(task, runtime, tokenizer, facts)
-        self._template = chat.ChatTemplate(tokenizer)
-
     def extra_parameters(self) -> Any:
         """See Generation."""
-        return (FULL_TEXT, *PROMPT)
-
-    def count(self, request: Request) -> int:
-        """One conversation is one item."""
-        return len(self.items(request.inputs)[0])
+        by_steps = (GRAMMAR, PROMPT_DETAILS) if self.streams else ()
+        return (FULL_TEXT, *by_steps, *PROMPT)
 
     def items(self, inputs: Any) -> Any:
         """A list of messages is one conversation, a list of lists several."""
@@ -41,7 +34,7 @@ class TextGeneration(Generation):
     def check_item(self, item: Any) -> None:
         """A text or a conversation."""
         if isinstance(item, list) and item:
-            if not self._template.exists:
+            if not self.template.exists:
                 raise RequestError(
                     "unprocessable", "the model has no chat template, so it takes strings only"
                 )
@@ -63,8 +56,8 @@ class TextGeneration(Generation):
             text = self.shortened(options.get("prefix", self.prefix) + item, room, may_cut, "left")
             one = row(self.tokenizer(text, **how))
         else:
-            is_continued = self._template.continues(item, options.get("continue_final_message"))
-            text = self.shortened(self._template.render(item, is_continued), room, may_cut, "left")
+            is_continued = self.template.continues(item, options.get("continue_final_message"))
+            text = self.shortened(self.template.render(item, is_continued), room, may_cut, "left")
             one = row(self.tokenizer(text, add_special_tokens=False))
         one.pop("token_type_ids", None)
         length = len(one["input_ids"])
@@ -98,7 +91,7 @@ class TextGeneration(Generation):
         return max(1, self.limit - (new if new is not None else min(NEW_TOKENS, self.limit // 2)))
 
     def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
-        """Never more than the model has places for."""
+        """Never more than the positions of the model."""
         if "max_length" in options and "max_new_tokens" not in options:
             most = min(options["max_length"], self.limit or options["max_length"])
             if most <= length:
@@ -127,7 +120,7 @@ class TextGeneration(Generation):
             return text
         if isinstance(item, str):
             return item + text
-        if self._template.continues(item, options.get("continue_final_message")):
+        if self.template.continues(item, options.get("continue_final_message")):
             return chat.continued(item, text)
         return [*item, {"role": "assistant", "content": text}]
 

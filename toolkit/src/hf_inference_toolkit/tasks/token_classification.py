@@ -1,15 +1,23 @@
 """token-classification (and ner)."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy
 
+from hf_inference_toolkit.annotations import Arrays, JsonObject, Options, Parameters
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.parameters import TRUNCATION, Parameter
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_classification import softmax
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask, row
 
-Entity = Dict[str, Any]
+if TYPE_CHECKING:
+    import tokenizers
+    import transformers
+
+# A token or an entity, with its label, score and position.
+Entity = JsonObject
 
 
 class Part(NamedTuple):
@@ -55,14 +63,20 @@ class TokenClassification(TextTask):
     )
     sample = {"inputs": "My name is Sylvain and I work at Hugging Face in Brooklyn."}
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
         # Without a pre-tokenizer, the tokenizer reports the whole text as one word.
         backend = self.tokenizer.backend_tokenizer if self.tokenizer.is_fast else None
         self._has_words = getattr(backend, "pre_tokenizer", None) is not None
         self._cuts_end = getattr(self.tokenizer, "truncation_side", "right") == "right"
 
-    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+    def read_options(self, given: Parameters) -> Options:
         """See TextTask. Replaces old names of parameters."""
         options = super().read_options(given)
         if "aggregation_strategy" not in options and options.get("grouped_entities"):
@@ -71,7 +85,7 @@ class TokenClassification(TextTask):
         options["ignore_labels"] = [ignored] if isinstance(ignored, str) else ignored
         return options
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """See TextTask: a row for each part of the text."""
         if not self.tokenizer.is_fast:
             encoding, was_cut = self.tokens(item, None, options)
@@ -91,7 +105,7 @@ class TokenClassification(TextTask):
         parts = parts_of([found[place] for place in places], self._stride(options))
         return Encoded(rows, len(found) > len(parts), parts)
 
-    def _in_parts(self, text: str, options: Dict[str, Any]) -> Any:
+    def _in_parts(self, text: str, options: Options) -> "transformers.BatchEncoding":
         if options.get("truncation") is False:
             return self.tokenizer(text, return_overflowing_tokens=True)
         stride = self._stride(options)
@@ -106,12 +120,10 @@ class TokenClassification(TextTask):
             text, truncation=True, max_length=self.limit, stride=stride, return_overflowing_tokens=True
         )
 
-    def _stride(self, options: Dict[str, Any]) -> int:
+    def _stride(self, options: Options) -> int:
         return int(options.get("stride", self.limit // 4))
 
-    def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+    def decode(self, item: str, encoded: Encoded, outputs: List[Arrays], options: Options) -> List[Entity]:
         """See TextTask: the entities of one text."""
         strategy = options.get("aggregation_strategy", "none")
         ignored = options["ignore_labels"]
@@ -129,7 +141,7 @@ class TokenClassification(TextTask):
             return without_overlaps(entities)
         return entities
 
-    def _tokens(self, text: str, part: Part, scores: Any) -> List[Entity]:
+    def _tokens(self, text: str, part: Part, scores: numpy.ndarray) -> List[Entity]:
         tokens: List[Entity] = []
         for place, number in enumerate(part.ids):
             if part.is_special[place]:
@@ -172,7 +184,7 @@ class TokenClassification(TextTask):
             "end": token["end"],
         }
 
-    def _best(self, scores: Any) -> Tuple[str, float]:
+    def _best(self, scores: numpy.ndarray) -> Tuple[str, float]:
         place = int(scores.argmax())
         return self.config.id2label[place], float(scores[place])
 
@@ -224,13 +236,13 @@ def by_word(tokens: List[Entity]) -> List[List[Entity]]:
     return words
 
 
-def start_of(encoding: Any) -> int:
+def start_of(encoding: "tokenizers.Encoding") -> int:
     """The character offset at which an encoding starts in its text."""
     texts = zip(encoding.offsets, encoding.special_tokens_mask)
     return next((int(offsets[0]) for offsets, is_special in texts if not is_special), 0)
 
 
-def parts_of(encodings: Sequence[Any], stride: int) -> List[Part]:
+def parts_of(encodings: Sequence["tokenizers.Encoding"], stride: int) -> List[Part]:
     """The parts of a text, from encodings that overlap by `stride` tokens."""
     parts: List[Part] = []
     begin = 0

@@ -1,9 +1,11 @@
 """translation and translation_xx_to_yy."""
 
-from typing import Any, Dict, Optional
+from typing import Optional, Tuple
 
+from hf_inference_toolkit.annotations import Options
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.generation_parameters import LANGUAGES
+from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_task import Encoded
 
@@ -13,18 +15,18 @@ class Translation(Text2TextGeneration):
 
     result = "translation_text"
 
-    def extra_parameters(self) -> Any:
+    def extra_parameters(self) -> Tuple[Parameter, ...]:
         """The languages."""
         return LANGUAGES
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: str, options: Options) -> Encoded:
         """One row in the source language's form."""
         source = options.get("src_lang", self.task_name.source)
         if source and hasattr(self.tokenizer, "src_lang"):
             self.tokenizer.src_lang = source
         return super().encode(item, options)
 
-    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+    def arguments(self, options: Options, length: int) -> Options:
         """The target language as the first token, where the model needs it."""
         arguments = super().arguments(options, length)
         target = options.get("tgt_lang", self.task_name.target)

@@ -2,17 +2,26 @@
 
 import contextlib
 import math
-from typing import Any, Callable, Dict, Iterator, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional
 
+from hf_inference_toolkit.annotations import Parameters
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.tasks.service import Check, Service
 
-_LABELS = {"candidate_labels": ["one", "two"]}
+if TYPE_CHECKING:
+    import PIL.Image
+    import transformers
+
+# Makes a small request for a pipeline.
+Sample = Callable[["transformers.Pipeline"], Optional[Request]]
+# Pipelines that load any model (AutoModel): only the warm-up shows whether it has the outputs of the task.
+OF_ANY_CLASS = ("image-feature-extraction", "zero-shot-audio-classification")
+_LABELS: Parameters = {"candidate_labels": ["one", "two"]}
 
 
-def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
+def warm_up_pipeline(service: Service, pipeline: "transformers.Pipeline", check: Check) -> None:
     """Predict the task's sample. StartError if the error shows that the model cannot serve.
 
     An error that an unsuitable sample can cause is a warning, because some models need other inputs.
@@ -27,7 +36,7 @@ def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
     except Exception as problem:
         if isinstance(problem, StartError):
             raise
-        if not _is_made_for(service.task, pipeline.model):
+        if service.task in OF_ANY_CLASS:
             words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
             raise StartError(
                 "HF_TASK={} does not fit this model ({}): the warm-up fails ({})".format(
@@ -35,24 +44,6 @@ def warm_up_pipeline(service: Service, pipeline: Any, check: Check) -> None:
                 )
             ) from problem
         event(30, "the sample of the warm-up is not suitable for this model: {}".format(problem), problem)
-
-
-def _is_made_for(task: str, model: Any) -> bool:
-    """Whether transformers lists the model's class for a task; True where its tables are of another form.
-
-    Pipelines load other models too, and log that. Some of those work, so this alone is no reason to refuse one.
-    """
-    from transformers import pipelines
-
-    supported = getattr(pipelines, "SUPPORTED_TASKS", {}).get(task, {})
-    names: Set[str] = set()
-    for auto in (*supported.get("pt", ()), *supported.get("tf", ())):
-        mapping = getattr(getattr(auto, "_model_mapping", None), "_model_mapping", None)
-        if mapping is None:
-            return True
-        for name in mapping.values():
-            names.update([name] if isinstance(name, str) else name)
-    return not names or type(model).__name__ in names
 
 
 @contextlib.contextmanager
@@ -78,7 +69,7 @@ class NotFiniteError(ArithmeticError):
     """An answer contains NaN or infinity."""
 
 
-def require_finite(value: Any) -> None:
+def require_finite(value: object) -> None:
     """NotFiniteError if an answer contains NaN or infinity."""
     if isinstance(value, dict):
         value = list(value.values())
@@ -93,20 +84,20 @@ def require_finite(value: Any) -> None:
         )
 
 
-def sample(task: str, pipeline: Any) -> Optional[Request]:
+def sample(task: str, pipeline: "transformers.Pipeline") -> Optional[Request]:
     """A small request for the task's models. None if no input is suitable for all of them."""
     make = SAMPLES.get(task)
     return make(pipeline) if make else None
 
 
-def _image(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
-    def make(_: Any) -> Request:
+def _image(parameters: Parameters) -> Sample:
+    def make(_: "transformers.Pipeline") -> Request:
         return Request(_picture(), dict(parameters), [])
 
     return make
 
 
-def _picture() -> Any:
+def _picture() -> "PIL.Image.Image":
     from PIL import Image
 
     # Two colours, so that a segmentation finds something.
@@ -115,8 +106,8 @@ def _picture() -> Any:
     return picture
 
 
-def _sound(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
-    def make(pipeline: Any) -> Request:
+def _sound(parameters: Parameters) -> Sample:
+    def make(pipeline: "transformers.Pipeline") -> Request:
         import numpy
 
         rate = getattr(getattr(pipeline, "feature_extractor", None), "sampling_rate", None) or 16000
@@ -126,19 +117,19 @@ def _sound(parameters: Dict[str, Any]) -> Callable[[Any], Request]:
     return make
 
 
-def _speech(pipeline: Any) -> Optional[Request]:
+def _speech(pipeline: "transformers.Pipeline") -> Optional[Request]:
     # A text-to-speech model supports the letters of its vocabulary only.
     tokens = filter(None, getattr(pipeline.tokenizer, "get_vocab", dict)())
     letters = sorted(token for token in tokens if len(token) == 1 and token.isalpha())
     return Request("".join(letters[:5] * 2) if letters else "hello", {}, [])
 
 
-def _document(_: Any) -> Request:
+def _document(_: "transformers.Pipeline") -> Request:
     boxes = [["one", [0, 0, 100, 100]], ["two", [100, 0, 200, 100]]]
     return Request({"question": "one", "word_boxes": boxes, "image": _picture()}, {}, [])
 
 
-SAMPLES: Dict[str, Callable[[Any], Optional[Request]]] = {
+SAMPLES: Dict[str, Sample] = {
     "audio-classification": _sound({}),
     "automatic-speech-recognition": _sound({}),
     "depth-estimation": _image({}),

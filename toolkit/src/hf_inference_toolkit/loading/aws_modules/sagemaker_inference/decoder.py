@@ -2,12 +2,15 @@
 
 import io
 import json
-from typing import Any, Union
+from typing import TYPE_CHECKING, Union
 
 from sagemaker_inference import content_types, errors
 
+if TYPE_CHECKING:
+    import numpy
 
-def decode(obj: Union[str, bytes], content_type: str) -> Any:
+
+def decode(obj: Union[str, bytes], content_type: str) -> "numpy.ndarray":
     """The array in a body of JSON, CSV or .npy.
 
     UnsupportedFormatError for any other type, and a GenericInferenceToolkitError with 400 for a broken body.
@@ -23,19 +26,19 @@ def decode(obj: Union[str, bytes], content_type: str) -> Any:
         ) from problem
 
 
-def _from_json(obj: Union[str, bytes]) -> Any:
+def _from_json(obj: Union[str, bytes]) -> "numpy.ndarray":
     import numpy
 
     return numpy.array(json.loads(_text(obj)))
 
 
-def _from_csv(obj: Union[str, bytes]) -> Any:
+def _from_csv(obj: Union[str, bytes]) -> "numpy.ndarray":
     import numpy
 
     return numpy.genfromtxt(io.StringIO(_text(obj)), dtype=None, delimiter=",", encoding="utf-8")
 
 
-def _from_npy(obj: Union[str, bytes]) -> Any:
+def _from_npy(obj: Union[str, bytes]) -> "numpy.ndarray":
     import numpy
 
     # The original accepts pickles, which can run a client's code.

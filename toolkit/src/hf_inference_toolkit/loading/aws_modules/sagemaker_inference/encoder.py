@@ -2,12 +2,12 @@
 
 import io
 import json
-from typing import Any, Union
+from typing import Union
 
 from sagemaker_inference import content_types, errors
 
 
-def encode(array_like: Any, content_type: str) -> Union[str, bytes]:
+def encode(array_like: object, content_type: str) -> Union[str, bytes]:
     """A body of JSON, CSV (both as text) or .npy (bytes); UnsupportedFormatError for any other type."""
     import numpy
 
@@ -24,7 +24,7 @@ def encode(array_like: Any, content_type: str) -> Union[str, bytes]:
     raise errors.UnsupportedFormatError(content_type)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError("{} cannot be written as JSON".format(type(value).__name__))

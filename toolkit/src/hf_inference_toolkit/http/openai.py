@@ -1,0 +1,137 @@
+"""OpenAI's API: chat completions, completions and models."""
+
+import time
+from typing import Dict, Optional
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hf_inference_toolkit.content import codecs, payload
+from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.http import openai_requests
+from hf_inference_toolkit.http.invocations import Invocations
+from hf_inference_toolkit.http.openai_answers import Chunks, whole
+from hf_inference_toolkit.models.model import Model
+from hf_inference_toolkit.tasks.service import Service
+
+CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
+ONE_MODEL = MODELS + "/"
+# A size with which work is done off the event loop.
+OFF_LOOP = 1 << 20
+
+
+class OpenAI:
+    """The endpoints. `name` is the name of the served model; requests may have any."""
+
+    def __init__(self, invocations: Invocations, model: Model, name: str, deadline: float) -> None:
+        self._invocations = invocations
+        self._model = model
+        self._name = name
+        self._deadline = deadline
+        self._created = int(time.time())
+        invocations.answer_openai = self.answer_invocation
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        return await self._answer(request, True)
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        return await self._answer(request, False)
+
+    async def _answer(self, request: Request, is_chat: bool) -> Response:
+        ends = time.monotonic() + self._deadline
+        service = self._model.serving()
+        content_type = codecs.content_type(request.headers.get("content-type"))
+        if content_type.name not in (codecs.JSON, codecs.BINARY):
+            raise RequestError(
+                "unsupported_media_type",
+                "Content-Type {!r} cannot be read here; send application/json".format(
+                    content_type.name[:100]
+                ),
+                {"Accept": codecs.JSON},
+            )
+        self.check_served(service, is_chat, request.scope["path"])
+        body = await self._invocations.receive(request, ends)
+        charset = content_type.parameters.get("charset")
+        document = await self._invocations.off_loop(len(body), lambda: payload.read_json(body, charset))
+        return await self.answer_document(service, document, is_chat, request, ends)
+
+    def check_served(self, service: Service, is_chat: bool, path: str) -> None:
+        """RequestError (404) for a task that does not complete texts."""
+        if not service.completes:
+            raise RequestError(
+                "not_found",
+                "{} is served by text-generation models, and the task of this model is {}".format(
+                    path, service.task
+                ),
+            )
+
+    async def answer_invocation(
+        self, service: Service, document: object, request: Request, ends: float
+    ) -> Optional[Response]:
+        """The response to a body at /invocations if it is in OpenAI's form; its errors are, too."""
+        form = openai_requests.form_of(document)
+        if form is None:
+            return None
+        request.scope["is_openai"] = True
+        if not service.completes:
+            raise RequestError(
+                "unsupported_value",
+                "'messages' and 'prompt' are for text-generation models, and the task of this model is "
+                '{}: send "inputs"'.format(service.task),
+            )
+        return await self.answer_document(service, document, form == "chat", request, ends)
+
+    async def answer_document(
+        self, service: Service, document: object, is_chat: bool, request: Request, ends: float
+    ) -> Response:
+        """The response to a parsed body in OpenAI's form."""
+        query = openai_requests.read(document, is_chat)
+        # Compiling a grammar takes long; checking messages does not.
+        size = OFF_LOOP if query.completion.grammar or is_chat else 0
+        prompt = await self._invocations.off_loop(size, lambda: service.prepare(query.completion))
+        if query.is_stream:
+            writer = Chunks(query, self._name)
+            return await self._invocations.stream(
+                service, prompt._replace(is_stream=True), request, ends, writer
+            )
+        prediction = await self._invocations.predict(service, prompt, request, ends)
+        return respond(whole(query, self._name, prediction.value))
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        self._model.serving()
+        return respond({"object": "list", "data": [self._described()]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        self._model.serving()
+        name = request.scope["path"][len(ONE_MODEL) :]
+        if name != self._name:
+            raise RequestError(
+                "not_found", "no model '{}'; the model is '{}'".format(name[:200], self._name), param="model"
+            )
+        return respond(self._described())
+
+    def _described(self) -> Dict[str, object]:
+        return {
+            "id": self._name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "hf-inference-toolkit",
+        }
+
+
+def respond(value: object) -> Response:
+    """A JSON response."""
+    return Response(payload.write_json(value), 200, {"Content-Type": codecs.JSON})
+
+
+def documented() -> Dict[str, Dict[str, object]]:
+    """The routes for /openapi.json: what each POST takes."""
+    message = {"role": "user", "content": "Where is Paris?"}
+    return {
+        CHAT: {"schema": openai_requests.schema(True), "example": {"messages": [message]}},
+        COMPLETIONS: {"schema": openai_requests.schema(False), "example": {"prompt": "Paris is in"}},
+    }

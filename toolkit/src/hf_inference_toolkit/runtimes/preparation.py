@@ -1,0 +1,100 @@
+"""What `generate` derives from its arguments for one prompt: logits processors, stopping criteria, length."""
+
+import copy
+from typing import Any, Dict, List, NamedTuple, Sequence
+
+# Options that `generate` follows in another way than by one text that is written token by token, and the values with
+# which it does not.
+PLAIN = {
+    "num_beams": (None, 1),
+    "num_beam_groups": (None, 1),
+    "num_return_sequences": (None, 1),
+    "penalty_alpha": (None, 0, 0.0),
+    "prompt_lookup_num_tokens": (None,),
+    "assistant_early_exit": (None,),
+    "dola_layers": (None,),
+    "constraints": (None,),
+    "force_words_ids": (None,),
+    "guidance_scale": (None, 1, 1.0),
+    "token_healing": (None, False),
+    "cache_implementation": (None, "dynamic", "hybrid"),
+    "use_cache": (None, True),
+    "do_sample": (None, False),
+}
+# Criteria that the batch checks itself: tasks know the end-of-sequence tokens.
+KNOWN_CRITERIA = ("MaxLengthCriteria", "EosTokenCriteria")
+
+
+class Limits(NamedTuple):
+    """Processors of scores, criteria other than the usual ones, and the most tokens with the prompt."""
+
+    processors: Any
+    criteria: Sequence[Any]
+    total: int
+
+
+class Preparation:
+    """Calls `generate` on a copy of the model that returns what was prepared instead of writing a text."""
+
+    def __init__(self, model: Any, device: Any) -> None:
+        self._device = device
+        self._copy = copy.copy(model)
+        self._copy.__class__ = type(
+            type(model).__name__, (type(model),), {"_sample": _captured, "_greedy_search": _captured}
+        )
+        # Arguments, without the length, from which `generate` derives neither processors nor other criteria.
+        self._plain: Dict[str, bool] = {}
+
+    def limits(self, prompt: List[int], arguments: Dict[str, Any]) -> Limits:
+        """Raises what `generate` raises for these arguments."""
+        import torch
+
+        new = arguments.get("max_new_tokens")
+        key = repr(sorted((name, value) for name, value in arguments.items() if name != "max_new_tokens"))
+        if new is not None and self._plain.get(key):
+            return Limits(None, (), len(prompt) + new)
+        ids = torch.tensor([prompt], device=self._device)
+        with torch.no_grad():
+            prepared = self._copy.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
+        if not isinstance(prepared, Limits):
+            raise RuntimeError("generate did not call its usual loop")
+        if len(self._plain) > 1000:
+            self._plain.clear()
+        self._plain[key] = not prepared.processors and not prepared.criteria
+        return prepared
+
+    def processed(self, scores: Any, rows: Sequence[Any]) -> Any:
+        """Scores after the processors of `generate`. A row whose processors raise fails."""
+        is_copied = False
+        for place, row in enumerate(rows):
+            if not row.limits.processors:
+                continue
+            if not is_copied:
+                scores, is_copied = scores.clone(), True
+            try:
+                scores[place] = row.limits.processors(self._ids(row), scores[place : place + 1].clone())[0]
+            except Exception as problem:
+                row.fail(problem)
+        return scores
+
+    def is_over(self, row: Any) -> bool:
+        """Whether a row has reached its length or another criterion of `generate`."""
+        if len(row.prompt) + len(row.generated) >= row.limits.total:
+            return True
+        if not row.limits.criteria:
+            return False
+        ids = self._ids(row)
+        # Releases before 4.39 return a boolean, later ones a tensor.
+        return any(bool(criterion(ids, None)) for criterion in row.limits.criteria)
+
+    def _ids(self, row: Any) -> Any:
+        import torch
+
+        return torch.tensor([row.prompt + row.generated], device=self._device)
+
+
+def _captured(_: Any, input_ids: Any, **prepared: Any) -> Limits:
+    criteria = prepared["stopping_criteria"]
+    others = [one for one in criteria if type(one).__name__ not in KNOWN_CRITERIA]
+    total = criteria.max_length
+    return Limits(prepared["logits_processor"], others, int(total) if total else input_ids.shape[1] + 1)
