@@ -20,6 +20,7 @@ from test_serving import until  # noqa: E402
 from hf_inference_toolkit.content import codecs  # noqa: E402
 from hf_inference_toolkit.errors import StartError  # noqa: E402
 from hf_inference_toolkit.loading.loader import load_model  # noqa: E402
+from hf_inference_toolkit.runtimes import converted_models  # noqa: E402
 from hf_inference_toolkit.runtimes import openvino as ours  # noqa: E402
 from hf_inference_toolkit.runtimes.comparison import cosine, fault  # noqa: E402
 from hf_inference_toolkit.scheduling.batching import Cost  # noqa: E402
@@ -279,6 +280,15 @@ def test_stored_model_needs_a_folder_that_stays(copied):
     assert load(folder).engine.name == "OpenVINO"
     assert read({}).keeps_cache is False
     assert read({"HF_HOME": folder}).keeps_cache is True
+
+
+def test_weights_of_a_model_that_is_not_stored_outlive_those_of_pytorch(copied, monkeypatch):
+    monkeypatch.setattr(converted_models, "store_of", lambda *_: None)
+    folder = copied("text-classification")
+    service = load(folder)
+    assert_same_after_switch(service, REQUESTS["text-classification"])
+    assert all(one.numel() == 0 for one in service.runtime.model.parameters())
+    assert not (folder / "openvino").exists()
 
 
 @pytest.fixture
