@@ -51,21 +51,15 @@ class PipelineModel:
         import numpy
 
         twice = {name: numpy.concatenate([array, array[::-1]]) for name, array in example.items()}
-        shorter = {
-            name: array[:, : max(1, array.shape[1] * 3 // 4)] if 1 < array.ndim < IMAGE_DIMENSIONS else array
-            for name, array in example.items()
-        }
-        everything: Dict[str, Sequence[int]] = {
-            name: list(array.shape[1:]) for name, array in example.items()
-        }
+        everything: Dict[str, Sequence[int]] = {name: array.shape[1:] for name, array in example.items()}
         images = {name: shape for name, shape in everything.items() if len(shape) >= IMAGE_DIMENSIONS - 1}
         if len(images) == len(example):
             return [example, twice], images
-        try:
-            run(shorter)
-        except Exception:  # the model takes one shape only
+        shorter = _with_length(example, lambda array: array[:, : max(1, array.shape[1] * 3 // 4)])
+        longer = _with_length(example, lambda array: numpy.concatenate([array] * 4, axis=1))
+        if not _works(run, shorter):  # the model takes one shape only
             return [example, twice], everything
-        return [example, twice, shorter], images
+        return [example, twice, shorter, *([longer] if _works(run, longer) else [])], images
 
     def replace(self, compiled: Compiled, constants: Mapping[str, Any]) -> None:
         """Compute the passes with OpenVINO from the next one on."""
@@ -113,3 +107,19 @@ def _tensors(arrays: Arrays, dtype: Any) -> Dict[str, Any]:
 
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {name: one.to(dtype) if one.is_floating_point() else one for name, one in tensors.items()}
+
+
+def _with_length(example: Arrays, change: Callable[[Any], Any]) -> Arrays:
+    """The example with sequences of another length."""
+    return {
+        name: change(array) if 1 < array.ndim < IMAGE_DIMENSIONS else array for name, array in example.items()
+    }
+
+
+def _works(run: Pass, arrays: Arrays) -> bool:
+    """Whether the model takes these inputs."""
+    try:
+        run(arrays)
+    except Exception:
+        return False
+    return True

@@ -41,8 +41,9 @@ RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
 
 # Texts with fewer characters per token of the limit are tokenized whole.
 LONG_TEXT = 16
-# Lengths of the rows of passes with which two libraries are compared.
-SAMPLE_LENGTHS = ((9, 16), (32,), (5, 11, 40, 64), (1,))
+# Lengths of the rows of passes with which two libraries are compared, up to the model's limit: some models, such as
+# BigBird, compute long texts in another way, which the conversion of a short one does not have.
+SAMPLE_LENGTHS = ((9, 16), (32,), (5, 11, 40, 64), (1,), (4096,))
 # Minimum tokens of a shortened text beyond the limit, because the cut changes the tokens next to it.
 MARGIN = 64
 
