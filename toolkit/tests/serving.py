@@ -26,7 +26,7 @@ class Reply:
 class Running:
     """A server that listens; `post` sends a value as JSON, or bytes as they are."""
 
-    def __init__(self, app, port, loop):
+    def __init__(self, app, port, loop=None):
         self.app, self.port, self.loop = app, port, loop
 
     def request(self, method, path, body=None, headers=None, timeout=60):
