@@ -51,7 +51,14 @@ def peer(python: Path, model: Path, folder: Path) -> Iterator[Dialect]:
     port, _ = _ports()
     log, began = folder / "peer.log", time.perf_counter()
     options = ["--continuous-batching", "--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1"]
-    command = [python.with_name("transformers"), "serve", str(model), *options, "--port", str(port)]
+    command: list[str | Path] = [
+        python.with_name("transformers"),
+        "serve",
+        str(model),
+        *options,
+        "--port",
+        str(port),
+    ]
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder), "TRANSFORMERS_VERBOSITY": "error"}
     with _process(command, environ, log) as process:
         _until(process, f"http://127.0.0.1:{port}/health", None, log, began)
@@ -60,10 +67,10 @@ def peer(python: Path, model: Path, folder: Path) -> Iterator[Dialect]:
 
 @contextlib.contextmanager
 def toolkit(python: Path, model: Path, folder: Path, **settings: str) -> Iterator[Dialect]:
-    """The toolkit of this checkout, or of another one by PYTHONPATH."""
+    """The toolkit of this checkout, or of another one by PYTHONPATH, which may not have OpenAI's routes."""
     settings = {"HF_TASK": "text-generation", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "600", **settings}
     with ours(python, model, folder, **settings) as server:
-        yield Dialect(server.url.rsplit("/", 1)[0], "model", False)
+        yield Dialect(server.url.rsplit("/", 1)[0], "dummy", "PYTHONPATH" not in settings)
 
 
 def commit_before() -> str:
@@ -81,13 +88,13 @@ def figures(dialect: Dialect, mixed: Work, many: Work, equal: Work, one: Work) -
         "many": press(dialect, many, 64),
         "equal": press(dialect, equal, 16),
         "one": press(dialect, one, 1),
-        "chat": converse(dialect, requests(1, 9)[0][0] + _system(), ["who are you"] * 8, 24),
+        "chat": converse(dialect, _system(), ["who are you"] * 8, 24),
     }
 
 
 def _system() -> str:
     """About 500 tokens."""
-    return " " + " ".join(random.Random(4).choices(writer.words(), k=470))
+    return " ".join(random.Random(4).choices(writer.words(), k=490))
 
 
 def main() -> int:
@@ -118,7 +125,7 @@ def main() -> int:
         def run(*words: str | Path) -> dict[str, float]:
             done = subprocess.run([python, program, *words], check=True, capture_output=True, text=True)
             print(done.stdout.strip(), file=sys.stderr)
-            return json.loads(done.stdout)
+            return {str(key): float(value) for key, value in json.loads(done.stdout).items()}
 
         run("model", model)
         with toolkit(python, model, folder) as server:

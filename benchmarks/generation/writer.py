@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = 15000
+WORDS = 4000
 CHAT = (
     "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -69,7 +69,7 @@ def model(folder: Path) -> dict[str, Any]:
         vocab_size=len(encoder),
         hidden_size=512,
         intermediate_size=1376,
-        num_hidden_layers=6,
+        num_hidden_layers=10,
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=2048,
@@ -99,7 +99,8 @@ def alone(folder: Path, requests: Path, precision: str) -> dict[str, Any]:
         inputs = encoder(one["prompt"], return_tensors="pt")
         inputs.pop("token_type_ids", None)
         length = inputs["input_ids"].shape[1]
-        return int(made.generate(**inputs, max_new_tokens=one["tokens"], do_sample=False).shape[1]) - length
+        written = made.generate(**inputs, max_new_tokens=one["tokens"], do_sample=False)
+        return int(written.shape[1] - length)
 
     write(work[0])
     began = time.perf_counter()

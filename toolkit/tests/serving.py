@@ -26,7 +26,7 @@ class Reply:
 class Running:
     """A server that listens; `post` sends a value as JSON, or bytes as they are."""
 
-    def __init__(self, app, port, loop):
+    def __init__(self, app, port, loop=None):
         self.app, self.port, self.loop = app, port, loop
 
     def request(self, method, path, body=None, headers=None, timeout=60):
@@ -48,7 +48,8 @@ class Running:
 
 @contextlib.contextmanager
 def serve(load_model, wait=True, parser="auto", head_seconds=None, **settings):
-    """Run `create_app` with these settings until the block ends."""
+    """Run `create_app` with these settings until the block ends. Without a runtime, PyTorch serves, not OpenVINO."""
+    settings.setdefault("runtime", "torch")
     app = create_app(Settings(**settings), load_model)
     loop = asyncio.new_event_loop()
     http = protocol.choose(head_seconds or app.settings.deadline, parser)

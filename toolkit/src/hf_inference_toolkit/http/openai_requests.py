@@ -231,7 +231,7 @@ def _sampling(given: JsonObject) -> JsonObject:
     """Sampling parameters by the names of text-generation-inference."""
     names = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
     # transformers takes no integers for some of them.
-    options = {name: float(given[name]) for name in names if name in given}
+    options: JsonObject = {name: float(given[name]) for name in names if name in given}
     if given.get("top_k"):
         top_k = _integer(given, "top_k", 0)
         options["top_k"] = max(top_k, 0)

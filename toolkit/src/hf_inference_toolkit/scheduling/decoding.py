@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from typing import Any, Deque, Dict, List, Sequence, Tuple
+from typing import Deque, Dict, List, Sequence, Tuple
 
 from hf_inference_toolkit.scheduling.job import Job, Observer, PendingRow
 from hf_inference_toolkit.tasks.service import Check, Finished, Service
@@ -101,7 +101,7 @@ class Decoding:
         return done.finished
 
     def _admit(self) -> None:
-        joined: List[Any] = []
+        joined: List[PendingRow] = []
         while self._waiting and self._batch.fits(self._waiting[0].piece):
             row = self._waiting.popleft()
             self._batch.add(row, row.piece)

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
+from hf_inference_toolkit.annotations import Output
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.scheduling.batching import Cost
 from hf_inference_toolkit.tasks.service import BatchRow, Reader, Service, Steps, Token
@@ -62,7 +63,7 @@ class Job:
         # Whether its result or its exception is known.
         self.is_finished = False
         self.steps: Optional[Steps] = None
-        self.outputs: List[Any] = []
+        self.outputs: List[Output] = []
         self.missing = 0
 
     @property

@@ -11,8 +11,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Deque, Dict, List, MutableMapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Deque, Dict, List, MutableMapping, NamedTuple, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.annotations import Answer, Output
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
@@ -32,7 +33,7 @@ class Outcome(NamedTuple):
     """The result or the exception of a job."""
 
     job: Job
-    result: Any
+    result: Answer
     problem: Optional[BaseException]
 
 
@@ -83,14 +84,15 @@ class Step:
             self._failed(pieces, problem)
             return
         seconds = time.monotonic() - began
-        pieces[0].job.cost.observe(len(pieces) * max(one.piece.length for one in pieces), seconds)
+        tokens = len(pieces) * max(one.piece.length for one in pieces)
+        pieces[0].job.cost.observe(tokens, seconds, service.engine.name)
         self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
         if service.kept_tokens is not None:
             counts = [service.token_counts(one.piece, output) for one, output in zip(pieces, outputs)]
             self._observer.generated(*map(sum, zip(*counts)))
         self._store(list(zip(pieces, outputs)))
 
-    def _store(self, outputs: List[Tuple[PendingRow, Any]]) -> None:
+    def _store(self, outputs: List[Tuple[PendingRow, Output]]) -> None:
         """Give outputs to their jobs. Jobs that have all of theirs go on."""
         for one, output in outputs:
             one.job.outputs[one.place] = output

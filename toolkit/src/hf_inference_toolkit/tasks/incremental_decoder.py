@@ -1,6 +1,6 @@
 """Text of a sequence, token by token: what each token adds, where a stop sequence ends it, and why it ended."""
 
-from typing import Any, Callable, Collection, List, Optional, Sequence, Tuple
+from typing import Callable, Collection, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.tasks.service import Token
 
@@ -53,7 +53,7 @@ class GeneratedSequence:
         ends: Collection[int] = (),
         stops: Sequence[str] = (),
         special: Collection[int] = (),
-        on_token: Optional[Callable[[Token], Any]] = None,
+        on_token: Optional[Callable[[Token], object]] = None,
         keeps_tokens: bool = False,
     ) -> None:
         self.tokens: List[int] = []
