@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import serving
@@ -51,7 +52,7 @@ ARCHITECTURES = {
 @pytest.fixture
 def copied(model_folder, tmp_path):
     """A task's small model in a folder of this test's, because the converted model is kept beside it."""
-    return lambda task: shutil.copytree(str(model_folder(task)), str(tmp_path / task))
+    return lambda task: Path(shutil.copytree(str(model_folder(task)), str(tmp_path / task)))
 
 
 @pytest.fixture
@@ -279,7 +280,7 @@ def test_stored_model_needs_a_folder_that_stays(copied):
     load(folder).optimize()
     assert load(folder).engine.name == "OpenVINO"
     assert read({}).keeps_cache is False
-    assert read({"HF_HOME": folder}).keeps_cache is True
+    assert read({"HF_HOME": str(folder)}).keeps_cache is True
 
 
 def test_weights_of_a_model_that_is_not_stored_outlive_those_of_pytorch(copied, monkeypatch):

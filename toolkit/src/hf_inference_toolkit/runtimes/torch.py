@@ -193,6 +193,10 @@ class Torch(Runtime):
     def _created(self, samples: Samples, pad: int) -> Compiled:
         assert self._acceleration is not None  # noqa: S101
         arrays = [padded(rows, pad) for rows in samples()]
+        try:
+            self._pass_of(self.model)(arrays[-1])
+        except Exception:  # the longest has more tokens than the model has positions
+            arrays.pop()
         reference = Reference(self.model, self._pass_of, _rows)
         signature = Signature(list(arrays[0]), {"return_dict": True})
         return self._acceleration.create(reference, signature, arrays)
