@@ -43,6 +43,7 @@ def machine() -> dict[str, object]:
         "processor": models[0].partition(": ")[2] if models else platform.machine(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory / 1e9),
+        "load": round(os.getloadavg()[0], 1),  # at the end; the work itself is a part of it
         "python": platform.python_version(),
         "system": platform.platform(),
     }

@@ -127,7 +127,7 @@ def test_ctrl_c_ends_a_build_and_the_next_build_succeeds(
         clone / "templates" / "partials" / "uv.Dockerfile.j2",
         " AS {{ layer.name }}\n{% if layer.page %}",
         " AS {{ layer.name }}\n{% if layer.name == 'toolkit' %}\n"
-        f"ENV AGAIN={time.time_ns()}\nRUN sleep 20\n{{% endif %}}\n{{% if layer.page %}}",
+        f"ENV AGAIN={time.time_ns()}\nRUN sleep 5\n{{% endif %}}\n{{% if layer.page %}}",
     )
     assert hfdlc("render").returncode == 0
     process = subprocess.Popen(
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_a_build_and_the_next_build_succeeds(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     logs = state.folder("logs")
-    begun = "RUN sleep 20 | started"
+    begun = "RUN sleep 5 | started"
     until(lambda: any(begun in log.read_text() for log in logs.glob(f"*-{process.pid}.log")))
     process.send_signal(signal.SIGINT)
     _, output = process.communicate(timeout=60)

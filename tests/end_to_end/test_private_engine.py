@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import copy_programs
 from hfdlc.build import bases
 from hfdlc.engine import detect, private
 from hfdlc.engine.detect import Engine
@@ -27,12 +28,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[State]:
+def own(used_engine: Engine, state: State) -> Iterator[State]:
     """A state folder whose engine a test may kill. Its path is short, for the sockets below it."""
-    state = State(Path("/tmp") / f"hfdlc-engine-{os.getpid()}")
-    yield state
-    private.stop(state)
-    shutil.rmtree(state.root)
+    own = State(Path("/tmp") / f"hfdlc-engine-{os.getpid()}")
+    copy_programs(state, own)
+    yield own
+    private.stop(own)
+    shutil.rmtree(own.root)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from hfdlc.checks import (
     test_all,
     test_cpu,
     test_gpu,
+    test_grammar,
     test_inference,
     test_openvino,
     test_pytorch,
@@ -128,6 +129,11 @@ WRONG = [
     Wrong("one_torch", "echo > /usr/lib/libtorch_cpu.so", "libtorch_cpu"),
     Wrong("a_product_is_right", "echo 'raise ImportError(\"broken\")' > {site}/torch/__init__.py", "broken"),
     Wrong("no_cuda_libraries", "touch /usr/lib/libcudart.so.13", "libcudart.so.13"),
+    Wrong(
+        "grammar_compiles_a_schema",
+        "echo 'raise ImportError(\"broken\")' > {site}/llguidance/__init__.py",
+        "broken",
+    ),
     Wrong("openvino_has_the_cpu", "rm {site}/openvino/libs/libopenvino_intel_cpu_plugin.so", "CPU"),
     Wrong(
         "openvino_converts_a_module",
@@ -279,6 +285,7 @@ def test_every_check_has_a_wrong_image() -> None:
         test_inference,
         test_cpu,
         test_gpu,
+        test_grammar,
         test_openvino,
     )
     functions = {name for module in modules for name, _ in inspect.getmembers(module, inspect.isfunction)}

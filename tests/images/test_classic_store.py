@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import copy_programs
 from hfdlc.build import assemble, bake, prepare
 from hfdlc.build.session import Session
 from hfdlc.engine import detect, folders, private
@@ -39,11 +40,8 @@ def classic_engine(used_engine: Engine, state: State) -> Iterator[Engine]:
     if os.geteuid():
         pytest.skip("no engine with the classic image store answers, and starting a private one needs root")
     own = State(Path("/tmp") / f"hfdlc-classic-{os.getpid()}")  # a short path, for the sockets below it
-    here, there = Folders.of(state), Folders.of(own)
     try:
-        if here.root.is_dir():  # nothing is downloaded twice
-            shutil.copytree(here.root, there.root, symlinks=True)
-            shutil.copy(here.base / "packages", there.base / "packages")
+        copy_programs(state, own)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(private, "configure", configure)
             engine = detect.ensure(NOWHERE, own)

@@ -19,13 +19,13 @@ from hfdlc.state import State
 pytestmark = pytest.mark.engine
 
 TOOLKIT = Path(__file__).parents[2] / "toolkit"
-TOOLS = ("pytest", "hypothesis")
+TOOLS = ("pytest", "hypothesis", "pytest-xdist")
 
 
 def tools(state: State, python: str) -> Path:
     """A folder with what the tests need and the image must not hold."""
     folder = state.folder(f"toolkit-tests-py{python}")
-    if not (folder / "pytest").is_dir():
+    if not (folder / "xdist").is_dir():
         argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(folder)]
         argv += ["--only-binary", ":all:", "--python-version", python, *TOOLS]
         subprocess.run(argv, check=True)
@@ -40,7 +40,8 @@ def check(image: str, python: str, engine: Engine, state: State) -> None:
     }
     with containers.idle(image, engine, mounts) as container:
         status, output = container.exec_run(
-            ["python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"],
+            # Two processes: most tests wait for a server or use one core.
+            ["python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-n2", "--dist=loadfile"],
             workdir="/toolkit",
             environment={
                 "PYTHONPATH": "/tools",

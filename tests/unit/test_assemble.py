@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import ImageLoadError
+from docker.errors import DockerException, ImageLoadError
 
 from hfdlc.build import assemble
 from hfdlc.dockerfile.layers import Layer
@@ -72,3 +72,28 @@ def test_layer_that_appears_last_is_stored(layers: LayerStore, repository: Proje
         (tmp_path / "late/layer.json").write_text(json.dumps(about))
     assert layers.get("late") == added[0]
     assert layers.get("never") is None
+
+
+def test_images_that_were_not_loaded_to_their_end_are_removed() -> None:
+    """A full disk: the engine lists the image although it could not unpack it. Another image stays."""
+    removed: list[str] = []
+
+    def load(_: object) -> None:
+        raise DockerException("no space left on device")
+
+    known = {"new:1": "sha256:1", "other:1": "sha256:9"}
+    images = SimpleNamespace(
+        load=load,
+        get=lambda name: SimpleNamespace(id=known[name]),
+        remove=lambda name, **_: removed.append(name),
+    )
+    engine: Any = SimpleNamespace(
+        client=SimpleNamespace(images=images), containerd_store=True, host="unix:///a"
+    )
+    made: Any = {
+        name: SimpleNamespace(manifest=SimpleNamespace(digest="sha256:1"), config_digest="sha256:2")
+        for name in known
+    }
+    with pytest.raises(HfdlcError, match="could not load new:1, other:1: no space left"):
+        assemble.load(made, engine)
+    assert removed == ["new:1"]

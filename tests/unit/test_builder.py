@@ -109,3 +109,15 @@ def test_a_dockerfile_that_is_not_current_is_refused(repository: Project, tmp_pa
         target.write_text(file.read_text().replace("EXPOSE 8080", "EXPOSE 9090"))
     with pytest.raises(HfdlcError, match=r"Dockerfile: does not match the matrix and the templates"):
         builder.check_current(repository.default, replace(repository, root=tmp_path))
+
+
+@pytest.mark.parametrize(("room", "times"), [(GB, 1), (500 * GB, 0), (None, 0)])
+def test_the_build_cache_is_dropped_before_images_that_do_not_fit_beside_it(
+    session: Any, repository: Project, monkeypatch: pytest.MonkeyPatch, room: int | None, times: int
+) -> None:
+    pruned: list[object] = []
+    monkeypatch.setattr(estimate, "free", lambda *_: room)
+    monkeypatch.setattr(detect, "prune", lambda *words: pruned.append(words))
+    todo = cells(repository, "*:2.13.0-*-cpu-*")
+    builder._make_room(session, todo, context(todo))
+    assert len(pruned) == times

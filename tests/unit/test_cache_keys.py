@@ -212,7 +212,15 @@ def test_a_new_layer_group_is_one_entry_of_the_matrix(clone: Project) -> None:
     file.write_text(file.read_text().replace("  type-libraries:", f"{entry}  type-libraries:"))
     found = project.find(clone.root)
     cell, training, old = (one(found, name) for name in (clone.default.id, TODAY, OF_2021))
-    assert cell.groups[-6:] == ("video", "type-libraries", "media", "aws", "openvino", "toolkit")
+    assert cell.groups[-7:] == (
+        "video",
+        "type-libraries",
+        "media",
+        "aws",
+        "openvino",
+        "grammar",
+        "toolkit",
+    )
     assert "av" in cell.packages
     assert "video" not in training.groups
     assert "video" not in old.groups

@@ -105,7 +105,7 @@ class Engine:
         self.containerd_store, self.held, self.removed = containerd_store, held, list[str]()
         self.client = SimpleNamespace(images=self)
 
-    def list(self) -> list[Any]:
+    def list(self, **_: object) -> list[Any]:
         return [SimpleNamespace(attrs={"RootFS": {"Layers": each}}) for each in self.held.values()]
 
     def remove(self, name: str, force: bool) -> None:

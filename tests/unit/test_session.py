@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from docker.errors import NotFound
 
+import fake_engine
 from hfdlc.build import builder
 from hfdlc.build.session import Session
-from hfdlc.engine import detect
+from hfdlc.engine import context, detect
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix import schema
@@ -26,7 +28,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def ensure(*_: object) -> Any:
         events.append("found")
-        return SimpleNamespace(close=lambda: events.append("closed"))
+        return SimpleNamespace(close=lambda: events.append("closed"), host="unix:///a")
 
     monkeypatch.setattr(detect, "ensure", ensure)
     return events
@@ -75,3 +77,36 @@ def test_programs_get_the_environment_of_the_command_and_of_the_engine() -> None
     )
     assert engine.environment["PATH"] == "/bin"
     assert engine.environment["DOCKER_HOST"] == "unix:///a"
+
+
+def test_an_error_of_the_engine_ends_as_one_of_ours(repository: Project, found: list[str]) -> None:
+    """Where an image or a container is removed meanwhile, and nothing nearer has said so."""
+    session = Session(repository, {})
+    assert session.engine
+    problem = NotFound("404", explanation="No such container: abc")
+    with pytest.raises(HfdlcError) as caught:
+        session.__exit__(NotFound, problem, None)
+    assert "unix:///a: a request failed: No such container: abc" in str(caught.value)
+    assert "run the command again" in str(caught.value)
+    assert found == ["found", "closed"]
+
+
+def test_an_engine_that_stops_is_named(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_engine.answering("28.2.2") as host:
+        where = context.of_machine({"DOCKER_HOST": host})
+        engine = Engine(host, "28.2.2", False, ("buildx",), True, "config", where, {})
+        engine.client.info()
+    monkeypatch.setattr(detect, "ensure", lambda *_: engine)
+    with pytest.raises(HfdlcError) as caught, Session(repository, {}) as session:
+        session.engine.client.info()
+    assert f"{host}: the engine does not answer any more" in str(caught.value)
+
+
+def test_an_error_of_something_else_stays(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_engine.answering("28.2.2") as host:
+        where = context.of_machine({"DOCKER_HOST": host})
+        engine = Engine(host, "28.2.2", False, ("buildx",), True, "config", where, {})
+        monkeypatch.setattr(detect, "ensure", lambda *_: engine)
+        session = Session(repository, {})
+        assert session.engine
+        session.__exit__(FileNotFoundError, FileNotFoundError("a file of ours"), None)  # raises nothing else

@@ -48,7 +48,8 @@ class Running:
 
 @contextlib.contextmanager
 def serve(load_model, wait=True, parser="auto", head_seconds=None, **settings):
-    """Run `create_app` with these settings until the block ends."""
+    """Run `create_app` with these settings until the block ends. Without a runtime, PyTorch serves, not OpenVINO."""
+    settings.setdefault("runtime", "torch")
     app = create_app(Settings(**settings), load_model)
     loop = asyncio.new_event_loop()
     http = protocol.choose(head_seconds or app.settings.deadline, parser)

@@ -52,7 +52,9 @@ def test_bfloat16_is_native_where_the_processor_says_so(tmp_path, flags, expecte
 
 def test_precision_out_of_range_is_refused_at_start():
     """With what is allowed."""
-    with pytest.raises(StartError, match=r"HF_DTYPE: must be float32, bfloat16, float16, auto, not 'int4'"):
+    with pytest.raises(
+        StartError, match=r"HF_DTYPE: must be float32, bfloat16, float16, int8, auto, not 'int4'"
+    ):
         read({"HF_DTYPE": "int4"})
 
 

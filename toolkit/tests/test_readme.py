@@ -7,6 +7,7 @@ import pytest
 
 from hf_inference_toolkit import errors, limits, settings
 from hf_inference_toolkit.http.metrics import Metrics
+from hf_inference_toolkit.runtimes.base import Engine
 
 README = Path(__file__).parent.parent / "README.md"
 if not README.is_file():
@@ -51,7 +52,7 @@ def test_table_of_errors_is_that_of_errors():
 
 def test_table_of_metrics_names_every_metric():
     """A counter is registered without the suffix that its samples have."""
-    metrics = Metrics(*[lambda: 0] * 5)
+    metrics = Metrics(*[lambda: 0] * 5, lambda: Engine("none"))
     names = {
         family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()
     }

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -167,8 +167,17 @@ def load(images: Mapping[str, Image], engine: Engine) -> None:
                 without = set() if engine.containerd_store else classic.needless(images.values(), engine)
                 client.images.load(archive(images, without))  # type: ignore[arg-type] # pieces are fine, says requests
     except (DockerException, OSError) as error:
+        _discard(images, engine)
         raise HfdlcError(
             f"the engine could not load {', '.join(images)}: {error}",
             location=engine.host,
             hint=f"see that `df -h` shows free space, then hfdlc build {' '.join(images)}",
         ) from error
+
+
+def _discard(images: Mapping[str, Image], engine: Engine) -> None:
+    """Remove images that were not loaded to their end: the engine lists them, as if they were up to date."""
+    for name, image in images.items():
+        with suppress(DockerException, OSError):
+            if engine.client.images.get(name).id in (image.manifest.digest, image.config_digest):
+                engine.client.images.remove(name, force=True)

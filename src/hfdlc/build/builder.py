@@ -196,8 +196,19 @@ def _rounds(
 def _built(session: Session, cells: Sequence[Cell], context: BuildContext) -> tuple[Done | None, int]:
     """Build cells into the engine: the result of BuildKit, if it was needed, and the stored layers used."""
     made = assemble.assemble(session, cells, context)
+    _make_room(session, cells, context)
     assemble.load(made.images, session.engine)
     return made.done, made.known
+
+
+def _make_room(session: Session, cells: Sequence[Cell], context: BuildContext) -> None:
+    """Drop the build cache where images do not fit beside it: their layers are in the layer store now."""
+    room = estimate.free(session.state, session.engine)
+    costs = estimate.Costs(session.project, session.engine, session.state)
+    for cell in cells:
+        costs.layers(cell, context.inputs[cell.id])
+    if room is not None and costs.disk(cells) > room:
+        detect.prune(session.engine, 0)
 
 
 def inputs_of(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs]:
@@ -213,8 +224,7 @@ def built_from(session: Session, cells: Sequence[Cell]) -> dict[str, Inputs | No
 
 def _layers_there(engine: Engine) -> set[str]:
     """The digests of all layers of images in the engine."""
-    images = engine.client.images.list()
-    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers", [])}
+    return {digest for image in images.every(engine) for digest in image.attrs["RootFS"].get("Layers", [])}
 
 
 def _remember(session: Session, cell: Cell, seconds: float) -> None:

@@ -72,7 +72,7 @@ def read(archive: tarfile.TarFile, store: LayerStore) -> str:
 
 def needless(made: Iterable[Image], engine: Engine) -> set[str]:
     """The blobs that an archive for the engine need not have: of layers that it has in the same place."""
-    here = [image.attrs["RootFS"].get("Layers") or [] for image in engine.client.images.list()]
+    here = [image.attrs["RootFS"].get("Layers") or [] for image in images.every(engine)]
     known, needed = set(), set()
     for image in made:
         diff_ids = [layer.diff_id for layer in image.layers]

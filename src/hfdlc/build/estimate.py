@@ -12,6 +12,7 @@ from hfdlc.build.history import Build
 from hfdlc.dockerfile import inputs
 from hfdlc.dockerfile.cache_keys import keyed_layers
 from hfdlc.dockerfile.layers import Layer
+from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
@@ -20,9 +21,9 @@ from hfdlc.project import Project
 from hfdlc.state import State
 
 # Measured on the PyTorch and TensorFlow images of today.
-PACKED = 0.4  # bytes of a packed layer for each of its own bytes
+PACKED = 0.5  # bytes of a packed layer for each of its own bytes
 COPIES = 3  # of a packed layer while it is built: in the stage, in the stage `layer-archive`, in the store
-TYPICAL = 0.75  # of a cell's size budget that its image has
+TYPICAL = 0.6  # of a cell's size budget that its image has
 BASE = 190e6  # bytes of a base image
 LAYERS = 24  # that a cell may add to its base image
 SERVERLESS = 10_737_418_240  # bytes of an image that SageMaker Serverless accepts
@@ -175,8 +176,8 @@ def _known_sizes(cell: Cell, project: Project, builds: list[Build]) -> Mapping[s
 
 def _layers_of(engine: Engine) -> set[str]:
     """The diff ids of all layers of cells' images in the engine."""
-    images = engine.client.images.list(filters={"label": inputs.LABEL})
-    return {digest for image in images for digest in image.attrs["RootFS"].get("Layers") or []}
+    found = images.every(engine, label=inputs.LABEL)
+    return {digest for image in found for digest in image.attrs["RootFS"].get("Layers") or []}
 
 
 def free(state: State, engine: Engine | None = None) -> int | None:

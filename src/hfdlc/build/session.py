@@ -5,9 +5,13 @@ from functools import cached_property
 from types import TracebackType
 from typing import Self
 
+from docker.errors import DockerException
+from requests import RequestException
+
 from hfdlc.build.overrides import NONE, Overrides
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -36,5 +40,20 @@ class Session:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if engine := self.__dict__.pop("engine", None):
-            engine.close()
+        """Close the engine; raises HfdlcError in place of an error that docker-py raised."""
+        engine: Engine | None = self.__dict__.pop("engine", None)
+        if not engine:
+            return
+        engine.close()
+        if isinstance(problem, DockerException):
+            raise HfdlcError(
+                f"a request failed: {getattr(problem, 'explanation', None) or problem}",
+                location=engine.host,
+                hint="was an image or a container removed meanwhile? run the command again",
+            ) from problem
+        if isinstance(problem, (RequestException, OSError)) and not detect.query(engine.address):
+            raise HfdlcError(
+                "the engine does not answer any more",
+                location=engine.host,
+                hint="start it again (a private one starts by itself), then run the command again",
+            ) from problem

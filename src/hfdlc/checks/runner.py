@@ -154,6 +154,8 @@ def check(
             say(f"checking {cell.id}")
             with subject(cell, session.project, engine, state, sources, gpus=gpus) as about:
                 report = run(about)
+                if report.failed:
+                    about.expect_unchanged()
             reports.remember(report, state)
         say(_summary(report))
         shown.append(report)

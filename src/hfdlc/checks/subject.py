@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.models.images import Image
 from testinfra.host import Host
@@ -56,6 +56,24 @@ class Subject:
     def built(self) -> Image:
         """The image in the engine."""
         return images.image_of(self.image, self.engine)
+
+    def expect_unchanged(self) -> None:
+        """Raise HfdlcError where the image or the container was removed while the checks ran."""
+        image = self.built
+        try:
+            self.container.reload()
+        except NotFound as error:
+            raise HfdlcError(
+                "the container of the checks was removed while they ran",
+                location=self.image,
+                hint=f"hfdlc test {self.image}",
+            ) from error
+        if image.id != self.facts.digest:
+            raise HfdlcError(
+                "another image got this name while the checks ran",
+                location=self.image,
+                hint=f"hfdlc test {self.image}",
+            )
 
     @property
     def host(self) -> Host:

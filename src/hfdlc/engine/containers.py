@@ -69,7 +69,7 @@ def started(
         start(container)
         yield container
     finally:
-        container.remove(force=True, v=True)
+        remove(container)
 
 
 class NoGpu(HfdlcError):
@@ -117,7 +117,7 @@ def remove_strays(engine: Engine) -> list[str]:
     for container in client.containers.list(all=True, filters=wanted):
         if not Path("/proc", container.labels[LABEL]).exists():
             removed.append(str(container.name))
-            _remove(container)
+            remove(container)
     for left in client.volumes.list(filters=wanted):
         if not Path("/proc", left.attrs["Labels"][LABEL]).exists():
             removed.append(str(left.name))
@@ -125,7 +125,8 @@ def remove_strays(engine: Engine) -> list[str]:
     return removed
 
 
-def _remove(container: Container) -> None:
+def remove(container: Container) -> None:
+    """Remove a container with its volumes, if another process has not."""
     try:
         container.remove(force=True, v=True)
     except NotFound:  # another process has removed it

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, cast
 
-from docker.errors import ImageNotFound
+from docker.errors import ImageNotFound, NotFound
 from docker.models.images import Image
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
@@ -55,11 +56,34 @@ def config_digest(image: Image, engine: Engine) -> str:
     raise HfdlcError("the engine exported an image without manifest.json", location=str(image.id))
 
 
+def every(engine: Engine, **filters: str) -> list[Image]:
+    """All images in the engine, listed again where one is removed meanwhile: docker-py asks for each."""
+    removed = retry_if_exception_type(ImageNotFound)
+    for attempt in Retrying(retry=removed, stop=stop_after_attempt(5), reraise=True):
+        with attempt:
+            return engine.client.images.list(filters=filters)
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def _in_engine(image: Image) -> Iterator[None]:
+    """Raise HfdlcError where the engine does not have the image any more."""
+    try:
+        yield
+    except NotFound as error:
+        name = next(iter(image.tags), str(image.id))
+        raise HfdlcError(
+            "the image was removed from the engine while it was used",
+            location=name,
+            hint=f"see that nothing else removes images, then hfdlc build {name}",
+        ) from error
+
+
 @contextmanager
 def saved(image: Image) -> Iterator[tarfile.TarFile]:
     """What `docker save` gives of an image, as a stream."""
     stream = cast("IO[bytes]", io.BufferedReader(_Stream(image.save()), 1 << 20))
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
+    with _in_engine(image), tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
         yield archive
 
 
@@ -96,7 +120,9 @@ def package_layers(image: Image) -> tuple[Layer, ...]:
 
 def _steps(image: Image) -> list[tuple[str, int]]:
     """An image's history, lowest layer first: instructions, and the bytes that they added."""
-    return [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(image.history())]
+    with _in_engine(image):
+        history = image.history()
+    return [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(history)]
 
 
 def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:

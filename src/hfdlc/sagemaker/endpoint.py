@@ -11,6 +11,7 @@ from pathlib import Path
 from docker.models.containers import Container
 
 from hfdlc.build.session import Session
+from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
@@ -61,16 +62,15 @@ def _serve(cell: Cell, engine: Engine, folder: Path, name: str, task: str | None
         container.wait()
         raise HfdlcError(f"the container has exited\n{_logs(container)}")
     finally:
-        container.remove(force=True)
+        containers.remove(container)
 
 
 def start(cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
     """Start a container that serves the model on a port of 127.0.0.1."""
-    containers = engine.client.containers
     volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
     if engine.private:  # it has no bridge network, so the container shares the host's
         reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
-        return containers.run(
+        return engine.client.containers.run(
             cell.id,
             "serve",
             detach=True,
@@ -79,7 +79,7 @@ def start(cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[
             network_mode="host",
         )
     ports = {"8080/tcp": ("127.0.0.1", port)}
-    return containers.run(
+    return engine.client.containers.run(
         cell.id, "serve", detach=True, volumes=volumes, environment=dict(settings), ports=ports
     )
 

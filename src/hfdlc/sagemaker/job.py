@@ -91,7 +91,7 @@ def created(
         container.put_archive("/", _archive(files))
         yield container
     finally:
-        container.remove(force=True, v=True)
+        containers.remove(container)
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:

@@ -18,6 +18,7 @@ from hfdlc.checks.facts import FORM as FACTS_FORM
 from hfdlc.dockerfile import inputs
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
+from hfdlc.engine.images import every
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Bootstrap
 from hfdlc.oci.store import FOLDER
@@ -68,8 +69,7 @@ def find(
     if not engine:
         say("no engine is running: images and build cache are not listed")
         return found
-    client = engine.client
-    images = client.images.list()
+    images = every(engine)
     going = list(_images(project, images, engine))
     gone = {one.name for one in going}
     digests = {str(image.id) for image in images if not set(image.tags) <= gone}

@@ -37,10 +37,13 @@ class Settings(NamedTuple):
     drain_seconds: float = 25.0
     queue_size: int = 1024
     dtype: str = "float32"
+    runtime: str = "auto"
     kv_cache: Optional[int] = None
     hub_endpoint: str = "https://huggingface.co"
     hub_offline: bool = False
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - `read` replaces it
+    # Whether hub_cache is the user's HF_HOME, which may outlive the container.
+    keeps_cache: bool = False
 
 
 Value = Union[None, bool, int, float, str]
@@ -182,9 +185,16 @@ VARIABLES = (
     Variable(
         "HF_DTYPE",
         "dtype",
-        _choice("float32", "bfloat16", "float16", "auto"),
-        "precision of the weights and of computation: float32, bfloat16, float16 or auto; auto is bfloat16 if the "
-        "CPU or GPU supports it, otherwise float32",
+        _choice("float32", "bfloat16", "float16", "int8", "auto"),
+        "precision of the weights and of computation: float32, bfloat16, float16, int8 or auto; auto is bfloat16 if "
+        "the CPU or GPU supports it, otherwise float32; int8 needs OpenVINO",
+    ),
+    Variable(
+        "HF_RUNTIME",
+        "runtime",
+        _choice("auto", "torch", "openvino"),
+        "what computes forward passes: torch, openvino or auto; auto starts with torch and changes to openvino on a "
+        "CPU as soon as the model is converted and gives the same numbers",
     ),
     Variable(
         "HF_KV_CACHE_GB",
@@ -302,7 +312,9 @@ def read(environ: Mapping[str, str]) -> Settings:
     Raises StartError, which names every invalid variable with what is allowed.
     """
     values = _parsed(environ)
-    values["hub_cache"] = _writable_cache(cast(Optional[str], values.get("hub_cache")))
+    home = cast(Optional[str], values.get("hub_cache"))
+    values["hub_cache"] = _writable_cache(home)
+    values["keeps_cache"] = values["hub_cache"] == home
     return Settings(**values)  # type: ignore[arg-type]  # each parser returns its field's type
 
 

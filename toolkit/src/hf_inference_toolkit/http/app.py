@@ -83,6 +83,7 @@ class App:
             cache_usage=lambda: self.scheduler.cache_usage,
             is_ready=lambda: float(self.model.status == 200),
             load_seconds=lambda: self.model.load_seconds,
+            engine=lambda: self.model.engine,
         )
         self.scheduler = Scheduler(settings.queue_size, self.metrics)
         self.invocations = Invocations(settings, self.model, self.scheduler, self.metrics)

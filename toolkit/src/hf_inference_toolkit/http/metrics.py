@@ -1,9 +1,11 @@
 """Metrics for Prometheus. README.md lists them."""
 
-from typing import Callable, Dict, Mapping, Sequence, Tuple
+from typing import Callable, Dict, Iterator, Mapping, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 
+from hf_inference_toolkit.runtimes.base import Engine
 from hf_inference_toolkit.scheduling.job import Observer
 
 # The same text is valid for version 1.0.0, which older scrapers do not support.
@@ -23,6 +25,7 @@ class Metrics(Observer):
         cache_usage: Callable[[], float],
         is_ready: Callable[[], float],
         load_seconds: Callable[[], float],
+        engine: Callable[[], Engine],
     ) -> None:
         registry = self.registry = CollectorRegistry()
         self._requests = Counter(
@@ -95,6 +98,7 @@ class Metrics(Observer):
             ),
         ):
             Gauge(name, about, registry=registry).set_function(read)
+        registry.register(_EngineCollector(engine))
 
     def loaded(self, facts: Mapping[str, str]) -> None:
         """Report how a text generation model decodes, from the facts of the service."""
@@ -146,6 +150,29 @@ class Metrics(Observer):
     def text(self) -> bytes:
         """The metrics in the text format of Prometheus."""
         return bytes(generate_latest(self.registry))
+
+
+class _EngineCollector:
+    """The runtime that computes passes, read when the metrics are: its labels change when it does."""
+
+    def __init__(self, engine: Callable[[], Engine]) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """See prometheus_client."""
+        engine = self._engine()
+        info = GaugeMetricFamily(
+            "hf_runtime_info",
+            "1 for the runtime that computes forward passes, with the reason why no other does.",
+            labels=["runtime", "reason"],
+        )
+        info.add_metric([engine.name, engine.reason], 1)
+        yield info
+        yield GaugeMetricFamily(
+            "hf_runtime_switch_timestamp_seconds",
+            "When OpenVINO replaced PyTorch, in seconds since the epoch; 0 if it did not.",
+            value=engine.since,
+        )
 
 
 def _seconds(name: str, about: str, registry: CollectorRegistry) -> Histogram:

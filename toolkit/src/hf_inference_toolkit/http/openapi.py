@@ -63,7 +63,7 @@ def document(
 
 
 def _described(service: Service) -> str:
-    return ", ".join("{}: {}".format(name, value) for name, value in sorted(service.facts.items()))
+    return ", ".join("{}: {}".format(name, value) for name, value in sorted(service.described().items()))
 
 
 def _ping() -> Json:

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Dict, Optional, Type, Union
 
+from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import compatibility, hooks, hub, model_folder, user_code, weights
 from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.runtimes import converted_models, openvino, torch
+from hf_inference_toolkit.runtimes.acceleration import Acceleration
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
+from hf_inference_toolkit.tasks.generation import Generation
 from hf_inference_toolkit.tasks.pipeline_task import PipelineTask
 from hf_inference_toolkit.tasks.service import Service
 from hf_inference_toolkit.tasks.table_question_answering import TableQuestionAnswering
@@ -32,17 +36,24 @@ def load_model(settings: Settings) -> Service:
                 user_code.install_requirements(settings, model, source)
     if source is None:
         return load_standard(settings, model)
+    if settings.runtime == "openvino" or settings.dtype == "int8":
+        # It may use the PyTorch model in any way.
+        raise StartError(torch.refusal(settings.dtype, "user code ({}) computes the passes".format(source)))
+    without = settings._replace(runtime="torch")
     return hooks.build(
         user_code.load(source),
         lambda: model or model_folder.for_user_code(settings),
-        lambda: load_standard(settings, model or model_folder.find_model(settings, for_user_code=True)),
+        lambda: load_standard(without, model or model_folder.find_model(settings, for_user_code=True)),
     )
 
 
 def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     """Create the service of the model without user code."""
     folder = folder or model_folder.find_model(settings)
-    runtime = create_runtime(installed_framework(), settings.dtype)
+    framework = installed_framework()
+    if framework != "pt":
+        _require_possible(settings, "TensorFlow is installed, and OpenVINO serves models of PyTorch")
+    runtime = create_runtime(framework, settings.dtype)
     runtime.kv_cache = settings.kv_cache
     task = model_folder.choose_task(settings, model_folder.read_config(folder))
     _propagate_logs()
@@ -54,6 +65,8 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
     """Create the service of a task. StartError if the model or the installed transformers do not support it."""
     facts = _facts(folder, settings, runtime)
     spec = registry.find(task.name)
+    if isinstance(runtime, torch.Torch):
+        _accelerate(runtime, spec, folder, settings)
     if spec.implementation is not None:
         weights.load_head(task, folder, settings, runtime)
         return spec.implementation(task, runtime, weights.load_tokenizer(folder, settings), facts)
@@ -62,6 +75,37 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
         "table-question-answering": TableQuestionAnswering
     }
     return services.get(task.name, PipelineTask)(task.requested, pipeline, runtime, facts)
+
+
+def _accelerate(runtime: torch.Torch, spec: registry.Task, folder: Path, settings: Settings) -> None:
+    """Let OpenVINO compute the passes where it can. StartError where it cannot and is required."""
+    reason = _refusal(runtime, spec, settings)
+    if reason:
+        _require_possible(settings, reason)
+        runtime.accelerate(None, reason)
+        return
+    home = settings.hub_cache if settings.keeps_cache else None
+    store = converted_models.store_of(folder, spec.name, runtime.dtype, home)
+    is_required = settings.runtime == "openvino" or runtime.dtype == "int8"
+    runtime.accelerate(Acceleration(runtime.dtype, is_required, store, runtime.cpus(), runtime.check))
+
+
+def _refusal(runtime: torch.Torch, spec: registry.Task, settings: Settings) -> str:
+    """The reason why OpenVINO is not used, or an empty string."""
+    if settings.runtime == "torch":
+        return "HF_RUNTIME=torch"
+    if not openvino.is_installed():
+        return "OpenVINO is not installed"
+    if runtime.pipeline_device() >= 0:
+        return "the model is on a GPU"
+    if spec.implementation is not None and issubclass(spec.implementation, Generation):
+        return "{} generates text, for which PyTorch is used".format(spec.name)
+    return ""
+
+
+def _require_possible(settings: Settings, reason: str) -> None:
+    if settings.runtime == "openvino" or settings.dtype == "int8":
+        raise StartError(torch.refusal(settings.dtype, reason))
 
 
 def _facts(folder: Path, settings: Settings, runtime: Runtime) -> Dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Callable, Optional
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import memory
+from hf_inference_toolkit.runtimes.base import Engine
 from hf_inference_toolkit.tasks.service import Service
 
 LOADING, READY, STUCK, FAILED, DRAINING = "loading", "ready", "stuck", "failed", "draining"
@@ -49,7 +50,22 @@ class Model:
         self.service = service
         if self.state == LOADING:
             self.state = READY
-        event(20, "ready", None, task=service.task, seconds=round(self.load_seconds, 3), **service.facts)
+        event(
+            20, "ready", None, task=service.task, seconds=round(self.load_seconds, 3), **service.described()
+        )
+        self._optimize(service)
+
+    def _optimize(self, service: Service) -> None:
+        try:
+            service.optimize()
+        except Exception as problem:
+            event(30, "the search for a faster runtime failed", problem)
+        memory.settle()
+
+    @property
+    def engine(self) -> Engine:
+        """What computes forward passes now."""
+        return self.service.engine if self.service is not None else Engine("none")
 
     def _failed(self, problem: BaseException) -> None:
         self.state = FAILED

@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
@@ -16,6 +16,19 @@ Tokens = Dict[str, List[int]]
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # The outputs that tasks read.
 MODEL_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
+# numpy arrays by the names of a model's inputs or outputs.
+Arrays = Dict[str, Any]
+# Makes the rows of several passes, to compare two libraries with.
+Samples = Callable[[], Sequence[Sequence[Tokens]]]
+
+
+class Engine(NamedTuple):
+    """The library that computes forward passes, and why another one does not."""
+
+    name: str
+    reason: str = ""
+    # When it replaced another library, in seconds since the epoch; 0 if it did not.
+    since: float = 0.0
 
 
 class Runtime:
@@ -34,6 +47,7 @@ class Runtime:
         self.kv_cache: Optional[int] = None
         # The library that computes large matrix products.
         self.kernels = "default"
+        self.engine = Engine("none")
         if importlib.util.find_spec("safetensors") is None:
             self.weights = tuple(name for name in self.weights if not name.endswith(".safetensors"))
         self._thread = threading.local()
@@ -45,6 +59,18 @@ class Runtime:
     def watch(self, model: Any) -> None:
         """Call `check` before each pass and each layer of a model that a pipeline runs; see `set_check`."""
 
+    def prepare(self, samples: Samples, pad: int) -> None:
+        """Before the first pass: take the engine that is required, or that is ready at once. May raise StartError."""
+
+    def optimize(self, samples: Samples, pad: int) -> None:
+        """Look for a faster engine in another thread than that of passes, and let the next pass use it."""
+
+    def record(self, model: Any) -> None:
+        """Record how a pipeline calls its model."""
+
+    def optimize_pipeline(self, is_start: bool) -> None:
+        """`prepare` after the warm-up if it is the start, otherwise `optimize`, for the recorded model."""
+
     def disable_onednn(self) -> bool:
         """Restore the framework's own matrix products. Returns whether anything changed."""
         return False
@@ -53,7 +79,7 @@ class Runtime:
         """The `device` argument of `transformers.pipeline`: -1 is the CPU."""
         return -1
 
-    def forward(self, rows: Sequence[Tokens], pad: int) -> Dict[str, Any]:
+    def forward(self, rows: Sequence[Tokens], pad: int) -> Arrays:
         """One pass over rows of any lengths. The arrays have one row for each, padded at the end to the longest."""
         raise NotImplementedError
 
@@ -108,12 +134,17 @@ class Runtime:
             check()
 
 
-def padded(rows: Sequence[Tokens], pad: int, at_start: bool = False) -> Dict[str, Any]:
-    """Rows of different lengths as int64 arrays of shape (rows, longest), padded at the end or at the start."""
+def padded(rows: Sequence[Tokens], pad: int, at_start: bool = False, multiple: int = 1) -> Arrays:
+    """Rows of different lengths as int64 arrays of shape (rows, longest), padded at the end or at the start.
+
+    If the rows have a mask, the length is rounded up to a multiple.
+    """
     import numpy
 
     longest = max(len(row["input_ids"]) for row in rows)
-    out = {}
+    if "attention_mask" in rows[0]:
+        longest = -(-longest // multiple) * multiple
+    out: Arrays = {}
     for key in rows[0]:
         out[key] = array = numpy.full((len(rows), longest), pad if key == "input_ids" else 0, numpy.int64)
         for place, row in enumerate(rows):
@@ -123,3 +154,8 @@ def padded(rows: Sequence[Tokens], pad: int, at_start: bool = False) -> Dict[str
             else:
                 array[place, : len(numbers)] = numbers
     return out
+
+
+def unpadded(name: str, output: Any, length: int) -> Any:
+    """One row's output without padding. The logits of a classifier have no sequence dimension."""
+    return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output

@@ -63,8 +63,9 @@ class Grammars:
             backend = getattr(self._tokenizer, "backend_tokenizer", None)
             if backend is None:
                 raise RequestError("unprocessable", "a grammar needs a model with a fast tokenizer")
+            # Some releases take one end only; GrammarProcessor allows the others where it is allowed.
             self._known = llguidance.LLTokenizer(
-                _without_limits(backend), n_vocab=self._vocabulary, eos_token=self._ends
+                _without_limits(backend), n_vocab=self._vocabulary, eos_token=self._ends[0]
             )
         return llguidance
 
@@ -143,4 +144,6 @@ class GrammarProcessor:
         bits = numpy.unpackbits(numpy.frombuffer(mask, numpy.uint8), bitorder="little")[: logits.shape[-1]]
         allowed = torch.zeros(logits.shape[-1], dtype=torch.bool)
         allowed[: len(bits)] = torch.from_numpy(bits.astype(bool))
+        ends = sorted(self._ends)
+        allowed[ends] = allowed[ends[0]].item()
         return logits.masked_fill(~allowed.to(logits.device), -float("inf"))

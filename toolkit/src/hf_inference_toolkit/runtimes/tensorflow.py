@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import threads
-from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Runtime, Tokens, padded
+from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Arrays, Engine, Runtime, Tokens, padded
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
 
@@ -20,6 +20,7 @@ class TensorFlow(Runtime):
         import tensorflow
 
         super().__init__("float32")
+        self.engine = Engine("TensorFlow", "OpenVINO serves models of PyTorch")
         if dtype not in ("float32", "auto"):
             raise StartError("HF_DTYPE={}: TensorFlow supports float32 and auto".format(dtype))
         # User code may have initialised TensorFlow already.
@@ -34,7 +35,7 @@ class TensorFlow(Runtime):
 
         return 0 if tensorflow.config.list_physical_devices("GPU") else -1
 
-    def forward(self, rows: Sequence[Tokens], pad: int) -> Dict[str, Any]:
+    def forward(self, rows: Sequence[Tokens], pad: int) -> Arrays:
         """See Runtime."""
         import tensorflow
 

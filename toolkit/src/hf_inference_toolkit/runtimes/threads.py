@@ -15,6 +15,11 @@ def available(root: Path = Path("/")) -> int:
     return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, granted)]))
 
 
+def has_quota(root: Path = Path("/")) -> bool:
+    """Whether the control group limits the time of CPUs."""
+    return bool(_quota_v2(root) or _quota_v1(root))
+
+
 def _quota_v2(root: Path) -> Optional[float]:
     """The quota in `cpu.max` of cgroup v2: `max 100000`, or `QUOTA PERIOD` in microseconds."""
     words = _read(root / "sys/fs/cgroup/cpu.max")

@@ -1,15 +1,30 @@
 """PyTorch, on the first GPU or on the CPU."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.runtimes import decoding, kernels, memory, threads
-from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Runtime, Tokens, padded
+from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.runtimes import decoding, kernels, memory, openvino, threads
+from hf_inference_toolkit.runtimes.acceleration import Acceleration, Reference
+from hf_inference_toolkit.runtimes.base import (
+    MODEL_OUTPUTS,
+    Arrays,
+    Engine,
+    Runtime,
+    Samples,
+    Tokens,
+    padded,
+    unpadded,
+)
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 from hf_inference_toolkit.runtimes.forward_pass import find_support
+from hf_inference_toolkit.runtimes.openvino import Compiled, Signature, UnsuitableError
+from hf_inference_toolkit.runtimes.pipeline_pass import PipelineModel
 from hf_inference_toolkit.runtimes.preparation import Preparation
 from hf_inference_toolkit.runtimes.token_batch import TokenBatch
 
+NAME = "PyTorch"
 # The part of the free memory that the KV cache of a batch may use; the rest is for passes and other requests.
 CACHE_PART = 0.5
 
@@ -23,6 +38,13 @@ class Torch(Runtime):
         import torch
 
         super().__init__(dtype)
+        self.engine = Engine(NAME)
+        self._acceleration: Optional[Acceleration] = None
+        self._compiled: Optional[Compiled] = None
+        self._next: Optional[Compiled] = None
+        self._onednn_layers: List[Any] = []
+        self._tries_onednn = False
+        self._pipeline_model: Optional[PipelineModel] = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if hasattr(torch.backends.cuda, "enable_cudnn_sdp"):
             # cuDNN plans its attention for each new batch shape: the first pass of a shape took 78 ms instead of 6
@@ -30,12 +52,15 @@ class Torch(Runtime):
             torch.backends.cuda.enable_cudnn_sdp(False)
         if dtype == "auto":
             self.dtype = "bfloat16" if self._has_bfloat16() and not self._fault("bfloat16") else "float32"
-        self.type = getattr(torch, self.dtype)
-        fault = self._fault(self.dtype)
+        # OpenVINO quantises a model that is loaded in float32.
+        loaded = "float32" if self.dtype == "int8" else self.dtype
+        self.type = getattr(torch, loaded)
+        fault = self._fault(loaded)
         if fault:
+            possible = [name for name in ("float32", "bfloat16", "float16") if not self._fault(name)]
             raise StartError(
                 "HF_DTYPE={}: PyTorch {} does not support it on this device ({}). Unset HF_DTYPE, or set it to "
-                "float32".format(self.dtype, torch.__version__, fault)
+                "{}".format(self.dtype, torch.__version__, fault, " or ".join(possible))
             )
 
     def _has_bfloat16(self) -> bool:
@@ -57,12 +82,28 @@ class Torch(Runtime):
             return str(problem).splitlines()[0]
         return ""
 
+    def cpus(self) -> int:
+        """The number of threads of a pass."""
+        import torch
+
+        return int(torch.get_num_threads())
+
+    def accelerate(self, acceleration: Optional[Acceleration], reason: str = "") -> None:
+        """Let OpenVINO compute the passes when it is ready; without it, for which reason not."""
+        self._acceleration = acceleration
+        self.engine = Engine(NAME, reason or "OpenVINO is not ready yet")
+
     def place(self, model: Any) -> None:
         """See Runtime. A hook before each layer checks the deadline."""
         # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
         self.model = model.to(device=self.device, dtype=self.type).eval()
         self.watch(self.model)
-        self._onednn_layers = kernels.enable_onednn(self.model) if self.device.type == "cpu" else []
+        # OpenVINO cannot convert layers that use oneDNN's private operators.
+        if self.device.type == "cpu" and self._acceleration is None:
+            self._enable_onednn()
+
+    def _enable_onednn(self) -> None:
+        self._onednn_layers = kernels.enable_onednn(self.model)
         self.kernels = "oneDNN" if self._onednn_layers else "default"
 
     def watch(self, model: Any) -> None:
@@ -90,14 +131,118 @@ class Torch(Runtime):
 
         return 0 if torch.cuda.is_available() else -1
 
-    def forward(self, rows: Sequence[Tokens], pad: int) -> Dict[str, Any]:
+    def prepare(self, samples: Samples, pad: int) -> None:
         """See Runtime."""
+        if self._acceleration is None:
+            return
+        compiled = self._acceleration.restored()
+        if compiled is None and self._acceleration.is_required:
+            try:
+                compiled = self._created(samples, pad)
+            except UnsuitableError as problem:
+                raise StartError(refusal(self.dtype, str(problem))) from problem
+        if compiled is not None:
+            self._use(compiled)
+
+    def optimize(self, samples: Samples, pad: int) -> None:
+        """See Runtime."""
+        if self._acceleration is None:
+            return
+        try:
+            self._use(self._created(samples, pad))
+        except UnsuitableError as problem:
+            self._keep_torch(str(problem))
+
+    def record(self, model: Any) -> None:
+        """See Runtime."""
+        if self._acceleration is not None:
+            self._pipeline_model = PipelineModel(model)
+
+    def optimize_pipeline(self, is_start: bool) -> None:
+        """See Runtime."""
+        if self._acceleration is None or self._pipeline_model is None:
+            return
+        is_required = self._acceleration.is_required
+        try:
+            compiled = self._acceleration.restored() if is_start else None
+            arrays, constants = self._pipeline_model.example()
+            if compiled is None and (is_required or not is_start):
+                compiled = self._created_for_pipeline(self._pipeline_model, arrays, constants)
+        except UnsuitableError as problem:
+            if is_required:
+                raise StartError(refusal(self.dtype, str(problem))) from problem
+            self._keep_torch(str(problem))
+            return
+        if compiled is not None:
+            self._pipeline_model.replace(compiled, constants)
+            self._announce()
+
+    def _created_for_pipeline(
+        self, pipeline_model: PipelineModel, arrays: Arrays, constants: Dict[str, Any]
+    ) -> Compiled:
+        assert self._acceleration is not None  # noqa: S101
+
+        def pass_of(model: Any) -> Callable[[Arrays], Arrays]:
+            return pipeline_model.pass_of(model, constants)
+
+        samples, fixed = pipeline_model.samples(arrays, pass_of(pipeline_model.model))
+        reference = Reference(pipeline_model.model, pass_of, lambda _, outputs: [outputs])
+        signature = Signature(list(arrays), constants, fixed=fixed)
+        return self._acceleration.create(reference, signature, samples)
+
+    def _created(self, samples: Samples, pad: int) -> Compiled:
+        assert self._acceleration is not None  # noqa: S101
+        arrays = [padded(rows, pad) for rows in samples()]
+        try:
+            self._pass_of(self.model)(arrays[-1])
+        except Exception:  # the longest has more tokens than the model has positions
+            arrays.pop()
+        reference = Reference(self.model, self._pass_of, _rows)
+        signature = Signature(list(arrays[0]), {"return_dict": True})
+        return self._acceleration.create(reference, signature, arrays)
+
+    def _use(self, compiled: Compiled) -> None:
+        """Let the next pass use OpenVINO."""
+        self._next = compiled
+        self._announce()
+
+    def _announce(self) -> None:
+        self._acceleration = None
+        self.engine = Engine(openvino.NAME, since=time.time())
+        event(20, "OpenVINO computes the passes from now on", dtype=self.dtype)
+
+    def _keep_torch(self, reason: str) -> None:
+        self._acceleration = None
+        self._tries_onednn = True
+        self.engine = Engine(NAME, "OpenVINO cannot serve the model: {}".format(reason))
+        event(30, "PyTorch serves the model, because OpenVINO cannot: {}".format(reason))
+
+    def forward(self, rows: Sequence[Tokens], pad: int) -> Arrays:
+        """See Runtime."""
+        if self._next is not None:
+            self._compiled, self._next = self._next, None
+            _release_weights(self.model)
+        if self._compiled is not None:
+            return self._compiled(padded(rows, pad, multiple=openvino.MULTIPLE))
+        arrays = padded(rows, pad)
+        if self._tries_onednn:
+            self._tries_onednn = False
+            self._enable_onednn()
+            try:
+                return self._pass_of(self.model)(arrays)
+            except Exception:  # the model's code may access weights that were repacked
+                self.disable_onednn()
+        return self._pass_of(self.model)(arrays)
+
+    def _pass_of(self, model: Any) -> Callable[[Arrays], Arrays]:
         import torch
 
-        tensors = self._tensors(padded(rows, pad))
-        with torch.no_grad():
-            outputs = self.model(**tensors)
-        return {name: outputs[name].float().cpu().numpy() for name in MODEL_OUTPUTS if name in outputs}
+        def run(arrays: Arrays) -> Arrays:
+            with torch.no_grad():
+                outputs = model(**self._tensors(arrays))
+            return {name: outputs[name].float().cpu().numpy() for name in MODEL_OUTPUTS if name in outputs}
+
+        return run
 
     def _tensors(self, arrays: Dict[str, Any]) -> Dict[str, Any]:
         import torch
@@ -151,3 +296,27 @@ class Torch(Runtime):
         import torch
 
         return int(torch.cuda.mem_get_info()[0]) if self.device.type == "cuda" else memory.available()
+
+
+def refusal(dtype: str, reason: str) -> str:
+    """The message for a start that requires OpenVINO."""
+    if dtype == "int8":
+        return "HF_DTYPE=int8 needs OpenVINO: {}. Set HF_DTYPE to another precision".format(reason)
+    return "HF_RUNTIME=openvino: {}. Set HF_RUNTIME to auto or torch".format(reason)
+
+
+def _rows(inputs: Arrays, outputs: Arrays) -> List[Arrays]:
+    """The outputs of each row of a pass, without padding."""
+    count, longest = inputs["input_ids"].shape
+    mask = inputs.get("attention_mask")
+    lengths = [longest] * count if mask is None else [int(row.sum()) for row in mask]
+    return [
+        {name: unpadded(name, array[place], length) for name, array in outputs.items()}
+        for place, length in enumerate(lengths)
+    ]
+
+
+def _release_weights(model: Any) -> None:
+    """Free the memory of weights. The configuration and the class of the model stay."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.new_empty(0)

@@ -23,11 +23,22 @@ class Cost:
     DECAY = 0.97
 
     def __init__(self) -> None:
+        # What computed the passes that were observed.
+        self._engine = ""
+        self._forget()
+
+    def _forget(self) -> None:
         self.overhead = 32.0
         self._count = self._tokens = self._seconds = self._squares = self._products = 0.0
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Update the estimate with a pass. `overhead` is the intercept, converted to tokens."""
+    def observe(self, tokens: int, seconds: float, engine: str = "") -> None:
+        """Update the estimate with a pass. `overhead` is the intercept, converted to tokens.
+
+        The estimate begins again when another library computes the passes.
+        """
+        if engine != self._engine:
+            self._engine = engine
+            self._forget()
         self._count = self._count * self.DECAY + 1
         self._tokens = self._tokens * self.DECAY + tokens
         self._seconds = self._seconds * self.DECAY + seconds
@@ -56,7 +67,7 @@ class DecodingCost(Cost):
         self.overhead = 1e9
         self._budget = budget
 
-    def observe(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: int, seconds: float, engine: str = "") -> None:
         """Do nothing: the budget is fixed."""
 
     @property

@@ -84,7 +84,8 @@ class Step:
             self._failed(pieces, problem)
             return
         seconds = time.monotonic() - began
-        pieces[0].job.cost.observe(len(pieces) * max(one.piece.length for one in pieces), seconds)
+        tokens = len(pieces) * max(one.piece.length for one in pieces)
+        pieces[0].job.cost.observe(tokens, seconds, service.engine.name)
         self._observe(_jobs(pieces), began, seconds, [one.piece.length for one in pieces])
         if service.kept_tokens is not None:
             counts = [service.token_counts(one.piece, output) for one, output in zip(pieces, outputs)]

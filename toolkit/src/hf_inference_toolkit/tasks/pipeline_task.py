@@ -13,7 +13,7 @@ from hf_inference_toolkit.annotations import Argument, JsonObject, Options
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.runtimes.base import Engine, Runtime
 from hf_inference_toolkit.tasks import media_answers, pipeline_inputs, pipeline_parameters
 from hf_inference_toolkit.tasks.media import Decoder
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
@@ -171,6 +171,16 @@ class PipelineTask(Service):
     def warm_up(self, check: Check) -> None:
         """See Service. No prediction if no sample is suitable for all models of the task."""
         warm_up_pipeline(self, self._pipeline, check)
+        self._runtime.optimize_pipeline(is_start=True)
+
+    def optimize(self) -> None:
+        """See Service."""
+        self._runtime.optimize_pipeline(is_start=False)
+
+    @property
+    def engine(self) -> Engine:
+        """See Service."""
+        return self._runtime.engine
 
 
 def _with_word_boxes(request: Request) -> Request:

@@ -17,6 +17,7 @@ from typing import (
 from hf_inference_toolkit.annotations import Answer, JsonObject, Output, Row
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Engine
 from hf_inference_toolkit.tasks.completion import Completion
 
 Check = Callable[[], None]
@@ -228,6 +229,19 @@ class Service:
 
     def warm_up(self, check: Check) -> None:
         """Predict a sample, and raise if the model cannot serve. By default there is no sample."""
+
+    def optimize(self) -> None:
+        """Called once when the model serves, in another thread than predictions. May take minutes."""
+
+    @property
+    def engine(self) -> Engine:
+        """What computes forward passes now."""
+        return Engine("user code")
+
+    def described(self) -> Dict[str, str]:
+        """Information on the loaded model, for the log and /openapi.json."""
+        reason = {"runtime_reason": self.engine.reason} if self.engine.reason else {}
+        return dict(self.facts, runtime=self.engine.name, **reason)
 
     def schema(self) -> JsonObject:
         """JSON Schema of a request, for /openapi.json."""

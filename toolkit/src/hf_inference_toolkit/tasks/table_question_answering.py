@@ -7,7 +7,7 @@ from hf_inference_toolkit.annotations import JsonObject, Options
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.runtimes.base import Engine, Runtime
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
@@ -138,6 +138,16 @@ class TableQuestionAnswering(Service):
         """See Service."""
         with explained(self):
             require_finite(self.predict(Request(checked(SAMPLE["inputs"]), {}, []), check).value)
+        self._runtime.optimize_pipeline(is_start=True)
+
+    def optimize(self) -> None:
+        """See Service."""
+        self._runtime.optimize_pipeline(is_start=False)
+
+    @property
+    def engine(self) -> Engine:
+        """See Service."""
+        return self._runtime.engine
 
     def schema(self) -> JsonObject:
         """See Service."""

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Runtime, Tokens
+from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Engine, Runtime, Tokens, unpadded
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.encoder import encoder
 from hf_inference_toolkit.tasks.parameters import Parameter
@@ -41,6 +41,9 @@ RELATIVE_POSITIONS = ("t5", "mt5", "umt5", "longt5", "xlnet", "transfo-xl")
 
 # Texts with fewer characters per token of the limit are tokenized whole.
 LONG_TEXT = 16
+# Lengths of the rows of passes with which two libraries are compared, up to the model's limit: some models, such as
+# BigBird, compute long texts in another way, which the conversion of a short one does not have.
+SAMPLE_LENGTHS = ((9, 16), (32,), (5, 11, 40, 64), (1,), (4096,))
 # Minimum tokens of a shortened text beyond the limit, because the cut changes the tokens next to it.
 MARGIN = 64
 
@@ -191,7 +194,7 @@ class TextTask(Service):
         self.runtime.set_check(check)
         arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
         return [
-            {name: _row(name, array[place], piece.length) for name, array in arrays.items()}
+            {name: unpadded(name, array[place], piece.length) for name, array in arrays.items()}
             for place, piece in enumerate(pieces)
         ]
 
@@ -297,6 +300,7 @@ class TextTask(Service):
 
     def warm_up(self, check: Check) -> None:
         """See Service."""
+        self.runtime.prepare(self._samples, self.pad)
         try:
             self._try(check)
         except Exception:
@@ -304,7 +308,27 @@ class TextTask(Service):
             if not self.runtime.disable_onednn():
                 raise
             self._try(check)
-        self.facts["kernels"] = self.runtime.kernels
+
+    def optimize(self) -> None:
+        """See Service."""
+        self.runtime.optimize(self._samples, self.pad)
+
+    @property
+    def engine(self) -> Engine:
+        """See Service."""
+        return self.runtime.engine
+
+    def described(self) -> Dict[str, str]:
+        """See Service."""
+        return dict(super().described(), kernels=self.runtime.kernels)
+
+    def _samples(self) -> List[List[Tokens]]:
+        """Rows of the sample request in several lengths, for passes of several sizes."""
+        options = self.read_options(self.sample.get("parameters", {}))
+        (first, *_) = self.encode(self.items(self.sample["inputs"])[0][0], options).rows
+        return [
+            [_stretched(first, min(length, self.limit)) for length in lengths] for lengths in SAMPLE_LENGTHS
+        ]
 
     def _try(self, check: Check) -> None:
         request = Request(self.sample["inputs"], self.sample.get("parameters", {}), [])
@@ -351,6 +375,16 @@ def _end_of(text: str, size: int) -> str:
     return text[min((place for place in places if place >= 0), default=start) :]
 
 
+def _stretched(one: Tokens, length: int) -> Tokens:
+    """A row with its tokens between the first and the last repeated, up to a length."""
+    ids = one["input_ids"]
+    missing = length - len(ids)
+    if missing <= 0 or len(ids) < 3:
+        return one
+    places = [0, *(1 + place % (len(ids) - 2) for place in range(length - 2)), len(ids) - 1]
+    return {name: [numbers[place] for place in places] for name, numbers in one.items()}
+
+
 def row(encoding: Any) -> Tokens:
     """The inputs of the model in an encoding."""
     return {key: list(encoding[key]) for key in MODEL_INPUTS if key in encoding}
@@ -361,11 +395,6 @@ def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
     if not is_list:
         return error
     return RequestError(error.kind, "inputs[{}]: {}".format(place, error.message), error.headers)
-
-
-def _row(name: str, output: Any, length: int) -> Any:
-    """One row's output without padding. The logits of a classifier have no sequence dimension."""
-    return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
 
 
 def padding_token(tokenizer: Any, config: Any) -> int:
