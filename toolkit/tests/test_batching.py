@@ -46,7 +46,7 @@ def watched(service):
     return sizes
 
 
-def asked(task):
+def requested(task):
     """Requests of a task: one by one and in lists, with parameters and without, of several lengths."""
     requests = PIPELINES["text-classification" if task == "sentiment-analysis" else task]
     requests = [Request(one["inputs"], one.get("parameters", {}), []) for one in requests]
@@ -64,7 +64,7 @@ OWN = [task for task in tiny.MAKERS if task != "table-question-answering"]
 def test_values_and_order_are_those_of_one_by_one(model_folder, task):
     """Every request of a task, several times, at once; a wrong one among them fails by itself."""
     service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
-    requests = asked(task)
+    requests = requested(task)
     expected = [predict_alone(service, request, lambda: None) for request in requests]
     sizes = watched(service)
     wrong = requests[0]._replace(parameters=dict(requests[0].parameters, no_such_parameter=1))

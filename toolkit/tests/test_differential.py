@@ -449,8 +449,8 @@ def answered(pipe, inputs, parameters):
         options = dict({"max_seq_len": LIMIT}, **parameters)
         if "doc_stride" not in options:
             differs("doc_stride")
-            asked = len(pipe.tokenizer(question, add_special_tokens=False)["input_ids"])
-            room = options["max_seq_len"] - asked - pipe.tokenizer.num_special_tokens_to_add(pair=True)
+            requested = len(pipe.tokenizer(question, add_special_tokens=False)["input_ids"])
+            room = options["max_seq_len"] - requested - pipe.tokenizer.num_special_tokens_to_add(pair=True)
             options["doc_stride"] = min(options["max_seq_len"] // 2, max(0, room - 1))
         answer = pipe(question=question, context=item["context"], **options)
         differs("impossible spans")

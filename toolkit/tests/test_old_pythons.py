@@ -57,12 +57,12 @@ def interpreter(version):
         root = subprocess.run([pyenv, "root"], stdout=subprocess.PIPE).stdout.decode().strip()
         candidates += sorted(map(str, Path(root).glob("versions/{}.*/bin/python".format(version))))
     for candidate in filter(None, candidates):
-        asked = subprocess.run(
+        requested = subprocess.run(
             [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        if asked.returncode == 0 and asked.stdout.decode().strip() == version:
+        if requested.returncode == 0 and requested.stdout.decode().strip() == version:
             return candidate
     return None
 

@@ -135,15 +135,15 @@ def test_chat_has_the_form_of_openai(chat):
 
 def test_stream_has_the_same_text(chat):
     """Role first, then text, then the reason for the end, then the usage."""
-    told = chunks(chat, stream_options={"include_usage": True})
-    assert {one["object"] for one in told} == {"chat.completion.chunk"}
-    assert len({one["id"] for one in told}) == 1
-    assert told[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert told[-1]["choices"] == []
-    assert told[-1]["usage"]["completion_tokens"] == 8
-    assert all(one["usage"] is None for one in told[:-1])
-    assert told[-2]["choices"][0]["finish_reason"] == "length"
-    text = "".join(one["choices"][0]["delta"].get("content", "") for one in told[:-1])
+    output = chunks(chat, stream_options={"include_usage": True})
+    assert {one["object"] for one in output} == {"chat.completion.chunk"}
+    assert len({one["id"] for one in output}) == 1
+    assert output[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert output[-1]["choices"] == []
+    assert output[-1]["usage"]["completion_tokens"] == 8
+    assert all(one["usage"] is None for one in output[:-1])
+    assert output[-2]["choices"][0]["finish_reason"] == "length"
+    text = "".join(one["choices"][0]["delta"].get("content", "") for one in output[:-1])
     assert text == content(ok(chat))
     assert "usage" not in chunks(chat)[-1]
 
@@ -157,9 +157,9 @@ def test_completions_take_texts_and_token_ids(chat):
     assert [one["index"] for one in several["choices"]] == list(range(6))
     assert {several["choices"][place]["text"] for place in (0, 1, 4, 5)} == {text}
     assert several["usage"]["completion_tokens"] == 48
-    told = chunks(chat, COMPLETIONS, prompt=["where is", "my name"])
+    output = chunks(chat, COMPLETIONS, prompt=["where is", "my name"])
     for place in (0, 1):
-        parts = [one["choices"][0] for one in told if one["choices"][0]["index"] == place]
+        parts = [one["choices"][0] for one in output if one["choices"][0]["index"] == place]
         assert "".join(one["text"] for one in parts) == several["choices"][2 * place]["text"]
         assert parts[-1]["finish_reason"] == "length"
 
@@ -218,10 +218,10 @@ def test_stop_sequence_is_not_part_of_the_text(chat, path):
     scores = answer["choices"][0]["logprobs"]
     tokens = [one["token"] for one in scores["content"]] if path == CHAT else scores["tokens"]
     assert len(tokens) < 16
-    told = [one["choices"][0] for one in chunks(chat, path, max_tokens=16, stop=stop)]
-    parts = [one["delta"].get("content", "") if path == CHAT else one["text"] for one in told]
+    output = [one["choices"][0] for one in chunks(chat, path, max_tokens=16, stop=stop)]
+    parts = [one["delta"].get("content", "") if path == CHAT else one["text"] for one in output]
     assert "".join(parts) == expected
-    assert told[-1]["finish_reason"] == "stop"
+    assert output[-1]["finish_reason"] == "stop"
 
 
 def test_seeds_and_n(chat):
@@ -259,9 +259,9 @@ def test_logprobs_of_a_chat(chat):
         assert one["top_logprobs"][0]["token"] == one["token"]
     joined = b"".join(bytes(one["bytes"]) for one in scores)
     assert joined.decode("utf-8", "replace") == content(ok(chat))
-    told = chunks(chat, logprobs=True, top_logprobs=3)
+    output = chunks(chat, logprobs=True, top_logprobs=3)
     streamed = [
-        score for one in told for score in (one["choices"][0]["logprobs"] or {"content": []})["content"]
+        score for one in output for score in (one["choices"][0]["logprobs"] or {"content": []})["content"]
     ]
     assert [one["token"] for one in streamed] == [one["token"] for one in scores]
 
@@ -426,7 +426,7 @@ def test_wrong_completions_are_refused_by_name(chat, body, param):
 
 
 def test_numbers_in_messages(chat):
-    """What does not fit is told with all numbers."""
+    """The message has all numbers of what does not fit."""
     message = refused(chat, 400, "max_tokens", max_tokens=500)
     assert "500" in message
     assert "512" in message
@@ -553,8 +553,8 @@ def test_texts_with_and_without_grammar_share_the_model(chat):
     given = {"type": "json_object", "value": SCHEMA}
     answer = ok(chat, response_format=given, n=4, temperature=1.5, seed=2, max_tokens=100)
     assert len({json.loads(one["message"]["content"])["age"] for one in answer["choices"]}) > 1
-    told = chunks(chat, response_format=given, temperature=1.5, seed=2, max_tokens=100)
-    text = "".join(one["choices"][0]["delta"].get("content", "") for one in told)
+    output = chunks(chat, response_format=given, temperature=1.5, seed=2, max_tokens=100)
+    text = "".join(one["choices"][0]["delta"].get("content", "") for one in output)
     assert text == answer["choices"][0]["message"]["content"]
 
 
@@ -628,11 +628,11 @@ def test_required_calls_are_made_in_the_format_of_the_model(caller, choice):
     if choice != "required":
         assert json.loads(call["function"]["arguments"])["place"] in ("paris", "berlin")
         assert call["function"]["name"] == "get_weather"
-    told = [one["choices"][0] for one in chunks(caller, seed=1, temperature=1, **given)]
-    (streamed,) = [one for part in told for one in part["delta"].get("tool_calls", [])]
+    output = [one["choices"][0] for one in chunks(caller, seed=1, temperature=1, **given)]
+    (streamed,) = [one for part in output for one in part["delta"].get("tool_calls", [])]
     assert streamed["function"] == call["function"]
     assert streamed["index"] == 0
-    assert told[-1]["finish_reason"] == "tool_calls"
+    assert output[-1]["finish_reason"] == "tool_calls"
     messages = [USER, answer["message"], {"role": "tool", "tool_call_id": call["id"], "content": "sun"}]
     assert post(caller, messages=messages, tools=[WEATHER]).status == 200
 
@@ -828,9 +828,9 @@ def test_generate_has_the_form_of_text_generation_inference(chat):
     assert len(answer["details"]["tokens"]) == 8
     assert len(answer["details"]["top_tokens"][0]) == 2
     reply = chat.post(body, path="/generate_stream")
-    told = [json.loads(block[len("data: ") :]) for block in reply.body.decode().split("\n\n") if block]
-    assert told[-1]["generated_text"] == answer["generated_text"]
-    assert told[-1]["details"]["generated_tokens"] == 8
+    output = [json.loads(block[len("data: ") :]) for block in reply.body.decode().split("\n\n") if block]
+    assert output[-1]["generated_text"] == answer["generated_text"]
+    assert output[-1]["details"]["generated_tokens"] == 8
 
 
 def test_generate_samples_where_text_generation_inference_does(chat):

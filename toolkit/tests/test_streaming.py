@@ -45,12 +45,12 @@ def writer(model_folder, request):
 def test_stream_gives_the_text_in_pieces_and_whole(writer):
     """A token an event; together they are what is answered without streaming."""
     whole = writer.post(PROMPT).json[0]
-    told = events(writer.post(dict(PROMPT, stream=True)))
-    assert [one["index"] for one in told] == list(range(1, len(told) + 1))
-    assert told[-1]["generated_text"] == next(iter(whole.values()))
-    assert all(one["generated_text"] is None for one in told[:-1])
-    text = "".join(one["token"]["text"] for one in told)
-    assert told[-1]["generated_text"].endswith(text.strip())
+    output = events(writer.post(dict(PROMPT, stream=True)))
+    assert [one["index"] for one in output] == list(range(1, len(output) + 1))
+    assert output[-1]["generated_text"] == next(iter(whole.values()))
+    assert all(one["generated_text"] is None for one in output[:-1])
+    text = "".join(one["token"]["text"] for one in output)
+    assert output[-1]["generated_text"].endswith(text.strip())
     assert len(text) > 1
 
 
@@ -138,11 +138,11 @@ def test_failure_in_the_middle_is_an_event(writer):
             raise RequestError("unprocessable", "no further")
 
     hook = writer.service.runtime.model.register_forward_pre_hook(broken)
-    told = events(writer.post(dict(PROMPT, stream=True)))
+    output = events(writer.post(dict(PROMPT, stream=True)))
     hook.remove()
-    assert told[-1]["error"] == "no further"
-    assert told[-1]["error_type"] == "unprocessable"
-    assert len(told) > 1
+    assert output[-1]["error"] == "no further"
+    assert output[-1]["error_type"] == "unprocessable"
+    assert len(output) > 1
     assert writer.post(PROMPT).status == 200
 
 
@@ -154,8 +154,8 @@ def test_hub_client_reads_the_stream(writer):
     client = hub.InferenceClient(model="http://127.0.0.1:{}/invocations".format(writer.port))
     pieces = list(client.text_generation("I like you", stream=True, max_new_tokens=12, do_sample=False))
     request = {"inputs": "I like you", "parameters": {"max_new_tokens": 12, "do_sample": False}}
-    told = events(writer.post(dict(request, stream=True)))
-    assert pieces == [one["token"]["text"] for one in told]
+    output = events(writer.post(dict(request, stream=True)))
+    assert pieces == [one["token"]["text"] for one in output]
 
 
 class ByteTokenizer:

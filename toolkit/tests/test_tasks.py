@@ -408,7 +408,7 @@ def test_answers_are_found_in_contexts_of_any_length(served):
 
 
 @pytest.mark.parametrize(
-    ("made_for", "asked"),
+    ("made_for", "requested"),
     [
         ("text-classification", "fill-mask"),
         ("feature-extraction", "text-classification"),
@@ -418,11 +418,11 @@ def test_answers_are_found_in_contexts_of_any_length(served):
         ("text-classification", "summarization"),
     ],
 )
-def test_task_that_does_not_fit_stops_the_start(model_folder, made_for, asked):
+def test_task_that_does_not_fit_stops_the_start(model_folder, made_for, requested):
     """A head that would be made up, or an architecture without one: refused, with what to set."""
     with pytest.raises(StartError) as refused:
-        load_model(Settings(model_dir=str(model_folder(made_for)), task=asked))
-    assert "HF_TASK=" + asked in str(refused.value)
+        load_model(Settings(model_dir=str(model_folder(made_for)), task=requested))
+    assert "HF_TASK=" + requested in str(refused.value)
 
 
 def test_unknown_task_names_the_nearest(model_folder):
