@@ -99,7 +99,7 @@ def test_model_that_looks_into_its_weights_is_served_without(monkeypatch, tmp_pa
     monkeypatch.setattr(kind, "forward", forward)
     with serving.serve(load_model, model_dir=str(tmp_path / "m")) as server:
         assert server.post({"inputs": "I like you"}).status == 200
-        assert server.app.model.service.facts["kernels"] == "default"
+        assert server.app.model.service.described()["kernels"] == "default"
 
 
 def test_where_it_is_not_faster_nothing_changes(monkeypatch):

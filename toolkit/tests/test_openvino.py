@@ -293,15 +293,40 @@ def test_weights_of_a_model_that_is_not_stored_outlive_those_of_pytorch(copied, 
 
 
 @pytest.fixture
-def xlnet(tmp_path):
+def bart(tmp_path):
     """A model that OpenVINO cannot convert."""
-    sizes = {"vocab_size": len(tiny.VOCABULARY), "d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 64}
+    sizes = {
+        "vocab_size": len(tiny.VOCABULARY),
+        "d_model": 32,
+        "max_position_embeddings": 64,
+        "eos_token_id": 3,
+    }
+    for part in ("encoder", "decoder"):
+        sizes.update({part + "_layers": 1, part + "_attention_heads": 2, part + "_ffn_dim": 64})
     labels = tiny.labels("a", "b")
-    return tiny.save(tmp_path, "XLNetConfig", "XLNetForSequenceClassification", sizes, **labels)
+    return tiny.save(tmp_path, "BartConfig", "BartForSequenceClassification", sizes, **labels)
 
 
-def test_model_that_cannot_be_converted_is_served_by_pytorch(xlnet, warnings):
-    with serving.serve(load_model, model_dir=str(xlnet), runtime="auto") as server:
+@pytest.fixture
+def funnel(tmp_path):
+    """A model whose trace has the number of rows of the example in it."""
+    sizes = {"vocab_size": len(tiny.VOCABULARY), "block_sizes": [1, 1], "d_model": 32, "n_head": 2}
+    sizes.update(d_head=16, d_inner=64)
+    labels = tiny.labels("a", "b")
+    return tiny.save(tmp_path, "FunnelConfig", "FunnelForSequenceClassification", sizes, **labels)
+
+
+def test_model_whose_trace_has_a_fixed_shape_is_served_by_pytorch(funnel, warnings):
+    service = load(funnel, runtime="auto")
+    service.optimize()
+    assert service.engine.name == "PyTorch"
+    assert "OpenVINO cannot serve the model: its passes fail" in service.engine.reason, (
+        service.engine.reason
+    )
+
+
+def test_model_that_cannot_be_converted_is_served_by_pytorch(bart, warnings):
+    with serving.serve(load_model, model_dir=str(bart), runtime="auto") as server:
         until(lambda: server.app.model.engine.reason.startswith("OpenVINO cannot"), 300)
         assert server.post({"inputs": TEXTS}).status == 200
         (info,) = [key for key in samples(server) if key[0] == "hf_runtime_info"]
@@ -356,7 +381,7 @@ def test_accepted_differences(dtype, error, words):
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("case", ["generation", "user code", "not converted", "not installed", "wrong"])
-def test_start_fails_where_openvino_is_required_and_impossible(copied, xlnet, monkeypatch, dtype, case):
+def test_start_fails_where_openvino_is_required_and_impossible(copied, bart, monkeypatch, dtype, case):
     words, folder = case, copied("text-classification")
     if case == "generation":
         words, folder = "generates text", copied("text-generation")
@@ -364,7 +389,7 @@ def test_start_fails_where_openvino_is_required_and_impossible(copied, xlnet, mo
         (folder / "code").mkdir()
         (folder / "code/inference.py").write_text("def predict_fn(data, model):\n    return model(**data)\n")
     elif case == "not converted":
-        words, folder = "cannot be converted", xlnet
+        words, folder = "cannot be converted", bart
     elif case == "not installed":
         monkeypatch.setattr(ours, "is_installed", lambda: False)
     else:

@@ -196,9 +196,10 @@ def save(converted: Any, folder: Path) -> str:
 def first_line(problem: BaseException) -> str:
     """The line of an exception's message that names the cause; OpenVINO's begin with places in its source."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    summary = [line[3:] for line in lines if line.startswith("-- Conversion is failed for")]
     useful = [
         line
         for line in lines
         if not line.startswith(("Exception from", "Check '", "Couldn't get", "Exception:"))
     ]
-    return ((useful or lines or [type(problem).__name__])[0])[:300]
+    return ((summary or useful or lines or [type(problem).__name__])[0])[:300]
