@@ -1,6 +1,7 @@
 """Hooks and handlers of users, right and wrong."""
 
 import json
+import logging
 import textwrap
 
 import pytest
@@ -153,6 +154,8 @@ def test_program_may_be_at_the_root_of_the_model(folder):
 def test_program_that_is_absent_is_a_warning_and_the_model_is_served(model_folder, caplog):
     """The SageMaker SDK sets SAGEMAKER_PROGRAM for models without user code, too."""
     settings = {"model_dir": str(model_folder("text-classification")), "program": "inference.py"}
+    # Other tests configure logs, too.
+    caplog.set_level(logging.WARNING, logger="hf_inference_toolkit")
     with serving.serve(load_model, **settings) as server:
         assert server.post({"inputs": "I like you"}).json[0]["label"] in ("POSITIVE", "NEGATIVE")
     (warning,) = [one.getMessage() for one in caplog.records if "SAGEMAKER_PROGRAM" in one.getMessage()]
