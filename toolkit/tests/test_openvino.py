@@ -320,9 +320,7 @@ def test_model_whose_trace_has_a_fixed_shape_is_served_by_pytorch(funnel, warnin
     service = load(funnel, runtime="auto")
     service.optimize()
     assert service.engine.name == "PyTorch"
-    assert "OpenVINO cannot serve the model: its passes fail" in service.engine.reason, (
-        service.engine.reason
-    )
+    assert "OpenVINO cannot serve the model: its passes fail" in service.engine.reason, service.engine.reason
 
 
 def test_model_that_cannot_be_converted_is_served_by_pytorch(bart, warnings):
