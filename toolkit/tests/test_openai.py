@@ -565,6 +565,7 @@ def test_texts_with_and_without_grammar_share_the_model(chat):
         {"type": "no such type"},
         {"type": "object", "properties": 7},
         {"$ref": "http://127.0.0.1:9/schema.json"},
+        {"$ref": "file:///etc/hostname"},
         {"$ref": "#/nowhere"},
         {"type": "string", "pattern": "(a"},
         {"type": "string", "minLength": 10, "maxLength": 1},
