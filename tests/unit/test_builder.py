@@ -10,6 +10,7 @@ import pytest
 from hfdlc.build import builder, estimate
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.overrides import Overrides
+from hfdlc.build.receipt import Receipt
 from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
@@ -121,3 +122,21 @@ def test_the_build_cache_is_dropped_before_images_that_do_not_fit_beside_it(
     todo = cells(repository, "*:2.13.0-*-cpu-*")
     builder._make_room(session, todo, context(todo))
     assert len(pruned) == times
+
+
+def test_images_that_the_engine_cannot_load_fail_their_own_batch(
+    session: Any, repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(_: object, cells: list[Cell], __: object) -> Any:
+        if cells[0] is first:
+            raise HfdlcError("the engine could not load it")
+        return None, 0
+
+    first, second = cells(repository, "*:2.13.0-*-cpu-*")
+    monkeypatch.setattr(builder, "_built", built)
+    monkeypatch.setattr(builder, "_remember", lambda *_: None)
+    monkeypatch.setattr(builder, "_fitting", lambda _, todo, *__: todo[:1])
+    failures: Failures = {}
+    todo = [first, second]
+    builder._batches(session, todo, context(todo), Receipt(), failures, disk_check=True)
+    assert list(failures) == [first.id]

@@ -207,3 +207,21 @@ def test_pack_program_writes_a_layer(layer: Path, tmp_path: Path) -> None:
     argv = [sys.executable, str(ROOT / "image/pack.py"), str(layer), str(tmp_path / "out")]
     subprocess.run(argv, check=True)
     assert (tmp_path / "out" / "layer.json").is_file()
+
+
+def test_blob_that_another_program_keeps_too_is_one_file(
+    program: ModuleType, layer: Path, layers: LayerStore, tmp_path: Path
+) -> None:
+    taken = packed(program, layer, layers)
+    own, blobs = layers.path(taken.digest), tmp_path / "blobs"
+    other = blobs / taken.digest.replace(":", "/")
+    layers.share(taken, blobs)
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"not all of it")
+    layers.share(taken, blobs)
+    assert not own.samefile(other)
+    other.write_bytes(own.read_bytes())
+    layers.share(taken, blobs)
+    layers.share(taken, blobs)
+    assert own.samefile(other)
+    layers.verify(taken.digest)

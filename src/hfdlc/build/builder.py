@@ -1,7 +1,7 @@
 """Building cells: up-to-date cells are left alone, and a cell that fails does not stop the others."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,12 @@ from hfdlc.dockerfile.inputs import Inputs
 from hfdlc.dockerfile.layers import NO_LOCKS
 from hfdlc.engine import detect, images
 from hfdlc.engine.detect import Engine
+from hfdlc.engine.folders import Folders
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
+from hfdlc.oci.image import Image
+from hfdlc.oci.store import LayerStore
 from hfdlc.process import say
 from hfdlc.project import Project
 from hfdlc.state import State, write_whole
@@ -177,7 +180,10 @@ def _no_room(cell: Cell, needed: int, room: int, state: State) -> HfdlcError:
 def _rounds(
     session: Session, todo: Sequence[Cell], context: BuildContext, receipt: Receipt, failures: Failures
 ) -> None:
-    """One bake of all cells; where a cell fails, another one of those that BuildKit stopped for it."""
+    """One bake of all cells; where a cell fails, another one of those that BuildKit stopped for it.
+
+    What is no failure of BuildKit, such as an engine that cannot load the images, fails these cells only.
+    """
     while todo:
         try:
             done, known = _built(session, todo, context)
@@ -185,6 +191,9 @@ def _rounds(
             receipt.time(problem.build_log)
             failures |= dict.fromkeys(problem.cells if problem.alone else [cell.id for cell in todo], problem)
             todo = [cell for cell in todo if cell.id not in failures]
+        except HfdlcError as problem:
+            failures |= dict.fromkeys([cell.id for cell in todo], problem)
+            return
         else:
             if done:
                 receipt.time(done.build_log)
@@ -198,7 +207,17 @@ def _built(session: Session, cells: Sequence[Cell], context: BuildContext) -> tu
     made = assemble.assemble(session, cells, context)
     _make_room(session, cells, context)
     assemble.load(made.images, session.engine)
+    _keep_once(made.images.values(), session)
     return made.done, made.known
+
+
+def _keep_once(built: Iterable[Image], session: Session) -> None:
+    """Let the layer store and the private engine have each layer as one file."""
+    if not session.engine.private:
+        return
+    store, blobs = LayerStore.of(session.state), Folders.of(session.state).blobs
+    for layer in {layer for image in built for layer in image.layers}:
+        store.share(layer, blobs)
 
 
 def _make_room(session: Session, cells: Sequence[Cell], context: BuildContext) -> None:

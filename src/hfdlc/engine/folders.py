@@ -39,6 +39,11 @@ class Folders:
         return self.base / "exec" / "containerd"
 
     @property
+    def blobs(self) -> Path:
+        """Where its containerd keeps the layers of images as they were loaded."""
+        return self.base / "data/containerd/daemon/io.containerd.content.v1.content/blobs"
+
+    @property
     def log(self) -> Path:
         return self.base / "dockerd.log"
 
