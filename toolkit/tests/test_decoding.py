@@ -516,3 +516,65 @@ def test_unfit_requests_name_the_limit(service):
 def service_prompt(service, copies):
     piece = service.piece({"input_ids": [5, 6]}, {"max_new_tokens": 3})
     return piece.row._replace(copies=copies)
+
+
+def read_columns(batch, monkeypatch):
+    """The numbers of columns that passes over prompts read."""
+    read, columns = batch._pass.read, []
+
+    def counted(prompts, cache, done, count):
+        columns.append(count)
+        return read(prompts, cache, done, count)
+
+    monkeypatch.setattr(batch._pass, "read", counted)
+    return columns
+
+
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "GPT2"])
+def test_tokens_that_prompts_begin_with_are_read_once(name, monkeypatch):
+    """The turns of a conversation, then other conversations with the same beginning, beside a text without it."""
+    model = model_of(name)
+    if find_support(model, CPU, 1).forward is None:
+        pytest.skip("this release cannot batch it")
+    batch = batch_of(model)
+    columns = read_columns(batch, monkeypatch)
+    system, other = prompts(2, [100], 3)
+    said, rows = list(system), []
+    for turn in prompts(3, [5], 4):
+        said += turn
+        row = row_of(list(said), 6)
+        run(batch, [row])
+        said += row.generated
+        rows.append(row)
+    # The first tokens of an answer and of the next turn are read with it.
+    assert columns == [105, 5 + len(rows[0].generated), 10 + len(rows[0].generated + rows[1].generated)]
+    columns.clear()
+    more = [row_of(system + turn, 6) for turn in prompts(2, [5], 5)] + [row_of(other, 6), row_of(list(system), 6)]
+    run(batch, more)
+    assert sorted(columns) == [1, 5, 5, 100]
+    for row in rows + more:
+        assert row.problem is None
+        assert row.generated == alone(model, row)
+
+
+def test_kept_prompts_leave_memory_to_texts(monkeypatch):
+    """The limit holds with kept tokens, the oldest go first, and a text that needs all of it is written."""
+    batch = batch_of(model_of("Llama"), budget=1000)
+
+    def step(step=batch.step):
+        done, cache, prefill = step(), batch._cache, batch._prefill
+        more = prefill.cache.rows * prefill.cache.columns if prefill else 0
+        assert cache.rows * cache.columns + more + batch._prefixes.tokens <= 1000
+        return done
+
+    monkeypatch.setattr(batch, "step", step)
+    first, *others = prompts(5, [80], 6)
+    for prompt in (first, *others):
+        run(batch, [row_of(prompt, 4)])
+    assert batch._prefixes.tokens == 3 * 80
+    assert batch._prefixes.known(first) == 0
+    assert batch._prefixes.known(others[-1]) == 79
+    texts = [row_of(prompt, 100) for prompt in prompts(8, [70, 90], 7)]
+    run(batch, texts)
+    run(batch, [row_of(prompts(1, [150], 8)[0], 90)])
+    assert not any(row.problem for row in texts)

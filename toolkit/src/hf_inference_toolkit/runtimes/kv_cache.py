@@ -90,6 +90,13 @@ class KVCache:
                 for place, length in enumerate(lengths):
                     buffer[place, :, : self.end - length] = 0
 
+    def beginning(self, count: int) -> "KVCache":
+        """The first tokens of the longest row, in the same buffers."""
+        part = KVCache(self.rows, self.columns)
+        part._layers = self._layers
+        part.start, part.end = self.start, self.start + count
+        return part
+
     def insert(self, other: "KVCache", sources: Sequence[int], lengths: Sequence[int]) -> None:
         """Append rows of another cache. There must be room: see `resize`."""
         start = min(self.start, self.end - max(lengths))

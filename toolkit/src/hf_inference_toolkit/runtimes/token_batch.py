@@ -10,6 +10,7 @@ from hf_inference_toolkit.runtimes.decoding import RowSampling, Selected, Select
 from hf_inference_toolkit.runtimes.forward_pass import ForwardPass
 from hf_inference_toolkit.runtimes.kv_cache import LEAST_FREE, MOST_FREE, KVCache
 from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
+from hf_inference_toolkit.runtimes.prefixes import PART, Prefixes
 from hf_inference_toolkit.runtimes.preparation import Limits, Preparation
 
 # Tokens of prompts that are read in a step, padding included, by type of device: running texts wait for them.
@@ -59,15 +60,15 @@ class TokenRow:
 class _Prefill:
     """Prompts that are being read. `sources` has the place of each row's prompt among them."""
 
-    def __init__(self, rows: List[TokenRow], prompts: List[List[int]], cache: KVCache) -> None:
+    def __init__(self, rows: List[TokenRow], prompts: List[List[int]], cache: KVCache, done: int) -> None:
         self.rows = rows
         self.prompts = prompts
         self.sources = [
             next(place for place, prompt in enumerate(prompts) if prompt is row.prompt) for row in rows
         ]
         self.longest = max(map(len, prompts))
-        # Columns that were read.
-        self.done = 0
+        # Columns that were read, or that are known.
+        self.done = done
         self.cache = cache
         cache.keep(len(prompts), 0)
 
@@ -90,6 +91,7 @@ class TokenBatch:
         self._waiting: List[TokenRow] = []
         self._prefill: Optional[_Prefill] = None
         self._cache = KVCache(0, 0)
+        self._prefixes = Prefixes(int(budget * PART))
 
     @property
     def _all(self) -> List[TokenRow]:
@@ -114,6 +116,7 @@ class TokenBatch:
         """Whether there is memory for more rows, given the lengths of their prompts and the most tokens of each."""
         rows = self._all
         if not rows:
+            self._prefixes.shrink(self.budget - _needed(totals))
             return True
         if len(rows) + len(totals) > self._most_rows:
             return False
@@ -121,7 +124,10 @@ class TokenBatch:
         # Prompts that are read beside a running batch are in memory twice.
         prompts = [len(row.prompt) for row in rows if not row.length] + list(lengths)
         twice = min(sum(prompts), max(*prompts, 2 * self._prefill_tokens, 0))
-        return needed + twice <= self.budget
+        if needed + twice > self.budget:
+            return False
+        self._prefixes.shrink(self.budget - needed - twice)
+        return True
 
     def add(self, row: TokenRow) -> None:
         """Let a row join. Call `fits` before."""
@@ -152,6 +158,7 @@ class TokenBatch:
         for place in reversed(range(len(self.rows))):
             if self.rows[place].is_over:
                 over.append(self.rows[place])
+                self._keep_prefix(self.rows[place], place)
                 last = self.rows.pop()
                 if place < len(self.rows):
                     self.rows[place] = last
@@ -161,6 +168,14 @@ class TokenBatch:
         elif over:
             self._cache = KVCache(0, 0)
         return over
+
+    def _keep_prefix(self, row: TokenRow, place: int) -> None:
+        """Keep the tokens of a row that are in the cache, for prompts that begin with them."""
+        if row.problem is None:
+            cache, prefill = self._cache, self._prefill
+            used = cache.rows * cache.columns + (prefill.cache.rows * prefill.cache.columns if prefill else 0)
+            tokens = (row.prompt + row.generated)[: row.length]
+            self._prefixes.keep(tokens, cache, place, self.budget - used)
 
     def _read_prompts(self) -> None:
         """Read waiting prompts, up to the limit of a step. Rows whose prompts are complete get their first tokens."""
@@ -201,9 +216,15 @@ class TokenBatch:
             if row.limits is None and not row.is_over:
                 self._prepare(row)
         waiting = [row for row in self._waiting[:MOST_PREPARED] if not row.is_over]
-        if not waiting or tokens < min(len(waiting[0].prompt), self._prefill_tokens):
+        if not waiting:
             return None
-        rows = _similar(waiting, tokens)
+        known = self._prefixes.known(waiting[0].prompt)
+        if tokens < min(len(waiting[0].prompt) - known, self._prefill_tokens):
+            return None
+        is_known = [bool(self._prefixes.known(row.prompt)) for row in waiting]
+        rows = _similar([row for row, one in zip(waiting, is_known) if one == is_known[0]], tokens)
+        if known:
+            rows = [row for row in rows if row.prompt is rows[0].prompt]
         self._waiting = [row for row in self._waiting if row not in rows]
         prompts: List[List[int]] = []
         for row in rows:
@@ -212,11 +233,14 @@ class TokenBatch:
         columns = max(map(len, prompts))
         if not self.rows and len(prompts) == len(rows):
             # It becomes the cache of the batch.
-            return _Prefill(rows, prompts, KVCache(*self._size(rows, 0)))
-        cache, size = self._cache, len(prompts) * columns
-        if self.rows and cache.rows * cache.columns + size > self.budget:
-            cache.resize(*self._size(self.rows, size), 0)
-        return _Prefill(rows, prompts, KVCache(len(prompts), columns))
+            own = KVCache(*self._size(rows, 0))
+        else:
+            cache, size = self._cache, len(prompts) * columns
+            if self.rows and cache.rows * cache.columns + size > self.budget - self._prefixes.tokens:
+                cache.resize(*self._size(self.rows, size), 0)
+            own = KVCache(len(prompts), columns)
+        done = self._prefixes.copy(prompts[0], own) if known else 0
+        return _Prefill(rows, prompts, own, done)
 
     def _prepare(self, row: TokenRow) -> None:
         try:
@@ -230,7 +254,7 @@ class TokenBatch:
 
         `elsewhere` are tokens of the budget that other buffers need.
         """
-        longest, budget = max(row.total for row in rows), self.budget - elsewhere
+        longest, budget = max(row.total for row in rows), self.budget - elsewhere - self._prefixes.tokens
         count = 1
         while count < len(rows):
             count *= 2
@@ -254,6 +278,8 @@ class TokenBatch:
                 cache.resize(*self._size(rows, prefill.cache.rows * prefill.cache.columns), longest)
             cache.insert(prefill.cache, prefill.sources, lengths)
         self.rows.extend(prefill.rows)
+        for place in range(len(self.rows) - len(prefill.rows), len(self.rows)):
+            self._keep_prefix(self.rows[place], place)
         self._select(prefill.rows, logits[prefill.sources] if is_shared else logits)
 
     def _write_tokens(self) -> None:
