@@ -549,7 +549,10 @@ def test_tokens_that_prompts_begin_with_are_read_once(name, monkeypatch):
     # The first tokens of an answer and of the next turn are read with it.
     assert columns == [105, 5 + len(rows[0].generated), 10 + len(rows[0].generated + rows[1].generated)]
     columns.clear()
-    more = [row_of(system + turn, 6) for turn in prompts(2, [5], 5)] + [row_of(other, 6), row_of(list(system), 6)]
+    more = [row_of(system + turn, 6) for turn in prompts(2, [5], 5)] + [
+        row_of(other, 6),
+        row_of(list(system), 6),
+    ]
     run(batch, more)
     assert sorted(columns) == [1, 5, 5, 100]
     for row in rows + more:
