@@ -1,7 +1,7 @@
 """Names of types for annotations.
 
-`Any` is in these names where Python 3.6 cannot write the type. In other modules it stands only for objects of
-transformers, PyTorch and TensorFlow that have no common type.
+`Any` is in these names where Python 3.6 cannot write the type, or where each task has another one. Other modules use
+these names, and the classes of transformers, PyTorch and TensorFlow.
 """
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Union
@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 JsonObject = Dict[str, Any]
 # The parameters of a request as they were sent.
 Parameters = Dict[str, object]
-# Parameters after their check. The task's table of parameters has the type of each.
-Options = Dict[str, Any]
-# A row of a batch and its output, and the answer of a request. Each task has types of its own for them.
+# A parameter after its check, and all of them by name. The task's table of parameters has the type of each.
+Option = Any
+Options = Dict[str, Option]
+# An input of a request, what decoding its outputs needs, a row of a batch and its output, and the answer of a request.
+# Each task has types of its own for them.
+Item = Any
+Extra = Any
 Row = Any
 Output = Any
 Answer = Any
