@@ -1,7 +1,7 @@
 """Faults of a GPU."""
 
 import sys
-from typing import Any
+from types import ModuleType
 
 
 def accelerator_fault() -> str:
@@ -17,7 +17,7 @@ def accelerator_fault() -> str:
     return ""
 
 
-def _fault(torch: Any, device: int) -> str:
+def _fault(torch: ModuleType, device: int) -> str:
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as problem:
