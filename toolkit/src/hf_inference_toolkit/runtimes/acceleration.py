@@ -6,12 +6,16 @@ The model is converted, its outputs are compared with PyTorch's, and the result 
 import copy
 import threading
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Union
 
+from hf_inference_toolkit.annotations import Arrays
 from hf_inference_toolkit.runtimes import comparison, openvino
-from hf_inference_toolkit.runtimes.base import Arrays
 from hf_inference_toolkit.runtimes.converted_models import Store
 from hf_inference_toolkit.runtimes.openvino import Compiled, Pass, Signature, UnsuitableError
+
+if TYPE_CHECKING:
+    from openvino import Model
+    from transformers import PreTrainedModel
 
 
 class Acceleration:
@@ -59,7 +63,7 @@ class Acceleration:
         if self.dtype == "int8":
             openvino.quantize(converted)
 
-        def checked(source: Any) -> Compiled:
+        def checked(source: Union[str, "Model"]) -> Compiled:
             compiled = self._compile(source)
             try:
                 found = reference.outputs(compiled, samples)
@@ -83,7 +87,7 @@ class Acceleration:
                 "this processor cannot compute in {}; it can in {}".format(self.dtype, ", ".join(known))
             )
 
-    def _compile(self, source: Any) -> Compiled:
+    def _compile(self, source: Union[str, "Model"]) -> Compiled:
         try:
             return Compiled(source, self.dtype, self._cpus, self._check)
         except RuntimeError as problem:
@@ -97,8 +101,8 @@ class Reference:
 
     def __init__(
         self,
-        model: Any,
-        passes: Callable[[Any], Pass],
+        model: "PreTrainedModel",
+        passes: Callable[["PreTrainedModel"], Pass],
         rows: Callable[[Arrays, Arrays], List[Arrays]],
     ) -> None:
         """`rows` splits the outputs of a pass, given its inputs, into those of each row without padding."""
