@@ -1,8 +1,11 @@
 """Whether another library computes the same as PyTorch."""
 
-from typing import Any, List, Sequence
+from typing import TYPE_CHECKING, List, Sequence
 
-from hf_inference_toolkit.runtimes.base import Arrays
+from hf_inference_toolkit.annotations import Arrays
+
+if TYPE_CHECKING:
+    import numpy
 
 # The largest accepted difference in float32, relative to the largest number of an output above 1.
 FLOAT32 = 1e-4
@@ -34,25 +37,27 @@ def fault(dtype: str, exact: Sequence[Arrays], own: Sequence[Arrays], found: Seq
     return ""
 
 
-def _float32_fault(exact: List[Any], found: List[Any]) -> str:
+def _float32_fault(exact: List["numpy.ndarray"], found: List["numpy.ndarray"]) -> str:
     limit = FLOAT32 * max(1.0, _largest(exact))
     difference = _largest([one - other for one, other in zip(exact, found)])
     return "" if difference <= limit else "{:.2g}; at most {:.2g} is accepted".format(difference, limit)
 
 
-def _half_fault(dtype: str, exact: List[Any], own: List[Any], found: List[Any]) -> str:
+def _half_fault(
+    dtype: str, exact: List["numpy.ndarray"], own: List["numpy.ndarray"], found: List["numpy.ndarray"]
+) -> str:
     limit = HALF * max(_mean_difference(exact, own), SPACING[dtype] * _mean(exact) / 4)
     difference = _mean_difference(exact, found)
     message = "{:.2g} on average; at most {:.2g} is accepted in {}"
     return "" if difference <= limit else message.format(difference, limit, dtype)
 
 
-def _int8_fault(exact: List[Any], found: List[Any]) -> str:
+def _int8_fault(exact: List["numpy.ndarray"], found: List["numpy.ndarray"]) -> str:
     least = min(cosine(one, other) for one, other in zip(exact, found))
     return "" if least >= INT8 else "a cosine of {:.4f}; at least {} is accepted".format(least, INT8)
 
 
-def cosine(one: Any, other: Any) -> float:
+def cosine(one: "numpy.ndarray", other: "numpy.ndarray") -> float:
     """The cosine of the angle between two arrays."""
     import numpy
 
@@ -61,18 +66,18 @@ def cosine(one: Any, other: Any) -> float:
     return float(one @ other) / lengths if lengths else 1.0
 
 
-def _largest(arrays: Sequence[Any]) -> float:
+def _largest(arrays: Sequence["numpy.ndarray"]) -> float:
     """The largest absolute value; NaN if there is one."""
     import numpy
 
     return float(numpy.max([numpy.abs(array).max() for array in arrays]))
 
 
-def _mean(arrays: Sequence[Any]) -> float:
+def _mean(arrays: Sequence["numpy.ndarray"]) -> float:
     import numpy
 
     return float(numpy.mean([numpy.abs(array).mean() for array in arrays]))
 
 
-def _mean_difference(some: Sequence[Any], others: Sequence[Any]) -> float:
+def _mean_difference(some: Sequence["numpy.ndarray"], others: Sequence["numpy.ndarray"]) -> float:
     return _mean([one - other for one, other in zip(some, others)])
