@@ -6,10 +6,15 @@ import logging
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
+from hf_inference_toolkit.annotations import Arrays
 from hf_inference_toolkit.runtimes import threads
-from hf_inference_toolkit.runtimes.base import Arrays
+
+if TYPE_CHECKING:
+    import openvino
+    import torch
+    import transformers
 
 NAME = "OpenVINO"
 # Computes one pass.
@@ -38,7 +43,7 @@ class Signature(NamedTuple):
     """How a model is called: with these tensors, and with these other arguments."""
 
     inputs: Sequence[str]
-    constants: Mapping[str, Any]
+    constants: Mapping[str, object]
     # Inputs whose shape is fixed but for the number of rows: images.
     fixed: Mapping[str, Sequence[int]] = {}
 
@@ -59,7 +64,9 @@ def supported_precisions() -> List[str]:
 class Compiled:
     """A compiled model. It is called in one thread at a time."""
 
-    def __init__(self, source: Any, dtype: str, cpus: int, check: Callable[[], None]) -> None:
+    def __init__(
+        self, source: Union[str, "openvino.Model"], dtype: str, cpus: int, check: Callable[[], None]
+    ) -> None:
         """`source` is a converted model, or the path of a saved one."""
         import openvino
 
@@ -103,7 +110,9 @@ class Compiled:
         return outputs
 
 
-def convert(model: Any, example: Arrays, signature: Signature, outputs: Sequence[str]) -> Any:
+def convert(
+    model: "transformers.PreTrainedModel", example: Arrays, signature: Signature, outputs: Sequence[str]
+) -> "openvino.Model":
     """Convert a PyTorch model by tracing a pass over example tensors. UnsuitableError with the reason if it fails.
 
     Passes of other threads may run meanwhile: tracing is a state of the thread.
@@ -117,7 +126,7 @@ def convert(model: Any, example: Arrays, signature: Signature, outputs: Sequence
             super().__init__()
             self.model = model
 
-        def forward(self, *tensors: Any) -> Tuple[Any, ...]:
+        def forward(self, *tensors: "torch.Tensor") -> Tuple["torch.Tensor", ...]:
             found = self.model(**dict(zip(signature.inputs, tensors)), **signature.constants)
             return tuple(found[name] for name in outputs)
 
@@ -158,7 +167,7 @@ def _quiet() -> Iterator[None]:
         log.removeFilter(is_of_another_thread)
 
 
-def quantize(converted: Any) -> None:
+def quantize(converted: "openvino.Model") -> None:
     """Store the weights of matrix products in int8, one scale for each output.
 
     OpenVINO quantises the other factor when it computes the product.
@@ -184,7 +193,7 @@ def quantize(converted: Any) -> None:
         node.input(1).replace_source_output(product.output(0))
 
 
-def save(converted: Any, folder: Path) -> str:
+def save(converted: "openvino.Model", folder: Path) -> str:
     """Write model.xml and model.bin into a folder. Returns the path of the former."""
     import openvino
 
