@@ -1,9 +1,15 @@
 """Passes of models that transformers' pipelines run."""
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
-from hf_inference_toolkit.runtimes.base import Arrays
+from hf_inference_toolkit.annotations import Arrays
 from hf_inference_toolkit.runtimes.openvino import Compiled, Pass, UnsuitableError
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+    from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
 
 # A pass for each of these inputs would be compiled for each of its shapes: images have one size after preprocessing.
 IMAGE_DIMENSIONS = 4
@@ -12,17 +18,19 @@ IMAGE_DIMENSIONS = 4
 class PipelineModel:
     """The model of a pipeline: how it is called, and the replacement of its passes."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         self.model = model
-        self._arguments: Optional[Mapping[str, Any]] = None
-        self._kind: Any = None
+        self._arguments: Optional[Mapping[str, object]] = None
+        self._kind: Type["ModelOutput"] = None  # type: ignore[assignment]
         self._recorder = model.register_forward_hook(self._record, with_kwargs=True)
 
-    def _record(self, _: Any, args: Sequence[Any], arguments: Mapping[str, Any], outputs: Any) -> None:
+    def _record(
+        self, _: "PreTrainedModel", args: Sequence[object], arguments: Mapping[str, object], outputs: object
+    ) -> None:
         self._arguments = None if args else dict(arguments)
         self._kind = type(outputs)
 
-    def example(self) -> Tuple[Arrays, Dict[str, Any]]:
+    def example(self) -> Tuple[Arrays, Dict[str, object]]:
         """The arrays and the other arguments of the last recorded call."""
         self._recorder.remove()
         if self._arguments is None:
@@ -31,7 +39,7 @@ class PipelineModel:
             raise UnsuitableError("it generates text")
         return _split(self._arguments)
 
-    def pass_of(self, model: Any, constants: Mapping[str, Any]) -> Pass:
+    def pass_of(self, model: "PreTrainedModel", constants: Mapping[str, object]) -> Pass:
         """Passes of the model or of a copy in another precision."""
         import torch
 
@@ -61,7 +69,7 @@ class PipelineModel:
             return [example, twice], everything
         return [example, twice, shorter, *([longer] if _works(run, longer) else [])], images
 
-    def replace(self, compiled: Compiled, constants: Mapping[str, Any]) -> None:
+    def replace(self, compiled: Compiled, constants: Mapping[str, object]) -> None:
         """Compute the passes with OpenVINO from the next one on."""
         self.model.forward = PipelinePass(self.model.forward, compiled, constants, self._kind)
 
@@ -70,7 +78,11 @@ class PipelinePass:
     """Called as the model's `forward`. A call with other arguments than the recorded ones is PyTorch's."""
 
     def __init__(
-        self, original: Callable[..., Any], compiled: Compiled, constants: Mapping[str, Any], kind: Any
+        self,
+        original: Callable[..., "ModelOutput"],
+        compiled: Compiled,
+        constants: Mapping[str, object],
+        kind: Type["ModelOutput"],
     ) -> None:
         self._original = original
         self._compiled = compiled
@@ -78,7 +90,7 @@ class PipelinePass:
         # The class of the model's outputs.
         self._kind = kind
 
-    def __call__(self, *args: Any, **arguments: Any) -> Any:
+    def __call__(self, *args: object, **arguments: object) -> "ModelOutput":
         """One pass."""
         import torch
 
@@ -89,7 +101,7 @@ class PipelinePass:
         return self._kind(**{name: torch.from_numpy(array) for name, array in outputs.items()})
 
 
-def _split(arguments: Mapping[str, Any]) -> Tuple[Arrays, Dict[str, Any]]:
+def _split(arguments: Mapping[str, object]) -> Tuple[Arrays, Dict[str, object]]:
     """The tensors as arrays, and the other arguments. A None is as good as no argument."""
     import torch
 
@@ -98,18 +110,18 @@ def _split(arguments: Mapping[str, Any]) -> Tuple[Arrays, Dict[str, Any]]:
     return {name: _array(tensor) for name, tensor in tensors.items()}, others
 
 
-def _array(tensor: Any) -> Any:
+def _array(tensor: "torch.Tensor") -> "numpy.ndarray":
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _tensors(arrays: Arrays, dtype: Any) -> Dict[str, Any]:
+def _tensors(arrays: Arrays, dtype: "torch.dtype") -> Dict[str, "torch.Tensor"]:
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {name: one.to(dtype) if one.is_floating_point() else one for name, one in tensors.items()}
 
 
-def _with_length(example: Arrays, change: Callable[[Any], Any]) -> Arrays:
+def _with_length(example: Arrays, change: Callable[["numpy.ndarray"], "numpy.ndarray"]) -> Arrays:
     """The example with sequences of another length."""
     return {
         name: change(array) if 1 < array.ndim < IMAGE_DIMENSIONS else array for name, array in example.items()
