@@ -1,11 +1,12 @@
 """TensorFlow, on the device that it chooses."""
 
 import contextlib
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Iterator, List, Optional, Sequence
 
+from hf_inference_toolkit.annotations import Arrays, Options
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.runtimes import threads
-from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Arrays, Engine, Runtime, Tokens, padded
+from hf_inference_toolkit.runtimes.base import MODEL_OUTPUTS, Engine, Runtime, Tokens, padded
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
 
@@ -50,7 +51,7 @@ class TensorFlow(Runtime):
         self,
         rows: Sequence[Tokens],
         pad: int,
-        options: Dict[str, Any],
+        options: Options,
         on_step: Optional[OnStep] = None,
         sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
@@ -75,20 +76,20 @@ def _make_safetensors_iterable() -> None:
     from transformers import modeling_tf_pytorch_utils, modeling_tf_utils
 
     class IterableFile:
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: object, **kwargs: object) -> None:
             self._file = safetensors.safe_open(*args, **kwargs)
 
-        def __enter__(self) -> Any:
+        def __enter__(self) -> "IterableFile":
             self._file.__enter__()
             return self
 
-        def __exit__(self, *problem: Any) -> None:
+        def __exit__(self, *problem: object) -> None:
             self._file.__exit__(*problem)
 
-        def __iter__(self) -> Any:
+        def __iter__(self) -> Iterator[str]:
             return iter(self._file.keys())
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> object:
             return getattr(self._file, name)
 
     for module in (modeling_tf_utils, modeling_tf_pytorch_utils):
