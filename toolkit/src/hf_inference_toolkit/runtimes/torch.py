@@ -1,15 +1,15 @@
 """PyTorch, on the first GPU or on the CPU."""
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.annotations import Arrays, Options
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import decoding, kernels, memory, openvino, threads
 from hf_inference_toolkit.runtimes.acceleration import Acceleration, Reference
 from hf_inference_toolkit.runtimes.base import (
     MODEL_OUTPUTS,
-    Arrays,
     Engine,
     Runtime,
     Samples,
@@ -23,6 +23,10 @@ from hf_inference_toolkit.runtimes.openvino import Compiled, Signature, Unsuitab
 from hf_inference_toolkit.runtimes.pipeline_pass import PipelineModel
 from hf_inference_toolkit.runtimes.preparation import Preparation
 from hf_inference_toolkit.runtimes.token_batch import TokenBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 NAME = "PyTorch"
 # The part of the free memory that the KV cache of a batch may use; the rest is for passes and other requests.
@@ -42,7 +46,7 @@ class Torch(Runtime):
         self._acceleration: Optional[Acceleration] = None
         self._compiled: Optional[Compiled] = None
         self._next: Optional[Compiled] = None
-        self._onednn_layers: List[Any] = []
+        self._onednn_layers: List["nn.Module"] = []
         self._tries_onednn = False
         self._pipeline_model: Optional[PipelineModel] = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,7 +97,7 @@ class Torch(Runtime):
         self._acceleration = acceleration
         self.engine = Engine(NAME, reason or "OpenVINO is not ready yet")
 
-    def place(self, model: Any) -> None:
+    def place(self, model: "PreTrainedModel") -> None:
         """See Runtime. A hook before each layer checks the deadline."""
         # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
         self.model = model.to(device=self.device, dtype=self.type).eval()
@@ -106,7 +110,7 @@ class Torch(Runtime):
         self._onednn_layers = kernels.enable_onednn(self.model)
         self.kernels = "oneDNN" if self._onednn_layers else "default"
 
-    def watch(self, model: Any) -> None:
+    def watch(self, model: "PreTrainedModel") -> None:
         """See Runtime. Text generation makes one pass for each token, so the check ends generation too."""
         import torch
 
@@ -153,7 +157,7 @@ class Torch(Runtime):
         except UnsuitableError as problem:
             self._keep_torch(str(problem))
 
-    def record(self, model: Any) -> None:
+    def record(self, model: "PreTrainedModel") -> None:
         """See Runtime."""
         if self._acceleration is not None:
             self._pipeline_model = PipelineModel(model)
@@ -178,11 +182,11 @@ class Torch(Runtime):
             self._announce()
 
     def _created_for_pipeline(
-        self, pipeline_model: PipelineModel, arrays: Arrays, constants: Dict[str, Any]
+        self, pipeline_model: PipelineModel, arrays: Arrays, constants: Dict[str, object]
     ) -> Compiled:
         assert self._acceleration is not None  # noqa: S101
 
-        def pass_of(model: Any) -> Callable[[Arrays], Arrays]:
+        def pass_of(model: "PreTrainedModel") -> Callable[[Arrays], Arrays]:
             return pipeline_model.pass_of(model, constants)
 
         samples, fixed = pipeline_model.samples(arrays, pass_of(pipeline_model.model))
@@ -234,7 +238,7 @@ class Torch(Runtime):
                 self.disable_onednn()
         return self._pass_of(self.model)(arrays)
 
-    def _pass_of(self, model: Any) -> Callable[[Arrays], Arrays]:
+    def _pass_of(self, model: "PreTrainedModel") -> Callable[[Arrays], Arrays]:
         import torch
 
         def run(arrays: Arrays) -> Arrays:
@@ -244,7 +248,7 @@ class Torch(Runtime):
 
         return run
 
-    def _tensors(self, arrays: Dict[str, Any]) -> Dict[str, Any]:
+    def _tensors(self, arrays: Arrays) -> Dict[str, "Tensor"]:
         import torch
 
         return {key: torch.from_numpy(array).to(self.device) for key, array in arrays.items()}
@@ -257,7 +261,7 @@ class Torch(Runtime):
         self,
         rows: Sequence[Tokens],
         pad: int,
-        options: Dict[str, Any],
+        options: Options,
         on_step: Optional[OnStep] = None,
         sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
@@ -316,7 +320,7 @@ def _rows(inputs: Arrays, outputs: Arrays) -> List[Arrays]:
     ]
 
 
-def _release_weights(model: Any) -> None:
+def _release_weights(model: "PreTrainedModel") -> None:
     """Free the memory of weights. The configuration and the class of the model stay."""
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.new_empty(0)
