@@ -3,11 +3,15 @@
 import contextlib
 import importlib.util
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.annotations import Arrays, Options
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 
 if TYPE_CHECKING:
+    import numpy
+    import transformers
+
     from hf_inference_toolkit.runtimes.token_batch import TokenBatch
 
 # The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
@@ -16,8 +20,6 @@ Tokens = Dict[str, List[int]]
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # The outputs that tasks read.
 MODEL_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
-# numpy arrays by the names of a model's inputs or outputs.
-Arrays = Dict[str, Any]
 # Makes the rows of several passes, to compare two libraries with.
 Samples = Callable[[], Sequence[Sequence[Tokens]]]
 
@@ -40,7 +42,8 @@ class Runtime:
     weights: Tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
 
     def __init__(self, dtype: str = "float32") -> None:
-        self.model: Any = None
+        # Set by `place`.
+        self.model: "transformers.PreTrainedModel" = None
         # float32, bfloat16 or float16. A subclass replaces `auto`.
         self.dtype = dtype
         # The memory of the KV cache of a `token_batch` in bytes; None: half of what is free.
@@ -52,11 +55,11 @@ class Runtime:
             self.weights = tuple(name for name in self.weights if not name.endswith(".safetensors"))
         self._thread = threading.local()
 
-    def place(self, model: Any) -> None:
+    def place(self, model: "transformers.PreTrainedModel") -> None:
         """Move a model that transformers loaded to the device, in evaluation mode and in `dtype`."""
         self.model = model
 
-    def watch(self, model: Any) -> None:
+    def watch(self, model: "transformers.PreTrainedModel") -> None:
         """Call `check` before each pass and each layer of a model that a pipeline runs; see `set_check`."""
 
     def prepare(self, samples: Samples, pad: int) -> None:
@@ -65,7 +68,7 @@ class Runtime:
     def optimize(self, samples: Samples, pad: int) -> None:
         """Look for a faster engine in another thread than that of passes, and let the next pass use it."""
 
-    def record(self, model: Any) -> None:
+    def record(self, model: "transformers.PreTrainedModel") -> None:
         """Record how a pipeline calls its model."""
 
     def optimize_pipeline(self, is_start: bool) -> None:
@@ -94,7 +97,7 @@ class Runtime:
         self,
         rows: Sequence[Tokens],
         pad: int,
-        options: Dict[str, Any],
+        options: Options,
         on_step: Optional[OnStep] = None,
         sampling: Sequence[RowSampling] = (),
     ) -> List[List[int]]:
@@ -156,6 +159,6 @@ def padded(rows: Sequence[Tokens], pad: int, at_start: bool = False, multiple: i
     return out
 
 
-def unpadded(name: str, output: Any, length: int) -> Any:
+def unpadded(name: str, output: "numpy.ndarray", length: int) -> "numpy.ndarray":
     """One row's output without padding. The logits of a classifier have no sequence dimension."""
     return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
