@@ -2,7 +2,13 @@
 
 import inspect
 import random
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from hf_inference_toolkit.annotations import Options
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
 
 # Sampling parameters of `generate`, with the classes of transformers that apply them, in its order.
 WARPERS = (
@@ -26,7 +32,7 @@ NEUTRAL = {
 }
 # Called with the tokens that were generated for one sequence, and with the scores of all tokens as a tensor of one
 # dimension, which it may change. Returns the scores. Minus infinity forbids a token.
-RowProcessor = Callable[[List[int], Any], Any]
+RowProcessor = Callable[[List[int], "torch.Tensor"], "torch.Tensor"]
 
 
 class Selected(NamedTuple):
@@ -61,7 +67,7 @@ class RowSampling(NamedTuple):
     depend on what else is generated in the same pass or process.
     """
 
-    parameters: Optional[Dict[str, Any]] = None
+    parameters: Optional[Options] = None
     generator: Optional[random.Random] = None
     processors: Sequence[RowProcessor] = ()
     with_logprobs: bool = False
@@ -77,7 +83,7 @@ class RowSampling(NamedTuple):
 def penalties(frequency: float, presence: float) -> RowProcessor:
     """OpenAI's penalties: subtracted from the scores of tokens that were generated, by their count or once."""
 
-    def penalize(generated: List[int], scores: Any) -> Any:
+    def penalize(generated: List[int], scores: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         if generated:
@@ -93,7 +99,7 @@ def bias(values: Mapping[int, float]) -> RowProcessor:
     """OpenAI's logit_bias: added to the scores of tokens."""
     numbers, amounts = list(values), list(values.values())
 
-    def add(_: List[int], scores: Any) -> Any:
+    def add(_: List[int], scores: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         scores[torch.tensor(numbers, device=scores.device)] += torch.tensor(
@@ -104,12 +110,12 @@ def bias(values: Mapping[int, float]) -> RowProcessor:
     return add
 
 
-def are_supported(generate: Callable[..., Any]) -> bool:
+def are_supported(generate: Callable[..., object]) -> bool:
     """Whether `generate` of the installed release takes hooks; early releases lack both arguments."""
     return {"logits_processor", "stopping_criteria"} <= set(inspect.signature(generate).parameters)
 
 
-def warpers(parameters: Dict[str, Any], device: Any) -> List[Any]:
+def warpers(parameters: Options, device: "torch.device") -> List["transformers.LogitsProcessor"]:
     """The warpers of transformers for the parameters that change something."""
     import transformers
 
@@ -127,19 +133,19 @@ def warpers(parameters: Dict[str, Any], device: Any) -> List[Any]:
 class Selector:
     """Selects the tokens of a batch. Rows with equal sampling parameters are computed together."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: "torch.device") -> None:
         self._device = device
-        self._warpers: Dict[str, List[Any]] = {}
+        self._warpers: Dict[str, List["transformers.LogitsProcessor"]] = {}
 
     def select(
-        self, scores: Any, rows: Sequence[RowSampling], generated: Callable[[int], List[int]]
+        self, scores: "torch.Tensor", rows: Sequence[RowSampling], generated: Callable[[int], List[int]]
     ) -> List[Union[Selected, Exception]]:
         """The next token of each row, or the exception of its processors or sampling parameters.
 
         `scores` has one row for each, as the model and the processors of transformers return them. `generated`
         returns the tokens of a row up to now.
         """
-        results: List[Any] = [None] * len(rows)
+        results: List[Union[int, Exception]] = [None] * len(rows)  # type: ignore[list-item]
         reports = self._reports(scores, rows)
         scores, failed = _processed(scores, rows, generated)
         groups: Dict[str, List[int]] = {}
@@ -158,7 +164,7 @@ class Selector:
         ]
 
     def _reports(
-        self, scores: Any, rows: Sequence[RowSampling]
+        self, scores: "torch.Tensor", rows: Sequence[RowSampling]
     ) -> Dict[int, Callable[[int], Tuple[float, Tuple[Tuple[int, float], ...]]]]:
         """For each row that reports log probabilities: those of the selected token and of the most probable ones."""
         reports = {}
@@ -173,7 +179,7 @@ class Selector:
                 reports[place] = _reporter(row_logprobs, top)
         return reports
 
-    def _tokens(self, scores: Any, rows: Sequence[RowSampling]) -> List[Union[int, Exception]]:
+    def _tokens(self, scores: "torch.Tensor", rows: Sequence[RowSampling]) -> List[Union[int, Exception]]:
         """Tokens of rows with equal sampling parameters."""
         parameters = rows[0].parameters
         if parameters is None:
@@ -198,14 +204,14 @@ def _report(_: int) -> Tuple[()]:
 
 
 def _reporter(
-    logprobs: Any, top: Tuple[Tuple[int, float], ...]
+    logprobs: "torch.Tensor", top: Tuple[Tuple[int, float], ...]
 ) -> Callable[[int], Tuple[float, Tuple[Tuple[int, float], ...]]]:
     return lambda token: (float(logprobs[token]), top)
 
 
 def _processed(
-    scores: Any, rows: Sequence[RowSampling], generated: Callable[[int], List[int]]
-) -> Tuple[Any, Dict[int, Exception]]:
+    scores: "torch.Tensor", rows: Sequence[RowSampling], generated: Callable[[int], List[int]]
+) -> Tuple["torch.Tensor", Dict[int, Exception]]:
     """The scores after the rows' own processors, and the exceptions of those that failed."""
     failed: Dict[int, Exception] = {}
     places = [place for place, row in enumerate(rows) if row.processors]
@@ -222,7 +228,7 @@ def _processed(
     return scores, failed
 
 
-def draw(scores: Any, generators: Sequence[random.Random]) -> List[Union[int, Exception]]:
+def draw(scores: "torch.Tensor", generators: Sequence[random.Random]) -> List[Union[int, Exception]]:
     """One token for each row of `scores`, with the row's own generator; ValueError for a row without any token."""
     import torch
 
@@ -243,11 +249,13 @@ class StepHooks:
     `begin` is the length of the prompts.
     """
 
-    def __init__(self, on_step: OnStep, rows: Sequence[RowSampling], begin: int, device: Any) -> None:
+    def __init__(
+        self, on_step: OnStep, rows: Sequence[RowSampling], begin: int, device: "torch.device"
+    ) -> None:
         self._chooser = _TokenChooser(rows, begin, device)
         self._reporter = _StepReporter(on_step, self._chooser)
 
-    def arguments(self) -> Dict[str, Any]:
+    def arguments(self) -> Dict[str, object]:
         """Arguments for `generate`."""
         import transformers
 
@@ -256,7 +264,7 @@ class StepHooks:
             "stopping_criteria": transformers.StoppingCriteriaList([self._reporter]),
         }
 
-    def finish(self, sequences: Any) -> None:
+    def finish(self, sequences: "torch.Tensor") -> None:
         """Report the last step where `generate` did not: before 4.39 it stops at the first criterion that is met."""
         if sequences.shape[1] > self._reporter.length:
             self._reporter(sequences, None)
@@ -265,13 +273,13 @@ class StepHooks:
 class _TokenChooser:
     """A logits processor. It stands behind those of `generate`, and leaves one token where it selects."""
 
-    def __init__(self, rows: Sequence[RowSampling], begin: int, device: Any) -> None:
+    def __init__(self, rows: Sequence[RowSampling], begin: int, device: "torch.device") -> None:
         self._rows = rows
         self._begin = begin
         self._selector = Selector(device)
         self._selected: List[Selected] = []
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         if all(row.is_plain for row in self._rows):
             return scores
         selected = self._selector.select(
@@ -306,6 +314,6 @@ class _StepReporter:
         # Of the sequences that were reported, prompts included.
         self.length = 0
 
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> bool:
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor", **kwargs: object) -> bool:
         self.length = input_ids.shape[1]
         return self._on_step(self._chooser.reported(input_ids[:, -1].tolist()))
