@@ -2,9 +2,13 @@
 
 import importlib.util
 import inspect
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.runtimes.kv_cache import KVCache, dynamic_cache
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
 
 # Largest difference of logits that counts as equal, as a part of the largest logit.
 TOLERANCE = {"float32": 1e-3}
@@ -16,20 +20,22 @@ LENGTHS = (5, 9, 3)
 class ForwardPass:
     """Passes of one model. `takes_tuples`: it takes tuples of keys and values instead of a Cache (before 4.48)."""
 
-    def __init__(self, model: Any, device: Any, pad: int, takes_tuples: bool) -> None:
+    def __init__(
+        self, model: "transformers.PreTrainedModel", device: "torch.device", pad: int, takes_tuples: bool
+    ) -> None:
         self._model = model
         self._device = device
         self._pad = pad
         self._takes_tuples = takes_tuples
         known = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in known
-        self._fixed: Dict[str, Any] = {"use_cache": True, "return_dict": True}
+        self._fixed: Dict[str, object] = {"use_cache": True, "return_dict": True}
         for name in ("logits_to_keep", "num_logits_to_keep"):
             if name in known:
                 self._fixed[name] = 1
                 break
 
-    def read(self, prompts: Sequence[List[int]], cache: KVCache, done: int, columns: int) -> Any:
+    def read(self, prompts: Sequence[List[int]], cache: KVCache, done: int, columns: int) -> "torch.Tensor":
         """Read columns of left-padded prompts, from `done` on. Returns the logits behind the last column."""
         import torch
 
@@ -46,7 +52,7 @@ class ForwardPass:
         cache.end = stop
         return logits
 
-    def write(self, tokens: List[int], lengths: List[int], cache: KVCache) -> Any:
+    def write(self, tokens: List[int], lengths: List[int], cache: KVCache) -> "torch.Tensor":
         """One more token for the rows of the cache. Returns the logits behind it; the caller advances `cache.end`."""
         import torch
 
@@ -56,7 +62,9 @@ class ForwardPass:
         mask = (places >= cache.width - known).to(torch.int64)
         return self._run(ids, mask, known, cache)
 
-    def _run(self, ids: Any, mask: Any, positions: Any, cache: KVCache) -> Any:
+    def _run(
+        self, ids: "torch.Tensor", mask: "torch.Tensor", positions: "torch.Tensor", cache: KVCache
+    ) -> "torch.Tensor":
         import torch
 
         inputs = dict(self._fixed, input_ids=ids, attention_mask=mask)
@@ -83,7 +91,7 @@ class Support(NamedTuple):
     reason: str
 
 
-def find_support(model: Any, device: Any, pad: int) -> Support:
+def find_support(model: "transformers.PreTrainedModel", device: "torch.device", pad: int) -> Support:
     """Check on short prompts which kind of cache a model takes, and that its logits are those without a cache."""
     if model.config.is_encoder_decoder:
         return Support(None, 0, "the model has an encoder")
@@ -107,13 +115,15 @@ def find_support(model: Any, device: Any, pad: int) -> Support:
     return Support(None, 0, reason)
 
 
-def _has_window(config: Any) -> bool:
+def _has_window(config: "transformers.PretrainedConfig") -> bool:
     """Whether layers see a sliding window only. Before 4.53 some models rely on caches that drop older tokens."""
     window = getattr(config, "sliding_window", None) or 0
     return 0 < window < (getattr(config, "max_position_embeddings", None) or window + 1)
 
 
-def _compare(model: Any, forward: ForwardPass, device: Any) -> Tuple[int, float]:
+def _compare(
+    model: "transformers.PreTrainedModel", forward: ForwardPass, device: "torch.device"
+) -> Tuple[int, float]:
     """The bytes of a token in the cache, and the largest relative difference of logits."""
     import torch
 
@@ -123,7 +133,7 @@ def _compare(model: Any, forward: ForwardPass, device: Any) -> Tuple[int, float]
         [(n * 7919 + 31 * row + 5) % vocabulary for n in range(length)] for row, length in enumerate(LENGTHS)
     ]
     cache = KVCache(0, 0)
-    found: List[Tuple[List[int], Any]] = []
+    found: List[Tuple[List[int], "torch.Tensor"]] = []
 
     def join(prompts: List[List[int]], columns: int) -> None:
         part = KVCache(len(prompts), max(map(len, prompts)))
