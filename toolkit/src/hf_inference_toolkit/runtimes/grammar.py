@@ -2,9 +2,16 @@
 
 import importlib.util
 import json
-from typing import Any, Collection, Dict, FrozenSet, List
+from types import ModuleType
+from typing import TYPE_CHECKING, Collection, Dict, FrozenSet, List, Optional
 
 from hf_inference_toolkit.errors import RequestError
+
+if TYPE_CHECKING:
+    import llguidance
+    import tokenizers
+    import torch
+    import transformers
 
 # Between the parts of a JSON document. Without a limit, some models write nothing but spaces.
 WHITESPACE = r"(\x0A\x20{0,24}|\x20)"
@@ -21,11 +28,13 @@ def is_available() -> bool:
 class Grammars:
     """Compiles grammars for one tokenizer. The vocabulary is read at the first use, which takes seconds."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, ends: Collection[int]) -> None:
+    def __init__(
+        self, tokenizer: "transformers.PreTrainedTokenizerBase", vocabulary: int, ends: Collection[int]
+    ) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._ends = sorted(ends)
-        self._known: Any = None
+        self._known: Optional["llguidance.LLTokenizer"] = None
         self._compiled: Dict[str, Matcher] = {}
 
     def json(self, schema: object) -> "Matcher":
@@ -48,7 +57,7 @@ class Grammars:
         """Text in the language of a Lark grammar, in llguidance's dialect."""
         return self._matcher(self._library("tool_choice").LLMatcher.grammar_from_lark(text))
 
-    def _library(self, what: str) -> Any:
+    def _library(self, what: str) -> ModuleType:
         if not is_available():
             raise RequestError(
                 "unprocessable",
@@ -67,7 +76,8 @@ class Grammars:
             self._known = llguidance.LLTokenizer(
                 _without_limits(backend), n_vocab=self._vocabulary, eos_token=self._ends[0]
             )
-        return llguidance
+        library: ModuleType = llguidance
+        return library
 
     def _matcher(self, text: str) -> "Matcher":
         import llguidance
@@ -85,7 +95,7 @@ class Grammars:
         return self._compiled[text]
 
 
-def _without_limits(backend: Any) -> str:
+def _without_limits(backend: "tokenizers.Tokenizer") -> str:
     """The tokenizer as JSON, without padding and truncation, which llguidance does not take."""
     value = json.loads(backend.to_str())
     value.update(padding=None, truncation=None)
@@ -105,7 +115,7 @@ def _invalid(message: str) -> RequestError:
 class Matcher:
     """A compiled grammar. `start` returns a processor for one text."""
 
-    def __init__(self, matcher: Any, ends: FrozenSet[int]) -> None:
+    def __init__(self, matcher: "llguidance.LLMatcher", ends: FrozenSet[int]) -> None:
         self._matcher = matcher
         self._ends = ends
 
@@ -117,13 +127,13 @@ class Matcher:
 class GrammarProcessor:
     """Leaves the tokens that the grammar allows after those that were generated."""
 
-    def __init__(self, beginning: Any, ends: FrozenSet[int]) -> None:
+    def __init__(self, beginning: "llguidance.LLMatcher", ends: FrozenSet[int]) -> None:
         self._beginning = beginning
         self._ends = ends
         self._matcher = beginning.deep_copy()
         self._seen = 0
 
-    def __call__(self, generated: List[int], logits: Any) -> Any:
+    def __call__(self, generated: List[int], logits: "torch.Tensor") -> "torch.Tensor":
         """The logits of the next token, with minus infinity for what the grammar does not allow."""
         import numpy
         import torch
