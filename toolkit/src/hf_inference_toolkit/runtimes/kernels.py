@@ -6,7 +6,11 @@ summation differs.
 """
 
 import time
-from typing import Any, Callable, List
+from typing import TYPE_CHECKING, Callable, Dict, List
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
 
 # Smaller weights gain less than a call costs.
 SMALLEST = 256 * 256
@@ -16,7 +20,7 @@ ROWS = 64
 MARGIN = 1.15
 
 
-def enable_onednn(model: Any) -> List[Any]:
+def enable_onednn(model: "transformers.PreTrainedModel") -> List["torch.nn.Module"]:
     """Let large linear layers use oneDNN if that is faster here. Returns the changed layers.
 
     Afterwards the model can only predict: its weights cannot be saved.
@@ -24,7 +28,7 @@ def enable_onednn(model: Any) -> List[Any]:
     layers = [layer for layer in model.modules() if _is_large(layer)]
     if not layers or not _is_faster(layers[0].weight.dtype):
         return []
-    owners: Any = {}
+    owners: Dict[int, int] = {}
     for part in model.modules():
         for parameter in part._parameters.values():
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
@@ -34,7 +38,7 @@ def enable_onednn(model: Any) -> List[Any]:
     return layers
 
 
-def disable_onednn(layers: List[Any]) -> None:
+def disable_onednn(layers: List["torch.nn.Module"]) -> None:
     """Restore changed layers, for models that read the weights of their layers."""
     import torch
 
@@ -46,7 +50,7 @@ def disable_onednn(layers: List[Any]) -> None:
             layer.weight = torch.nn.Parameter(turned, requires_grad=False)
 
 
-def _is_large(layer: Any) -> bool:
+def _is_large(layer: "torch.nn.Module") -> bool:
     """Whether a layer is linear (or GPT-2's Conv1D) and its weights are large enough."""
     import torch
 
@@ -57,12 +61,12 @@ def _is_large(layer: Any) -> bool:
     return bool(good and layer.weight.dim() == 2 and layer.weight.numel() >= SMALLEST)
 
 
-def _weight(layer: Any) -> Any:
+def _weight(layer: "torch.nn.Module") -> "torch.Tensor":
     """The weights, one row for each output."""
     return layer.weight.t() if type(layer).__name__ == "Conv1D" else layer.weight
 
 
-def _replace(layer: Any, is_shared: bool) -> None:
+def _replace(layer: "torch.nn.Module", is_shared: bool) -> None:
     import torch
 
     product, bias = torch.ops.mkldnn._linear_pointwise, layer.bias
@@ -72,20 +76,20 @@ def _replace(layer: Any, is_shared: bool) -> None:
         weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
         layer.weight = torch.nn.Parameter(weight, requires_grad=False)
 
-    def forward(rows: Any) -> Any:
+    def forward(rows: "torch.Tensor") -> "torch.Tensor":
         return product(rows, weight, bias, "none", [], "")
 
     layer.forward = forward
 
 
-def _copy_mapped_weights(model: Any) -> None:
+def _copy_mapped_weights(model: "transformers.PreTrainedModel") -> None:
     """Copy the weights that still point into the mapped file, so that the file leaves memory."""
     for parameter in model.parameters():
         if not parameter.is_mkldnn:
             parameter.data = parameter.data.clone()
 
 
-def _is_faster(dtype: Any) -> bool:
+def _is_faster(dtype: "torch.dtype") -> bool:
     """Measure a layer of common size. False where the release has no such operator or it fails."""
     import torch
 
@@ -102,7 +106,7 @@ def _is_faster(dtype: Any) -> bool:
         return usual > MARGIN * _seconds(lambda: product(wide, packed, bias, "none", [], ""))
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     """The shortest of several runs."""
     seconds = []
     for _ in range(8):
