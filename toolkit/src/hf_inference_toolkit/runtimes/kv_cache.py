@@ -1,6 +1,10 @@
 """Keys and values of a batch of texts, in buffers that are written in place."""
 
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Sequence, Tuple, Union
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
 
 # Fewest free columns of new buffers: each step fills one, and full buffers are copied.
 LEAST_FREE = 16
@@ -20,7 +24,7 @@ class KVCache:
         self.start = self.end = 0
         # The rows of the next pass.
         self.first, self.last = 0, rows
-        self._layers: Dict[int, List[Any]] = {}
+        self._layers: Dict[int, List["torch.Tensor"]] = {}
 
     @property
     def width(self) -> int:
@@ -36,7 +40,9 @@ class KVCache:
             for tensor in layer
         )
 
-    def write(self, layer: int, keys: Any, values: Any) -> Tuple[Any, Any]:
+    def write(
+        self, layer: int, keys: "torch.Tensor", values: "torch.Tensor"
+    ) -> Tuple["torch.Tensor", "torch.Tensor"]:
         """Store new columns of a layer behind `end`, and return all columns of the rows of the pass."""
         if layer not in self._layers:
             self._layers[layer] = [
@@ -49,7 +55,7 @@ class KVCache:
             views.append(buffer[rows, :, self.start : stop])
         return views[0], views[1]
 
-    def views(self) -> Tuple[Tuple[Any, Any], ...]:
+    def views(self) -> Tuple[Tuple["torch.Tensor", "torch.Tensor"], ...]:
         """Keys and values of each layer, for the rows of the pass."""
         rows, columns = slice(self.first, self.last), slice(self.start, self.end)
         return tuple(
@@ -117,15 +123,15 @@ class KVCache:
         self.last += len(sources)
 
 
-def dynamic_cache(cache: KVCache) -> Any:
+def dynamic_cache(cache: KVCache) -> "transformers.DynamicCache":
     """A DynamicCache of the installed transformers that stores in `cache`."""
     return _cache_class()(cache)
 
 
-_classes: List[Callable[[KVCache], Any]] = []
+_classes: List[Callable[[KVCache], "transformers.DynamicCache"]] = []
 
 
-def _cache_class() -> Callable[[KVCache], Any]:
+def _cache_class() -> Callable[[KVCache], "transformers.DynamicCache"]:
     if not _classes:
         from transformers import DynamicCache
 
@@ -136,7 +142,14 @@ def _cache_class() -> Callable[[KVCache], Any]:
                 super().__init__()
                 self._cache = cache
 
-            def update(self, key_states: Any, value_states: Any, layer_idx: int, *_: Any, **__: Any) -> Any:
+            def update(
+                self,
+                key_states: "torch.Tensor",
+                value_states: "torch.Tensor",
+                layer_idx: int,
+                *_: object,
+                **__: object,
+            ) -> Tuple["torch.Tensor", "torch.Tensor"]:
                 return self._cache.write(layer_idx, key_states, value_states)
 
             def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -148,7 +161,9 @@ def _cache_class() -> Callable[[KVCache], Any]:
             def get_query_offset(self, layer_idx: int = 0) -> int:
                 return self._cache.width
 
-            def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> Tuple[int, int]:
+            def get_mask_sizes(
+                self, query_length: Union[int, "torch.Tensor"], layer_idx: int = 0
+            ) -> Tuple[int, int]:
                 # Releases before 5 pass the positions of the tokens.
                 shape = getattr(query_length, "shape", None)
                 return self._cache.width + (shape[0] if shape else int(query_length)), 0
