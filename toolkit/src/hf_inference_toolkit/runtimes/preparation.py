@@ -1,7 +1,25 @@
 """What `generate` derives from its arguments for one prompt: logits processors, stopping criteria, length."""
 
 import copy
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence
+
+from hf_inference_toolkit.annotations import Options
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from typing_extensions import Protocol
+
+    class PreparedRow(Protocol):
+        """What is read of a row of a TokenBatch."""
+
+        prompt: List[int]
+        generated: List[int]
+        limits: Optional["Limits"]
+
+        def fail(self, problem: BaseException) -> None:
+            """End the row with an exception."""
+
 
 # Options that `generate` follows in another way than by one text that is written token by token, and the values with
 # which it does not.
@@ -28,15 +46,15 @@ KNOWN_CRITERIA = ("MaxLengthCriteria", "EosTokenCriteria")
 class Limits(NamedTuple):
     """Processors of scores, criteria other than the usual ones, and the most tokens with the prompt."""
 
-    processors: Any
-    criteria: Sequence[Any]
+    processors: Optional["transformers.LogitsProcessorList"]
+    criteria: Sequence["transformers.StoppingCriteria"]
     total: int
 
 
 class Preparation:
     """Calls `generate` on a copy of the model that returns what was prepared instead of writing a text."""
 
-    def __init__(self, model: Any, device: Any) -> None:
+    def __init__(self, model: "transformers.PreTrainedModel", device: "torch.device") -> None:
         self._device = device
         self._copy = copy.copy(model)
         self._copy.__class__ = type(
@@ -45,7 +63,7 @@ class Preparation:
         # Arguments, without the length, from which `generate` derives neither processors nor other criteria.
         self._plain: Dict[str, bool] = {}
 
-    def limits(self, prompt: List[int], arguments: Dict[str, Any]) -> Limits:
+    def limits(self, prompt: List[int], arguments: Options) -> Limits:
         """Raises what `generate` raises for these arguments."""
         import torch
 
@@ -63,10 +81,11 @@ class Preparation:
         self._plain[key] = not prepared.processors and not prepared.criteria
         return prepared
 
-    def processed(self, scores: Any, rows: Sequence[Any]) -> Any:
+    def processed(self, scores: "torch.Tensor", rows: Sequence["PreparedRow"]) -> "torch.Tensor":
         """Scores after the processors of `generate`. A row whose processors raise fails."""
         is_copied = False
         for place, row in enumerate(rows):
+            assert row.limits is not None  # noqa: S101
             if not row.limits.processors:
                 continue
             if not is_copied:
@@ -77,8 +96,9 @@ class Preparation:
                 row.fail(problem)
         return scores
 
-    def is_over(self, row: Any) -> bool:
+    def is_over(self, row: "PreparedRow") -> bool:
         """Whether a row has reached its length or another criterion of `generate`."""
+        assert row.limits is not None  # noqa: S101
         if len(row.prompt) + len(row.generated) >= row.limits.total:
             return True
         if not row.limits.criteria:
@@ -87,14 +107,20 @@ class Preparation:
         # Releases before 4.39 return a boolean, later ones a tensor.
         return any(bool(criterion(ids, None)) for criterion in row.limits.criteria)
 
-    def _ids(self, row: Any) -> Any:
+    def _ids(self, row: "PreparedRow") -> "torch.Tensor":
         import torch
 
         return torch.tensor([row.prompt + row.generated], device=self._device)
 
 
-def _captured(_: Any, input_ids: Any, **prepared: Any) -> Limits:
-    criteria = prepared["stopping_criteria"]
-    others = [one for one in criteria if type(one).__name__ not in KNOWN_CRITERIA]
-    total = criteria.max_length
-    return Limits(prepared["logits_processor"], others, int(total) if total else input_ids.shape[1] + 1)
+def _captured(
+    _: "transformers.PreTrainedModel",
+    input_ids: "torch.Tensor",
+    *,
+    logits_processor: "transformers.LogitsProcessorList",
+    stopping_criteria: "transformers.StoppingCriteriaList",
+    **__: object,
+) -> Limits:
+    others = [one for one in stopping_criteria if type(one).__name__ not in KNOWN_CRITERIA]
+    total = stopping_criteria.max_length
+    return Limits(logits_processor, others, int(total) if total else input_ids.shape[1] + 1)
