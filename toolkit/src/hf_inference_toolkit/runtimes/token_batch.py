@@ -4,14 +4,18 @@ Each text gets the tokens that `generate` of transformers writes for it alone: t
 `generate` prepares, and attention masks and positions under which padding changes nothing.
 """
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.annotations import Options
 from hf_inference_toolkit.runtimes.decoding import RowSampling, Selected, Selector
 from hf_inference_toolkit.runtimes.forward_pass import ForwardPass
 from hf_inference_toolkit.runtimes.kv_cache import LEAST_FREE, MOST_FREE, KVCache
 from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
 from hf_inference_toolkit.runtimes.prefixes import PART, Prefixes
 from hf_inference_toolkit.runtimes.preparation import Limits, Preparation
+
+if TYPE_CHECKING:
+    import torch
 
 # Tokens of prompts that are read in a step, padding included, by type of device: running texts wait for them.
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
@@ -33,7 +37,7 @@ class TokenRow:
         self,
         prompt: List[int],
         total: int,
-        arguments: Dict[str, Any],
+        arguments: Options,
         sampling: RowSampling,
         on_token: Callable[[Selected], bool],
     ) -> None:
@@ -76,7 +80,9 @@ class _Prefill:
 class TokenBatch:
     """The running batch. `budget` is the memory of its KV cache in tokens. All methods are called in one thread."""
 
-    def __init__(self, forward: ForwardPass, preparation: Preparation, budget: int, device: Any) -> None:
+    def __init__(
+        self, forward: ForwardPass, preparation: Preparation, budget: int, device: "torch.device"
+    ) -> None:
         self._pass = forward
         self._preparation = preparation
         self._device = device
@@ -262,7 +268,7 @@ class TokenBatch:
         free = min(max(longest // 2, LEAST_FREE), MOST_FREE)
         return count, max(longest + LEAST_FREE, min(longest + free, budget // count))
 
-    def _join(self, prefill: _Prefill, logits: Any) -> None:
+    def _join(self, prefill: _Prefill, logits: "torch.Tensor") -> None:
         """Add rows whose prompts were read, and select their first tokens."""
         lengths = [len(row.prompt) for row in prefill.rows]
         for row, length in zip(prefill.rows, lengths):
@@ -317,7 +323,7 @@ class TokenBatch:
             finally:
                 cache.first, cache.last = 0, len(rows)
 
-    def _select(self, rows: Sequence[TokenRow], logits: Any) -> None:
+    def _select(self, rows: Sequence[TokenRow], logits: "torch.Tensor") -> None:
         """Select the next token of each row, and report it."""
         scores = self._preparation.processed(logits.float(), rows)
         places = [place for place, row in enumerate(rows) if not row.is_over]
