@@ -1,8 +1,10 @@
 """The common base of text tasks: items, tokenization, truncation, rows and batches."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Answer, Extra, Item, JsonObject, Options, Output, Parameters
+from hf_inference_toolkit.content.codecs import MediaType
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Engine, Runtime, Tokens, unpadded
@@ -20,6 +22,9 @@ from hf_inference_toolkit.tasks.service import (
 )
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.warm_up import require_finite
+
+if TYPE_CHECKING:
+    import transformers
 
 # Tokenizers without a limit report a very large number.
 NO_LIMIT = 1000000
@@ -47,13 +52,16 @@ SAMPLE_LENGTHS = ((9, 16), (32,), (5, 11, 40, 64), (1,), (4096,))
 # Minimum tokens of a shortened text beyond the limit, because the cut changes the tokens next to it.
 MARGIN = 64
 
+# The token ids of a text and what belongs to them, as a tokenizer or an Encoder returns them.
+Encoding = Mapping[str, List[int]]
+
 
 class Encoded(NamedTuple):
     """An item as rows for the model. `extra` is what `decode` of the task needs."""
 
     rows: List[Tokens]
     is_truncated: bool = False
-    extra: Any = None
+    extra: Extra = None
 
 
 class TextTask(Service):
@@ -61,12 +69,18 @@ class TextTask(Service):
 
     parameters: Sequence[Parameter] = ()
     # The request of the warm-up, and the example in SageMaker's documentation if it is another one.
-    sample: Dict[str, Any] = {"inputs": "I like you."}
-    documented: Optional[Dict[str, Any]] = None
+    sample: JsonObject = {"inputs": "I like you."}
+    documented: Optional[JsonObject] = None
     # Whether max_length limits inputs. In text generation it limits outputs.
     has_input_length = False
 
-    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
         super().__init__(task.requested, facts)
         self.runtime = runtime
         self.tokenizer = tokenizer
@@ -76,28 +90,26 @@ class TextTask(Service):
         self._encoder = encoder(tokenizer)
         self.pad = padding_token(tokenizer, self.config)
 
-    def check_item(self, item: Any) -> None:
+    def check_item(self, item: object) -> None:
         """Check one input. Raises RequestError."""
         if not isinstance(item, str):
             raise RequestError(
                 "unsupported_value", "{} takes a string, not {}".format(self.task, kind_of(item))
             )
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: Item, options: Options) -> Encoded:
         """Encode an item into rows."""
         raise NotImplementedError
 
-    def decode(
-        self, item: Any, encoded: Encoded, outputs: List[Dict[str, Any]], options: Dict[str, Any]
-    ) -> Any:
+    def decode(self, item: Item, encoded: Encoded, outputs: List[Output], options: Options) -> Answer:
         """Decode the outputs of an item's rows, in order and without padding, into its answer."""
         raise NotImplementedError
 
-    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+    def shape(self, results: List[Answer], is_list: bool, options: Options) -> Answer:
         """The answer of the request from the answers of its items."""
         return results if is_list else results[0]
 
-    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+    def read_options(self, given: Parameters) -> Options:
         """Check the parameters. Members of tokenizer_kwargs are moved to the top level."""
         options = parameters.check(given, self.parameters)
         for name in ("tokenize_kwargs", "tokenizer_kwargs"):
@@ -106,10 +118,10 @@ class TextTask(Service):
             options["truncation"] = False
         return options
 
-    def items(self, inputs: Any) -> Tuple[List[Any], bool]:
+    def items(self, inputs: object) -> Tuple[List[Item], bool]:
         """The inputs as a list, and whether they are a list in the request."""
         is_list = isinstance(inputs, list)
-        items = inputs if is_list else [inputs]
+        items: List[Item] = inputs if isinstance(inputs, list) else [inputs]
         if not items:
             raise RequestError("unsupported_value", '"inputs" is an empty list')
         for place, item in enumerate(items):
@@ -119,7 +131,7 @@ class TextTask(Service):
                 raise of_item(error, place, is_list) from None
         return items, is_list
 
-    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
+    def read(self, body: bytes, content_type: MediaType, accept: str) -> Request:
         """See Service."""
         request = super().read(body, content_type, accept)
         self.items(request.inputs)
@@ -150,13 +162,11 @@ class TextTask(Service):
             sum(self.count_generated(row, output) for row, output in zip(rows, outputs)),
         )
 
-    def count_generated(self, row: Tokens, output: Any) -> int:
+    def count_generated(self, row: Tokens, output: Output) -> int:
         """The number of tokens that were generated for a row."""
         return 0
 
-    def encode_all(
-        self, items: List[Any], is_list: bool, options: Dict[str, Any], check: Check
-    ) -> List[Encoded]:
+    def encode_all(self, items: List[Item], is_list: bool, options: Options, check: Check) -> List[Encoded]:
         """Encode all items. An error names the index of its item."""
         encoded = []
         count = 0
@@ -185,11 +195,11 @@ class TextTask(Service):
                 "the inputs have more than {} tokens; send fewer at once".format(limits.REQUEST_TOKENS),
             )
 
-    def piece(self, row: Tokens, options: Dict[str, Any]) -> BatchRow:
+    def piece(self, row: Tokens, options: Options) -> BatchRow:
         """A row for the scheduler. By default, rows of requests with other parameters may share its pass."""
         return BatchRow(row, len(row["input_ids"]))
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """See Service. Returns each row's outputs without padding."""
         self.runtime.set_check(check)
         arrays = self.runtime.forward([piece.row for piece in pieces], self.pad)
@@ -199,8 +209,8 @@ class TextTask(Service):
         ]
 
     def tokens(
-        self, text: str, pair: Any, options: Dict[str, Any], strategy: str = "longest_first"
-    ) -> Tuple[Any, bool]:
+        self, text: str, pair: Optional[str], options: Options, strategy: str = "longest_first"
+    ) -> Tuple[Encoding, bool]:
         """Encode a text, and return whether it was truncated. RequestError (422) if it is too long and not truncated.
 
         `strategy` is the truncation strategy for pairs, unless the request sets one.
@@ -214,7 +224,7 @@ class TextTask(Service):
             pair = self.shortened(pair, self.limit, truncation not in (False, "only_first"), side)
         most = self.most_tokens(pair is not None, options)
         try:
-            encoding, was_cut = self._encode(text, pair, truncation, most)
+            encoding, was_cut = self._encode(text, pair, truncation or None, most)
         except Exception as problem:  # tokenizers raises plain Exceptions
             if "truncation" not in str(problem).lower():
                 raise
@@ -227,7 +237,7 @@ class TextTask(Service):
         self._check_length(len(encoding["input_ids"]))
         return encoding, was_cut
 
-    def most_tokens(self, is_pair: bool, options: Dict[str, Any]) -> int:
+    def most_tokens(self, is_pair: bool, options: Options) -> int:
         """The maximum tokens of an input: the model's limit, or max_length of the request."""
         most = options.get("max_length") if self.has_input_length else None
         if most is None:
@@ -240,9 +250,11 @@ class TextTask(Service):
             )
         return int(min(most, self.limit))
 
-    def _encode(self, text: str, pair: Any, truncation: Any, most: int) -> Tuple[Any, bool]:
+    def _encode(
+        self, text: str, pair: Optional[str], truncation: Optional[str], most: int
+    ) -> Tuple[Encoding, bool]:
         if self._encoder is not None:
-            return self._encoder(text, pair, truncation or None, most)
+            return self._encoder(text, pair, truncation, most)
         how = {"truncation": truncation, "max_length": most} if truncation else {}
         texts = (text,) if pair is None else (text, pair)
         encoding = self.tokenizer(*texts, **how)
@@ -336,7 +348,7 @@ class TextTask(Service):
         require_finite(value)
         self.write(value, "application/json")
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """See Service."""
         several = {"type": "array", "items": self.listed_schema(), "minItems": 1}
         return {
@@ -349,15 +361,15 @@ class TextTask(Service):
             },
         }
 
-    def item_schema(self) -> Dict[str, Any]:
+    def item_schema(self) -> JsonObject:
         """JSON Schema of one input."""
         return {"type": "string"}
 
-    def listed_schema(self) -> Dict[str, Any]:
+    def listed_schema(self) -> JsonObject:
         """JSON Schema of an input in a list of inputs."""
         return self.item_schema()
 
-    def examples(self) -> List[Dict[str, Any]]:
+    def examples(self) -> List[JsonObject]:
         """See Service."""
         return [self.documented or self.sample]
 
@@ -385,7 +397,7 @@ def _stretched(one: Tokens, length: int) -> Tokens:
     return {name: [numbers[place] for place in places] for name, numbers in one.items()}
 
 
-def row(encoding: Any) -> Tokens:
+def row(encoding: Encoding) -> Tokens:
     """The inputs of the model in an encoding."""
     return {key: list(encoding[key]) for key in MODEL_INPUTS if key in encoding}
 
@@ -397,7 +409,9 @@ def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:
     return RequestError(error.kind, "inputs[{}]: {}".format(place, error.message), error.headers)
 
 
-def padding_token(tokenizer: Any, config: Any) -> int:
+def padding_token(
+    tokenizer: "transformers.PreTrainedTokenizerBase", config: "transformers.PretrainedConfig"
+) -> int:
     """The padding token: the model's, because some models use it to find the end of a row."""
     for number in (getattr(config, "pad_token_id", None), tokenizer.pad_token_id):
         # Some configs have -1.
@@ -406,7 +420,9 @@ def padding_token(tokenizer: Any, config: Any) -> int:
     return 0
 
 
-def longest_input(tokenizer: Any, config: Any) -> int:
+def longest_input(
+    tokenizer: "transformers.PreTrainedTokenizerBase", config: "transformers.PretrainedConfig"
+) -> int:
     """The model's maximum number of tokens; 0 if it has none."""
     limits = []
     reported = getattr(tokenizer, "model_max_length", None)
