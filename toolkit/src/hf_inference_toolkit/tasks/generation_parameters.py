@@ -1,11 +1,15 @@
 """The parameters of text generation, each offered where the installed transformers has it."""
 
-from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, List, Sequence, Tuple, Union
 
 from hf_inference_toolkit import limits
+from hf_inference_toolkit.annotations import Options, Parameters
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.decoding import RowProcessor, bias, penalties
 from hf_inference_toolkit.tasks.parameters import Parameter
+
+if TYPE_CHECKING:
+    import transformers
 
 GENERATION = (
     Parameter("max_new_tokens", "integer", "how many tokens to write at most", 1, limits.NEW_TOKENS),
@@ -119,7 +123,7 @@ PROMPT = (
 )
 # Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
 # values that have no effect: those are accepted.
-NOT_SUPPORTED: Dict[str, Tuple[Any, ...]] = {
+NOT_SUPPORTED: Dict[str, Tuple[object, ...]] = {
     "adapter_id": (),
     "best_of": (1,),
     "decoder_input_details": (False,),
@@ -165,13 +169,13 @@ MOVED_TO_THE_HUB = {
 }
 
 
-def unavailable(model: Any) -> FrozenSet[str]:
+def unavailable(model: "transformers.PreTrainedModel") -> FrozenSet[str]:
     """Parameters for which the installed transformers lacks the code."""
     moved = [way for way in MOVED_TO_THE_HUB if not (hasattr(model, way) or hasattr(model, "_" + way))]
     return frozenset(name for way in moved for name in MOVED_TO_THE_HUB[way])
 
 
-def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str, Any]:
+def requested(given: Parameters, known: Sequence[Parameter]) -> Parameters:
     """The parameters that have an effect: null, `stop: []` and idle values of NOT_SUPPORTED are left out."""
     names = frozenset(parameter.name for parameter in known)
     # null has no effect, also where this release lacks the parameter.
@@ -187,7 +191,7 @@ def requested(given: Mapping[str, Any], known: Sequence[Parameter]) -> Dict[str,
     return options
 
 
-def _refuse_unless_idle(name: str, value: Any) -> None:
+def _refuse_unless_idle(name: str, value: object) -> None:
     idle = NOT_SUPPORTED[name]
     is_idle = any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in idle)
     if value is not None and not is_idle:
@@ -201,19 +205,19 @@ def _refuse_unless_idle(name: str, value: Any) -> None:
         )
 
 
-def _is_empty_stop(name: str, value: Any) -> bool:
+def _is_empty_stop(name: str, value: object) -> bool:
     if value == "" or (isinstance(value, list) and "" in value):
         raise RequestError("unsupported_value", "parameter '{}' must not hold an empty string".format(name))
     return value is None or value == []
 
 
-def stop_sequences(options: Mapping[str, Any]) -> Tuple[str, ...]:
+def stop_sequences(options: Options) -> Tuple[str, ...]:
     """The texts that end generation, whatever parameters they came in."""
     stops = [options[name] for name in STOP_NAMES if name in options]
     return tuple(text for stop in stops for text in ([stop] if isinstance(stop, str) else stop))
 
 
-def check_amount(length: int, options: Dict[str, Any], default: int) -> None:
+def check_amount(length: int, options: Options, default: int) -> None:
     """Refuse a request whose sequences together are too long; one sequence is as long as the model allows.
 
     `length` is the prompt's in tokens, `default` the number of new tokens where the request has none.
@@ -230,14 +234,14 @@ def check_amount(length: int, options: Dict[str, Any], default: int) -> None:
         )
 
 
-def token_ids(value: Any) -> List[int]:
+def token_ids(value: Union[int, List[int], List[List[int]]]) -> List[int]:
     """The numbers of a token id, a list of them, or a list of lists."""
     if isinstance(value, list):
         return [number for inner in value for number in token_ids(inner)]
     return [value]
 
 
-def processors(options: Mapping[str, Any]) -> Tuple[RowProcessor, ...]:
+def processors(options: Options) -> Tuple[RowProcessor, ...]:
     """What the request's own parameters change in the scores of a sequence."""
     made = []
     frequency, presence = options.get("frequency_penalty") or 0, options.get("presence_penalty") or 0
@@ -249,7 +253,7 @@ def processors(options: Mapping[str, Any]) -> Tuple[RowProcessor, ...]:
     return tuple(made)
 
 
-def check_token_ids(options: Dict[str, Any], vocabulary: int) -> None:
+def check_token_ids(options: Options, vocabulary: int) -> None:
     """Refuse token ids that the model does not have; `vocabulary` 0 is an unknown size."""
     numbers = {name: token_ids(options.get(name, [])) for name in TOKEN_IDS}
     numbers["logit_bias"] = [int(number) for number in options.get("logit_bias") or {}]
