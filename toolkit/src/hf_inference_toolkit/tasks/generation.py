@@ -3,8 +3,10 @@
 import inspect
 import os
 import random
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
+from hf_inference_toolkit.annotations import Answer, Item, JsonObject, Option, Options, Output, Parameters
+from hf_inference_toolkit.content.codecs import MediaType
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
@@ -28,10 +30,13 @@ from hf_inference_toolkit.tasks.generation_parameters import (
     unavailable,
 )
 from hf_inference_toolkit.tasks.incremental_decoder import GeneratedSequence, IncrementalDecoder, stop_end
-from hf_inference_toolkit.tasks.parameters import TRUNCATION
+from hf_inference_toolkit.tasks.parameters import TRUNCATION, Parameter
 from hf_inference_toolkit.tasks.service import BatchRow, Check, DecodingBatch
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_task import Encoded, TextTask
+
+if TYPE_CHECKING:
+    import transformers
 
 # New tokens when neither the request nor the model has a number; transformers 5 has the same.
 NEW_TOKENS = 256
@@ -65,10 +70,10 @@ class Prompt(NamedTuple):
 
     row: Tokens
     # Of `generate`.
-    arguments: Dict[str, Any]
-    options: Dict[str, Any]
+    arguments: Options
+    options: Options
     # Sampling parameters and the seed, where tokens are drawn by `runtimes.decoding`.
-    sampling: Optional[Dict[str, Any]] = None
+    sampling: Optional[Options] = None
     seed: Optional[int] = None
     # How many sequences are drawn for it.
     copies: int = 1
@@ -103,7 +108,13 @@ class Generation(TextTask):
     # Short, so that the start does not wait for a long text.
     sample = {"inputs": "I like you.", "parameters": {"max_new_tokens": 8}}
 
-    def __init__(self, task: TaskName, runtime: Runtime, tokenizer: Any, facts: Dict[str, str]) -> None:
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
         super().__init__(task, runtime, tokenizer, facts)
         self.task_name = task
         self.supported = supported_options(runtime.model)
@@ -123,15 +134,15 @@ class Generation(TextTask):
         self._defaults = {name: value for name, value in defaults.items() if name in self.supported}
         self.prefix = defaults.get("prefix") or getattr(self.config, "prefix", None) or ""
 
-    def examples(self) -> List[Dict[str, Any]]:
+    def examples(self) -> List[JsonObject]:
         """The reference document's request, spelled right, and a short one."""
         return [DOCUMENTED, self.sample]
 
-    def extra_parameters(self) -> Any:
+    def extra_parameters(self) -> Tuple[Parameter, ...]:
         """Parameters that only this task has."""
         return ()
 
-    def read(self, body: bytes, content_type: Any, accept: str) -> Request:
+    def read(self, body: bytes, content_type: MediaType, accept: str) -> Request:
         """See Service. Only one sequence of one input can be streamed."""
         request = super().read(body, content_type, accept)
         if request.is_stream:
@@ -149,18 +160,19 @@ class Generation(TextTask):
             request = request._replace(parameters=dict(request.parameters, **one))
         return request
 
-    def read_options(self, given: Dict[str, Any]) -> Dict[str, Any]:
+    def read_options(self, given: Parameters) -> Options:
         """Parameters without those that have no effect; token ids must be ids of this model."""
         options = super().read_options(requested(_with_nested(given), self.parameters))
         check_token_ids(options, getattr(self.config, "vocab_size", None) or 0)
         return options
 
-    def piece(self, row: Tokens, options: Dict[str, Any]) -> BatchRow:
+    def piece(self, row: Tokens, options: Options) -> BatchRow:
         """A prompt; those of equal arguments share passes."""
         length = len(row["input_ids"])
         arguments = self.arguments(options, length)
         check_amount(length, arguments, NEW_TOKENS)
-        new = arguments.get("max_new_tokens", arguments.get("max_length", NEW_TOKENS))
+        longest: int = arguments.get("max_length", NEW_TOKENS)
+        new = arguments.get("max_new_tokens", longest)
         width = 1
         for name in ("num_beams", "num_return_sequences"):
             width *= self._value(arguments, name) or 1
@@ -211,7 +223,7 @@ class Generation(TextTask):
         ends = token_ids(self._value(piece.row.arguments, "eos_token_id") or [])
         return self._sequence(piece, frozenset(ends))
 
-    def token_counts(self, piece: BatchRow, output: Any) -> Tuple[int, int]:
+    def token_counts(self, piece: BatchRow, output: Output) -> Tuple[int, int]:
         """See Service."""
         row = piece.row.row
         return len(row["input_ids"]), self.count_generated(row, output)
@@ -250,7 +262,7 @@ class Generation(TextTask):
             seed = int.from_bytes(os.urandom(4), "big")
         return prompt._replace(arguments=arguments, sampling=sampling, seed=seed, copies=copies)
 
-    def may_pad(self, arguments: Dict[str, Any]) -> bool:
+    def may_pad(self, arguments: Options) -> bool:
         """Whether prompts of different lengths can share a pass without a change of the answers."""
         if self.config.is_encoder_decoder:
             return all(self._value(arguments, name) in idle for name, idle in SOURCE_OPTIONS.items())
@@ -263,14 +275,14 @@ class Generation(TextTask):
             )
         )
 
-    def _value(self, arguments: Dict[str, Any], name: str) -> Any:
+    def _value(self, arguments: Options, name: str) -> Option:
         """The value that `generate` uses for an option: the argument's, or the model's own."""
         if name in arguments:
             return arguments[name]
         configs = (getattr(self.runtime.model, "generation_config", None), self.config)
         return next((getattr(config, name) for config in configs if hasattr(config, name)), None)
 
-    def run(self, pieces: List[BatchRow], check: Check) -> List[Any]:
+    def run(self, pieces: List[BatchRow], check: Check) -> List[Output]:
         """See Service: the sequences of each prompt, as they would be had it been alone."""
         self.runtime.set_check(check)
         self.runtime.check()
@@ -348,11 +360,11 @@ class Generation(TextTask):
         sequence.seed = prompt.seed
         return sequence
 
-    def _stops(self, options: Dict[str, Any]) -> Tuple[str, ...]:
+    def _stops(self, options: Options) -> Tuple[str, ...]:
         """Stop sequences of the request and of the model."""
         return stop_sequences(options) + self._model_stops
 
-    def arguments(self, options: Dict[str, Any], length: int) -> Dict[str, Any]:
+    def arguments(self, options: Options, length: int) -> Options:
         """The arguments of `generate` for a prompt of `length` tokens."""
         arguments = dict(self._defaults)
         arguments.update((name, value) for name, value in options.items() if name in self.supported)
@@ -373,7 +385,7 @@ class Generation(TextTask):
         """`max_length` for so many new tokens. The decoder's start token counts, an encoder's prompt does not."""
         return new + 1
 
-    def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
+    def new_tokens(self, options: Options, length: int) -> Optional[int]:
         """The most new tokens; None where `max_length` of the request or of the model decides."""
         if "max_new_tokens" in options:
             return int(options["max_new_tokens"])
@@ -390,7 +402,7 @@ class Generation(TextTask):
                 return True
         return False
 
-    def text(self, tokens: List[int], options: Dict[str, Any]) -> str:
+    def text(self, tokens: List[int], options: Options) -> str:
         """Tokens as text."""
         how = {"skip_special_tokens": options.get("skip_special_tokens", True)}
         cleans_up = options.get("clean_up_tokenization_spaces", self._cleans_up)
@@ -398,11 +410,11 @@ class Generation(TextTask):
             how["clean_up_tokenization_spaces"] = cleans_up
         return str(self.tokenizer.decode(tokens, **how))
 
-    def count_generated(self, row: Tokens, output: Any) -> int:
+    def count_generated(self, row: Tokens, output: Output) -> int:
         """See TextTask."""
         return sum(len(sequence.tokens) for sequence in output)
 
-    def decode(self, item: Any, encoded: Encoded, outputs: List[Any], options: Dict[str, Any]) -> Any:
+    def decode(self, item: Item, encoded: Encoded, outputs: List[Output], options: Options) -> Answer:
         """One object for each returned sequence."""
         results = []
         for sequence in outputs[0]:
@@ -418,7 +430,7 @@ class Generation(TextTask):
             results.append(result)
         return results
 
-    def schema(self) -> Dict[str, Any]:
+    def schema(self) -> JsonObject:
         """See Service; unsupported parameters have the values that are accepted."""
         schema = super().schema()
         properties = schema["properties"]["parameters"]["properties"]
@@ -427,15 +439,15 @@ class Generation(TextTask):
         properties["generate_parameters"] = {"type": "object", "description": "more parameters of this list"}
         return schema
 
-    def new_text(self, encoded: Encoded, tokens: List[int], options: Dict[str, Any]) -> str:
+    def new_text(self, encoded: Encoded, tokens: List[int], options: Options) -> str:
         """The text of the generated tokens."""
         return self.text(tokens, options)
 
-    def answer(self, item: Any, text: str, options: Dict[str, Any]) -> Any:
+    def answer(self, item: Item, text: str, options: Options) -> Answer:
         """The answer for an input, from the text that was generated for it."""
         return text
 
-    def shape(self, results: List[Any], is_list: bool, options: Dict[str, Any]) -> Any:
+    def shape(self, results: List[Answer], is_list: bool, options: Options) -> Answer:
         """As the pipelines: a list of objects, and a flat one where each input has one."""
         if not is_list:
             return results[0]
@@ -444,7 +456,7 @@ class Generation(TextTask):
         return results
 
 
-def _with_nested(given: Dict[str, Any]) -> Dict[str, Any]:
+def _with_nested(given: Parameters) -> Parameters:
     """`generate_parameters`, in which huggingface_hub sends some of them, as parameters like the others."""
     nested = given.get("generate_parameters")
     if nested is not None and not isinstance(nested, dict):
@@ -453,7 +465,7 @@ def _with_nested(given: Dict[str, Any]) -> Dict[str, Any]:
     return dict(flat, **(nested or {}))
 
 
-def details(sequence: GeneratedSequence, input_length: int) -> Dict[str, Any]:
+def details(sequence: GeneratedSequence, input_length: int) -> JsonObject:
     """How a sequence was generated, in the form of text-generation-inference. Lengths are in tokens."""
     return {
         "finish_reason": sequence.finish_reason,
@@ -477,7 +489,7 @@ def cleans_up(pipeline: str) -> Optional[bool]:
     return parameter.default if parameter else None
 
 
-def supported_options(model: Any) -> FrozenSet[str]:
+def supported_options(model: "transformers.PreTrainedModel") -> FrozenSet[str]:
     """The options of `generate` in the installed release."""
     config = getattr(model, "generation_config", None)
     if config is not None:
@@ -488,7 +500,7 @@ def supported_options(model: Any) -> FrozenSet[str]:
     return known - unavailable(model) - frozenset(STOP_NAMES)
 
 
-def counts_by_mask(model: Any) -> bool:
+def counts_by_mask(model: "transformers.PreTrainedModel") -> bool:
     """Whether a decoder's positions begin after the padding in front of a prompt."""
     takes = inspect.signature(model.forward).parameters
     return "position_ids" in takes or model.config.model_type in POSITIONS_BY_MASK
