@@ -1,7 +1,8 @@
 """text-generation."""
 
-from typing import Any, Dict, List, Optional
+from typing import List, Optional, Tuple
 
+from hf_inference_toolkit.annotations import Answer, Item, Options
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Tokens
@@ -9,7 +10,7 @@ from hf_inference_toolkit.tasks import chat
 from hf_inference_toolkit.tasks.completion_steps import Completer
 from hf_inference_toolkit.tasks.generation import NEW_TOKENS
 from hf_inference_toolkit.tasks.generation_parameters import GRAMMAR, PROMPT, PROMPT_DETAILS
-from hf_inference_toolkit.tasks.parameters import FULL_TEXT
+from hf_inference_toolkit.tasks.parameters import FULL_TEXT, Parameter
 from hf_inference_toolkit.tasks.text_task import Encoded, row
 
 
@@ -19,19 +20,19 @@ class TextGeneration(Completer):
     is_flat = False
     pipeline = "TextGenerationPipeline"
 
-    def extra_parameters(self) -> Any:
+    def extra_parameters(self) -> Tuple[Parameter, ...]:
         """See Generation."""
         by_steps = (GRAMMAR, PROMPT_DETAILS) if self.streams else ()
         return (FULL_TEXT, *by_steps, *PROMPT)
 
-    def items(self, inputs: Any) -> Any:
+    def items(self, inputs: object) -> Tuple[List[Item], bool]:
         """A list of messages is one conversation, a list of lists several."""
         if isinstance(inputs, list) and inputs and chat.is_message(inputs[0]):
             self.check_item(inputs)
             return [inputs], False
         return super().items(inputs)
 
-    def check_item(self, item: Any) -> None:
+    def check_item(self, item: object) -> None:
         """A text or a conversation."""
         if isinstance(item, list) and item:
             if not self.template.exists:
@@ -47,7 +48,7 @@ class TextGeneration(Completer):
                 ),
             )
 
-    def encode(self, item: Any, options: Dict[str, Any]) -> Encoded:
+    def encode(self, item: Item, options: Options) -> Encoded:
         """One row, cut at its start when it leaves no room for new tokens."""
         room = self._room(options)
         may_cut = options.get("truncation", True) not in (False, "do_not_truncate")
@@ -78,7 +79,7 @@ class TextGeneration(Completer):
             )
         return Encoded([_end_of(one, room)], True)
 
-    def _room(self, options: Dict[str, Any]) -> int:
+    def _room(self, options: Options) -> int:
         """The most tokens of a prompt that leave room for the new ones; 0 without a limit."""
         if not self.limit:
             return 0
@@ -90,7 +91,7 @@ class TextGeneration(Completer):
             )
         return max(1, self.limit - (new if new is not None else min(NEW_TOKENS, self.limit // 2)))
 
-    def new_tokens(self, options: Dict[str, Any], length: int) -> Optional[int]:
+    def new_tokens(self, options: Options, length: int) -> Optional[int]:
         """Never more than the positions of the model."""
         if "max_length" in options and "max_new_tokens" not in options:
             most = min(options["max_length"], self.limit or options["max_length"])
@@ -109,12 +110,12 @@ class TextGeneration(Completer):
         """The prompt counts."""
         return new + length
 
-    def new_text(self, encoded: Encoded, tokens: List[int], options: Dict[str, Any]) -> str:
+    def new_text(self, encoded: Encoded, tokens: List[int], options: Options) -> str:
         """Decoded behind the prompt, as the space before the first new word depends on it."""
         prompt = encoded.rows[0]["input_ids"]
         return self.text(prompt + tokens, options)[len(self.text(prompt, options)) :]
 
-    def answer(self, item: Any, text: str, options: Dict[str, Any]) -> Any:
+    def answer(self, item: Item, text: str, options: Options) -> Answer:
         """The prompt and the text; a conversation with one message more, or with more text in its last message."""
         if not options.get("return_full_text", True):
             return text
