@@ -4,14 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOLKIT = Path(__file__).parents[2] / "toolkit"
 
 
-def test_any_in_an_annotation_of_the_toolkit_is_reported() -> None:
+@pytest.mark.parametrize("module", ["content/new.py", "runtimes/torch.py", "tasks/generation.py"])
+def test_any_in_an_annotation_of_the_toolkit_is_reported(module: str) -> None:
     """`Any` says nothing to a reader; annotations.py has the names that may contain it."""
     code = '"""."""\n\nfrom typing import Any\n\n\ndef _read(value: Any) -> Any:\n    return value\n'
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise"]
-    name = "src/hf_inference_toolkit/content/new.py"
+    name = f"src/hf_inference_toolkit/{module}"
     found = subprocess.run(
         [*command, "--stdin-filename", name, "-"], cwd=TOOLKIT, input=code, capture_output=True, text=True
     )
