@@ -36,7 +36,7 @@ def is_possible():
     try:
         torch.ops.mkldnn._reorder_linear_weight(torch.ones(256, 256), kernels.ROWS)
     except (AttributeError, RuntimeError):
-        assert kernels._is_faster(torch.float32) is False
+        assert kernels._gain(torch.float32) == 0
         pytest.skip("this release of PyTorch has no such product; that it is not tried was checked")
 
 
@@ -45,7 +45,7 @@ def is_possible():
 @pytest.mark.usefixtures("is_possible")
 def test_onednn_layers_give_the_same(monkeypatch, dtype, shape):
     """Own weights, shared ones and small ones, in both precisions and any number of rows."""
-    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    monkeypatch.setattr(kernels, "_gain", lambda dtype: 2.0)
     tiny.seed()
     model = Tied().to(getattr(torch, dtype)).eval()
     numbers = torch.arange(shape[0] * shape[1]).reshape(shape) % 300
@@ -69,7 +69,7 @@ def test_conv1d_layers_use_onednn(monkeypatch):
     """Their weights stand the other way round."""
     import transformers
 
-    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    monkeypatch.setattr(kernels, "_gain", lambda dtype: 2.0)
     tiny.seed()
     config = transformers.GPT2Config(vocab_size=300, n_embd=256, n_layer=1, n_head=2)
     model = transformers.GPT2LMHeadModel(config).eval()
@@ -88,7 +88,7 @@ def test_model_that_looks_into_its_weights_is_served_without(monkeypatch, tmp_pa
     """The warm-up finds that, and the framework's own products come back."""
     import transformers
 
-    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    monkeypatch.setattr(kernels, "_gain", lambda dtype: 2.0)
     sizes = dict(tiny.BERT, hidden_size=256, intermediate_size=256)
     tiny.save(tmp_path / "m", "BertConfig", "BertForSequenceClassification", sizes, **tiny.labels("a", "b"))
     kind = type(transformers.BertForSequenceClassification.from_pretrained(str(tmp_path / "m")).bert.pooler)
@@ -102,14 +102,50 @@ def test_model_that_looks_into_its_weights_is_served_without(monkeypatch, tmp_pa
         assert server.app.model.service.described()["kernels"] == "default"
 
 
+@pytest.mark.usefixtures("is_possible")
+def test_rows_decide_in_models_that_generate_where_both_are_as_fast(monkeypatch):
+    """The weights stay as they are; few rows and small weights use the usual product."""
+    import transformers
+
+    used = []
+    product = torch.ops.mkldnn._linear_pointwise
+
+    def counted(rows, *others):
+        used.append(tuple(rows.shape))
+        return product(rows, *others)
+
+    monkeypatch.setattr(kernels, "_gain", lambda dtype: 1.0)
+    monkeypatch.setattr(kernels, "FEWEST_PRODUCTS", 8 * 256 * 1024)
+    tiny.seed()
+    config = transformers.LlamaConfig(
+        vocab_size=300, hidden_size=256, intermediate_size=1024, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    expected = {}
+    for count in (1, 4, 10):
+        numbers = torch.arange(count)[:, None]
+        with torch.no_grad():
+            expected[count] = model(numbers).logits
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    layers = kernels.enable_onednn(model)
+    for count, found in expected.items():
+        used.clear()
+        with torch.no_grad():
+            assert torch.allclose(model(torch.arange(count)[:, None]).logits, found, atol=1e-4)
+        # The gate, up and down products.
+        assert len(used) == (3 if count == 10 else 0)
+    assert not any(layer.weight.is_mkldnn for layer in layers)
+    assert kernels.enable_onednn(Tied()) == []
+
+
 def test_where_it_is_not_faster_nothing_changes(monkeypatch):
     """Nor where a model has nothing large."""
     model = Tied()
-    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: False)
+    monkeypatch.setattr(kernels, "_gain", lambda dtype: 1.1)
     assert kernels.enable_onednn(model) == []
     assert not model.middle.weight.is_mkldnn
     assert "forward" not in vars(model.middle)
-    monkeypatch.setattr(kernels, "_is_faster", lambda dtype: True)
+    monkeypatch.setattr(kernels, "_gain", lambda dtype: 2.0)
     assert kernels.enable_onednn(torch.nn.Linear(8, 8)) == []
 
 

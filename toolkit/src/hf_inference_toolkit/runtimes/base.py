@@ -162,3 +162,8 @@ def padded(rows: Sequence[Tokens], pad: int, at_start: bool = False, multiple: i
 def unpadded(name: str, output: "numpy.ndarray", length: int) -> "numpy.ndarray":
     """One row's output without padding. The logits of a classifier have no sequence dimension."""
     return output[:length] if output.ndim > 1 or name in ("start_logits", "end_logits") else output
+
+
+def can_generate(model: "transformers.PreTrainedModel") -> bool:
+    """Whether a model generates sequences. Older releases have no method that tells."""
+    return bool(model.can_generate()) if hasattr(model, "can_generate") else hasattr(model, "generate")

@@ -3,10 +3,15 @@
 For float32 PyTorch uses MKL, which reaches half of the speed of oneDNN on AMD processors. For bfloat16 it uses oneDNN
 but repacks the weights in every pass. Here the weights are packed once. The precision is the same; the order of
 summation differs.
+
+On Intel processors both are as fast with many rows; MKL is faster with one or two, and oneDNN with the 4 to 32 rows of
+a step of text generation if the weights are large. There the weights stay as they are, so that each pass can choose.
 """
 
 import time
 from typing import TYPE_CHECKING, Callable, Dict, List
+
+from hf_inference_toolkit.runtimes.base import can_generate
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +21,11 @@ if TYPE_CHECKING:
 SMALLEST = 256 * 256
 # The number of rows that weights are packed for. Other numbers of rows were as fast with it.
 ROWS = 64
-# How much faster the probe must be.
-MARGIN = 1.15
+# How much faster the probe must be; and for models that generate text, whose passes often have one row.
+MARGIN, WRITER_MARGIN = 1.15, 1.4
+# The fewest rows, and the fewest products of a row and a weight, with which unpacked weights gain.
+FEWEST_ROWS = 4
+FEWEST_PRODUCTS = 10 * 1000 * 1000
 
 
 def enable_onednn(model: "transformers.PreTrainedModel") -> List["torch.nn.Module"]:
@@ -25,15 +33,27 @@ def enable_onednn(model: "transformers.PreTrainedModel") -> List["torch.nn.Modul
 
     Afterwards the model can only predict: its weights cannot be saved.
     """
+    import torch
+
     layers = [layer for layer in model.modules() if _is_large(layer)]
-    if not layers or not _is_faster(layers[0].weight.dtype):
+    if not layers:
         return []
-    owners: Dict[int, int] = {}
-    for part in model.modules():
-        for parameter in part._parameters.values():
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    for layer in layers:
-        _replace(layer, owners[id(layer.weight)] > 1)
+    dtype = layers[0].weight.dtype
+    is_float32_writer = dtype == torch.float32 and can_generate(model)
+    gain = _gain(dtype)
+    if gain > (WRITER_MARGIN if is_float32_writer else MARGIN):
+        owners: Dict[int, int] = {}
+        for part in model.modules():
+            for parameter in part._parameters.values():
+                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+        for layer in layers:
+            _replace(layer, owners[id(layer.weight)] > 1)
+    elif gain and is_float32_writer:
+        layers = [layer for layer in layers if type(layer) is torch.nn.Linear]
+        for layer in layers:
+            _let_rows_decide(layer)
+    else:
+        return []
     _copy_mapped_weights(model)
     return layers
 
@@ -82,6 +102,21 @@ def _replace(layer: "torch.nn.Module", is_shared: bool) -> None:
     layer.forward = forward
 
 
+def _let_rows_decide(layer: "torch.nn.Module") -> None:
+    import torch
+
+    product, usual = torch.ops.mkldnn._linear_pointwise, torch.nn.functional.linear
+    width, size = layer.weight.shape[1], layer.weight.numel()
+    fewest = max(FEWEST_ROWS, FEWEST_PRODUCTS // size)
+
+    def forward(rows: "torch.Tensor") -> "torch.Tensor":
+        if rows.numel() < fewest * width:
+            return usual(rows, layer.weight, layer.bias)
+        return product(rows, layer.weight, layer.bias, "none", [], "")
+
+    layer.forward = forward
+
+
 def _copy_mapped_weights(model: "transformers.PreTrainedModel") -> None:
     """Copy the weights that still point into the mapped file, so that the file leaves memory."""
     for parameter in model.parameters():
@@ -89,8 +124,8 @@ def _copy_mapped_weights(model: "transformers.PreTrainedModel") -> None:
             parameter.data = parameter.data.clone()
 
 
-def _is_faster(dtype: "torch.dtype") -> bool:
-    """Measure a layer of common size. False where the release has no such operator or it fails."""
+def _gain(dtype: "torch.dtype") -> float:
+    """How many times as fast a layer of common size is. 0 where the release has no such operator or it fails."""
     import torch
 
     wide = torch.ones(ROWS, 768, dtype=dtype)
@@ -100,10 +135,10 @@ def _is_faster(dtype: "torch.dtype") -> bool:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         product(wide, packed, bias, "none", [], "")
     except (AttributeError, RuntimeError, NotImplementedError):
-        return False
+        return 0.0
     with torch.no_grad():
         usual = _seconds(lambda: torch.nn.functional.linear(wide, weight, bias))
-        return usual > MARGIN * _seconds(lambda: product(wide, packed, bias, "none", [], ""))
+        return usual / _seconds(lambda: product(wide, packed, bias, "none", [], ""))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -12,6 +12,7 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import JsonObject, Options, Parameters
 from hf_inference_toolkit.content.payload import kind_of
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import can_generate
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.candidate_labels import (
     CANDIDATE_LABELS,
@@ -150,16 +151,12 @@ def allowed(task: str, pipeline: "transformers.Pipeline") -> Allowed:
     # A pipeline with generate_kwargs passes unknown names to the processor.
     own = tuple(one for one in TABLE[task] if (is_open and not nests) or one.name in signature)
     model = pipeline.model
-    generates = (nests or task == "automatic-speech-recognition") and _can_generate(model)
+    generates = (nests or task == "automatic-speech-recognition") and can_generate(model)
     generation = _generation(model) if generates else ()
     if not generates:
         own = tuple(one for one in own if one is not MAX_NEW_TOKENS)
     config = getattr(model.config, "text_config", model.config)
     return Allowed(own, generation, nests, getattr(config, "vocab_size", None) or 0)
-
-
-def _can_generate(model: "transformers.PreTrainedModel") -> bool:
-    return bool(model.can_generate()) if hasattr(model, "can_generate") else hasattr(model, "generate")
 
 
 def _generation(model: "transformers.PreTrainedModel") -> Tuple[Parameter, ...]:
