@@ -275,6 +275,24 @@ def test_damaged_stored_model_is_replaced(stored, monkeypatch):
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
+def test_stored_model_whose_passes_fail_is_replaced(stored, warnings, monkeypatch):
+    """It compiles, and its first pass shows the fault."""
+    start, _ = stored
+    monkeypatch.undo()
+    run = ours.Compiled.__call__
+
+    def fail(compiled, arrays):
+        raise RuntimeError("no such primitive")
+
+    monkeypatch.setattr(ours.Compiled, "__call__", fail)
+    service = start()
+    monkeypatch.setattr(ours.Compiled, "__call__", run)
+    assert service.engine.name == "PyTorch"
+    assert ["its passes fail (no such primitive)" in message for message in warnings()] == [True]
+    service.optimize()
+    assert service.engine.name == start().engine.name == "OpenVINO"
+
+
 def test_stored_model_needs_a_folder_that_stays(copied):
     """Without HF_HOME it is beside the model."""
     folder = copied("text-classification")

@@ -44,10 +44,17 @@ class Acceleration:
         except Exception as problem:
             self._store.reject("it cannot be compiled ({!r})".format(problem))
 
-    def restored(self) -> Optional[Compiled]:
-        """The model that an earlier start has converted; None if there is none that fits."""
+    def restored(self, sample: Callable[[], Arrays]) -> Optional[Compiled]:
+        """The model that an earlier start has converted; None if there is none that fits and takes the sample."""
         self._thread.join()
         restored, self._restored = self._restored, None
+        if restored is None or self._store is None:
+            return None
+        try:
+            restored(sample())
+        except Exception as problem:
+            self._store.reject("its passes fail ({})".format(openvino.first_line(problem)))
+            return None
         return restored
 
     def create(self, reference: "Reference", signature: Signature, samples: Sequence[Arrays]) -> Compiled:

@@ -139,7 +139,7 @@ class Torch(Runtime):
         """See Runtime."""
         if self._acceleration is None:
             return
-        compiled = self._acceleration.restored()
+        compiled = self._acceleration.restored(lambda: padded(samples()[0], pad))
         if compiled is None and self._acceleration.is_required:
             try:
                 compiled = self._created(samples, pad)
@@ -168,8 +168,8 @@ class Torch(Runtime):
             return
         is_required = self._acceleration.is_required
         try:
-            compiled = self._acceleration.restored() if is_start else None
             arrays, constants = self._pipeline_model.example()
+            compiled = self._acceleration.restored(lambda: arrays) if is_start else None
             if compiled is None and (is_required or not is_start):
                 compiled = self._created_for_pipeline(self._pipeline_model, arrays, constants)
         except UnsuitableError as problem:
