@@ -126,3 +126,10 @@ def test_unreachable_index_is_named_in_the_error(wanted: lockfile.LockInput) -> 
     output = str(resolver._unresolved(wanted, failed))
     assert "a package index is unreachable" in output
     assert "pip config list" in output
+
+
+@pytest.mark.parametrize(
+    ("day", "end"), [("2026-06-01", "2026-06-02T00:00:00Z"), ("2025-12-31", "2026-01-01T00:00:00Z")]
+)
+def test_the_cutoff_ends_with_the_day_in_utc(day: str, end: str) -> None:
+    assert resolver._end_of(day) == end

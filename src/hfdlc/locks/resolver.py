@@ -6,6 +6,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Resolver:
             files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
             for name, content in files.items():
                 Path(folder, name).write_text(content + "\n")
-            argv = [uv.find_uv_bin(), "pip", "compile", f"{folder}/requirements", "--quiet"]
+            argv = [uv.find_uv_bin(), "--no-config", "pip", "compile", f"{folder}/requirements", "--quiet"]
             argv += ["--constraints", f"{folder}/constraints", "--overrides", f"{folder}/overrides"]
             argv += [*self._arguments(wanted), *(self._page(wanted) if page else [])]
             try:
@@ -79,7 +80,7 @@ class Resolver:
             *("--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:"),
             *(word for name in wanted.sources_only for word in ("--no-binary", name)),
             *("--python-version", PATCH_RELEASES.get(wanted.python, wanted.python)),
-            *("--python-platform", wanted.platform, "--exclude-newer", wanted.cutoff),
+            *("--python-platform", wanted.platform, "--exclude-newer", _end_of(wanted.cutoff)),
             *self.sources.uv_arguments(),
         ]
 
@@ -98,9 +99,16 @@ class Resolver:
             return self.sources.wheel_arguments()
 
     def _environment(self) -> dict[str, str]:
+        """Without the user's settings of uv and pip: they would choose other packages."""
         bundle = self.sources.certificates
         certificates = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
-        return {**self.environ, "UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
+        others = {name: value for name, value in self.environ.items() if not name.startswith(("UV_", "PIP_"))}
+        return {**others, "UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
+
+
+def _end_of(day: str) -> str:
+    """The end of a day in UTC. A date alone would end with the day of this machine's time zone."""
+    return f"{date.fromisoformat(day) + timedelta(days=1)}T00:00:00Z"
 
 
 def _unresolved(wanted: LockInput, error: CommandFailed) -> HfdlcError:

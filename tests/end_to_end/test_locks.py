@@ -1,0 +1,34 @@
+"""Locks that uv resolves with the package index of this machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hfdlc.locks import lockfile
+from hfdlc.locks.indexes import index_config
+from hfdlc.locks.resolver import Resolver
+from hfdlc.state import State
+
+
+def test_a_lock_does_not_depend_on_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of uv in files and variables, another virtual environment, and other time zones."""
+    wanted = lockfile.LockInput(("packaging", "idna"), "3.11", "x86_64-manylinux_2_28", "2026-06-01")
+    sources = index_config(os.environ)
+
+    def locked(**more: str) -> str:
+        environ = {**os.environ, **more}
+        found = Resolver(sources, State(tmp_path / "state"), environ)
+        return lockfile.text(found.resolve(wanted, wanted.requirements))
+
+    expected = locked()
+    settings = 'resolution = "lowest"\nprerelease = "allow"\nexclude-newer = "2020-01-01"\n'
+    for folder in ("home/.config/uv", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "uv.toml").write_text(settings)
+    monkeypatch.chdir(tmp_path / "here")
+    home = str(tmp_path / "home")
+    hostile = {"UV_RESOLUTION": "lowest", "UV_EXCLUDE_NEWER": "2020-01-01", "UV_NO_BINARY": "1"}
+    hostile |= {"UV_CONFIG_FILE": f"{home}/.config/uv/uv.toml", "UV_CONSTRAINT": "/nowhere", "PIP_PRE": "1"}
+    for zone in ("Pacific/Kiritimati", "America/Los_Angeles"):
+        assert locked(HOME=home, XDG_CONFIG_HOME=f"{home}/.config", TZ=zone, **hostile) == expected
