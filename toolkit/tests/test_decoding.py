@@ -1,13 +1,16 @@
 """Continuous batching: texts join and leave a running batch, and each is the text that `generate` writes alone."""
 
 import asyncio
+import http.client
 import json
 import random
+import signal
 import threading
 
 import generation_models
 import pytest
 import serving
+import test_process
 import tiny
 from test_metrics import samples
 from test_serving import in_background, until
@@ -581,3 +584,29 @@ def test_kept_prompts_leave_memory_to_texts(monkeypatch):
     run(batch, texts)
     run(batch, [row_of(prompts(1, [150], 8)[0], 90)])
     assert not any(row.problem for row in texts)
+
+
+def test_sigterm_ends_streams_within_the_drain_time(tmp_path):
+    """A text that ends in time is complete; the other one gets an event that says why it ends."""
+    folder = generation_models.decoder(tmp_path / "m", positions=8192)
+    environment = {"HF_TASK": "text-generation", "HF_DRAIN_SECONDS": "3", "OMP_NUM_THREADS": "1"}
+    with test_process.process(folder, code=None, **environment) as (child, server):
+        test_process.until_status(server, 200, 120)
+        streams = []
+        for tokens in (60, 8000):
+            parameters = {"max_new_tokens": tokens, "min_new_tokens": tokens, "details": True}
+            client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            body = json.dumps({"inputs": "I like", "stream": True, "parameters": parameters})
+            client.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+            streams.append(client.getresponse())
+        lines = [stream.readline() for stream in streams]
+        assert all(line.startswith(b"data:") for line in lines)
+        child.send_signal(signal.SIGTERM)
+        short, long = [stream.read().decode().strip().splitlines() for stream in streams]
+        code, logged = test_process.ended(child)
+    assert code == 0
+    last = json.loads(short[-1][len("data:") :])
+    assert (last["details"]["finish_reason"], last["details"]["generated_tokens"]) == ("length", 60)
+    last = json.loads(long[-1][len("data:") :])
+    assert "the server has ended before the answer" in json.dumps(last)
+    assert [one["message"] for one in logged if "HF_DRAIN_SECONDS" in one["message"]]
