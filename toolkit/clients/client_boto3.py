@@ -67,8 +67,13 @@ def content_types_and_accept(url):
 
 @check("text-classification")
 def custom_attributes_and_inference_id(url):
-    answer = invoke(DOCUMENT, CustomAttributes="trace-id=abc/1", InferenceId="inference-1")
-    assert value(answer) == value(invoke(DOCUMENT))
+    answers = [
+        value(invoke(DOCUMENT, CustomAttributes="trace-id=abc/1", InferenceId="inference-1")),
+        value(invoke(DOCUMENT)),
+    ]
+    # OpenVINO may take over between the two.
+    one, other = [[(found["label"], round(found["score"], 4)) for found in answer] for answer in answers]
+    assert one == other
 
 
 @check("text-classification")
