@@ -166,6 +166,20 @@ def test_task_is_inferred_from_the_architecture(architecture, task):
     assert registry.infer({"architectures": [architecture]}) == task
 
 
+def test_task_is_inferred_where_pytorch_is_missing(monkeypatch):
+    """With TensorFlow alone, transformers 4.5x has a placeholder in place of the module with the tables."""
+    auto = pytest.importorskip("transformers.models.auto")
+    pytest.importorskip("transformers.models.auto.modeling_auto")
+
+    class Placeholder:
+        def __getattr__(self, name):
+            raise ImportError("modeling_auto requires the PyTorch library")
+
+    monkeypatch.setattr(auto, "modeling_auto", Placeholder())
+    found = registry.infer({"architectures": ["TFDistilBertForSequenceClassification"]})
+    assert found == "text-classification"
+
+
 def test_document_model_is_served_without_a_task(tmp_path):
     """LayoutLM by its architecture; its warm-up is a document of two words."""
     from transformers import BertTokenizerFast, LayoutLMConfig, LayoutLMForQuestionAnswering

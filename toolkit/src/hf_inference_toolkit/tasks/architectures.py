@@ -3,6 +3,7 @@
 The name is not sufficient: LlavaForConditionalGeneration has images as input, T5ForConditionalGeneration text.
 """
 
+import importlib
 import re
 import sys
 from typing import TYPE_CHECKING, FrozenSet, Optional, Sequence, Set, Union
@@ -45,7 +46,8 @@ _TABLE = re.compile(r"(TF_)?MODEL_FOR_\w+_MAPPING(_NAMES)?\Z")
 def task_of(architecture: str) -> Optional[str]:
     """The pipeline task of an architecture. None for text models and for architectures that are not in the tables."""
     try:
-        from transformers.models.auto import modeling_auto
+        # As an attribute of its package it is a placeholder where PyTorch is missing.
+        modeling_auto = importlib.import_module("transformers.models.auto.modeling_auto")
     except ImportError:
         return None
     known = pipeline_task.known_tasks()
