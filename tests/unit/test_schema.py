@@ -53,6 +53,11 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
             "    os: debian21",
             "matrix.yaml:7:5: unknown base 'debian21' (did you mean 'debian12'?)",
         ),
+        (
+            "  debian12:",
+            "  trixie:",
+            "matrix.yaml:28:3: bases.trixie: 'trixie' is not the name of a base: letters and a version",
+        ),
         ("[cpu, cu130]", "[cpu, cu131]", "matrix.yaml:10:7: unknown source of pytorch 'cu131'"),
         (
             "[cpu, cu130]",

@@ -12,12 +12,25 @@ from packaging.utils import canonicalize_name
 
 from hfdlc.errors import Problems, UserError
 from hfdlc.matrix.axes import meets
-from hfdlc.matrix.schema import Base, Bootstrap, Framework, Group, Matrix, Release, Rest, Slim, Source, Type
+from hfdlc.matrix.schema import (
+    OS,
+    Base,
+    Bootstrap,
+    Framework,
+    Group,
+    Matrix,
+    Release,
+    Rest,
+    Slim,
+    Source,
+    Type,
+)
 
 ID = (
     r"huggingface-(?P<framework>pytorch|tensorflow)-(?P<type>training|inference)"
     r":(?P<framework_version>[0-9][\w.]*)-transformers(?P<transformers_version>[0-9][\w.]*)"
-    r"-(?P<device>cpu|gpu)-py(?P<python>\d{2,3})(-(?P<cuda>cu\d{3}))?-(?P<os>[a-z]+[0-9][0-9.]*)"
+    r"-(?P<device>cpu|gpu)-py(?P<python>\d{2,3})(-(?P<cuda>cu\d{3}))?"
+    rf"-(?P<os>{OS})"
 )
 SHAPE = "huggingface-FRAMEWORK-TYPE:VERSION-transformersVERSION-cpu|gpu-pyXY[-cuXYZ]-OS"
 

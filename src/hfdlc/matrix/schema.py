@@ -28,6 +28,7 @@ from hfdlc.matrix.yaml import Document
 
 Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
 Rest = Literal["framework", "libraries", "type", "toolkit"]
+OS = "[a-z]+[0-9][0-9.]*"  # the name of a base, which is part of image ids
 # Names of stages in the templates, which layer groups cannot have.
 RESERVED = frozenset(
     {"compiler", "image", "inference-toolkit", "install-env", "installer", "layer", "layer-archive"}
@@ -80,6 +81,12 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _base(text: str) -> str:
+    if not re.fullmatch(OS, text):
+        raise ValueError(f"{text!r} is not the name of a base: letters and a version, like debian12")
+    return text
+
+
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9*?-]+", text):
         raise ValueError(
@@ -99,6 +106,7 @@ Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
 Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, AfterValidator(_name)]
+BaseName = Annotated[str, AfterValidator(_base)]
 GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Type = Literal["training", "inference"]
 
@@ -218,7 +226,7 @@ class MatrixFile(Written):
     source: str | None = None  # URL of the repository that the images are built from, for their labels
     releases: list[Release]
     frameworks: dict[Literal["pytorch", "tensorflow"], Framework]
-    bases: dict[str, Base]
+    bases: dict[BaseName, Base]
     installer: Installer
     groups: dict[GroupName, Group]  # from the lowest layer to the highest
     rules: list[Rule] = []
