@@ -129,13 +129,36 @@ def test_unwritable_failure_file_is_reported(
     assert "the reason of the failure:\nValueError: no" in capsys.readouterr().err
 
 
+def hyperparameters(job: Job) -> dict[str, str]:
+    """What hyperparameters.json has for a job."""
+    content = job.files()["/opt/ml/input/config/hyperparameters.json"]
+    assert isinstance(content, bytes)
+    given: dict[str, str] = json.loads(content)
+    return given
+
+
 def test_a_job_is_written_as_sagemaker_writes_it() -> None:
-    """Values of hyperparameters are strings; the script and its code are named among them."""
-    files = Job("a.py", {"a.py": b"1"}, {"epochs": "3"}, ("train", "test")).files()
-    given = json.loads(files["/opt/ml/input/config/hyperparameters.json"])
-    assert given == {"sagemaker_program": "a.py", "sagemaker_submit_directory": CODE, "epochs": "3"}
-    assert list(json.loads(files["/opt/ml/input/config/inputdataconfig.json"])) == ["train", "test"]
+    """Values of hyperparameters are strings of JSON; the script and its code are named among them."""
+    job = Job("a.py", {"a.py": b"1"}, {"epochs": "3"}, ("train", "test"))
+    files = job.files()
+    given = {"sagemaker_program": "a.py", "sagemaker_submit_directory": CODE, "epochs": '"3"'}
+    assert hyperparameters(job) == given
+    channels = files["/opt/ml/input/config/inputdataconfig.json"]
+    assert isinstance(channels, bytes)
+    assert list(json.loads(channels)) == ["train", "test"]
     assert files[f"{CODE}/a.py"] == b"1"
+
+
+@pytest.mark.parametrize("text", ["1.10", "true", '["a", "b"]', "1e5", "null", "", "ü", '"quoted"'])
+def test_a_script_gets_a_hyperparameter_as_it_was_typed(text: str) -> None:
+    """sagemaker-training decodes each value as JSON: `1.1`, `True`, `['a', 'b']`, `100000.0`."""
+    assert json.loads(hyperparameters(Job("a.py", {}, {"value": text}))["value"]) == text
+
+
+def test_settings_of_sagemaker_training_are_json_already() -> None:
+    """As the SageMaker SDK writes them: a log level is a number, a switch is true or false."""
+    job = Job("a.py", {}, {"sagemaker_container_log_level": "10"})
+    assert json.loads(hyperparameters(job)["sagemaker_container_log_level"]) == 10
 
 
 def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:

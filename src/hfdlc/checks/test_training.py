@@ -51,17 +51,18 @@ def test_what_scripts_import_is_there(subject: Subject) -> None:
 
 def test_a_script_is_trained_with(subject: Subject) -> None:
     """It gets hyperparameters, SM_* and its channel; its model is kept; the exit code is 0."""
-    job = Job(REPORT, hyperparameters={"epochs": "2", "learning-rate": "0.1"}, data={"text.csv": "a,1\n"})
+    typed = {"epochs": "2", "learning-rate": "1e-1", "revision": "1.10", "words": '["a", "b"]'}
+    job = Job(REPORT, hyperparameters=typed, data={"text.csv": "a,1\n"})
     with training.run(subject, job) as ended:
         assert ended.code == 0, ended.log
         found: dict[str, Any] = json.loads(ended.read("/opt/ml/model/found.json") or "{}")
         assert ended.read("/opt/ml/output/data/metrics.txt") == "accuracy 1.0"
         assert ended.read("/opt/ml/output/failure") is None
-    assert found["arguments"] == ["--epochs", "2", "--learning-rate", "0.1"]
+    assert found["arguments"] == [word for name, text in typed.items() for word in (f"--{name}", text)]
     assert found["data"] == "a,1\n"
     settings = found["settings"]
     assert json.loads(settings["SM_CHANNELS"]) == ["training"]
-    assert json.loads(settings["SM_HPS"]) == {"epochs": 2, "learning-rate": 0.1}
+    assert json.loads(settings["SM_HPS"]) == typed
     assert settings["SM_CURRENT_HOST"] == training.HOST
     assert settings["SM_HP_EPOCHS"] == "2"
     assert int(settings["SM_NUM_CPUS"]) >= 1

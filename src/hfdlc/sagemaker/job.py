@@ -39,7 +39,7 @@ class Job:
             "hyperparameters.json": {
                 "sagemaker_program": self.script,
                 "sagemaker_submit_directory": CODE,
-                **self.hyperparameters,
+                **{name: _encoded(name, text) for name, text in self.hyperparameters.items()},
             },
             "inputdataconfig.json": {
                 name: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"}
@@ -57,6 +57,15 @@ class Job:
         }
         written = {f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()}
         return written | {f"{CODE}/{name}": content for name, content in self.code.items()}
+
+
+def _encoded(name: str, text: str) -> str:
+    """A hyperparameter as sagemaker-training reads it.
+
+    It decodes values as JSON, so a value is encoded, as the SageMaker SDK does. Values of its own settings
+    (sagemaker_*) are JSON already.
+    """
+    return text if name.startswith("sagemaker_") else json.dumps(text)
 
 
 @contextmanager
