@@ -193,6 +193,13 @@ def test_script_that_saves_no_model_is_an_error(script: Script, tmp_path: Path) 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_script_imports_modules_of_its_folder(script: Script, tmp_path: Path) -> None:
+    """`helpers.py` beside the script is copied with it."""
+    words = script("import helpers\nraise SystemExit(helpers.WORD)\n")
+    (tmp_path / "helpers.py").write_text("WORD = 'helpers were imported'\n")
+    assert "helpers were imported" in letter(hfdlc(*words), 1)
+
+
 def test_hyperparameter_without_a_value_is_an_error(script: Script) -> None:
     """Before anything starts."""
     report = letter(hfdlc(*script("", "-p", "epochs")), 2)

@@ -18,8 +18,17 @@ CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a c
 
 def train(
     cell: CellName,
-    script: Annotated[Path, typer.Option(help="The script. A requirements.txt in its folder is installed.")],
     data: Annotated[Path, typer.Option(help="A folder of files, or of one folder for each channel.")],
+    script: Annotated[
+        Path | None,
+        typer.Option(help="The script. Its folder is copied too, with requirements.txt."),
+    ] = None,
+    source_dir: Annotated[
+        Path | None, typer.Option(help="The folder to copy instead of the script's own.")
+    ] = None,
+    entry_point: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The script in SOURCE_DIR: a .py file or a program.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("model.tar.gz"),
     hyperparameter: Annotated[
         list[str] | None,
@@ -35,9 +44,10 @@ def train(
 ) -> None:
     """Run a training script in an image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import training
+    from hfdlc.sagemaker import source, training
 
-    order = training.Order(script, data, output, _pairs(hyperparameter or []), checkpoints, online, gpus)
+    found = source.find(script, source_dir, entry_point)
+    order = training.Order(found, data, output, _pairs(hyperparameter or []), checkpoints, online, gpus)
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)
 

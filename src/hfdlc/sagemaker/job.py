@@ -6,9 +6,12 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.ht
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
@@ -28,12 +31,12 @@ PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
 class Job:
     """The input of a training container."""
 
-    script: str  # the file name, in `code`
-    code: Mapping[str, bytes]  # file name -> content
+    script: str  # its path in `code`
+    code: Mapping[str, bytes | Path]  # path -> content, or the file that has it
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ("training",)
 
-    def files(self) -> dict[str, bytes]:
+    def files(self) -> dict[str, bytes | Path]:
         """The input files of the contract, by path."""
         config = {
             "hyperparameters.json": {
@@ -55,7 +58,9 @@ class Job:
                 ],
             },
         }
-        written = {f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()}
+        written: dict[str, bytes | Path] = {
+            f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()
+        }
         return written | {f"{CODE}/{name}": content for name, content in self.code.items()}
 
 
@@ -72,7 +77,7 @@ def _encoded(name: str, text: str) -> str:
 def created(
     image: str,
     engine: Engine,
-    files: Mapping[str, bytes],
+    files: Mapping[str, bytes | Path],
     volumes: containers.Volumes,
     *,
     online: bool = False,
@@ -97,25 +102,29 @@ def created(
     except ImageNotFound as error:
         raise HfdlcError("the image is not built", location=image, hint=f"hfdlc build {image}") from error
     try:
-        container.put_archive("/", _archive(files))
+        with tempfile.TemporaryFile() as archive:
+            write_archive(files, archive)
+            archive.seek(0)
+            container.put_archive("/", archive)
         yield container
     finally:
         containers.remove(container)
 
 
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive of the files, and of the folders that scripts write to."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
+def write_archive(files: Mapping[str, bytes | Path], target: IO[bytes]) -> None:
+    """Write a tar archive of the files, and of the folders that scripts write to."""
+    with tarfile.open(fileobj=target, mode="w") as tar:
         for folder in (MODEL, CHECKPOINTS, "/opt/ml/output/data", "/opt/ml/input/data"):
             info = tarfile.TarInfo(folder.lstrip("/"))
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(info)
         for path, data in files.items():
             info = tarfile.TarInfo(path.lstrip("/"))
-            info.size, info.mode = len(data), 0o755
-            tar.addfile(info, io.BytesIO(data))
-    return content.getvalue()
+            info.mode = 0o755
+            with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
+                info.size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                tar.addfile(info, file)
 
 
 def read(container: Container, path: str) -> str | None:

@@ -21,7 +21,9 @@ from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
 from hfdlc.sagemaker import job as train_job
+from hfdlc.sagemaker import source as source_folder
 from hfdlc.sagemaker.job import Job
+from hfdlc.sagemaker.source import Source
 
 # `30/144 [` of tqdm and Keras, `Epoch 3/12` of Keras.
 DONE = re.compile(r"\b(\d+)/(\d+) \[|^Epoch (\d+)/(\d+)")
@@ -32,7 +34,7 @@ Volumes = dict[str, dict[str, str]]
 class Order:
     """The arguments of a training job."""
 
-    script: Path
+    source: Source
     data: Path
     output: Path
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +65,9 @@ def train(session: Session, cell: Cell, order: Order) -> None:
             reason = (
                 train_job.read(container, train_job.FAILURE) or "no reason was written to the failure file"
             )
-            raise HfdlcError(f"training failed with exit code {code}\n{reason}", location=str(order.script))
+            raise HfdlcError(
+                f"training failed with exit code {code}\n{reason}", location=str(order.source.script)
+            )
         _keep_model(container, order.output)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
@@ -73,8 +77,6 @@ def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
     """The input of the container, and its volumes."""
     if cell.type != "training":
         raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
-    if not order.script.is_file():
-        raise UserError("no such file", location=str(order.script))
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
         raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
     channels = _channels(order.data)
@@ -85,10 +87,9 @@ def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
     volumes = {
         str(folder.absolute()): {"bind": inside, "mode": mode} for inside, (folder, mode) in bound.items()
     }
-    beside = order.script.with_name("requirements.txt")
-    files = [order.script, *([beside] if beside.is_file() else [])]
-    code = {file.name: file.read_bytes() for file in files}
-    return Job(order.script.name, code, order.hyperparameters, tuple(channels)), volumes
+    mounted = [order.output, *(folder for folder, _ in bound.values())]
+    code = source_folder.files(order.source, without=mounted)
+    return Job(str(order.source.entry_point), code, order.hyperparameters, tuple(channels)), volumes
 
 
 def _channels(data: Path) -> dict[str, Path]:
