@@ -200,6 +200,42 @@ def test_script_imports_modules_of_its_folder(script: Script, tmp_path: Path) ->
     assert "helpers were imported" in letter(hfdlc(*words), 1)
 
 
+def test_failed_script_leaves_its_output(script: Script, tmp_path: Path) -> None:
+    """What it wrote to SM_OUTPUT_DATA_DIR is in output.tar.gz; there is no model."""
+    text = (
+        "import os\nopen(os.environ['SM_OUTPUT_DATA_DIR'] + '/metrics.json', 'w').write('{}')\nexit('no')\n"
+    )
+    letter(hfdlc(*script(text)), 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["output.tar.gz"]
+    with tarfile.open(tmp_path / "out" / "output.tar.gz") as archive:
+        assert archive.getnames() == ["metrics.json"]
+
+
+def test_links_in_the_model_become_their_content(script: Script, tmp_path: Path) -> None:
+    """Hard, relative and absolute ones."""
+    text = """
+import os
+os.chdir(os.environ["SM_MODEL_DIR"])
+open("weights", "w").write("content")
+os.link("weights", "hard")
+os.symlink("weights", "relative")
+os.symlink("/opt/ml/model/weights", "absolute")
+"""
+    ended = hfdlc(*script(text))
+    assert ended.returncode == 0, ended.stderr
+    with tarfile.open(tmp_path / "out" / "model.tar.gz") as archive:
+        members = {each.name: archive.extractfile(each) for each in archive.getmembers() if each.isfile()}
+        content = {name: file.read() for name, file in members.items() if file}
+    assert content == dict.fromkeys(("weights", "hard", "relative", "absolute"), b"content")
+
+
+def test_link_out_of_the_model_is_an_error(script: Script, tmp_path: Path) -> None:
+    text = "import os\nos.symlink('/opt/ml/checkpoints/last', os.environ['SM_MODEL_DIR'] + '/weights')\n"
+    report = letter(hfdlc(*script(text)), 1)
+    assert "/opt/ml/model/weights -> /opt/ml/checkpoints/last: the link leads out of /opt/ml/model" in report
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_hyperparameter_without_a_value_is_an_error(script: Script) -> None:
     """Before anything starts."""
     report = letter(hfdlc(*script("", "-p", "epochs")), 2)

@@ -24,6 +24,7 @@ from hfdlc.errors import HfdlcError
 HOST = "algo-1"  # SageMaker's name of the first host
 CODE = "/opt/ml/input/code"
 FAILURE, MODEL, CHECKPOINTS = "/opt/ml/output/failure", "/opt/ml/model", "/opt/ml/checkpoints"
+OUTPUT = "/opt/ml/output/data"
 PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
 
 
@@ -114,7 +115,7 @@ def created(
 def write_archive(files: Mapping[str, bytes | Path], target: IO[bytes]) -> None:
     """Write a tar archive of the files, and of the folders that scripts write to."""
     with tarfile.open(fileobj=target, mode="w") as tar:
-        for folder in (MODEL, CHECKPOINTS, "/opt/ml/output/data", "/opt/ml/input/data"):
+        for folder in (MODEL, CHECKPOINTS, OUTPUT, "/opt/ml/input/data"):
             info = tarfile.TarInfo(folder.lstrip("/"))
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(info)

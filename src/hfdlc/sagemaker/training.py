@@ -1,16 +1,10 @@
 """Running a training job in a container, until its model.tar.gz is written."""
 
-import os
 import re
-import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
-from docker.errors import DockerException
 from docker.models.containers import Container
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +14,7 @@ from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
+from hfdlc.sagemaker import archive
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker import source as source_folder
 from hfdlc.sagemaker.job import Job
@@ -44,7 +39,7 @@ class Order:
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
-    """Run the training contract with the cell's image, print its log, and write model.tar.gz.
+    """Run the training contract with the cell's image, print its log, and write its archives.
 
     Raises UserError if an argument is not valid, HfdlcError if the script fails (with its reason) or saves no
     model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
@@ -60,15 +55,17 @@ def train(session: Session, cell: Cell, order: Order) -> None:
         except KeyboardInterrupt:
             say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
             container.stop(timeout=train_job.PATIENCE)
+            _keep_output_of_failed(container, order)
             raise
         if code:
+            _keep_output_of_failed(container, order)
             reason = (
                 train_job.read(container, train_job.FAILURE) or "no reason was written to the failure file"
             )
             raise HfdlcError(
                 f"training failed with exit code {code}\n{reason}", location=str(order.source.script)
             )
-        _keep_model(container, order.output)
+        _keep(container, order)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
 
@@ -129,80 +126,32 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace") + "\n"
 
 
-def _keep_model(container: Container, output: Path) -> None:
-    """Write /opt/ml/model to an archive, atomically.
+def output_of(model: Path) -> Path:
+    """The archive of SM_OUTPUT_DATA_DIR: output.tar.gz beside model.tar.gz, else NAME-output.tar.gz."""
+    name = model.name.removesuffix(".tar.gz")
+    return model.with_name("output.tar.gz" if name == "model" else f"{name}-output.tar.gz")
 
-    Raises HfdlcError if it is empty or cannot be written.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            number = _pack(container, file)
-        if not number:
-            raise HfdlcError(
-                "the script succeeded, but saved no model in SM_MODEL_DIR",
-                location=train_job.MODEL,
-                hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
-            )
-        part.chmod(0o644)
-        part.rename(output)
-    except (OSError, DockerException, tarfile.TarError) as error:
+
+def _keep(container: Container, order: Order) -> None:
+    """Write the archives of a job that succeeded. Raises HfdlcError if there is no model."""
+    _keep_output(container, order)
+    if not archive.write(container, train_job.MODEL, order.output):
         raise HfdlcError(
-            f"cannot write the model: {error}",
-            location=str(output),
-            hint="free disk space or set --output, then train again",
-        ) from error
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+            "the script succeeded, but saved no model in SM_MODEL_DIR",
+            location=train_job.MODEL,
+            hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
+        )
 
 
-def _pack(container: Container, file: IO[bytes]) -> int:
-    """Write the model's files to the root of an archive, readable by all; returns their number."""
-    pieces, _ = container.get_archive(train_job.MODEL)
+def _keep_output(container: Container, order: Order) -> None:
+    output = output_of(order.output)
+    if number := archive.write(container, train_job.OUTPUT, output):
+        say(f"output: {output}, {number} files")
+
+
+def _keep_output_of_failed(container: Container, order: Order) -> None:
+    """The output of a failed job; that it cannot be written is not the reason of the failure."""
     try:
-        return _repack(cast("IO[bytes]", _Stream(pieces)), file)
-    finally:
-        _read_out(pieces)
-
-
-def _repack(source: IO[bytes], file: IO[bytes]) -> int:
-    number = 0
-    with (
-        tarfile.open(fileobj=source, mode="r|") as found,
-        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights compress badly
-    ):
-        for member in found:
-            member.name = member.name.partition("/")[2]
-            if not member.name:
-                continue
-            member.mode |= 0o755 if member.isdir() else 0o644
-            target.addfile(member, found.extractfile(member) if member.isfile() else None)
-            number += member.isfile()
-    return number
-
-
-def _read_out(pieces: Iterable[bytes]) -> None:
-    """Read the rest: the engine locks the container until its archive has been read."""
-    for _ in pieces:
-        pass
-
-
-class _Stream:
-    """Chunks of bytes as a file."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces, self._rest = iter(pieces), b""
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes, fewer only at the end."""
-        found = [self._rest]
-        length = len(self._rest)
-        while length < size and (piece := next(self._pieces, b"")):
-            found.append(piece)
-            length += len(piece)
-        whole = b"".join(found)
-        self._rest = whole[size:]
-        return whole[:size]
+        _keep_output(container, order)
+    except HfdlcError as error:
+        say(f"warning: {error}")
