@@ -200,6 +200,19 @@ def test_script_imports_modules_of_its_folder(script: Script, tmp_path: Path) ->
     assert "helpers were imported" in letter(hfdlc(*words), 1)
 
 
+def test_script_gets_variables_and_shared_memory(script: Script) -> None:
+    """`/dev/shm` has the size of the option; the value of a variable is not in the log."""
+    text = """
+import os
+space = os.statvfs("/dev/shm")
+assert space.f_blocks * space.f_frsize == 256 << 20
+raise SystemExit("length of the token: %d" % len(os.environ["HF_TOKEN"]))
+"""
+    ended = hfdlc(*script(text, "--shm-size", "256m", "--env", "HF_TOKEN=hf_very_secret"))
+    assert "length of the token: 14" in letter(ended, 1)
+    assert "hf_very_secret" not in ended.stderr
+
+
 def test_failed_script_leaves_its_output(script: Script, tmp_path: Path) -> None:
     """What it wrote to SM_OUTPUT_DATA_DIR is in output.tar.gz; there is no model."""
     text = (

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from hfdlc.matrix.cells import Cell
     from hfdlc.project import Project
 
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="An environment variable of the container."),
+]
+EnvFile = Annotated[list[Path] | None, typer.Option(help="A file of such lines.")]
+Gpus = Annotated[bool, typer.Option("--gpus", help="Give the container access to the GPUs of this machine.")]
 CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a cell.")]
 
 
@@ -38,16 +44,25 @@ def train(
         Path | None, typer.Option(help="The folder to mount at /opt/ml/checkpoints.")
     ] = None,
     online: Annotated[bool, typer.Option("--online", help="Give the container network access.")] = False,
-    gpus: Annotated[
-        bool, typer.Option("--gpus", help="Give the container access to the GPUs of this machine.")
-    ] = False,
+    gpus: Gpus = False,
+    env: Env = None,
+    env_file: EnvFile = None,
+    shm_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Shared memory: 2g. Default: half of the memory.")
+    ] = None,
 ) -> None:
     """Run a training script in an image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import source, training
+    from hfdlc.sagemaker import environment, job, source, training
 
     found = source.find(script, source_dir, entry_point)
-    order = training.Order(found, data, output, _pairs(hyperparameter or []), checkpoints, online, gpus)
+    resources = job.Resources(
+        online,
+        gpus,
+        job.size(shm_size) if shm_size else None,
+        environment.read(env or [], env_file or [], os.environ),
+    )
+    order = training.Order(found, data, output, _pairs(hyperparameter or []), checkpoints, resources)
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)
 
@@ -67,14 +82,18 @@ def serve(
     model: Annotated[Path | None, typer.Option(help="The same as MODEL.")] = None,
     task: Annotated[str | None, typer.Option(help="The task of the model: HF_TASK in the container.")] = None,
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8080,
+    gpus: Gpus = False,
+    env: Env = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Serve a model on 127.0.0.1 until Ctrl-C. Default: a small model from the package index.
 
     For a training cell, the inference image of the same release is used if there is one.
     """
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import endpoint, models
+    from hfdlc.sagemaker import endpoint, environment, models
 
+    variables = environment.read(env or [], env_file or [], os.environ)
     words = list(names or [])
     if words and not model and models.is_model(words[-1]):
         model = Path(words.pop())
@@ -83,7 +102,9 @@ def serve(
     project = current_project()
     cell = _one(project, words[0]) if words else project.default
     with Session(project, os.environ) as session:
-        endpoint.serve(session, endpoint.matching(cell, project.cells), model=model, task=task, port=port)
+        chosen = endpoint.matching(cell, project.cells)
+        request = endpoint.Request(model, task, port, variables, gpus)
+        endpoint.serve(session, chosen, request)
 
 
 def _one(project: "Project", name: str) -> "Cell":

@@ -57,7 +57,7 @@ def started(
             network_mode="none",
             environment=dict(environment or {}),
             volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
-            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            device_requests=all_gpus() if gpus else None,
             **(RESTRICTED if restricted else {}),
             labels=labels(),
         )
@@ -70,6 +70,11 @@ def started(
         yield container
     finally:
         remove(container)
+
+
+def all_gpus() -> list[DeviceRequest]:
+    """The request for all GPUs of the engine's machine."""
+    return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
 
 
 class NoGpu(HfdlcError):

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import DeviceRequest
+from docker.utils import parse_bytes
 
 from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import HfdlcError, UserError
 
 HOST = "algo-1"  # SageMaker's name of the first host
 CODE = "/opt/ml/input/code"
@@ -74,20 +74,40 @@ def _encoded(name: str, text: str) -> str:
     return text if name.startswith("sagemaker_") else json.dumps(text)
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a container may use."""
+
+    online: bool = False  # whether it has network access
+    gpus: bool = False
+    shared_memory: int | None = None  # bytes of /dev/shm; None: half of the memory, as in SageMaker
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # may have secrets
+
+
+def size(text: str) -> int:
+    """A size such as 512m or 2g, in bytes; raises UserError if it is none."""
+    try:
+        number = int(parse_bytes(text))
+    except DockerException:
+        number = 0
+    if number <= 0:
+        raise UserError("not a size", location=text, allowed="a number of bytes such as 512m or 2g")
+    return number
+
+
 @contextmanager
 def created(
     image: str,
     engine: Engine,
     files: Mapping[str, bytes | Path],
     volumes: containers.Volumes,
-    *,
-    online: bool = False,
-    gpus: bool = False,
+    resources: Resources = Resources(),
 ) -> Iterator[Container]:
     """A container with its input files, not started; it is removed at the end.
 
-    `online`: with network access. Raises HfdlcError if there is no such image.
+    Raises HfdlcError if there is no such image.
     """
+    online = resources.online
     network = ("host" if engine.private else "bridge") if online else "none"
     try:
         container = engine.client.containers.create(
@@ -95,9 +115,14 @@ def created(
             ["train"],
             network_mode=network,
             extra_hosts={HOST: "127.0.0.1"},
-            environment={"TRAINING_JOB_NAME": "hfdlc", **({} if online else {"HF_HUB_OFFLINE": "1"})},
+            environment={
+                "TRAINING_JOB_NAME": "hfdlc",
+                **({} if online else {"HF_HUB_OFFLINE": "1"}),
+                **resources.environment,
+            },
             volumes={name: dict(mount) for name, mount in volumes.items()},
-            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            device_requests=containers.all_gpus() if resources.gpus else None,
+            shm_size=resources.shared_memory or int(engine.client.info()["MemTotal"]) // 2,
             labels=containers.labels(),
         )
     except ImageNotFound as error:

@@ -17,7 +17,7 @@ from hfdlc.process import say
 from hfdlc.sagemaker import archive
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker import source as source_folder
-from hfdlc.sagemaker.job import Job
+from hfdlc.sagemaker.job import Job, Resources
 from hfdlc.sagemaker.source import Source
 
 # `30/144 [` of tqdm and Keras, `Epoch 3/12` of Keras.
@@ -34,8 +34,7 @@ class Order:
     output: Path
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Path | None = None
-    online: bool = False
-    gpus: bool = False
+    resources: Resources = field(default_factory=Resources)
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
@@ -45,9 +44,7 @@ def train(session: Session, cell: Cell, order: Order) -> None:
     model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
     job, volumes = _job(cell, order)
-    with train_job.created(
-        cell.id, session.engine, job.files(), volumes, online=order.online, gpus=order.gpus
-    ) as container:
+    with train_job.created(cell.id, session.engine, job.files(), volumes, order.resources) as container:
         containers.start(container)
         try:
             _show(container)
