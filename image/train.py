@@ -3,7 +3,7 @@
 
 sagemaker-training starts the script and waits. As process 1 of a container it would ignore SIGTERM, and the
 failure reason would be the command that failed. Here the script gets the signal, and the reason is its own
-traceback. Python 3.6 and newer.
+traceback, or that of the process that failed first. Python 3.6 and newer.
 """
 
 import collections
@@ -23,6 +23,15 @@ MODEL = os.environ.get("SM_MODEL_DIR", os.path.join(BASE, "model"))
 SHOWN = 1024  # characters of the failure file that SageMaker shows
 INVOKED = "Invoking script with the following command:"
 TRACEBACK = "Traceback (most recent call last):"
+# torchrun's report of processes that failed, and its log line when it sees the first of them.
+REPORT = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
+OBSERVED = re.compile(r"^.*(closing signal SIG|failed \(exitcode: )", re.MULTILINE)
+ROOT_CAUSE = re.compile(
+    r"Root Cause \(first observed failure\):.*?rank +: (\d+) .*?exitcode +: (-?)\d+", re.DOTALL
+)
+OF_RANK = re.compile(r"^\[rank(\d+)\]: ?(.*)$", re.MULTILINE)  # PyTorch 2.3 and later
+# How a process ends after another one has failed.
+CONSEQUENCE = re.compile(r"[Cc]onnection (was )?(closed|reset)|Broken pipe|recvValue failed|sendBytes failed")
 # Log lines that TensorFlow writes when it is imported; not its errors and fatal errors.
 IMPORT_LOG = re.compile(
     r"[IW]\d{4} [\d:.]+ +\d+ \S+\]|\d{4}-\d\d-\d\d [\d:.]+: [IW] tensorflow/"
@@ -71,13 +80,45 @@ def reason(output, message):
     """Why the script failed, in SHOWN characters: its last traceback, else its last lines, else `message`."""
     if INVOKED in output:  # the script's own output follows the line that started it
         output = output.rpartition(INVOKED)[2].lstrip().partition("\n")[2]
-    begin = output.rfind(TRACEBACK)
-    text = "\n".join(_script_lines(output[begin:] if begin >= 0 else output))
-    text = text or message.strip()
+    text = "\n".join(_script_lines(_failure(output))) or message.strip()
     if len(text) <= SHOWN:
         return text
     # The error itself is at the end.
     return "...\n" + text[4 - SHOWN :].split("\n", 1)[-1]
+
+
+def _failure(output):
+    """The part of the output that says why: the last traceback, unless it is that of a launcher."""
+    if REPORT in output:
+        return _failing_process(output)
+    found = _tracebacks(output)
+    if len(found) > 1 and "subprocess.CalledProcessError: Command" in found[-1]:  # accelerate launch
+        found.pop()
+    return found[-1] if found else output
+
+
+def _tracebacks(output):
+    return [TRACEBACK + text for text in output.split(TRACEBACK)[1:]]
+
+
+def _failing_process(output):
+    """The traceback of the process that failed first, else torchrun's report of it.
+
+    PyTorch 2.3 and later write the rank before each line of a traceback, once processes are connected.
+    """
+    cause = ROOT_CAUSE.search(output)
+    if cause and cause.group(2):  # a signal, which leaves no traceback
+        return output[cause.start() :]
+    by_rank = {}
+    for rank, line in OF_RANK.findall(output):
+        by_rank.setdefault(rank, []).append(line)
+    if cause and cause.group(1) in by_rank:  # first, although processes that fail together are in any order
+        by_rank = {cause.group(1): by_rank.pop(cause.group(1)), **by_rank}
+    found = [text for lines in by_rank.values() for text in _tracebacks("\n".join(lines))[-1:]]
+    observed = OBSERVED.search(output)
+    found += reversed(_tracebacks(output[: observed.start() if observed else output.rfind(TRACEBACK)]))
+    first = [text for text in found if not CONSEQUENCE.search(text)]
+    return (first + found + [output[cause.start() if cause else output.rfind(REPORT) :]])[0]
 
 
 def _script_lines(output):

@@ -64,6 +64,40 @@ def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("before_init", "Traceback (most recent call last):", "ValueError: rank one before"),
+        ("after_init", "Traceback (most recent call last):", "ValueError: rank one after"),
+        ("killed", "Root Cause (first observed failure):", "Signal 9 (SIGKILL) received by PID 17130"),
+    ],
+)
+def test_the_reason_is_the_traceback_of_the_rank_that_failed_first(
+    inside: ModuleType, name: str, begin: str, end: str
+) -> None:
+    """Output of torchrun (PyTorch 2.13) with two processes, before and after they were connected."""
+    output = (ROOT / "tests" / "data" / "torchrun" / f"{name}.txt").read_text()
+    reason = inside.reason(f"{STARTED}{TRACE.replace('no', 'caught')}\n{output}", "message")
+    assert reason.startswith(begin)
+    assert reason.rstrip("=\n").endswith(end)
+    assert "ChildFailedError" not in reason
+
+
+def test_a_rank_that_only_lost_its_connection_is_not_the_reason(inside: ModuleType) -> None:
+    """Torchrun may see it first."""
+    output = (ROOT / "tests" / "data" / "torchrun" / "after_init.txt").read_text()
+    for old, new in (("rank      : 1", "rank      : x"), ("rank      : 0", "rank      : 1"), ("x", "0")):
+        output = output.replace(old, new)
+    assert inside.reason(output, "message").endswith("ValueError: rank one after")
+
+
+def test_a_launchers_traceback_is_not_the_reason(inside: ModuleType) -> None:
+    """`accelerate launch` with one process ends with an error about its child."""
+    launcher = "Traceback (most recent call last):\nsubprocess.CalledProcessError: Command '[...]' returned 1"
+    assert inside.reason(f"{STARTED}{TRACE}\n{launcher}\n", "message") == TRACE
+    assert inside.reason(f"{STARTED}{launcher}\n", "message") == launcher
+
+
 def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
     """SageMaker shows 1,024 characters; the error stands at the end."""
     long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
