@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -125,6 +126,8 @@ def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
             "the channel 'other' of inputdataconfig.json is not a JSON object",
         ),
         ("resourceconfig.json", "", "resourceconfig.json is not JSON"),
+        ("resourceconfig.json", "{}", "resourceconfig.json does not name hosts"),
+        ("resourceconfig.json", '{"hosts": ["a"], "current_host": "b"}', "the current_host among them"),
     ],
 )
 def test_wrong_container_input_is_an_error(
@@ -142,15 +145,131 @@ def test_wrong_container_input_is_an_error(
     right = {
         "hyperparameters.json": '{"sagemaker_program": "train.py"}',
         "inputdataconfig.json": '{"training": {}}',
-        "resourceconfig.json": "{}",
+        "resourceconfig.json": '{"hosts": ["algo-1"], "current_host": "algo-1"}',
     }
     for each, text in right.items():
         (tmp_path / each).write_text(text)
-    assert inside.input_error() is None
+    assert inside.read_input()[1] is None
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    assert said in inside.input_error()
+    assert said in inside.read_input()[1]
+
+
+TORCH, DDP = "sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled"
+HAS = {"torchrun", "sshd", "mpirun"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "programs", "said"),
+    [
+        (TORCH, "true", HAS, None),
+        (DDP, True, HAS, None),
+        (TORCH, "false", set(), None),
+        (TORCH, "true", set(), "the distribution torch_distributed needs torchrun, not in this image"),
+        (DDP, '"True"', set(), "the distribution pytorchddp needs torchrun, not in this image"),
+        ("sagemaker_mpi_enabled", "true", HAS, None),
+        (
+            "sagemaker_mpi_enabled",
+            "true",
+            {"torchrun"},
+            "the distribution mpi needs mpirun and sshd, not in this image; use torch_distributed",
+        ),
+        ("sagemaker_mpi_enabled", "true", {"sshd"}, "the distribution mpi needs mpirun, not in this image"),
+        (
+            "sagemaker_distributed_dataparallel_enabled",
+            "true",
+            HAS,
+            "the distribution smdistributed.dataparallel is not supported; use torch_distributed",
+        ),
+        (
+            "sagemaker_multi_worker_mirrored_strategy_enabled",
+            "true",
+            set(),
+            "the distribution multi_worker_mirrored_strategy is not supported",
+        ),
+    ],
+)
+def test_distribution_that_the_image_cannot_run_is_an_error(
+    inside: ModuleType,
+    name: str,
+    value: object,
+    programs: set[str],
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was ignored: the script trained alone on every host, and the job succeeded."""
+    monkeypatch.setattr(inside, "_program", lambda program: program if program in programs else None)
+    assert inside._wrong_distribution({name: value}) == said
+
+
+def test_addresses_are_set_as_in_images_of_aws(inside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For `init_process_group`; a variable of the user stays."""
+    monkeypatch.setattr(inside.os, "environ", {"MASTER_PORT": "29500"})
+    inside.set_addresses({"hosts": ["algo-2", "algo-1"], "network_interface_name": "lo"})
+    assert inside.os.environ == {
+        "MASTER_ADDR": "algo-1",
+        "MASTER_PORT": "29500",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    monkeypatch.setattr(inside.os, "environ", {})
+    monkeypatch.setattr(inside, "_resolves", lambda _: True)
+    inside.set_addresses({"hosts": ["algo-1"], "network_interface_name": "none0"})
+    assert inside.os.environ["MASTER_PORT"] == "7777"
+    assert "PET_LOCAL_ADDR" not in inside.os.environ
+    assert "GLOO_SOCKET_IFNAME" not in inside.os.environ
+
+
+def test_torchrun_does_not_wait_for_a_host_name_that_does_not_resolve(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker run --network none` without --hostname: it would connect to that name without end."""
+    monkeypatch.setattr(inside.os, "environ", {})
+    monkeypatch.setattr(inside, "_resolves", lambda name: name == "algo-1")
+    inside.set_addresses({"hosts": ["algo-1"]})
+    assert inside.os.environ["PET_LOCAL_ADDR"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("host", "limit"), [("algo-1", 0), ("algo-2", 1)])
+def test_host_that_does_not_resolve_is_named(
+    inside: ModuleType,
+    host: str,
+    limit: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At once that it is awaited, and for how long; then what to do."""
+    monkeypatch.setattr(inside, "OWN_NAME", 0)
+    monkeypatch.setattr(inside, "OTHER_NAMES", 1)
+    monkeypatch.setattr(inside, "_resolves", lambda name: name != host)
+    error = inside.unresolved_host({"hosts": ["algo-1", "algo-2"], "current_host": "algo-1"})
+    assert error.startswith(f"the host {host} does not resolve after {limit} s: start its container with")
+    assert f"waiting up to {limit} s until the host {host} resolves\n" in capsys.readouterr().err or not limit
+
+
+def test_hosts_that_resolve_are_not_reported(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = iter([False, True, True])  # the first one does later
+    monkeypatch.setattr(inside, "_resolves", lambda _: next(names))
+    resources = {"hosts": ["algo-1", "algo-2"], "current_host": "algo-1"}
+    assert inside.unresolved_host(resources) is None
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(inside, "_resolves", lambda _: False)
+    monkeypatch.setenv("SM_STUDIO_LOCAL_MODE", "true")
+    assert inside.unresolved_host(resources) is None
+
+
+def test_secrets_are_masked_in_log_lines(inside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sagemaker-training prints hyperparameters and the command; pip's index may have a password."""
+    monkeypatch.setattr(inside.os, "environ", {"HF_TOKEN": "hf_variable", "WANDB_API_KEY": "wandb-key"})
+    mask = inside.Mask({"hub_token": '"hf_parameter"', "password": 'a"quoted"b', "max_tokens": "256"})
+    record = logging.LogRecord("", 0, "", 0, "%s", ("hf_variable hf_parameter --max_tokens 256",), None)
+    assert mask.filter(record)
+    assert record.getMessage() == "*** *** --max_tokens 256"
+    assert mask.text(json.dumps({"password": 'a"quoted"b'})) == '{"password": "***"}'
+    assert mask.text("wandb-key -i https://aws:eyJ@host/simple/") == "*** -i https://aws:***@host/simple/"
 
 
 def test_unwritable_failure_file_is_reported(
