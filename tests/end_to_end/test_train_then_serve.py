@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,23 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc.build import builder
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
+from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, hfdlc, letter
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 CHANCE, MARGIN = 0.25, 0.5  # four topics; what is served has to beat guessing by so much
-PYTORCH = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
 TENSORFLOW = "huggingface-tensorflow-training:2.21.0-transformers4.57.6-cpu-py311-debian12"
 
 pytestmark = pytest.mark.engine
-
-
-def hfdlc(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run `hfdlc WORDS`, and give what it said."""
-    return subprocess.run([HFDLC, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
 @contextmanager
@@ -74,12 +65,6 @@ def accuracy(ask: Callable[[str], tuple[str, float]]) -> float:
     with (EXAMPLES / "data" / "test.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return sum(ask(row["text"])[0] == row["label"] for row in rows) / len(rows)
-
-
-def build_both(session: Session, training: str) -> None:
-    """The training cell, and the inference cell of its release."""
-    wanted = (training, training.replace("-training:", "-inference:"))
-    builder.build(session, [cell for cell in session.project.cells if cell.id in wanted])
 
 
 @pytest.fixture(scope="module")
@@ -147,34 +132,6 @@ def test_keras_model_is_trained_and_served(session: Session, tmp_path: Path) -> 
     assert ended.returncode == 0, ended.stderr
     with endpoint(TENSORFLOW, output) as ask:
         assert accuracy(ask) >= CHANCE + MARGIN
-
-
-def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
-    """What a command that failed as it should said: none of our own traceback in it."""
-    assert ended.returncode == status, ended.stderr
-    assert "hfdlc/" not in ended.stderr.partition("error: ")[2]
-    return ended.stderr.partition("error: ")[2]
-
-
-@pytest.fixture
-def script(tmp_path: Path, session: Session) -> Callable[..., list[object]]:
-    """The words of `hfdlc train` for a script of so many lines, with data that it does not look at."""
-    build_both(session, PYTORCH)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "text.csv").write_text("text,label\n")
-
-    def words(text: str, *more: object) -> list[object]:
-        (tmp_path / "script.py").write_text(text)
-        output = tmp_path / "out" / "model.tar.gz"
-        return [
-            "train", PYTORCH, "--script", tmp_path / "script.py", "--data", tmp_path / "data",
-            "--output", output, *more,
-        ]  # fmt: skip
-
-    return words
-
-
-Script = Callable[..., list[object]]
 
 
 def test_failed_script_is_reported_with_its_traceback(script: Script, tmp_path: Path) -> None:

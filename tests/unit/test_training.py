@@ -12,7 +12,7 @@ import pytest
 
 from hfdlc.errors import UserError
 from hfdlc.project import Project
-from hfdlc.sagemaker import models, training
+from hfdlc.sagemaker import models, progress, training
 from hfdlc.sagemaker.endpoint import matching
 from hfdlc.sagemaker.job import CODE, Job
 from hfdlc.state import State
@@ -317,7 +317,7 @@ def test_settings_of_sagemaker_training_are_json_already() -> None:
 def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
     """Pieces may end anywhere, in the middle of a letter too."""
     pieces = [b"one\ntw", b"o \xc3", b"\xa9\n 1/4 [=\r 2/4 [==\r", b"end"]
-    assert list(training.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
+    assert list(progress.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
 )
 def test_the_bar_shows_what_trainer_and_keras_say(line: str, numbers: list[str] | None) -> None:
     """And nothing else that looks like a share."""
-    found = training.DONE.search(line)
+    found = progress.DONE.search(line)
     assert (found and [number for number in found.groups() if number]) == numbers
 
 

@@ -40,6 +40,10 @@ def train(
         list[str] | None,
         typer.Option("--hyperparameter", "-p", help="NAME=VALUE, passed to the script as --NAME VALUE."),
     ] = None,
+    hosts: Annotated[int, typer.Option(min=1, help="The number of containers: algo-1, algo-2, ...")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Start so many processes on each host with torchrun.")
+    ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="The folder to mount at /opt/ml/checkpoints.")
     ] = None,
@@ -62,7 +66,8 @@ def train(
         job.size(shm_size) if shm_size else None,
         environment.read(env or [], env_file or [], os.environ),
     )
-    order = training.Order(found, data, output, _pairs(hyperparameter or []), checkpoints, resources)
+    parameters = _pairs(hyperparameter or []) | (job.torchrun(processes) if processes else {})
+    order = training.Order(found, data, output, parameters, checkpoints, resources, hosts)
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)
 

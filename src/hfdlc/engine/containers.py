@@ -115,7 +115,7 @@ def volume(engine: Engine) -> Iterator[str]:
 
 
 def remove_strays(engine: Engine) -> list[str]:
-    """Remove containers and volumes of killed processes on this machine; returns their names."""
+    """Remove containers, networks and volumes of killed processes on this machine; returns their names."""
     client = engine.client
     wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
     removed = []
@@ -123,6 +123,10 @@ def remove_strays(engine: Engine) -> list[str]:
         if not Path("/proc", container.labels[LABEL]).exists():
             removed.append(str(container.name))
             remove(container)
+    for network in client.networks.list(filters=wanted):
+        if not Path("/proc", network.attrs["Labels"][LABEL]).exists():
+            removed.append(str(network.name))
+            network.remove()
     for left in client.volumes.list(filters=wanted):
         if not Path("/proc", left.attrs["Labels"][LABEL]).exists():
             removed.append(str(left.name))

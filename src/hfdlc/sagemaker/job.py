@@ -7,11 +7,11 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
@@ -25,6 +25,8 @@ HOST = "algo-1"  # SageMaker's name of the first host
 CODE = "/opt/ml/input/code"
 FAILURE, MODEL, CHECKPOINTS = "/opt/ml/output/failure", "/opt/ml/model", "/opt/ml/checkpoints"
 OUTPUT = "/opt/ml/output/data"
+# torchrun connects to the name of its own host, which has to resolve.
+ALONE: Mapping[str, Any] = {"network_mode": "none", "hostname": HOST, "extra_hosts": {HOST: "127.0.0.1"}}
 PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
 
 
@@ -37,8 +39,10 @@ class Job:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ("training",)
 
-    def files(self) -> dict[str, bytes | Path]:
-        """The input files of the contract, by path."""
+    def files(
+        self, host: str = HOST, hosts: Sequence[str] = (HOST,), interface: str = "lo"
+    ) -> dict[str, bytes | Path]:
+        """The input files of the contract for a host, by path."""
         config = {
             "hyperparameters.json": {
                 "sagemaker_program": self.script,
@@ -50,12 +54,16 @@ class Job:
                 for name in self.channels
             },
             "resourceconfig.json": {
-                "current_host": HOST,
-                "hosts": [HOST],
-                "network_interface_name": "lo",
+                "current_host": host,
+                "hosts": list(hosts),
+                "network_interface_name": interface,
                 "current_instance_group": "homogeneousCluster",
                 "instance_groups": [
-                    {"instance_group_name": "homogeneousCluster", "instance_type": "local", "hosts": [HOST]}
+                    {
+                        "instance_group_name": "homogeneousCluster",
+                        "instance_type": "local",
+                        "hosts": list(hosts),
+                    }
                 ],
             },
         }
@@ -63,6 +71,14 @@ class Job:
             f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()
         }
         return written | {f"{CODE}/{name}": content for name, content in self.code.items()}
+
+
+def torchrun(processes: int) -> dict[str, str]:
+    """The settings with which sagemaker-training starts so many processes on each host."""
+    return {
+        "sagemaker_torch_distributed_enabled": "true",
+        "sagemaker_mpi_num_of_processes_per_host": str(processes),
+    }
 
 
 def _encoded(name: str, text: str) -> str:
@@ -102,28 +118,26 @@ def created(
     files: Mapping[str, bytes | Path],
     volumes: containers.Volumes,
     resources: Resources = Resources(),
+    connection: Mapping[str, Any] = ALONE,
 ) -> Iterator[Container]:
     """A container with its input files, not started; it is removed at the end.
 
-    Raises HfdlcError if there is no such image.
+    `connection`: the options of its network. Raises HfdlcError if there is no such image.
     """
-    online = resources.online
-    network = ("host" if engine.private else "bridge") if online else "none"
     try:
         container = engine.client.containers.create(
             image,
             ["train"],
-            network_mode=network,
-            extra_hosts={HOST: "127.0.0.1"},
             environment={
                 "TRAINING_JOB_NAME": "hfdlc",
-                **({} if online else {"HF_HUB_OFFLINE": "1"}),
+                **({} if resources.online else {"HF_HUB_OFFLINE": "1"}),
                 **resources.environment,
             },
             volumes={name: dict(mount) for name, mount in volumes.items()},
             device_requests=containers.all_gpus() if resources.gpus else None,
             shm_size=resources.shared_memory or int(engine.client.info()["MemTotal"]) // 2,
             labels=containers.labels(),
+            **connection,
         )
     except ImageNotFound as error:
         raise HfdlcError("the image is not built", location=image, hint=f"hfdlc build {image}") from error

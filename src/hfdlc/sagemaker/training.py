@@ -1,27 +1,24 @@
 """Running a training job in a container, until its model.tar.gz is written."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker.models.containers import Container
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hfdlc.build.session import Session
 from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
-from hfdlc.sagemaker import archive
+from hfdlc.sagemaker import archive, hosts, network, progress
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker import source as source_folder
+from hfdlc.sagemaker.hosts import Host
 from hfdlc.sagemaker.job import Job, Resources
 from hfdlc.sagemaker.source import Source
 
-# `30/144 [` of tqdm and Keras, `Epoch 3/12` of Keras.
-DONE = re.compile(r"\b(\d+)/(\d+) \[|^Epoch (\d+)/(\d+)")
 Volumes = dict[str, dict[str, str]]
 
 
@@ -35,6 +32,7 @@ class Order:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Path | None = None
     resources: Resources = field(default_factory=Resources)
+    hosts: int = 1
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
@@ -44,27 +42,37 @@ def train(session: Session, cell: Cell, order: Order) -> None:
     model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
     job, volumes = _job(cell, order)
-    with train_job.created(cell.id, session.engine, job.files(), volumes, order.resources) as container:
-        containers.start(container)
-        try:
-            _show(container)
-            code = int(container.wait()["StatusCode"])
-        except KeyboardInterrupt:
-            say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
-            container.stop(timeout=train_job.PATIENCE)
-            _keep_output_of_failed(container, order)
-            raise
-        if code:
-            _keep_output_of_failed(container, order)
-            reason = (
-                train_job.read(container, train_job.FAILURE) or "no reason was written to the failure file"
-            )
-            raise HfdlcError(
-                f"training failed with exit code {code}\n{reason}", location=str(order.source.script)
-            )
-        _keep(container, order)
+    names = network.names(order.hosts)
+    engine, resources = session.engine, order.resources
+    containers.remove_strays(engine)
+    with ExitStack() as stack:
+        net = stack.enter_context(network.connected(engine, names, online=resources.online))
+        made: list[Host] = []
+        for name in names:
+            first = str(made[0].container.id) if made else None
+            files, connection = job.files(name, names, net.interface), net.options(name, first)
+            container = train_job.created(cell.id, engine, files, volumes, resources, connection)
+            made.append(Host(name, stack.enter_context(container)))
+        _run(made, order)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
+
+
+def _run(made: list[Host], order: Order) -> None:
+    """Start the hosts, follow them to their end, and keep what the first one wrote."""
+    first = made[0].container
+    try:
+        with progress.printed(tuple(host.name for host in made)) as log:
+            failures = hosts.follow(hosts.start(made), log.show)
+    except KeyboardInterrupt:
+        say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
+        hosts.stop(made, train_job.PATIENCE)
+        _keep_output_of_failed(first, order)
+        raise
+    if failures:
+        _keep_output_of_failed(first, order)
+        raise HfdlcError(hosts.message(failures, made), location=str(order.source.script))
+    _keep(first, order)
 
 
 def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
@@ -96,31 +104,6 @@ def _channels(data: Path) -> dict[str, Path]:
     if all(path.is_dir() for path in inside):
         return {path.name: path for path in inside}
     return {"training": data}
-
-
-def _show(container: Container) -> None:
-    """Print the log, and a progress bar if the script reports progress."""
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        for line in lines(container.logs(stream=True, follow=True)):
-            if done := DONE.search(line):
-                now, total = (int(number) for number in done.groups() if number)
-                progress.update(task, completed=now, total=total, description=f"{now} of {total}")
-            if line.endswith("\n") and not (done and "\r" in line):
-                console.print(line.rstrip(), markup=False)
-
-
-def lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    r"""Complete lines of a stream; states of a progress bar end with `\r`."""
-    rest = b""
-    for piece in pieces:
-        *whole, rest = re.split(rb"(?<=[\r\n])", rest + piece)
-        for line in whole:
-            yield line.decode(errors="replace")
-    if rest:
-        yield rest.decode(errors="replace") + "\n"
 
 
 def output_of(model: Path) -> Path:
