@@ -285,7 +285,9 @@ def _missing_channel(channels):
         if not isinstance(channel, dict):
             return f"the channel {name!r} of inputdataconfig.json is not a JSON object"
         folder = os.path.join(BASE, "input", "data", name)
-        if channel.get("TrainingInputMode", "File") != "Pipe" and not os.path.isdir(folder):
+        if channel.get("TrainingInputMode") == "Pipe":
+            return f"the channel {name!r} has the input mode Pipe, not supported here: use File or FastFile"
+        if not os.path.isdir(folder):
             return f"the channel {name!r} of inputdataconfig.json has no folder {folder}"
     return None
 

@@ -12,7 +12,7 @@ import pytest
 
 from hfdlc.errors import UserError
 from hfdlc.project import Project
-from hfdlc.sagemaker import models, progress, training
+from hfdlc.sagemaker import models, progress
 from hfdlc.sagemaker.endpoint import matching
 from hfdlc.sagemaker.job import CODE, Job
 from hfdlc.state import State
@@ -119,6 +119,11 @@ def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
             "inputdataconfig.json",
             '{"other": {}}',
             "the channel 'other' of inputdataconfig.json has no folder",
+        ),
+        (
+            "inputdataconfig.json",
+            '{"training": {"TrainingInputMode": "Pipe"}}',
+            "the channel 'training' has the input mode Pipe, not supported here: use File or FastFile",
         ),
         (
             "inputdataconfig.json",
@@ -332,21 +337,6 @@ def test_the_bar_shows_what_trainer_and_keras_say(line: str, numbers: list[str] 
     """And nothing else that looks like a share."""
     found = progress.DONE.search(line)
     assert (found and [number for number in found.groups() if number]) == numbers
-
-
-def test_a_folder_of_folders_has_a_channel_in_each(tmp_path: Path) -> None:
-    """A folder with files is the channel `training`."""
-    for name in ("train", "test"):
-        (tmp_path / name).mkdir()
-    assert list(training._channels(tmp_path)) == ["test", "train"]
-    (tmp_path / "text.csv").touch()
-    assert training._channels(tmp_path) == {"training": tmp_path}
-
-
-def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    """Before an engine is used."""
-    with pytest.raises(UserError, match="the data folder is empty"):
-        training._channels(tmp_path)
 
 
 def test_an_archive_is_unpacked_for_as_long_as_it_is_used(tmp_path: Path) -> None:

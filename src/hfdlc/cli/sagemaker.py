@@ -24,7 +24,10 @@ CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a c
 
 def train(
     cell: CellName,
-    data: Annotated[Path, typer.Option(help="A folder of files, or of one folder for each channel.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]PLACE", help="A channel: a file, a folder or s3://BUCKET/PREFIX."),
+    ] = None,
     script: Annotated[
         Path | None,
         typer.Option(help="The script. Its folder is copied too, with requirements.txt."),
@@ -57,7 +60,7 @@ def train(
 ) -> None:
     """Run a training script in an image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import environment, job, source, training
+    from hfdlc.sagemaker import channels, environment, job, source, training
 
     found = source.find(script, source_dir, entry_point)
     resources = job.Resources(
@@ -67,7 +70,8 @@ def train(
         environment.read(env or [], env_file or [], os.environ),
     )
     parameters = _pairs(hyperparameter or []) | (job.torchrun(processes) if processes else {})
-    order = training.Order(found, data, output, parameters, checkpoints, resources, hosts)
+    inputs = channels.read(data or [])
+    order = training.Order(found, inputs, output, parameters, checkpoints, resources, hosts)
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
+from docker.types import Mount
 from docker.utils import parse_bytes
 
 from hfdlc.engine import containers
@@ -119,6 +120,7 @@ def created(
     volumes: containers.Volumes,
     resources: Resources = Resources(),
     connection: Mapping[str, Any] = ALONE,
+    mounts: Sequence[Mount] = (),
 ) -> Iterator[Container]:
     """A container with its input files, not started; it is removed at the end.
 
@@ -137,6 +139,7 @@ def created(
             device_requests=containers.all_gpus() if resources.gpus else None,
             shm_size=resources.shared_memory or int(engine.client.info()["MemTotal"]) // 2,
             labels=containers.labels(),
+            mounts=list(mounts),
             **connection,
         )
     except ImageNotFound as error:

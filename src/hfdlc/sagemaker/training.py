@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker.models.containers import Container
+from docker.types import Mount
 
 from hfdlc.build.session import Session
 from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
-from hfdlc.sagemaker import archive, hosts, network, progress
+from hfdlc.sagemaker import archive, channels, hosts, network, progress
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker import source as source_folder
+from hfdlc.sagemaker.channels import Channel
 from hfdlc.sagemaker.hosts import Host
 from hfdlc.sagemaker.job import Job, Resources
 from hfdlc.sagemaker.source import Source
-
-Volumes = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Order:
     """The arguments of a training job."""
 
     source: Source
-    data: Path
+    data: tuple[Channel, ...]
     output: Path
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Path | None = None
@@ -41,17 +41,19 @@ def train(session: Session, cell: Cell, order: Order) -> None:
     Raises UserError if an argument is not valid, HfdlcError if the script fails (with its reason) or saves no
     model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
-    job, volumes = _job(cell, order)
+    _check(cell, order)
     names = network.names(order.hosts)
     engine, resources = session.engine, order.resources
     containers.remove_strays(engine)
     with ExitStack() as stack:
+        places = stack.enter_context(channels.local(order.data, session.state.folder("tmp")))
+        job, mounts = _job(order, places)
         net = stack.enter_context(network.connected(engine, names, online=resources.online))
         made: list[Host] = []
         for name in names:
             first = str(made[0].container.id) if made else None
             files, connection = job.files(name, names, net.interface), net.options(name, first)
-            container = train_job.created(cell.id, engine, files, volumes, resources, connection)
+            container = train_job.created(cell.id, engine, files, {}, resources, connection, mounts)
             made.append(Host(name, stack.enter_context(container)))
         _run(made, order)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
@@ -75,35 +77,29 @@ def _run(made: list[Host], order: Order) -> None:
     _keep(first, order)
 
 
-def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
-    """The input of the container, and its volumes."""
+def _check(cell: Cell, order: Order) -> None:
     if cell.type != "training":
         raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
         raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
-    channels = _channels(order.data)
-    bound = {f"/opt/ml/input/data/{name}": (folder, "ro") for name, folder in channels.items()}
+
+
+def _job(order: Order, places: Mapping[str, Path]) -> tuple[Job, list[Mount]]:
+    """The input of the containers, and what is mounted; `places` has the data of each channel."""
+    bound = {}
+    for name, place in places.items():
+        inside = f"/opt/ml/input/data/{name}"
+        bound[inside if place.is_dir() else f"{inside}/{place.name}"] = (place, "ro")
     if order.checkpoints:
         order.checkpoints.mkdir(parents=True, exist_ok=True)
         bound[train_job.CHECKPOINTS] = (order.checkpoints, "rw")
-    volumes = {
-        str(folder.absolute()): {"bind": inside, "mode": mode} for inside, (folder, mode) in bound.items()
-    }
-    mounted = [order.output, *(folder for folder, _ in bound.values())]
+    mounts = [
+        Mount(inside, str(place.absolute()), type="bind", read_only=mode == "ro")
+        for inside, (place, mode) in bound.items()
+    ]
+    mounted = [order.output, *(place for place, _ in bound.values())]
     code = source_folder.files(order.source, without=mounted)
-    return Job(str(order.source.entry_point), code, order.hyperparameters, tuple(channels)), volumes
-
-
-def _channels(data: Path) -> dict[str, Path]:
-    """Folders by channel: the subfolders of a folder that has only folders, else the channel `training`."""
-    if not data.is_dir():
-        raise UserError("no such folder", location=str(data))
-    inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
-    if not inside:
-        raise UserError("the data folder is empty", location=str(data))
-    if all(path.is_dir() for path in inside):
-        return {path.name: path for path in inside}
-    return {"training": data}
+    return Job(str(order.source.entry_point), code, order.hyperparameters, tuple(places)), mounts
 
 
 def output_of(model: Path) -> Path:
