@@ -54,13 +54,23 @@ def train(
     gpus: Gpus = False,
     env: Env = None,
     env_file: EnvFile = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=REGEX", help="A metric in the log. Default: loss, as Trainer and Keras report it."
+        ),
+    ] = None,
+    metrics_file: Annotated[
+        Path | None, typer.Option("--metrics", metavar="FILE", help="Write the metrics as JSON.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the metrics as SVG.")] = None,
     shm_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Shared memory: 2g. Default: half of the memory.")
     ] = None,
 ) -> None:
     """Run a training script in an image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import channels, environment, job, source, training
+    from hfdlc.sagemaker import channels, environment, job, metrics, source, training
 
     found = source.find(script, source_dir, entry_point)
     resources = job.Resources(
@@ -70,8 +80,18 @@ def train(
         environment.read(env or [], env_file or [], os.environ),
     )
     parameters = _pairs(hyperparameter or []) | (job.torchrun(processes) if processes else {})
-    inputs = channels.read(data or [])
-    order = training.Order(found, inputs, output, parameters, checkpoints, resources, hosts)
+    order = training.Order(
+        found,
+        channels.read(data or []),
+        output,
+        parameters,
+        checkpoints,
+        resources,
+        hosts,
+        metrics.definitions(metric or []),
+        metrics_file,
+        plot,
+    )
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)
 

@@ -1,6 +1,7 @@
 """Running a training job in a container, until its model.tar.gz is written."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from hfdlc.sagemaker import source as source_folder
 from hfdlc.sagemaker.channels import Channel
 from hfdlc.sagemaker.hosts import Host
 from hfdlc.sagemaker.job import Job, Resources
+from hfdlc.sagemaker.metrics import LOSS, Metrics, Point, as_json, svg, write
 from hfdlc.sagemaker.source import Source
 
 
@@ -33,6 +35,9 @@ class Order:
     checkpoints: Path | None = None
     resources: Resources = field(default_factory=Resources)
     hosts: int = 1
+    metrics: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: dict(LOSS))
+    metrics_file: Path | None = None
+    plot: Path | None = None
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
@@ -63,14 +68,17 @@ def train(session: Session, cell: Cell, order: Order) -> None:
 def _run(made: list[Host], order: Order) -> None:
     """Start the hosts, follow them to their end, and keep what the first one wrote."""
     first = made[0].container
+    metrics = Metrics(order.metrics)
     try:
-        with progress.printed(tuple(host.name for host in made)) as log:
+        with progress.printed(tuple(host.name for host in made), metrics) as log:
             failures = hosts.follow(hosts.start(made), log.show)
     except KeyboardInterrupt:
         say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
         hosts.stop(made, train_job.PATIENCE)
         _keep_output_of_failed(first, order)
         raise
+    finally:
+        _keep_metrics(metrics.points, order)
     if failures:
         _keep_output_of_failed(first, order)
         raise HfdlcError(hosts.message(failures, made), location=str(order.source.script))
@@ -123,6 +131,17 @@ def _keep_output(container: Container, order: Order) -> None:
     output = output_of(order.output)
     if number := archive.write(container, train_job.OUTPUT, output):
         say(f"output: {output}, {number} files")
+
+
+def _keep_metrics(points: Sequence[Point], order: Order) -> None:
+    """Write what was found in the log; that it cannot be written does not end a job."""
+    try:
+        if order.metrics_file:
+            write(order.metrics_file, as_json(points))
+        if order.plot:
+            write(order.plot, svg(points))
+    except HfdlcError as error:
+        say(f"warning: {error}")
 
 
 def _keep_output_of_failed(container: Container, order: Order) -> None:
