@@ -1,5 +1,6 @@
 """A model is fine-tuned with a training image, packed, and served with the inference image of its release."""
 
+import array
 import csv
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -219,7 +221,46 @@ def test_missing_script_or_data_is_an_error(script: Script, tmp_path: Path) -> N
     assert "no such file" in letter(hfdlc(*words), 2)
     shutil.rmtree(tmp_path / "data")
     words = script("")
-    assert "no such folder" in letter(hfdlc(*words), 2)
+    assert "no such file or folder" in letter(hfdlc(*words), 2)
+
+
+def weights(archive: Path) -> "array.array[float]":
+    """All numbers of the model of an archive: the float32 values behind the header of model.safetensors."""
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile("model.safetensors")
+        assert file
+        content = file.read()
+    return array.array("f", content[8 + int.from_bytes(content[:8], "little") :])
+
+
+def test_killed_job_resumes_from_its_newest_complete_checkpoint(
+    trained: Path, used_engine: Engine, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle, and a damaged checkpoint: the model is that of an uninterrupted run."""
+    words = [
+        "train", PYTORCH, "--script", EXAMPLES / "train_pytorch.py", "--data", EXAMPLES / "data",
+        "--output", tmp_path / "model.tar.gz", "--checkpoints", tmp_path / "kept", "-p", "epochs=12",
+    ]  # fmt: skip
+    before = _serving(used_engine).keys()
+    process = subprocess.Popen([HFDLC, *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "kept" / "checkpoint-60" / "complete.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    (container,) = _serving(used_engine).keys() - before
+    used_engine.client.containers.get(container).kill()
+    _, report = process.communicate(timeout=60)
+    assert process.returncode == 1, report
+    assert "exit code 137" in report
+    complete = sorted((tmp_path / "kept").glob("*/complete.json"), key=lambda path: path.stat().st_mtime)
+    newest = complete[-1].parent
+    os.truncate(newest / "optimizer.pt", 100)
+    ended = hfdlc(*words)
+    assert ended.returncode == 0, ended.stderr
+    assert f"skipping the damaged /opt/ml/checkpoints/{newest.name}" in ended.stderr
+    assert f"resuming from /opt/ml/checkpoints/{complete[-2].parent.name}" in ended.stderr
+    pairs = list(zip(weights(trained), weights(tmp_path / "model.tar.gz"), strict=True))
+    assert len(pairs) > 1000
+    assert max(abs(one - other) for one, other in pairs) < 1e-5
 
 
 def test_archive_with_a_folder_around_the_model_is_an_error(trained: Path, tmp_path: Path) -> None:
