@@ -159,6 +159,15 @@ def test_script_imports_modules_of_its_folder(script: Script, tmp_path: Path) ->
     assert "helpers were imported" in letter(hfdlc(*words), 1)
 
 
+def test_requirements_that_cannot_be_installed_are_the_reason(script: Script, tmp_path: Path) -> None:
+    """Pip's last lines, and the option that gives it a network."""
+    words = script("")
+    (tmp_path / "requirements.txt").write_text("no-such-package-of-ours==99\n")
+    report = letter(hfdlc(*words), 1)
+    assert "No matching distribution found for no-such-package-of-ours==99" in report
+    assert report.endswith("hint: requirements.txt is installed from the network: use --online\n")
+
+
 def test_script_gets_variables_and_shared_memory(script: Script) -> None:
     """`/dev/shm` has the size of the option; the value of a variable is not in the log."""
     text = """

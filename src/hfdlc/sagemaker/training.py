@@ -18,7 +18,7 @@ from hfdlc.sagemaker import archive, channels, hosts, network, progress
 from hfdlc.sagemaker import job as train_job
 from hfdlc.sagemaker import source as source_folder
 from hfdlc.sagemaker.channels import Channel
-from hfdlc.sagemaker.hosts import Host
+from hfdlc.sagemaker.hosts import Failure, Host
 from hfdlc.sagemaker.job import Job, Resources
 from hfdlc.sagemaker.metrics import LOSS, Metrics, Point, as_json, svg, write
 from hfdlc.sagemaker.source import Source
@@ -81,7 +81,9 @@ def _run(made: list[Host], order: Order) -> None:
         _keep_metrics(metrics.points, order)
     if failures:
         _keep_output_of_failed(first, order)
-        raise HfdlcError(hosts.message(failures, made), location=str(order.source.script))
+        raise HfdlcError(
+            hosts.message(failures, made), location=str(order.source.script), hint=_hint(failures[0], order)
+        )
     _keep(first, order)
 
 
@@ -131,6 +133,12 @@ def _keep_output(container: Container, order: Order) -> None:
     output = output_of(order.output)
     if number := archive.write(container, train_job.OUTPUT, output):
         say(f"output: {output}, {number} files")
+
+
+def _hint(failure: Failure, order: Order) -> str:
+    """What to do about packages that could not be downloaded."""
+    offline = not order.resources.online and "No matching distribution found" in failure.reason
+    return "requirements.txt is installed from the network: use --online" if offline else ""
 
 
 def _keep_metrics(points: Sequence[Point], order: Order) -> None:
