@@ -1,6 +1,7 @@
 """Several hosts of a training job: their network, and what happens when one of them fails."""
 
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from docker.errors import APIError, NotFound
 
+from hfdlc.engine import containers
 from hfdlc.sagemaker import hosts, network
 from hfdlc.sagemaker.hosts import Failure, Host
 
@@ -170,6 +172,22 @@ def test_hosts_of_a_private_engine_share_a_loopback_interface() -> None:
             "hostname": "algo-2",
             "extra_hosts": names,
         }
+
+
+def test_networks_of_killed_processes_are_removed() -> None:
+    """Those of this machine whose process is gone."""
+    removed: list[str] = []
+
+    def labelled(name: str, process: int) -> SimpleNamespace:
+        labels = {"Labels": {containers.LABEL: str(process)}}
+        return SimpleNamespace(name=name, attrs=labels, remove=lambda: removed.append(name))
+
+    found = [labelled("used", os.getpid()), labelled("left", 1 << 30)]
+    none = SimpleNamespace(list=lambda **_: [])
+    networks = SimpleNamespace(list=lambda **_: found)
+    client = SimpleNamespace(containers=none, volumes=none, networks=networks)
+    assert containers.remove_strays(cast("Engine", SimpleNamespace(client=client))) == ["left"]
+    assert removed == ["left"]
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,13 @@ def train(
         found,
         channels.read(data or []),
         output,
-        parameters,
-        checkpoints,
-        resources,
-        hosts,
-        metrics.definitions(metric or []),
-        metrics_file,
-        plot,
+        hyperparameters=parameters,
+        checkpoints=checkpoints,
+        resources=resources,
+        hosts=hosts,
+        metrics=metrics.definitions(metric or []),
+        metrics_file=metrics_file,
+        plot=plot,
     )
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ def remove_strays(engine: Engine) -> list[str]:
     for network in client.networks.list(filters=wanted):
         if not Path("/proc", network.attrs["Labels"][LABEL]).exists():
             removed.append(str(network.name))
-            network.remove()
+            with suppress(NotFound):
+                network.remove()
     for left in client.volumes.list(filters=wanted):
         if not Path("/proc", left.attrs["Labels"][LABEL]).exists():
             removed.append(str(left.name))

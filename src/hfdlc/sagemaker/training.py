@@ -47,12 +47,16 @@ def train(session: Session, cell: Cell, order: Order) -> None:
     model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
     _check(cell, order)
+    places = [channel.place for channel in order.data if isinstance(channel.place, Path)]
+    results = [order.output, output_of(order.output), *([order.checkpoints] if order.checkpoints else [])]
+    code = source_folder.files(order.source, without=[*places, *results])
     names = network.names(order.hosts)
     engine, resources = session.engine, order.resources
     containers.remove_strays(engine)
     with ExitStack() as stack:
-        places = stack.enter_context(channels.local(order.data, session.state.folder("tmp")))
-        job, mounts = _job(order, places)
+        data = stack.enter_context(channels.local(order.data, session.state.folder("tmp")))
+        job = Job(str(order.source.entry_point), code, order.hyperparameters, tuple(data))
+        mounts = _mounts(order, data)
         net = stack.enter_context(network.connected(engine, names, online=resources.online))
         made: list[Host] = []
         for name in names:
@@ -94,22 +98,17 @@ def _check(cell: Cell, order: Order) -> None:
         raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
 
 
-def _job(order: Order, places: Mapping[str, Path]) -> tuple[Job, list[Mount]]:
-    """The input of the containers, and what is mounted; `places` has the data of each channel."""
-    bound = {}
-    for name, place in places.items():
+def _mounts(order: Order, data: Mapping[str, Path]) -> list[Mount]:
+    """The data of each channel, read-only, and the folder of checkpoints."""
+    mounts = []
+    for name, place in data.items():
         inside = f"/opt/ml/input/data/{name}"
-        bound[inside if place.is_dir() else f"{inside}/{place.name}"] = (place, "ro")
+        target = inside if place.is_dir() else f"{inside}/{place.name}"
+        mounts.append(Mount(target, str(place.absolute()), type="bind", read_only=True))
     if order.checkpoints:
         order.checkpoints.mkdir(parents=True, exist_ok=True)
-        bound[train_job.CHECKPOINTS] = (order.checkpoints, "rw")
-    mounts = [
-        Mount(inside, str(place.absolute()), type="bind", read_only=mode == "ro")
-        for inside, (place, mode) in bound.items()
-    ]
-    mounted = [order.output, *(place for place, _ in bound.values())]
-    code = source_folder.files(order.source, without=mounted)
-    return Job(str(order.source.entry_point), code, order.hyperparameters, tuple(places)), mounts
+        mounts.append(Mount(train_job.CHECKPOINTS, str(order.checkpoints.absolute()), type="bind"))
+    return mounts
 
 
 def output_of(model: Path) -> Path:
