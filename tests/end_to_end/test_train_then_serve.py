@@ -217,6 +217,17 @@ def test_link_out_of_the_model_is_an_error(script: Script, tmp_path: Path) -> No
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_link_out_of_the_output_does_not_lose_the_model(script: Script, tmp_path: Path) -> None:
+    text = """
+import os
+open(os.environ["SM_MODEL_DIR"] + "/weights", "w").write("content")
+os.symlink("/nowhere", os.environ["SM_OUTPUT_DATA_DIR"] + "/link")
+"""
+    report = letter(hfdlc(*script(text)), 1)
+    assert "/opt/ml/output/data/link -> /nowhere: the link leads out of /opt/ml/output/data" in report
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tar.gz"]
+
+
 def test_hyperparameter_without_a_value_is_an_error(script: Script) -> None:
     """Before anything starts."""
     report = letter(hfdlc(*script("", "-p", "epochs")), 2)

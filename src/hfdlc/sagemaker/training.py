@@ -118,14 +118,21 @@ def output_of(model: Path) -> Path:
 
 
 def _keep(container: Container, order: Order) -> None:
-    """Write the archives of a job that succeeded. Raises HfdlcError if there is no model."""
+    """Write the archives of a job that succeeded; an error in one of them does not lose the other.
+
+    Raises HfdlcError if there is no model.
+    """
+    try:
+        if not archive.write(container, train_job.MODEL, order.output):
+            raise HfdlcError(
+                "the script succeeded, but saved no model in SM_MODEL_DIR",
+                location=train_job.MODEL,
+                hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
+            )
+    except HfdlcError:
+        _keep_output_of_failed(container, order)
+        raise
     _keep_output(container, order)
-    if not archive.write(container, train_job.MODEL, order.output):
-        raise HfdlcError(
-            "the script succeeded, but saved no model in SM_MODEL_DIR",
-            location=train_job.MODEL,
-            hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
-        )
 
 
 def _keep_output(container: Container, order: Order) -> None:
