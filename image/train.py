@@ -51,6 +51,7 @@ ROOT_CAUSE = re.compile(
     r"Root Cause \(first observed failure\):.*?rank +: (\d+) .*?exitcode +: (-?)\d+", re.DOTALL
 )
 OF_RANK = re.compile(r"^\[rank(\d+)\]: ?(.*)$", re.MULTILINE)  # PyTorch 2.3 and later
+PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 # How a process ends after another one has failed.
 CONSEQUENCE = re.compile(r"[Cc]onnection (was )?(closed|reset)|Broken pipe|recvValue failed|sendBytes failed")
 # Log lines that TensorFlow writes when it is imported; not its errors and fatal errors.
@@ -115,7 +116,7 @@ def _failure(output):
     found = _tracebacks(output)
     if len(found) > 1 and "subprocess.CalledProcessError: Command" in found[-1]:  # accelerate launch
         found.pop()
-    return found[-1] if found else output
+    return PREFIX.sub("", found[-1]) if found else output
 
 
 def _tracebacks(output):
@@ -365,7 +366,9 @@ def main():
         code = train(stderr, documents["hyperparameters.json"])
     finally:
         stderr.end()
-    if code == 0 and not (os.path.isdir(MODEL) and os.listdir(MODEL)):
+    resources = documents["resourceconfig.json"]
+    is_first = resources["current_host"] == sorted(resources["hosts"])[0]  # only its model is kept
+    if code == 0 and is_first and not (os.path.isdir(MODEL) and os.listdir(MODEL)):
         print("train: the script left nothing in " + MODEL, file=sys.stderr)
     sys.exit(code)
 

@@ -84,6 +84,12 @@ def test_the_reason_is_the_traceback_of_the_rank_that_failed_first(
     assert "ChildFailedError" not in reason
 
 
+def test_the_reason_has_no_rank_before_its_lines(inside: ModuleType) -> None:
+    """A script that connects its processes without torchrun, as in AWS's example."""
+    output = "\n".join(f"[rank1]: {line}" for line in TRACE.split("\n"))
+    assert inside.reason(f"{STARTED}{output}\n", "message") == TRACE
+
+
 def test_a_rank_that_only_lost_its_connection_is_not_the_reason(inside: ModuleType) -> None:
     """Torchrun may see it first."""
     output = (ROOT / "tests" / "data" / "torchrun" / "after_init.txt").read_text()
