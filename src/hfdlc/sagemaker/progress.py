@@ -43,7 +43,9 @@ class Log:
     def _advance(self, line: str, done: re.Match[str] | None) -> None:
         if done:
             now, total = (int(number) for number in done.groups() if number)
-            self.progress.update(self.task, completed=now, total=total, steps=f"{now} of {total}")
+            # The shorter bars are those of checkpoints and evaluations.
+            if total >= (self.progress.tasks[0].total or 0):
+                self.progress.update(self.task, completed=now, total=total, steps=f"{now} of {total}")
         if loss := LOSS["loss"].search(line):
             self.progress.update(self.task, loss=f"loss {loss[1]}")
 
