@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 
@@ -12,10 +13,12 @@ from transformers import (
     BertForSequenceClassification,
     BertTokenizerFast,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
+CHECKPOINTS = "/opt/ml/checkpoints"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -50,6 +53,43 @@ class Sentences(torch.utils.data.Dataset):
         return row
 
 
+def digests(folder):
+    """The SHA-256 of each file of a folder, except the list of them."""
+    found = {}
+    for name in sorted(set(os.listdir(folder)) - {"complete.json", "complete.json.part"}):
+        with open(os.path.join(folder, name), "rb") as file:
+            found[name] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+class ListFiles(TrainerCallback):
+    """Marks a checkpoint as complete, with the list of its files, when all of them are written."""
+
+    def on_save(self, args, state, *_, **__):
+        if state.is_world_process_zero:
+            folder = os.path.join(args.output_dir, "checkpoint-{}".format(state.global_step))
+            files = digests(folder)
+            with open(os.path.join(folder, "complete.json.part"), "w") as file:
+                json.dump(files, file)
+            os.replace(file.name, os.path.join(folder, "complete.json"))
+
+
+def newest_checkpoint():
+    """The newest complete checkpoint, or None; what a killed job left half written is skipped."""
+    names = [name for name in os.listdir(CHECKPOINTS) if name.startswith("checkpoint-")]
+    for name in sorted(names, key=lambda name: -int(name.rpartition("-")[2])):
+        folder = os.path.join(CHECKPOINTS, name)
+        try:
+            with open(os.path.join(folder, "complete.json")) as file:
+                if json.load(file) == digests(folder):
+                    print("resuming from", folder, flush=True)
+                    return folder
+        except (OSError, ValueError):
+            pass
+        print("skipping the damaged", folder, flush=True)
+    return None
+
+
 def main():
     """Train, test, and keep the model."""
     parser = argparse.ArgumentParser()
@@ -75,18 +115,20 @@ def main():
     trainer = Trainer(
         model=BertForSequenceClassification(config),
         args=TrainingArguments(
-            output_dir="/opt/ml/checkpoints",
+            output_dir=CHECKPOINTS,
             num_train_epochs=arguments.epochs,
             learning_rate=arguments.learning_rate,
             per_device_train_batch_size=16,
             per_device_eval_batch_size=64,
             logging_steps=12,
-            save_strategy="no",
+            save_strategy="epoch",
+            save_total_limit=2,
             report_to=[],
         ),
         train_dataset=Sentences(tokenizer, texts, [names.index(topic) for topic in topics]),
+        callbacks=[ListFiles()],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=newest_checkpoint())
     numbers = [names.index(topic) for topic in true]
     told = trainer.predict(Sentences(tokenizer, unseen, numbers)).predictions.argmax(axis=-1)
     accuracy = float((told == numpy.array(numbers)).mean())

@@ -3,15 +3,18 @@
 
 sagemaker-training starts the script and waits. As process 1 of a container it would ignore SIGTERM, and the
 failure reason would be the command that failed. Here the script gets the signal, and the reason is its own
-traceback. Python 3.6 and newer.
+traceback, or that of the process that failed first. Python 3.6 and newer.
 """
 
 import collections
 import json
+import logging
 import os
 import re
 import select
+import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,8 +24,36 @@ CONFIG = os.path.join(BASE, "input", "config")
 FAILURE = os.path.join(BASE, "output", "failure")
 MODEL = os.environ.get("SM_MODEL_DIR", os.path.join(BASE, "model"))
 SHOWN = 1024  # characters of the failure file that SageMaker shows
+MASTER_PORT = "7777"  # as in AWS's PyTorch images
+# Seconds until a host name resolves. Other hosts may start later; sagemaker-training waits for them as long.
+OWN_NAME, OTHER_NAMES = 60, 900
+# Distributions of the SageMaker SDK by the hyperparameter that enables them.
+TORCHRUN = {
+    "sagemaker_torch_distributed_enabled": "torch_distributed",
+    "sagemaker_pytorch_ddp_enabled": "pytorchddp",
+}
+MPI = {"sagemaker_mpi_enabled": "mpi"}
+OTHERS = {
+    "sagemaker_distributed_dataparallel_enabled": "smdistributed.dataparallel",
+    "sagemaker_parameter_server_enabled": "parameter_server",
+    "sagemaker_multi_worker_mirrored_strategy_enabled": "multi_worker_mirrored_strategy",
+    "sagemaker_pytorch_xla_multi_worker_enabled": "pytorchxla",
+}
+# Names of hyperparameters and variables whose values are not printed, if they have 8 characters or more.
+SECRET = re.compile(r"(^|[_.-])(token|key|credentials?)s?$|secret|passw(or)?d", re.IGNORECASE)
+URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 INVOKED = "Invoking script with the following command:"
 TRACEBACK = "Traceback (most recent call last):"
+# torchrun's report of processes that failed, and its log line when it sees the first of them.
+REPORT = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError"
+OBSERVED = re.compile(r"^.*(closing signal SIG|failed \(exitcode: )", re.MULTILINE)
+ROOT_CAUSE = re.compile(
+    r"Root Cause \(first observed failure\):.*?rank +: (\d+) .*?exitcode +: (-?)\d+", re.DOTALL
+)
+OF_RANK = re.compile(r"^\[rank(\d+)\]: ?(.*)$", re.MULTILINE)  # PyTorch 2.3 and later
+PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
+# How a process ends after another one has failed.
+CONSEQUENCE = re.compile(r"[Cc]onnection (was )?(closed|reset)|Broken pipe|recvValue failed|sendBytes failed")
 # Log lines that TensorFlow writes when it is imported; not its errors and fatal errors.
 IMPORT_LOG = re.compile(
     r"[IW]\d{4} [\d:.]+ +\d+ \S+\]|\d{4}-\d\d-\d\d [\d:.]+: [IW] tensorflow/"
@@ -71,13 +102,45 @@ def reason(output, message):
     """Why the script failed, in SHOWN characters: its last traceback, else its last lines, else `message`."""
     if INVOKED in output:  # the script's own output follows the line that started it
         output = output.rpartition(INVOKED)[2].lstrip().partition("\n")[2]
-    begin = output.rfind(TRACEBACK)
-    text = "\n".join(_script_lines(output[begin:] if begin >= 0 else output))
-    text = text or message.strip()
+    text = "\n".join(_script_lines(_failure(output))) or message.strip()
     if len(text) <= SHOWN:
         return text
     # The error itself is at the end.
     return "...\n" + text[4 - SHOWN :].split("\n", 1)[-1]
+
+
+def _failure(output):
+    """The part of the output that says why: the last traceback, unless it is that of a launcher."""
+    if REPORT in output:
+        return _failing_process(output)
+    found = _tracebacks(output)
+    if len(found) > 1 and "subprocess.CalledProcessError: Command" in found[-1]:  # accelerate launch
+        found.pop()
+    return PREFIX.sub("", found[-1]) if found else output
+
+
+def _tracebacks(output):
+    return [TRACEBACK + text for text in output.split(TRACEBACK)[1:]]
+
+
+def _failing_process(output):
+    """The traceback of the process that failed first, else torchrun's report of it.
+
+    PyTorch 2.3 and later write the rank before each line of a traceback, once processes are connected.
+    """
+    cause = ROOT_CAUSE.search(output)
+    if cause and cause.group(2):  # a signal, which leaves no traceback
+        return output[cause.start() :]
+    by_rank = {}
+    for rank, line in OF_RANK.findall(output):
+        by_rank.setdefault(rank, []).append(line)
+    if cause and cause.group(1) in by_rank:  # first, although processes that fail together are in any order
+        by_rank = {cause.group(1): by_rank.pop(cause.group(1)), **by_rank}
+    found = [text for lines in by_rank.values() for text in _tracebacks("\n".join(lines))[-1:]]
+    observed = OBSERVED.search(output)
+    found += reversed(_tracebacks(output[: observed.start() if observed else output.rfind(TRACEBACK)]))
+    first = [text for text in found if not CONSEQUENCE.search(text)]
+    return (first + found + [output[cause.start() if cause else output.rfind(REPORT) :]])[0]
 
 
 def _script_lines(output):
@@ -91,9 +154,13 @@ def _script_lines(output):
             yield line
 
 
-def input_error():
-    """The error in the container's input files; None if there is none."""
+def read_input():
+    """The container's input files by name, and the error in them; None if there is none."""
     documents = {}
+    return documents, _input_error(documents)
+
+
+def _input_error(documents):
     for name in ("hyperparameters.json", "inputdataconfig.json", "resourceconfig.json"):
         path = os.path.join(CONFIG, name)
         try:
@@ -105,12 +172,113 @@ def input_error():
             return f"{path} is not JSON: {error}"
         if not isinstance(documents[name], dict):
             return f"{path} is not a JSON object"
-    if (
-        not documents["hyperparameters.json"].get("sagemaker_program")
-        and "SAGEMAKER_PROGRAM" not in os.environ
-    ):
+    hyperparameters, resources = documents["hyperparameters.json"], documents["resourceconfig.json"]
+    if not hyperparameters.get("sagemaker_program") and "SAGEMAKER_PROGRAM" not in os.environ:
         return "the hyperparameter sagemaker_program does not name a script"
-    return _missing_channel(documents["inputdataconfig.json"])
+    hosts = resources.get("hosts")
+    if not isinstance(hosts, list) or resources.get("current_host") not in hosts:
+        return f"{path} does not name hosts, and the current_host among them"
+    return _wrong_distribution(hyperparameters) or _missing_channel(documents["inputdataconfig.json"])
+
+
+def enabled(hyperparameters, distributions):
+    """The names of the distributions that are enabled."""
+    return [
+        name
+        for key, name in sorted(distributions.items())
+        if str(hyperparameters.get(key)).strip('"').lower() == "true"
+    ]
+
+
+def _wrong_distribution(hyperparameters):
+    """Without this, a script that does not look would train alone on every host."""
+    if "SAGEMAKER_TRAINING_MODULE" in os.environ:  # an image with a framework module of its own
+        return None
+    needs = [(name, ["torchrun"]) for name in enabled(hyperparameters, TORCHRUN)]
+    needs += [(name, ["mpirun", "sshd"]) for name in enabled(hyperparameters, MPI)]
+    for name, programs in needs:
+        missing = [program for program in programs if not _program(program)]
+        if missing:
+            return f"the distribution {name} needs {' and '.join(missing)}, not in this image{_instead(name)}"
+    others = enabled(hyperparameters, OTHERS)
+    return f"the distribution {others[0]} is not supported{_instead(others[0])}" if others else None
+
+
+def _program(name):
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
+
+
+def _instead(name):
+    return "; use torch_distributed" if name not in TORCHRUN.values() and _program("torchrun") else ""
+
+
+def set_addresses(resources):
+    """Set what AWS's PyTorch images set for `init_process_group`, unless the user has set it."""
+    interface = resources.get("network_interface_name") or "eth0"
+    values = {
+        "MASTER_ADDR": sorted(resources["hosts"])[0],
+        "MASTER_PORT": MASTER_PORT,
+        "NCCL_SOCKET_IFNAME": interface,
+    }
+    if os.path.exists("/sys/class/net/" + interface):  # gloo fails where there is none
+        values["GLOO_SOCKET_IFNAME"] = interface
+    if len(resources["hosts"]) == 1 and not _resolves(socket.gethostname()):
+        values["PET_LOCAL_ADDR"] = "127.0.0.1"  # torchrun waits without end for its own host's name
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+def unresolved_host(resources):
+    """Wait until the names of all hosts resolve; the error if one does not in time."""
+    if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":  # sagemaker-training does not wait there
+        return None
+    for host in sorted(resources["hosts"]):
+        limit = OWN_NAME if host == resources["current_host"] else OTHER_NAMES
+        began = time.monotonic()
+        waits = False
+        while not _resolves(host):
+            if time.monotonic() - began >= limit:
+                return (
+                    f"the host {host} does not resolve after {limit} s: start its container with"
+                    f" --hostname {host}, in a network where the hosts resolve each other"
+                )
+            if not waits:
+                sys.stderr.write(f"train: waiting up to {limit} s until the host {host} resolves\n")
+                sys.stderr.flush()
+                waits = True
+            time.sleep(0.5)
+    return None
+
+
+def _resolves(host):
+    try:
+        socket.gethostbyname(host)
+    except OSError:
+        return False
+    return True
+
+
+class Mask(logging.Filter):
+    """Replaces secrets in log lines: sagemaker-training prints all hyperparameters."""
+
+    def __init__(self, hyperparameters):
+        super().__init__()
+        values = set()
+        for name, value in [*os.environ.items(), *hyperparameters.items()]:
+            if SECRET.search(name):
+                text = str(value).strip('"')
+                values.update((text, json.dumps(text)[1:-1]))
+        self.values = sorted((value for value in values if len(value) >= 8), key=len, reverse=True)
+
+    def filter(self, record):
+        record.msg, record.args = self.text(record.getMessage()), ()
+        return True
+
+    def text(self, text):
+        """The text with `***` for each secret."""
+        for value in self.values:
+            text = text.replace(value, "***")
+        return URL_PASSWORD.sub(r"\1***@", text)
 
 
 def _missing_channel(channels):
@@ -118,7 +286,9 @@ def _missing_channel(channels):
         if not isinstance(channel, dict):
             return f"the channel {name!r} of inputdataconfig.json is not a JSON object"
         folder = os.path.join(BASE, "input", "data", name)
-        if channel.get("TrainingInputMode", "File") != "Pipe" and not os.path.isdir(folder):
+        if channel.get("TrainingInputMode") == "Pipe":
+            return f"the channel {name!r} has the input mode Pipe, not supported here: use File or FastFile"
+        if not os.path.isdir(folder):
             return f"the channel {name!r} of inputdataconfig.json has no folder {folder}"
     return None
 
@@ -149,12 +319,16 @@ def forward_signal(number, _frame):
             pass
 
 
-def train(stderr):
+def train(stderr, hyperparameters):
     """Run sagemaker-training; its exit code."""
-    from sagemaker_training import files, trainer
+    from sagemaker_training import files, logging_config, trainer
 
+    mask = Mask(hyperparameters)
+    logging_config.get_logger().addFilter(mask)
     # It would write the command that failed, after the name of its own exception.
-    files.write_failure_file = lambda message: fail(reason(stderr.text(), message))
+    files.write_failure_file = lambda message: fail(mask.text(reason(stderr.text(), message)))
+    if enabled(hyperparameters, TORCHRUN) and "SAGEMAKER_TRAINING_MODULE" not in os.environ:
+        _use_torchrun()
     try:
         trainer.train()
     except SystemExit as end:
@@ -162,20 +336,39 @@ def train(stderr):
     return 0
 
 
+def _use_torchrun():
+    """Make sagemaker-training run the script with torchrun, as AWS's PyTorch images do."""
+    from sagemaker_training import entry_point, process, runner, torch_distributed
+
+    # Its own takes the arguments in another order than `entry_point.run` gives: it would ignore failures.
+    torch_distributed.TorchDistributedRunner.run = process.ProcessRunner.run
+    run = entry_point.run
+
+    def run_distributed(*arguments, **options):
+        return run(*arguments, **dict(options, runner_type=runner.TorchDistributedRunnerType))
+
+    entry_point.run = run_distributed
+
+
 def main():
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward_signal)
-    error = input_error()
+    documents, error = read_input()
+    if not error:
+        set_addresses(documents["resourceconfig.json"])
+        error = unresolved_host(documents["resourceconfig.json"])
     if error:
         fail(error)
         sys.exit("train: " + error)
     stderr = Stderr()
     stderr.start()
     try:
-        code = train(stderr)
+        code = train(stderr, documents["hyperparameters.json"])
     finally:
         stderr.end()
-    if code == 0 and not (os.path.isdir(MODEL) and os.listdir(MODEL)):
+    resources = documents["resourceconfig.json"]
+    is_first = resources["current_host"] == sorted(resources["hosts"])[0]  # only its model is kept
+    if code == 0 and is_first and not (os.path.isdir(MODEL) and os.listdir(MODEL)):
         print("train: the script left nothing in " + MODEL, file=sys.stderr)
     sys.exit(code)
 

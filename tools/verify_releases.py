@@ -31,7 +31,7 @@ from hfdlc.locks.indexes import index_config
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.selector import Filter, select
 from hfdlc.process import say
-from hfdlc.sagemaker import training
+from hfdlc.sagemaker import channels, source, training
 from verification import Verification
 
 Uses = Mapping[str, Callable[[], None]]
@@ -179,7 +179,8 @@ def _train(session: Session, subject: Subject) -> None:
     with tempfile.TemporaryDirectory(dir=subject.state.folder("tmp")) as folder:
         output = Path(folder, "model.tar.gz")
         script = examples / f"train_{subject.cell.framework}.py"
-        training.train(session, subject.cell, training.Order(script, examples / "data", output))
+        data = channels.read([str(examples / "data")])
+        training.train(session, subject.cell, training.Order(source.find(script, None, None), data, output))
         with containers.volume(subject.engine) as volume:
             mount = {volume: {"bind": "/opt/ml/model", "mode": "rw"}}
             with containers.idle(subject.image, subject.engine, mount) as filler:

@@ -3,14 +3,14 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+from hfdlc.build.session import Session
+from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -39,3 +39,21 @@ def hfdlc(clone: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def script(tmp_path: Path, session: Session) -> Script:
+    """The words of `hfdlc train` for a script of so many lines, with data that it does not look at."""
+    build_both(session, PYTORCH)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "text.csv").write_text("text,label\n")
+
+    def words(text: str, *more: object) -> list[object]:
+        (tmp_path / "script.py").write_text(text)
+        output = tmp_path / "out" / "model.tar.gz"
+        return [
+            "train", PYTORCH, "--script", tmp_path / "script.py", "--data", tmp_path / "data",
+            "--output", output, *more,
+        ]  # fmt: skip
+
+    return words

@@ -1,5 +1,6 @@
 """A model is fine-tuned with a training image, packed, and served with the inference image of its release."""
 
+import array
 import csv
 import json
 import os
@@ -7,8 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,23 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc.build import builder
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
+from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, hfdlc, letter
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 CHANCE, MARGIN = 0.25, 0.5  # four topics; what is served has to beat guessing by so much
-PYTORCH = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
 TENSORFLOW = "huggingface-tensorflow-training:2.21.0-transformers4.57.6-cpu-py311-debian12"
 
 pytestmark = pytest.mark.engine
-
-
-def hfdlc(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run `hfdlc WORDS`, and give what it said."""
-    return subprocess.run([HFDLC, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
 @contextmanager
@@ -74,12 +67,6 @@ def accuracy(ask: Callable[[str], tuple[str, float]]) -> float:
     with (EXAMPLES / "data" / "test.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return sum(ask(row["text"])[0] == row["label"] for row in rows) / len(rows)
-
-
-def build_both(session: Session, training: str) -> None:
-    """The training cell, and the inference cell of its release."""
-    wanted = (training, training.replace("-training:", "-inference:"))
-    builder.build(session, [cell for cell in session.project.cells if cell.id in wanted])
 
 
 @pytest.fixture(scope="module")
@@ -149,34 +136,6 @@ def test_keras_model_is_trained_and_served(session: Session, tmp_path: Path) -> 
         assert accuracy(ask) >= CHANCE + MARGIN
 
 
-def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
-    """What a command that failed as it should said: none of our own traceback in it."""
-    assert ended.returncode == status, ended.stderr
-    assert "hfdlc/" not in ended.stderr.partition("error: ")[2]
-    return ended.stderr.partition("error: ")[2]
-
-
-@pytest.fixture
-def script(tmp_path: Path, session: Session) -> Callable[..., list[object]]:
-    """The words of `hfdlc train` for a script of so many lines, with data that it does not look at."""
-    build_both(session, PYTORCH)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "text.csv").write_text("text,label\n")
-
-    def words(text: str, *more: object) -> list[object]:
-        (tmp_path / "script.py").write_text(text)
-        output = tmp_path / "out" / "model.tar.gz"
-        return [
-            "train", PYTORCH, "--script", tmp_path / "script.py", "--data", tmp_path / "data",
-            "--output", output, *more,
-        ]  # fmt: skip
-
-    return words
-
-
-Script = Callable[..., list[object]]
-
-
 def test_failed_script_is_reported_with_its_traceback(script: Script, tmp_path: Path) -> None:
     """Exit code 1, the script's traceback, and no archive."""
     report = letter(hfdlc(*script("def read():\n    raise ValueError('no such label')\nread()\n")), 1)
@@ -193,6 +152,82 @@ def test_script_that_saves_no_model_is_an_error(script: Script, tmp_path: Path) 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_script_imports_modules_of_its_folder(script: Script, tmp_path: Path) -> None:
+    """`helpers.py` beside the script is copied with it."""
+    words = script("import helpers\nraise SystemExit(helpers.WORD)\n")
+    (tmp_path / "helpers.py").write_text("WORD = 'helpers were imported'\n")
+    assert "helpers were imported" in letter(hfdlc(*words), 1)
+
+
+def test_requirements_that_cannot_be_installed_are_the_reason(script: Script, tmp_path: Path) -> None:
+    """Pip's last lines, and the option that gives it a network."""
+    words = script("")
+    (tmp_path / "requirements.txt").write_text("no-such-package-of-ours==99\n")
+    report = letter(hfdlc(*words), 1)
+    assert "No matching distribution found for no-such-package-of-ours==99" in report
+    assert report.endswith("hint: requirements.txt is installed from the network: use --online\n")
+
+
+def test_script_gets_variables_and_shared_memory(script: Script) -> None:
+    """`/dev/shm` has the size of the option; the value of a variable is not in the log."""
+    text = """
+import os
+space = os.statvfs("/dev/shm")
+assert space.f_blocks * space.f_frsize == 256 << 20
+raise SystemExit("length of the token: %d" % len(os.environ["HF_TOKEN"]))
+"""
+    ended = hfdlc(*script(text, "--shm-size", "256m", "--env", "HF_TOKEN=hf_very_secret"))
+    assert "length of the token: 14" in letter(ended, 1)
+    assert "hf_very_secret" not in ended.stderr
+
+
+def test_failed_script_leaves_its_output(script: Script, tmp_path: Path) -> None:
+    """What it wrote to SM_OUTPUT_DATA_DIR is in output.tar.gz; there is no model."""
+    text = (
+        "import os\nopen(os.environ['SM_OUTPUT_DATA_DIR'] + '/metrics.json', 'w').write('{}')\nexit('no')\n"
+    )
+    letter(hfdlc(*script(text)), 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["output.tar.gz"]
+    with tarfile.open(tmp_path / "out" / "output.tar.gz") as archive:
+        assert archive.getnames() == ["metrics.json"]
+
+
+def test_links_in_the_model_become_their_content(script: Script, tmp_path: Path) -> None:
+    """Hard, relative and absolute ones."""
+    text = """
+import os
+os.chdir(os.environ["SM_MODEL_DIR"])
+open("weights", "w").write("content")
+os.link("weights", "hard")
+os.symlink("weights", "relative")
+os.symlink("/opt/ml/model/weights", "absolute")
+"""
+    ended = hfdlc(*script(text))
+    assert ended.returncode == 0, ended.stderr
+    with tarfile.open(tmp_path / "out" / "model.tar.gz") as archive:
+        members = {each.name: archive.extractfile(each) for each in archive.getmembers() if each.isfile()}
+        content = {name: file.read() for name, file in members.items() if file}
+    assert content == dict.fromkeys(("weights", "hard", "relative", "absolute"), b"content")
+
+
+def test_link_out_of_the_model_is_an_error(script: Script, tmp_path: Path) -> None:
+    text = "import os\nos.symlink('/opt/ml/checkpoints/last', os.environ['SM_MODEL_DIR'] + '/weights')\n"
+    report = letter(hfdlc(*script(text)), 1)
+    assert "/opt/ml/model/weights -> /opt/ml/checkpoints/last: the link leads out of /opt/ml/model" in report
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_link_out_of_the_output_does_not_lose_the_model(script: Script, tmp_path: Path) -> None:
+    text = """
+import os
+open(os.environ["SM_MODEL_DIR"] + "/weights", "w").write("content")
+os.symlink("/nowhere", os.environ["SM_OUTPUT_DATA_DIR"] + "/link")
+"""
+    report = letter(hfdlc(*script(text)), 1)
+    assert "/opt/ml/output/data/link -> /nowhere: the link leads out of /opt/ml/output/data" in report
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tar.gz"]
+
+
 def test_hyperparameter_without_a_value_is_an_error(script: Script) -> None:
     """Before anything starts."""
     report = letter(hfdlc(*script("", "-p", "epochs")), 2)
@@ -206,7 +241,46 @@ def test_missing_script_or_data_is_an_error(script: Script, tmp_path: Path) -> N
     assert "no such file" in letter(hfdlc(*words), 2)
     shutil.rmtree(tmp_path / "data")
     words = script("")
-    assert "no such folder" in letter(hfdlc(*words), 2)
+    assert "no such file or folder" in letter(hfdlc(*words), 2)
+
+
+def weights(archive: Path) -> "array.array[float]":
+    """All numbers of the model of an archive: the float32 values behind the header of model.safetensors."""
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile("model.safetensors")
+        assert file
+        content = file.read()
+    return array.array("f", content[8 + int.from_bytes(content[:8], "little") :])
+
+
+def test_killed_job_resumes_from_its_newest_complete_checkpoint(
+    trained: Path, used_engine: Engine, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle, and a damaged checkpoint: the model is that of an uninterrupted run."""
+    words = [
+        "train", PYTORCH, "--script", EXAMPLES / "train_pytorch.py", "--data", EXAMPLES / "data",
+        "--output", tmp_path / "model.tar.gz", "--checkpoints", tmp_path / "kept", "-p", "epochs=12",
+    ]  # fmt: skip
+    before = _serving(used_engine).keys()
+    process = subprocess.Popen([HFDLC, *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "kept" / "checkpoint-60" / "complete.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    (container,) = _serving(used_engine).keys() - before
+    used_engine.client.containers.get(container).kill()
+    _, report = process.communicate(timeout=60)
+    assert process.returncode == 1, report
+    assert "exit code 137" in report
+    complete = sorted((tmp_path / "kept").glob("*/complete.json"), key=lambda path: path.stat().st_mtime)
+    newest = complete[-1].parent
+    os.truncate(newest / "optimizer.pt", 100)
+    ended = hfdlc(*words)
+    assert ended.returncode == 0, ended.stderr
+    assert f"skipping the damaged /opt/ml/checkpoints/{newest.name}" in ended.stderr
+    assert f"resuming from /opt/ml/checkpoints/{complete[-2].parent.name}" in ended.stderr
+    pairs = list(zip(weights(trained), weights(tmp_path / "model.tar.gz"), strict=True))
+    assert len(pairs) > 1000
+    assert max(abs(one - other) for one, other in pairs) < 1e-5
 
 
 def test_archive_with_a_folder_around_the_model_is_an_error(trained: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ WRONG = [
     Wrong("a_failure_has_the_scripts_own_reason", write(THEIRS), "ExecuteUserScriptError"),
     Wrong("wrong_input_is_reported", write("#!/bin/sh\nexit 1\n"), "assert"),
     Wrong("a_script_gets_sigterm", write(DEAF), "3 == 0"),
+    Wrong("torch_distributed_starts_torchrun", write(THEIRS), "RANK"),
     Wrong("what_was_trained_is_served", "rm /opt/venv/bin/serve", "/ping answers"),
 ]
 

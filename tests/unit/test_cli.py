@@ -110,3 +110,34 @@ def test_help_lists_commands_in_panels(
     assert panels == ["Options", *app.PANELS]
     named = {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
     assert {command.name or "" for command in typer.main.get_group(app.app).commands.values()} <= named
+
+
+@pytest.mark.parametrize("command", [("train", "*", "--data", "."), ("serve",)])
+def test_wrong_variable_ends_with_2_and_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """Before an engine is used."""
+    Path("train.py").touch()
+    script = ["--script", "train.py"] if command[0] == "train" else []
+    assert run(monkeypatch, *command, *script, "--env", "HF TOKEN=hf_secret") == 2
+    said = capsys.readouterr().err
+    assert "--env: not an environment variable" in said
+    assert "hf_secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "no script is given"),
+        (("--script", "train.py", "--source-dir", "."), "two scripts are given"),
+        (("--source-dir", ".", "--entry-point", "/etc/hostname"), "outside the source folder"),
+        (("--script", "train.py", "--shm-size", "much"), "not a size"),
+    ],
+)
+def test_wrong_training_option_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    """Before an engine is used."""
+    Path("train.py").touch()
+    assert run(monkeypatch, "train", "*", "--data", ".", *words) == 2
+    assert message in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from hfdlc.errors import UserError
 from hfdlc.project import Project
-from hfdlc.sagemaker import models, training
+from hfdlc.sagemaker import models, progress
 from hfdlc.sagemaker.endpoint import matching
 from hfdlc.sagemaker.job import CODE, Job
 from hfdlc.state import State
@@ -64,6 +65,46 @@ def test_log_lines_of_tensorflow_are_not_the_failure_reason(inside: ModuleType) 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("before_init", "Traceback (most recent call last):", "ValueError: rank one before"),
+        ("after_init", "Traceback (most recent call last):", "ValueError: rank one after"),
+        ("killed", "Root Cause (first observed failure):", "Signal 9 (SIGKILL) received by PID 17130"),
+    ],
+)
+def test_the_reason_is_the_traceback_of_the_rank_that_failed_first(
+    inside: ModuleType, name: str, begin: str, end: str
+) -> None:
+    """Output of torchrun (PyTorch 2.13) with two processes, before and after they were connected."""
+    output = (ROOT / "tests" / "data" / "torchrun" / f"{name}.txt").read_text()
+    reason = inside.reason(f"{STARTED}{TRACE.replace('no', 'caught')}\n{output}", "message")
+    assert reason.startswith(begin)
+    assert reason.rstrip("=\n").endswith(end)
+    assert "ChildFailedError" not in reason
+
+
+def test_the_reason_has_no_rank_before_its_lines(inside: ModuleType) -> None:
+    """A script that connects its processes without torchrun, as in AWS's example."""
+    output = "\n".join(f"[rank1]: {line}" for line in TRACE.split("\n"))
+    assert inside.reason(f"{STARTED}{output}\n", "message") == TRACE
+
+
+def test_a_rank_that_only_lost_its_connection_is_not_the_reason(inside: ModuleType) -> None:
+    """Torchrun may see it first."""
+    output = (ROOT / "tests" / "data" / "torchrun" / "after_init.txt").read_text()
+    for old, new in (("rank      : 1", "rank      : x"), ("rank      : 0", "rank      : 1"), ("x", "0")):
+        output = output.replace(old, new)
+    assert inside.reason(output, "message").endswith("ValueError: rank one after")
+
+
+def test_a_launchers_traceback_is_not_the_reason(inside: ModuleType) -> None:
+    """`accelerate launch` with one process ends with an error about its child."""
+    launcher = "Traceback (most recent call last):\nsubprocess.CalledProcessError: Command '[...]' returned 1"
+    assert inside.reason(f"{STARTED}{TRACE}\n{launcher}\n", "message") == TRACE
+    assert inside.reason(f"{STARTED}{launcher}\n", "message") == launcher
+
+
 def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
     """SageMaker shows 1,024 characters; the error stands at the end."""
     long = TRACE.replace("ValueError", "  a line of it\n" * 100 + "ValueError")
@@ -87,10 +128,17 @@ def test_long_failure_reason_keeps_its_end(inside: ModuleType) -> None:
         ),
         (
             "inputdataconfig.json",
+            '{"training": {"TrainingInputMode": "Pipe"}}',
+            "the channel 'training' has the input mode Pipe, not supported here: use File or FastFile",
+        ),
+        (
+            "inputdataconfig.json",
             '{"other": 1}',
             "the channel 'other' of inputdataconfig.json is not a JSON object",
         ),
         ("resourceconfig.json", "", "resourceconfig.json is not JSON"),
+        ("resourceconfig.json", "{}", "resourceconfig.json does not name hosts"),
+        ("resourceconfig.json", '{"hosts": ["a"], "current_host": "b"}', "the current_host among them"),
     ],
 )
 def test_wrong_container_input_is_an_error(
@@ -108,15 +156,131 @@ def test_wrong_container_input_is_an_error(
     right = {
         "hyperparameters.json": '{"sagemaker_program": "train.py"}',
         "inputdataconfig.json": '{"training": {}}',
-        "resourceconfig.json": "{}",
+        "resourceconfig.json": '{"hosts": ["algo-1"], "current_host": "algo-1"}',
     }
     for each, text in right.items():
         (tmp_path / each).write_text(text)
-    assert inside.input_error() is None
+    assert inside.read_input()[1] is None
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    assert said in inside.input_error()
+    assert said in inside.read_input()[1]
+
+
+TORCH, DDP = "sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled"
+HAS = {"torchrun", "sshd", "mpirun"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "programs", "said"),
+    [
+        (TORCH, "true", HAS, None),
+        (DDP, True, HAS, None),
+        (TORCH, "false", set(), None),
+        (TORCH, "true", set(), "the distribution torch_distributed needs torchrun, not in this image"),
+        (DDP, '"True"', set(), "the distribution pytorchddp needs torchrun, not in this image"),
+        ("sagemaker_mpi_enabled", "true", HAS, None),
+        (
+            "sagemaker_mpi_enabled",
+            "true",
+            {"torchrun"},
+            "the distribution mpi needs mpirun and sshd, not in this image; use torch_distributed",
+        ),
+        ("sagemaker_mpi_enabled", "true", {"sshd"}, "the distribution mpi needs mpirun, not in this image"),
+        (
+            "sagemaker_distributed_dataparallel_enabled",
+            "true",
+            HAS,
+            "the distribution smdistributed.dataparallel is not supported; use torch_distributed",
+        ),
+        (
+            "sagemaker_multi_worker_mirrored_strategy_enabled",
+            "true",
+            set(),
+            "the distribution multi_worker_mirrored_strategy is not supported",
+        ),
+    ],
+)
+def test_distribution_that_the_image_cannot_run_is_an_error(
+    inside: ModuleType,
+    name: str,
+    value: object,
+    programs: set[str],
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was ignored: the script trained alone on every host, and the job succeeded."""
+    monkeypatch.setattr(inside, "_program", lambda program: program if program in programs else None)
+    assert inside._wrong_distribution({name: value}) == said
+
+
+def test_addresses_are_set_as_in_images_of_aws(inside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For `init_process_group`; a variable of the user stays."""
+    monkeypatch.setattr(inside.os, "environ", {"MASTER_PORT": "29500"})
+    inside.set_addresses({"hosts": ["algo-2", "algo-1"], "network_interface_name": "lo"})
+    assert inside.os.environ == {
+        "MASTER_ADDR": "algo-1",
+        "MASTER_PORT": "29500",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    monkeypatch.setattr(inside.os, "environ", {})
+    monkeypatch.setattr(inside, "_resolves", lambda _: True)
+    inside.set_addresses({"hosts": ["algo-1"], "network_interface_name": "none0"})
+    assert inside.os.environ["MASTER_PORT"] == "7777"
+    assert "PET_LOCAL_ADDR" not in inside.os.environ
+    assert "GLOO_SOCKET_IFNAME" not in inside.os.environ
+
+
+def test_torchrun_does_not_wait_for_a_host_name_that_does_not_resolve(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker run --network none` without --hostname: it would connect to that name without end."""
+    monkeypatch.setattr(inside.os, "environ", {})
+    monkeypatch.setattr(inside, "_resolves", lambda name: name == "algo-1")
+    inside.set_addresses({"hosts": ["algo-1"]})
+    assert inside.os.environ["PET_LOCAL_ADDR"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("host", "limit"), [("algo-1", 0), ("algo-2", 1)])
+def test_host_that_does_not_resolve_is_named(
+    inside: ModuleType,
+    host: str,
+    limit: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At once that it is awaited, and for how long; then what to do."""
+    monkeypatch.setattr(inside, "OWN_NAME", 0)
+    monkeypatch.setattr(inside, "OTHER_NAMES", 1)
+    monkeypatch.setattr(inside, "_resolves", lambda name: name != host)
+    error = inside.unresolved_host({"hosts": ["algo-1", "algo-2"], "current_host": "algo-1"})
+    assert error.startswith(f"the host {host} does not resolve after {limit} s: start its container with")
+    assert f"waiting up to {limit} s until the host {host} resolves\n" in capsys.readouterr().err or not limit
+
+
+def test_hosts_that_resolve_are_not_reported(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = iter([False, True, True])  # the first one does later
+    monkeypatch.setattr(inside, "_resolves", lambda _: next(names))
+    resources = {"hosts": ["algo-1", "algo-2"], "current_host": "algo-1"}
+    assert inside.unresolved_host(resources) is None
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(inside, "_resolves", lambda _: False)
+    monkeypatch.setenv("SM_STUDIO_LOCAL_MODE", "true")
+    assert inside.unresolved_host(resources) is None
+
+
+def test_secrets_are_masked_in_log_lines(inside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sagemaker-training prints hyperparameters and the command; pip's index may have a password."""
+    monkeypatch.setattr(inside.os, "environ", {"HF_TOKEN": "hf_variable", "WANDB_API_KEY": "wandb-key"})
+    mask = inside.Mask({"hub_token": '"hf_parameter"', "password": 'a"quoted"b', "max_tokens": "256"})
+    record = logging.LogRecord("", 0, "", 0, "%s", ("hf_variable hf_parameter --max_tokens 256",), None)
+    assert mask.filter(record)
+    assert record.getMessage() == "*** *** --max_tokens 256"
+    assert mask.text(json.dumps({"password": 'a"quoted"b'})) == '{"password": "***"}'
+    assert mask.text("wandb-key -i https://aws:eyJ@host/simple/") == "*** -i https://aws:***@host/simple/"
 
 
 def test_unwritable_failure_file_is_reported(
@@ -129,19 +293,42 @@ def test_unwritable_failure_file_is_reported(
     assert "the reason of the failure:\nValueError: no" in capsys.readouterr().err
 
 
+def hyperparameters(job: Job) -> dict[str, str]:
+    """What hyperparameters.json has for a job."""
+    content = job.files()["/opt/ml/input/config/hyperparameters.json"]
+    assert isinstance(content, bytes)
+    given: dict[str, str] = json.loads(content)
+    return given
+
+
 def test_a_job_is_written_as_sagemaker_writes_it() -> None:
-    """Values of hyperparameters are strings; the script and its code are named among them."""
-    files = Job("a.py", {"a.py": b"1"}, {"epochs": "3"}, ("train", "test")).files()
-    given = json.loads(files["/opt/ml/input/config/hyperparameters.json"])
-    assert given == {"sagemaker_program": "a.py", "sagemaker_submit_directory": CODE, "epochs": "3"}
-    assert list(json.loads(files["/opt/ml/input/config/inputdataconfig.json"])) == ["train", "test"]
+    """Values of hyperparameters are strings of JSON; the script and its code are named among them."""
+    job = Job("a.py", {"a.py": b"1"}, {"epochs": "3"}, ("train", "test"))
+    files = job.files()
+    given = {"sagemaker_program": "a.py", "sagemaker_submit_directory": CODE, "epochs": '"3"'}
+    assert hyperparameters(job) == given
+    channels = files["/opt/ml/input/config/inputdataconfig.json"]
+    assert isinstance(channels, bytes)
+    assert list(json.loads(channels)) == ["train", "test"]
     assert files[f"{CODE}/a.py"] == b"1"
+
+
+@pytest.mark.parametrize("text", ["1.10", "true", '["a", "b"]', "1e5", "null", "", "ü", '"quoted"'])
+def test_a_script_gets_a_hyperparameter_as_it_was_typed(text: str) -> None:
+    """sagemaker-training decodes each value as JSON: `1.1`, `True`, `['a', 'b']`, `100000.0`."""
+    assert json.loads(hyperparameters(Job("a.py", {}, {"value": text}))["value"]) == text
+
+
+def test_settings_of_sagemaker_training_are_json_already() -> None:
+    """As the SageMaker SDK writes them: a log level is a number, a switch is true or false."""
+    job = Job("a.py", {}, {"sagemaker_container_log_level": "10"})
+    assert json.loads(hyperparameters(job)["sagemaker_container_log_level"]) == 10
 
 
 def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
     """Pieces may end anywhere, in the middle of a letter too."""
     pieces = [b"one\ntw", b"o \xc3", b"\xa9\n 1/4 [=\r 2/4 [==\r", b"end"]
-    assert list(training.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
+    assert list(progress.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
 
 
 @pytest.mark.parametrize(
@@ -154,23 +341,8 @@ def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
 )
 def test_the_bar_shows_what_trainer_and_keras_say(line: str, numbers: list[str] | None) -> None:
     """And nothing else that looks like a share."""
-    found = training.DONE.search(line)
+    found = progress.DONE.search(line)
     assert (found and [number for number in found.groups() if number]) == numbers
-
-
-def test_a_folder_of_folders_has_a_channel_in_each(tmp_path: Path) -> None:
-    """A folder with files is the channel `training`."""
-    for name in ("train", "test"):
-        (tmp_path / name).mkdir()
-    assert list(training._channels(tmp_path)) == ["test", "train"]
-    (tmp_path / "text.csv").touch()
-    assert training._channels(tmp_path) == {"training": tmp_path}
-
-
-def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    """Before an engine is used."""
-    with pytest.raises(UserError, match="the data folder is empty"):
-        training._channels(tmp_path)
 
 
 def test_an_archive_is_unpacked_for_as_long_as_it_is_used(tmp_path: Path) -> None:

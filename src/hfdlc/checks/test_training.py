@@ -39,6 +39,14 @@ signal.signal(signal.SIGTERM, keep)
 print("waiting", flush=True)
 time.sleep(600)
 """
+DISTRIBUTED = """
+import os
+import torch.distributed
+torch.distributed.init_process_group("gloo")
+rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "rank%d" % rank), "w") as file:
+    file.write("%d of %d" % (rank, size))
+"""
 
 
 def test_what_scripts_import_is_there(subject: Subject) -> None:
@@ -51,17 +59,18 @@ def test_what_scripts_import_is_there(subject: Subject) -> None:
 
 def test_a_script_is_trained_with(subject: Subject) -> None:
     """It gets hyperparameters, SM_* and its channel; its model is kept; the exit code is 0."""
-    job = Job(REPORT, hyperparameters={"epochs": "2", "learning-rate": "0.1"}, data={"text.csv": "a,1\n"})
+    typed = {"epochs": "2", "learning-rate": "1e-1", "revision": "1.10", "words": '["a", "b"]'}
+    job = Job(REPORT, hyperparameters=typed, data={"text.csv": "a,1\n"})
     with training.run(subject, job) as ended:
         assert ended.code == 0, ended.log
         found: dict[str, Any] = json.loads(ended.read("/opt/ml/model/found.json") or "{}")
         assert ended.read("/opt/ml/output/data/metrics.txt") == "accuracy 1.0"
         assert ended.read("/opt/ml/output/failure") is None
-    assert found["arguments"] == ["--epochs", "2", "--learning-rate", "0.1"]
+    assert found["arguments"] == [word for name, text in typed.items() for word in (f"--{name}", text)]
     assert found["data"] == "a,1\n"
     settings = found["settings"]
     assert json.loads(settings["SM_CHANNELS"]) == ["training"]
-    assert json.loads(settings["SM_HPS"]) == {"epochs": 2, "learning-rate": 0.1}
+    assert json.loads(settings["SM_HPS"]) == typed
     assert settings["SM_CURRENT_HOST"] == training.HOST
     assert settings["SM_HP_EPOCHS"] == "2"
     assert int(settings["SM_NUM_CPUS"]) >= 1
@@ -106,6 +115,21 @@ def test_a_script_gets_sigterm(subject: Subject) -> None:
         ended = running.end(timeout=120)
         assert ended.code == 0, ended.log
         assert ended.read("/opt/ml/checkpoints/last") == "step 7"
+
+
+def test_torch_distributed_starts_torchrun(subject: Subject) -> None:
+    """Two connected processes; an image without torchrun says so instead of training with one."""
+    settings = {
+        "sagemaker_torch_distributed_enabled": "true",
+        "sagemaker_mpi_num_of_processes_per_host": "2",
+    }
+    with training.run(subject, Job(DISTRIBUTED, hyperparameters=settings)) as ended:
+        if not subject.container.exec_run(["which", "torchrun"]).exit_code:
+            assert ended.code == 0, ended.log
+            assert ended.read("/opt/ml/model/rank1") == "1 of 2"
+            return
+        reason = ended.read("/opt/ml/output/failure") or ""
+    assert reason == "the distribution torch_distributed needs torchrun, not in this image"
 
 
 def test_what_was_trained_is_served(subject: Subject) -> None:

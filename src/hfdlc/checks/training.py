@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from docker.models.containers import Container
 
@@ -25,7 +26,7 @@ class Job:
     files: Mapping[str, str] = field(default_factory=dict)  # replace those of the configuration
     channel: bool = True  # whether the folder of the channel exists
 
-    def content(self) -> dict[str, bytes]:
+    def content(self) -> dict[str, bytes | Path]:
         """All files that the container gets."""
         job = train_job.Job("train.py", {"train.py": self.script.encode()}, self.hyperparameters)
         data = {f"/opt/ml/input/data/training/{name}": text for name, text in self.data.items()}

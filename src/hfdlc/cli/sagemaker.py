@@ -13,31 +13,85 @@ if TYPE_CHECKING:
     from hfdlc.matrix.cells import Cell
     from hfdlc.project import Project
 
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="An environment variable of the container."),
+]
+EnvFile = Annotated[list[Path] | None, typer.Option(help="A file of such lines.")]
+Gpus = Annotated[bool, typer.Option("--gpus", help="Give the container access to the GPUs of this machine.")]
 CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a cell.")]
 
 
 def train(
     cell: CellName,
-    script: Annotated[Path, typer.Option(help="The script. A requirements.txt in its folder is installed.")],
-    data: Annotated[Path, typer.Option(help="A folder of files, or of one folder for each channel.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]PLACE", help="A channel: a file, a folder or s3://BUCKET/PREFIX."),
+    ] = None,
+    script: Annotated[
+        Path | None,
+        typer.Option(help="The script. Its folder is copied too, with requirements.txt."),
+    ] = None,
+    source_dir: Annotated[
+        Path | None, typer.Option(help="The folder to copy instead of the script's own.")
+    ] = None,
+    entry_point: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The script in SOURCE_DIR: a .py file or a program.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("model.tar.gz"),
     hyperparameter: Annotated[
         list[str] | None,
         typer.Option("--hyperparameter", "-p", help="NAME=VALUE, passed to the script as --NAME VALUE."),
     ] = None,
+    hosts: Annotated[int, typer.Option(min=1, help="The number of containers: algo-1, algo-2, ...")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Start so many processes on each host with torchrun.")
+    ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="The folder to mount at /opt/ml/checkpoints.")
     ] = None,
     online: Annotated[bool, typer.Option("--online", help="Give the container network access.")] = False,
-    gpus: Annotated[
-        bool, typer.Option("--gpus", help="Give the container access to the GPUs of this machine.")
-    ] = False,
+    gpus: Gpus = False,
+    env: Env = None,
+    env_file: EnvFile = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=REGEX", help="A metric in the log. Default: loss, as Trainer and Keras report it."
+        ),
+    ] = None,
+    metrics_file: Annotated[
+        Path | None, typer.Option("--metrics", metavar="FILE", help="Write the metrics as JSON.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the metrics as SVG.")] = None,
+    shm_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Shared memory: 2g. Default: half of the memory.")
+    ] = None,
 ) -> None:
     """Run a training script in an image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import training
+    from hfdlc.sagemaker import channels, environment, job, metrics, source, training
 
-    order = training.Order(script, data, output, _pairs(hyperparameter or []), checkpoints, online, gpus)
+    found = source.find(script, source_dir, entry_point)
+    resources = job.Resources(
+        online,
+        gpus,
+        job.size(shm_size) if shm_size else None,
+        environment.read(env or [], env_file or [], os.environ),
+    )
+    parameters = _pairs(hyperparameter or []) | (job.torchrun(processes) if processes else {})
+    order = training.Order(
+        found,
+        channels.read(data or []),
+        output,
+        hyperparameters=parameters,
+        checkpoints=checkpoints,
+        resources=resources,
+        hosts=hosts,
+        metrics=metrics.definitions(metric or []),
+        metrics_file=metrics_file,
+        plot=plot,
+    )
     with Session(current_project(), os.environ) as session:
         training.train(session, _one(session.project, cell), order)
 
@@ -57,14 +111,18 @@ def serve(
     model: Annotated[Path | None, typer.Option(help="The same as MODEL.")] = None,
     task: Annotated[str | None, typer.Option(help="The task of the model: HF_TASK in the container.")] = None,
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8080,
+    gpus: Gpus = False,
+    env: Env = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Serve a model on 127.0.0.1 until Ctrl-C. Default: a small model from the package index.
 
     For a training cell, the inference image of the same release is used if there is one.
     """
     from hfdlc.build.session import Session
-    from hfdlc.sagemaker import endpoint, models
+    from hfdlc.sagemaker import endpoint, environment, models
 
+    variables = environment.read(env or [], env_file or [], os.environ)
     words = list(names or [])
     if words and not model and models.is_model(words[-1]):
         model = Path(words.pop())
@@ -73,7 +131,9 @@ def serve(
     project = current_project()
     cell = _one(project, words[0]) if words else project.default
     with Session(project, os.environ) as session:
-        endpoint.serve(session, endpoint.matching(cell, project.cells), model=model, task=task, port=port)
+        chosen = endpoint.matching(cell, project.cells)
+        request = endpoint.Request(model, task, port, variables, gpus)
+        endpoint.serve(session, chosen, request)
 
 
 def _one(project: "Project", name: str) -> "Cell":

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def started(
             network_mode="none",
             environment=dict(environment or {}),
             volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
-            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            device_requests=all_gpus() if gpus else None,
             **(RESTRICTED if restricted else {}),
             labels=labels(),
         )
@@ -70,6 +70,11 @@ def started(
         yield container
     finally:
         remove(container)
+
+
+def all_gpus() -> list[DeviceRequest]:
+    """The request for all GPUs of the engine's machine."""
+    return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
 
 
 class NoGpu(HfdlcError):
@@ -110,7 +115,7 @@ def volume(engine: Engine) -> Iterator[str]:
 
 
 def remove_strays(engine: Engine) -> list[str]:
-    """Remove containers and volumes of killed processes on this machine; returns their names."""
+    """Remove containers, networks and volumes of killed processes on this machine; returns their names."""
     client = engine.client
     wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
     removed = []
@@ -118,6 +123,11 @@ def remove_strays(engine: Engine) -> list[str]:
         if not Path("/proc", container.labels[LABEL]).exists():
             removed.append(str(container.name))
             remove(container)
+    for network in client.networks.list(filters=wanted):
+        if not Path("/proc", network.attrs["Labels"][LABEL]).exists():
+            removed.append(str(network.name))
+            with suppress(NotFound):
+                network.remove()
     for left in client.volumes.list(filters=wanted):
         if not Path("/proc", left.attrs["Labels"][LABEL]).exists():
             removed.append(str(left.name))

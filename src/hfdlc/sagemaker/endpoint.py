@@ -6,8 +6,11 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
 from hfdlc.build.session import Session
@@ -24,14 +27,27 @@ PATIENCE = 480.0  # seconds for loading a model: the limit of SageMaker
 EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
 
 
-def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None, port: int) -> None:
-    """Serve until Ctrl-C, and remove the container.
+@dataclass(frozen=True)
+class Request:
+    """The arguments of an endpoint."""
+
+    model: Path | None
+    task: str | None
+    port: int
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # may have secrets
+    gpus: bool = False
+
+
+def serve(session: Session, cell: Cell, request: Request) -> None:
+    """Serve until Ctrl-C, and remove the container. Default: a small model from the package index.
 
     Raises UserError if the model cannot be used, HfdlcError if the endpoint does not become ready.
     """
-    task = task if model else task or "feature-extraction"
+    model = request.model
+    task = request.task if model else request.task or "feature-extraction"
     with models.folder(model or real_weights(session), session.state) as folder:
-        _serve(cell, session.engine, folder, (model or folder).name, task, port)
+        named = replace(request, model=model or folder, task=task)
+        _serve(cell, session.engine, folder, named)
 
 
 def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
@@ -47,15 +63,18 @@ def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
     return next((each for each in alike if each.cuda == cell.cuda), cell)
 
 
-def _serve(cell: Cell, engine: Engine, folder: Path, name: str, task: str | None, port: int) -> None:
-    settings = {"HF_TASK": task} if task else {}
-    container = start(cell, engine, folder, port, settings)
+def _serve(cell: Cell, engine: Engine, folder: Path, request: Request) -> None:
+    settings = {**request.environment, **({"HF_TASK": request.task} if request.task else {})}
+    container = create(cell, engine, folder, request.port, settings, gpus=request.gpus)
     try:
-        _wait(container, port)
-        example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
-        say(f"ready: {name} ({task or 'task of the model'}). Send a request with:")
+        containers.start(container)
+        _wait(container, request.port)
+        example = json.dumps(EXAMPLES.get(request.task or "", {"inputs": "A sentence."}))
+        name = request.model.name if request.model else ""
+        say(f"ready: {name} ({request.task or 'task of the model'}). Send a request with:")
         print(
-            f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{example}'",
+            f"curl -s http://127.0.0.1:{request.port}/invocations"
+            f" -H 'Content-Type: application/json' -d '{example}'",
             flush=True,
         )
         say("Press Ctrl-C to stop")
@@ -65,23 +84,26 @@ def _serve(cell: Cell, engine: Engine, folder: Path, name: str, task: str | None
         containers.remove(container)
 
 
-def start(cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
-    """Start a container that serves the model on a port of 127.0.0.1."""
-    volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
+def create(
+    cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[str, str], *, gpus: bool = False
+) -> Container:
+    """A container that serves the model on a port of 127.0.0.1 when it is started."""
+    reach: dict[str, Any] = {"ports": {"8080/tcp": ("127.0.0.1", port)}}
     if engine.private:  # it has no bridge network, so the container shares the host's
-        reach = {"HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
-        return engine.client.containers.run(
+        settings = {**settings, "HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
+        reach = {"network_mode": "host"}
+    try:
+        return engine.client.containers.create(
             cell.id,
-            "serve",
-            detach=True,
-            volumes=volumes,
-            environment={**settings, **reach},
-            network_mode="host",
+            ["serve"],
+            volumes={str(model): {"bind": "/opt/ml/model", "mode": "ro"}},
+            environment=dict(settings),
+            device_requests=containers.all_gpus() if gpus else None,
+            labels=containers.labels(),
+            **reach,
         )
-    ports = {"8080/tcp": ("127.0.0.1", port)}
-    return engine.client.containers.run(
-        cell.id, "serve", detach=True, volumes=volumes, environment=dict(settings), ports=ports
-    )
+    except ImageNotFound as error:
+        raise HfdlcError("the image is not built", location=cell.id, hint=f"hfdlc build {cell.id}") from error
 
 
 def _wait(container: Container, port: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -6,21 +6,28 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.ht
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
 
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import DeviceRequest
+from docker.types import Mount
+from docker.utils import parse_bytes
 
 from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import HfdlcError, UserError
 
 HOST = "algo-1"  # SageMaker's name of the first host
 CODE = "/opt/ml/input/code"
 FAILURE, MODEL, CHECKPOINTS = "/opt/ml/output/failure", "/opt/ml/model", "/opt/ml/checkpoints"
+OUTPUT = "/opt/ml/output/data"
+# torchrun connects to the name of its own host, which has to resolve.
+ALONE: Mapping[str, Any] = {"network_mode": "none", "hostname": HOST, "extra_hosts": {HOST: "127.0.0.1"}}
 PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
 
 
@@ -28,85 +35,139 @@ PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
 class Job:
     """The input of a training container."""
 
-    script: str  # the file name, in `code`
-    code: Mapping[str, bytes]  # file name -> content
+    script: str  # its path in `code`
+    code: Mapping[str, bytes | Path]  # path -> content, or the file that has it
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[str, ...] = ("training",)
 
-    def files(self) -> dict[str, bytes]:
-        """The input files of the contract, by path."""
+    def files(
+        self, host: str = HOST, hosts: Sequence[str] = (HOST,), interface: str = "lo"
+    ) -> dict[str, bytes | Path]:
+        """The input files of the contract for a host, by path."""
         config = {
             "hyperparameters.json": {
                 "sagemaker_program": self.script,
                 "sagemaker_submit_directory": CODE,
-                **self.hyperparameters,
+                **{name: _encoded(name, text) for name, text in self.hyperparameters.items()},
             },
             "inputdataconfig.json": {
                 name: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"}
                 for name in self.channels
             },
             "resourceconfig.json": {
-                "current_host": HOST,
-                "hosts": [HOST],
-                "network_interface_name": "lo",
+                "current_host": host,
+                "hosts": list(hosts),
+                "network_interface_name": interface,
                 "current_instance_group": "homogeneousCluster",
                 "instance_groups": [
-                    {"instance_group_name": "homogeneousCluster", "instance_type": "local", "hosts": [HOST]}
+                    {
+                        "instance_group_name": "homogeneousCluster",
+                        "instance_type": "local",
+                        "hosts": list(hosts),
+                    }
                 ],
             },
         }
-        written = {f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()}
+        written: dict[str, bytes | Path] = {
+            f"/opt/ml/input/config/{name}": json.dumps(text).encode() for name, text in config.items()
+        }
         return written | {f"{CODE}/{name}": content for name, content in self.code.items()}
+
+
+def torchrun(processes: int) -> dict[str, str]:
+    """The settings with which sagemaker-training starts so many processes on each host."""
+    return {
+        "sagemaker_torch_distributed_enabled": "true",
+        "sagemaker_mpi_num_of_processes_per_host": str(processes),
+    }
+
+
+def _encoded(name: str, text: str) -> str:
+    """A hyperparameter as sagemaker-training reads it.
+
+    It decodes values as JSON, so a value is encoded, as the SageMaker SDK does. Values of its own settings
+    (sagemaker_*) are JSON already.
+    """
+    return text if name.startswith("sagemaker_") else json.dumps(text)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a container may use."""
+
+    online: bool = False  # whether it has network access
+    gpus: bool = False
+    shared_memory: int | None = None  # bytes of /dev/shm; None: half of the memory, as in SageMaker
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # may have secrets
+
+
+def size(text: str) -> int:
+    """A size such as 512m or 2g, in bytes; raises UserError if it is none."""
+    try:
+        number = int(parse_bytes(text))
+    except DockerException:
+        number = 0
+    if number <= 0:
+        raise UserError("not a size", location=text, allowed="a number of bytes such as 512m or 2g")
+    return number
 
 
 @contextmanager
 def created(
     image: str,
     engine: Engine,
-    files: Mapping[str, bytes],
+    files: Mapping[str, bytes | Path],
     volumes: containers.Volumes,
-    *,
-    online: bool = False,
-    gpus: bool = False,
+    resources: Resources = Resources(),
+    connection: Mapping[str, Any] = ALONE,
+    mounts: Sequence[Mount] = (),
 ) -> Iterator[Container]:
     """A container with its input files, not started; it is removed at the end.
 
-    `online`: with network access. Raises HfdlcError if there is no such image.
+    `connection`: the options of its network. Raises HfdlcError if there is no such image.
     """
-    network = ("host" if engine.private else "bridge") if online else "none"
     try:
         container = engine.client.containers.create(
             image,
             ["train"],
-            network_mode=network,
-            extra_hosts={HOST: "127.0.0.1"},
-            environment={"TRAINING_JOB_NAME": "hfdlc", **({} if online else {"HF_HUB_OFFLINE": "1"})},
+            environment={
+                "TRAINING_JOB_NAME": "hfdlc",
+                **({} if resources.online else {"HF_HUB_OFFLINE": "1"}),
+                **resources.environment,
+            },
             volumes={name: dict(mount) for name, mount in volumes.items()},
-            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+            device_requests=containers.all_gpus() if resources.gpus else None,
+            shm_size=resources.shared_memory or int(engine.client.info()["MemTotal"]) // 2,
             labels=containers.labels(),
+            mounts=list(mounts),
+            **connection,
         )
     except ImageNotFound as error:
         raise HfdlcError("the image is not built", location=image, hint=f"hfdlc build {image}") from error
     try:
-        container.put_archive("/", _archive(files))
+        with tempfile.TemporaryFile() as archive:
+            write_archive(files, archive)
+            archive.seek(0)
+            container.put_archive("/", archive)
         yield container
     finally:
         containers.remove(container)
 
 
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive of the files, and of the folders that scripts write to."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for folder in (MODEL, CHECKPOINTS, "/opt/ml/output/data", "/opt/ml/input/data"):
+def write_archive(files: Mapping[str, bytes | Path], target: IO[bytes]) -> None:
+    """Write a tar archive of the files, and of the folders that scripts write to."""
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for folder in (MODEL, CHECKPOINTS, OUTPUT, "/opt/ml/input/data"):
             info = tarfile.TarInfo(folder.lstrip("/"))
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(info)
         for path, data in files.items():
             info = tarfile.TarInfo(path.lstrip("/"))
-            info.size, info.mode = len(data), 0o755
-            tar.addfile(info, io.BytesIO(data))
-    return content.getvalue()
+            info.mode = 0o755
+            with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
+                info.size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                tar.addfile(info, file)
 
 
 def read(container: Container, path: str) -> str | None:

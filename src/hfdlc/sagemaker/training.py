@@ -1,207 +1,166 @@
 """Running a training job in a container, until its model.tar.gz is written."""
 
-import os
 import re
-import tarfile
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
-from docker.errors import DockerException
 from docker.models.containers import Container
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from docker.types import Mount
 
 from hfdlc.build.session import Session
 from hfdlc.engine import containers
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
+from hfdlc.sagemaker import archive, channels, hosts, network, progress
 from hfdlc.sagemaker import job as train_job
-from hfdlc.sagemaker.job import Job
-
-# `30/144 [` of tqdm and Keras, `Epoch 3/12` of Keras.
-DONE = re.compile(r"\b(\d+)/(\d+) \[|^Epoch (\d+)/(\d+)")
-Volumes = dict[str, dict[str, str]]
+from hfdlc.sagemaker import source as source_folder
+from hfdlc.sagemaker.channels import Channel
+from hfdlc.sagemaker.hosts import Failure, Host
+from hfdlc.sagemaker.job import Job, Resources
+from hfdlc.sagemaker.metrics import LOSS, Metrics, Point, as_json, svg, write
+from hfdlc.sagemaker.source import Source
 
 
 @dataclass(frozen=True)
 class Order:
     """The arguments of a training job."""
 
-    script: Path
-    data: Path
+    source: Source
+    data: tuple[Channel, ...]
     output: Path
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Path | None = None
-    online: bool = False
-    gpus: bool = False
+    resources: Resources = field(default_factory=Resources)
+    hosts: int = 1
+    metrics: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: dict(LOSS))
+    metrics_file: Path | None = None
+    plot: Path | None = None
 
 
 def train(session: Session, cell: Cell, order: Order) -> None:
-    """Run the training contract with the cell's image, print its log, and write model.tar.gz.
+    """Run the training contract with the cell's image, print its log, and write its archives.
 
     Raises UserError if an argument is not valid, HfdlcError if the script fails (with its reason) or saves no
     model. On Ctrl-C the script gets SIGTERM, and time to save a checkpoint.
     """
-    job, volumes = _job(cell, order)
-    with train_job.created(
-        cell.id, session.engine, job.files(), volumes, online=order.online, gpus=order.gpus
-    ) as container:
-        containers.start(container)
-        try:
-            _show(container)
-            code = int(container.wait()["StatusCode"])
-        except KeyboardInterrupt:
-            say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
-            container.stop(timeout=train_job.PATIENCE)
-            raise
-        if code:
-            reason = (
-                train_job.read(container, train_job.FAILURE) or "no reason was written to the failure file"
-            )
-            raise HfdlcError(f"training failed with exit code {code}\n{reason}", location=str(order.script))
-        _keep_model(container, order.output)
+    _check(cell, order)
+    places = [channel.place for channel in order.data if isinstance(channel.place, Path)]
+    results = [order.output, output_of(order.output), *([order.checkpoints] if order.checkpoints else [])]
+    code = source_folder.files(order.source, without=[*places, *results])
+    names = network.names(order.hosts)
+    engine, resources = session.engine, order.resources
+    containers.remove_strays(engine)
+    with ExitStack() as stack:
+        data = stack.enter_context(channels.local(order.data, session.state.folder("tmp")))
+        job = Job(str(order.source.entry_point), code, order.hyperparameters, tuple(data))
+        mounts = _mounts(order, data)
+        net = stack.enter_context(network.connected(engine, names, online=resources.online))
+        made: list[Host] = []
+        for name in names:
+            first = str(made[0].container.id) if made else None
+            files, connection = job.files(name, names, net.interface), net.options(name, first)
+            container = train_job.created(cell.id, engine, files, {}, resources, connection, mounts)
+            made.append(Host(name, stack.enter_context(container)))
+        _run(made, order)
     say(f"trained: {order.output}, {order.output.stat().st_size / 1e6:.1f} MB; serve it with")
     print(f"hfdlc serve {cell.id} {order.output}", flush=True)
 
 
-def _job(cell: Cell, order: Order) -> tuple[Job, Volumes]:
-    """The input of the container, and its volumes."""
+def _run(made: list[Host], order: Order) -> None:
+    """Start the hosts, follow them to their end, and keep what the first one wrote."""
+    first = made[0].container
+    metrics = Metrics(order.metrics)
+    try:
+        with progress.printed(tuple(host.name for host in made), metrics) as log:
+            failures = hosts.follow(hosts.start(made), log.show)
+    except KeyboardInterrupt:
+        say(f"stopping: the script has {train_job.PATIENCE} s to save a checkpoint")
+        hosts.stop(made, train_job.PATIENCE)
+        _keep_output_of_failed(first, order)
+        raise
+    finally:
+        _keep_metrics(metrics.points, order)
+    if failures:
+        _keep_output_of_failed(first, order)
+        raise HfdlcError(
+            hosts.message(failures, made), location=str(order.source.script), hint=_hint(failures[0], order)
+        )
+    _keep(first, order)
+
+
+def _check(cell: Cell, order: Order) -> None:
     if cell.type != "training":
         raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
-    if not order.script.is_file():
-        raise UserError("no such file", location=str(order.script))
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
         raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
-    channels = _channels(order.data)
-    bound = {f"/opt/ml/input/data/{name}": (folder, "ro") for name, folder in channels.items()}
+
+
+def _mounts(order: Order, data: Mapping[str, Path]) -> list[Mount]:
+    """The data of each channel, read-only, and the folder of checkpoints."""
+    mounts = []
+    for name, place in data.items():
+        inside = f"/opt/ml/input/data/{name}"
+        target = inside if place.is_dir() else f"{inside}/{place.name}"
+        mounts.append(Mount(target, str(place.absolute()), type="bind", read_only=True))
     if order.checkpoints:
         order.checkpoints.mkdir(parents=True, exist_ok=True)
-        bound[train_job.CHECKPOINTS] = (order.checkpoints, "rw")
-    volumes = {
-        str(folder.absolute()): {"bind": inside, "mode": mode} for inside, (folder, mode) in bound.items()
-    }
-    beside = order.script.with_name("requirements.txt")
-    files = [order.script, *([beside] if beside.is_file() else [])]
-    code = {file.name: file.read_bytes() for file in files}
-    return Job(order.script.name, code, order.hyperparameters, tuple(channels)), volumes
+        mounts.append(Mount(train_job.CHECKPOINTS, str(order.checkpoints.absolute()), type="bind"))
+    return mounts
 
 
-def _channels(data: Path) -> dict[str, Path]:
-    """Folders by channel: the subfolders of a folder that has only folders, else the channel `training`."""
-    if not data.is_dir():
-        raise UserError("no such folder", location=str(data))
-    inside = [path for path in sorted(data.iterdir()) if not path.name.startswith(".")]
-    if not inside:
-        raise UserError("the data folder is empty", location=str(data))
-    if all(path.is_dir() for path in inside):
-        return {path.name: path for path in inside}
-    return {"training": data}
+def output_of(model: Path) -> Path:
+    """The archive of SM_OUTPUT_DATA_DIR: output.tar.gz beside model.tar.gz, else NAME-output.tar.gz."""
+    name = model.name.removesuffix(".tar.gz")
+    return model.with_name("output.tar.gz" if name == "model" else f"{name}-output.tar.gz")
 
 
-def _show(container: Container) -> None:
-    """Print the log, and a progress bar if the script reports progress."""
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        for line in lines(container.logs(stream=True, follow=True)):
-            if done := DONE.search(line):
-                now, total = (int(number) for number in done.groups() if number)
-                progress.update(task, completed=now, total=total, description=f"{now} of {total}")
-            if line.endswith("\n") and not (done and "\r" in line):
-                console.print(line.rstrip(), markup=False)
+def _keep(container: Container, order: Order) -> None:
+    """Write the archives of a job that succeeded; an error in one of them does not lose the other.
 
-
-def lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    r"""Complete lines of a stream; states of a progress bar end with `\r`."""
-    rest = b""
-    for piece in pieces:
-        *whole, rest = re.split(rb"(?<=[\r\n])", rest + piece)
-        for line in whole:
-            yield line.decode(errors="replace")
-    if rest:
-        yield rest.decode(errors="replace") + "\n"
-
-
-def _keep_model(container: Container, output: Path) -> None:
-    """Write /opt/ml/model to an archive, atomically.
-
-    Raises HfdlcError if it is empty or cannot be written.
+    Raises HfdlcError if there is no model.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    part = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            number = _pack(container, file)
-        if not number:
+        if not archive.write(container, train_job.MODEL, order.output):
             raise HfdlcError(
                 "the script succeeded, but saved no model in SM_MODEL_DIR",
                 location=train_job.MODEL,
                 hint="save the model to os.environ['SM_MODEL_DIR'] at the end of the script",
             )
-        part.chmod(0o644)
-        part.rename(output)
-    except (OSError, DockerException, tarfile.TarError) as error:
-        raise HfdlcError(
-            f"cannot write the model: {error}",
-            location=str(output),
-            hint="free disk space or set --output, then train again",
-        ) from error
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    except HfdlcError:
+        _keep_output_of_failed(container, order)
+        raise
+    _keep_output(container, order)
 
 
-def _pack(container: Container, file: IO[bytes]) -> int:
-    """Write the model's files to the root of an archive, readable by all; returns their number."""
-    pieces, _ = container.get_archive(train_job.MODEL)
+def _keep_output(container: Container, order: Order) -> None:
+    output = output_of(order.output)
+    if number := archive.write(container, train_job.OUTPUT, output):
+        say(f"output: {output}, {number} files")
+
+
+def _hint(failure: Failure, order: Order) -> str:
+    """What to do about packages that could not be downloaded."""
+    offline = not order.resources.online and "No matching distribution found" in failure.reason
+    return "requirements.txt is installed from the network: use --online" if offline else ""
+
+
+def _keep_metrics(points: Sequence[Point], order: Order) -> None:
+    """Write what was found in the log; that it cannot be written does not end a job."""
     try:
-        return _repack(cast("IO[bytes]", _Stream(pieces)), file)
-    finally:
-        _read_out(pieces)
+        if order.metrics_file:
+            write(order.metrics_file, as_json(points))
+        if order.plot:
+            write(order.plot, svg(points))
+    except HfdlcError as error:
+        say(f"warning: {error}")
 
 
-def _repack(source: IO[bytes], file: IO[bytes]) -> int:
-    number = 0
-    with (
-        tarfile.open(fileobj=source, mode="r|") as found,
-        tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as target,  # weights compress badly
-    ):
-        for member in found:
-            member.name = member.name.partition("/")[2]
-            if not member.name:
-                continue
-            member.mode |= 0o755 if member.isdir() else 0o644
-            target.addfile(member, found.extractfile(member) if member.isfile() else None)
-            number += member.isfile()
-    return number
-
-
-def _read_out(pieces: Iterable[bytes]) -> None:
-    """Read the rest: the engine locks the container until its archive has been read."""
-    for _ in pieces:
-        pass
-
-
-class _Stream:
-    """Chunks of bytes as a file."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces, self._rest = iter(pieces), b""
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes, fewer only at the end."""
-        found = [self._rest]
-        length = len(self._rest)
-        while length < size and (piece := next(self._pieces, b"")):
-            found.append(piece)
-            length += len(piece)
-        whole = b"".join(found)
-        self._rest = whole[size:]
-        return whole[:size]
+def _keep_output_of_failed(container: Container, order: Order) -> None:
+    """The output of a failed job; that it cannot be written is not the reason of the failure."""
+    try:
+        _keep_output(container, order)
+    except HfdlcError as error:
+        say(f"warning: {error}")

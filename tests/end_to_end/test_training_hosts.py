@@ -1,0 +1,96 @@
+"""Training on several hosts, which are containers of one machine."""
+
+import json
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfdlc.engine.detect import Engine
+from training_jobs import Script, hfdlc, letter
+
+pytestmark = pytest.mark.engine
+
+# A linear model with DistributedDataParallel, as torchrun starts it. Each rank notes what it has seen.
+TRAIN = """
+import json, os, torch
+from torch import distributed, nn
+distributed.init_process_group("gloo")
+rank, size = distributed.get_rank(), distributed.get_world_size()
+torch.manual_seed(1)
+inputs, model = torch.randn(64, 8), nn.Linear(8, 1)
+targets = inputs.sum(dim=1, keepdim=True)
+model = nn.parallel.DistributedDataParallel(model)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+losses, seen = [], []
+for step in range(8):
+    batch = torch.arange(step * 8, step * 8 + 8)[rank::size]
+    loss = nn.functional.mse_loss(model(inputs[batch]), targets[batch])
+    optimizer.zero_grad(); loss.backward(); optimizer.step()
+    mean = loss.detach().clone(); distributed.all_reduce(mean)
+    losses.append(mean.item() / size); seen += batch.tolist()
+everywhere = [None] * size
+distributed.all_gather_object(everywhere, (os.environ["SM_CURRENT_HOST"], seen))
+if rank == 0:
+    with open(os.environ["SM_MODEL_DIR"] + "/found.json", "w") as file:
+        json.dump({"losses": losses, "seen": everywhere, "hosts": os.environ["SM_HOSTS"]}, file)
+open(os.environ["SM_OUTPUT_DATA_DIR"] + "/rank%d" % rank, "w").write("x")
+"""
+# AWS's example: the rank comes from SM_HOSTS, and the script starts no other process.
+ONE_OF_TWO_FAILS = """
+import os, sys, time
+from torch import distributed
+hosts = __import__("json").loads(os.environ["SM_HOSTS"])
+distributed.init_process_group(
+    "gloo", rank=hosts.index(os.environ["SM_CURRENT_HOST"]), world_size=len(hosts)
+)
+if distributed.get_rank() == 1:
+    raise ValueError("no such label")
+time.sleep(600)
+"""
+
+
+def found(script: Script, folder: Path, *words: object) -> dict[str, Any]:
+    """What the training script left in the model of a job."""
+    ended = hfdlc(*script(TRAIN, *words))
+    assert ended.returncode == 0, ended.stderr
+    with tarfile.open(folder / "out" / "model.tar.gz") as archive:
+        assert archive.getnames() == ["found.json"]
+        file = archive.extractfile("found.json")
+        assert file
+        content: dict[str, Any] = json.load(file)
+    return content
+
+
+def test_two_hosts_train_as_one_does(script: Script, tmp_path: Path) -> None:
+    """At the same global batch size: the same losses, and each sample is seen once."""
+    one = found(script, tmp_path, "--processes", "1")
+    two = found(script, tmp_path, "--hosts", "2", "--processes", "2")
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-3)
+    assert [host for host, _ in two["seen"]] == ["algo-1", "algo-1", "algo-2", "algo-2"]
+    assert sorted(n for _, seen in two["seen"] for n in seen) == list(range(64))
+    assert two["hosts"] == '["algo-1","algo-2"]'
+    with tarfile.open(tmp_path / "out" / "output.tar.gz") as archive:  # of the first host
+        assert sorted(archive.getnames()) == ["rank0", "rank1"]
+
+
+def test_host_that_fails_stops_the_others_and_is_named(script: Script, used_engine: Engine) -> None:
+    """With its own reason, long before the others would have ended; nothing is left in the engine."""
+    client = used_engine.client
+    before = {each.id for each in [*client.containers.list(all=True), *client.networks.list()]}
+    began = time.monotonic()
+    report = letter(hfdlc(*script(ONE_OF_TWO_FAILS, "--hosts", "2")), 1)
+    assert time.monotonic() - began < 120
+    assert "training failed on algo-2 with exit code 1" in report
+    assert "ValueError: no such label" in report
+    assert {each.id for each in [*client.containers.list(all=True), *client.networks.list()]} == before
+
+
+@pytest.mark.parametrize("option", ["--hosts", "--processes"])
+def test_no_hosts_are_refused(script: Script, option: str) -> None:
+    """Before anything starts."""
+    ended = hfdlc(*script("", option, "0"))
+    assert ended.returncode == 2
+    assert option in ended.stderr

@@ -1,0 +1,32 @@
+"""Training jobs that tests run as a user runs them."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hfdlc.build import builder
+from hfdlc.build.session import Session
+
+ROOT = Path(__file__).parents[2]
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+PYTORCH = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
+Script = Callable[..., list[object]]
+
+
+def hfdlc(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run `hfdlc WORDS`, and give what it said."""
+    return subprocess.run([HFDLC, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+def build_both(session: Session, training: str) -> None:
+    """The training cell, and the inference cell of its release."""
+    wanted = (training, training.replace("-training:", "-inference:"))
+    builder.build(session, [cell for cell in session.project.cells if cell.id in wanted])
+
+
+def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:
+    """What a command that failed as it should said: none of our own traceback in it."""
+    assert ended.returncode == status, ended.stderr
+    assert "hfdlc/" not in ended.stderr.partition("error: ")[2]
+    return ended.stderr.partition("error: ")[2]
