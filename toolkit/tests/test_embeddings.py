@@ -124,7 +124,10 @@ MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "lasttoken")
 CHAINS = {
     "one": [("Pooling", tiny.pooling("mean"))],
     "normalized": [("Pooling", tiny.pooling("cls")), ("Normalize", None)],
-    "concatenated": [("Pooling", tiny.pooling("lasttoken", "cls", "max", "weightedmean")), ("Normalize", None)],
+    "concatenated": [
+        ("Pooling", tiny.pooling("lasttoken", "cls", "max", "weightedmean")),
+        ("Normalize", None),
+    ],
     "dense": [("Pooling", tiny.pooling("mean")), ("Dense", 32), ("Normalize", None)],
     "normalized first": [("Pooling", tiny.pooling("mean")), ("Normalize", None), ("Dense", 32)],
     "two projections": [("Pooling", tiny.pooling("mean", "max")), ("Dense", 64), ("Dense", 8)],
@@ -184,7 +187,9 @@ def test_projection_and_normalization(encoder):
     with_modules(encoder, CHAINS["dense"])
     weights = safetensors.torch.load_file(str(encoder / "2_Dense/model.safetensors"))
     vector = torch.from_numpy(expected(encoder, TEXTS[0], "mean"))
-    projected = torch.tanh(torch.nn.functional.linear(vector, weights["linear.weight"], weights["linear.bias"]))
+    projected = torch.tanh(
+        torch.nn.functional.linear(vector, weights["linear.weight"], weights["linear.bias"])
+    )
     right = torch.nn.functional.normalize(projected, dim=0).numpy()
     assert numpy.allclose(ask(load(encoder), TEXTS[0]), right, atol=1e-5)
     torch.save(weights, str(encoder / "2_Dense/pytorch_model.bin"))
@@ -321,7 +326,10 @@ def test_pooling_of_a_decoder_is_its_last_token(tmp_path):
     }
     tiny.seed()
     transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).save_pretrained(str(folder))
-    tiny.byte_tokenizer(128, is_encoder=False).save_pretrained(str(folder))
+    tokenizer = tiny.byte_tokenizer(128, is_encoder=False)
+    # sentence-transformers 6 would write texts as conversations.
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(str(folder))
     service = load(folder, task="sentence-embeddings")
     texts = [text for text in TEXTS if text]
     right = [expected(folder, text, "lasttoken") for text in texts]
@@ -334,7 +342,14 @@ def test_pooling_of_a_decoder_is_its_last_token(tmp_path):
 
 def test_model_with_a_decoder_is_loaded_as_encoder(tmp_path):
     """sentence-t5 and its kin: AutoModel would load a decoder that embeddings do not use."""
-    sizes = {"vocab_size": len(tiny.VOCABULARY), "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    sizes = {
+        "vocab_size": len(tiny.VOCABULARY),
+        "d_model": 32,
+        "d_kv": 16,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 2,
+    }
     folder = tiny.save(tmp_path / "t5", "T5Config", "T5EncoderModel", sizes, pad_token_id=0)
     service = load(folder, task="sentence-embeddings")
     right = hidden_states(folder, TEXTS[0], kind="T5EncoderModel").mean(axis=0)
@@ -360,8 +375,14 @@ def test_options_of_a_saved_model(saved):
         ({"pooling": 1}, "parameter 'pooling' must be one of mean, not a number"),
         ({"truncate_dim": 33}, "parameter 'truncate_dim' must be a whole number from 1 to 32"),
         ({"dimensions": 0}, "parameter 'dimensions' must be a whole number from 1 to 32"),
-        ({"dimensions": 4, "truncate_dim": 4}, "'dimensions' and 'truncate_dim' are the same parameter: send one"),
-        ({"truncate": True, "truncation": True}, "'truncate' and 'truncation' are the same parameter: send one"),
+        (
+            {"dimensions": 4, "truncate_dim": 4},
+            "'dimensions' and 'truncate_dim' are the same parameter: send one",
+        ),
+        (
+            {"truncate": True, "truncation": True},
+            "'truncate' and 'truncation' are the same parameter: send one",
+        ),
         ({"prompt_name": "title"}, "parameter 'prompt_name' must be one of document, passage, query"),
         ({"normalize": "yes"}, "parameter 'normalize' must be true or false, not a string"),
         ({"normalise": True}, "unknown parameter 'normalise' (did you mean 'normalize'?)"),
@@ -408,9 +429,7 @@ def test_many_texts_are_refused_before_they_are_tokenized(saved, monkeypatch):
     monkeypatch.setattr(saved, "dimension", 384)
     monkeypatch.setattr(saved, "encode", None)
     message = refusal(saved, ["a"] * 100000)
-    assert message == (
-        "the answer to 100000 texts has more than 10000000 numbers; send at most 26041 texts"
-    )
+    assert message == ("the answer to 100000 texts has more than 10000000 numbers; send at most 26041 texts")
     many = {"source_sentence": "a", "sentences": ["a"] * (limits.COMPARED_TEXTS + 1)}
     assert refusal(saved, many) == "'sentences' has 10001 texts; at most 10000 are allowed"
 
@@ -589,10 +608,16 @@ def test_ranking_needs_one_label(tmp_path):
     [
         ([*MEAN, ("LayerNorm", {})], "module 2 (sentence_transformers.models.LayerNorm) cannot be served"),
         ([*MEAN, ("custom_st.Normalize", {})], "module 2 (custom_st.Normalize) cannot be served"),
-        ([MEAN[0], ("Normalize", None)], "module 1 (sentence_transformers.models.Normalize) cannot be served"),
+        (
+            [MEAN[0], ("Normalize", None)],
+            "module 1 (sentence_transformers.models.Normalize) cannot be served",
+        ),
         ([("StaticEmbedding", None)], "module 0 (sentence_transformers.models.StaticEmbedding) cannot be"),
         (MEAN[:1], "has no Pooling"),
-        ([MEAN[0], ("Pooling", {"pooling_mode": "median"})], "pooling mode median is not supported; cls, max"),
+        (
+            [MEAN[0], ("Pooling", {"pooling_mode": "median"})],
+            "pooling mode median is not supported; cls, max",
+        ),
         ([*MEAN, ("Dense", {"use_residual": True})], "use_residual is not supported"),
         ([*MEAN, ("Dense", {"module_input_name": "token_embeddings"})], "module_input_name token_embeddings"),
         ([*MEAN, ("Dense", {"activation_function": "os.system"})], "activation_function os.system is not"),
@@ -622,7 +647,9 @@ def test_damaged_files_of_modules_are_named(encoder):
     assert "modules.json cannot be read" in start_refusal(encoder)
     (encoder / "modules.json").write_text('{"a": 1}')
     assert "modules.json is not a list of modules" in start_refusal(encoder)
-    (encoder / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer", "path": "../a"}]')
+    (encoder / "modules.json").write_text(
+        '[{"type": "sentence_transformers.models.Transformer", "path": "../a"}]'
+    )
     assert "the path '../a' is outside the folder" in start_refusal(encoder)
 
 
@@ -671,7 +698,11 @@ def test_activation_of_ranking_that_is_not_supported(tmp_path, change):
 @pytest.mark.parametrize(
     ("modules", "settings", "message"),
     [
-        ([("Transformer", None), ("LogitScore", {})], {}, "module 1 (sentence_transformers.models.LogitScore)"),
+        (
+            [("Transformer", None), ("LogitScore", {})],
+            {},
+            "module 1 (sentence_transformers.models.LogitScore)",
+        ),
         (
             [("Transformer", None)],
             {"prompts": {"web": "search: "}, "default_prompt_name": "web"},

