@@ -247,7 +247,7 @@ def test_invalid_request_of_text_embeddings_inference(embedder, path, body, stat
         ("/rerank", {"query": "a"}, 400, "'texts' is missing"),
         ("/rerank", dict(QUERY, texts=[]), 400, "'texts' must be a list of texts that is not empty"),
         ("/rerank", dict(QUERY, texts=["a", ""]), 400, "'texts[1]' is empty"),
-        ("/rerank", dict(QUERY, raw=True), 400, "did you mean 'raw_scores'"),
+        ("/rerank", dict(QUERY, raw_score=True), 400, "did you mean 'raw_scores'"),
         ("/embed", {"inputs": "a"}, 404, "/embed is served by models of sentence-embeddings"),
         ("/similarity", {"inputs": COMPARED}, 404, "/similarity is served by models of sentence-embeddings"),
     ],
