@@ -629,6 +629,19 @@ def test_module_that_is_not_supported_is_named(encoder, modules, message):
     assert message in start_refusal(encoder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "output"), [("message", "last_hidden_state"), ("text", "pooler_output"), ("text", "logits")]
+)
+def test_transformer_that_takes_no_plain_texts(encoder, kind, output):
+    """As releases from 5.2 on write it: conversations, and other outputs of the model."""
+    right = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    tiny.save_modules(encoder, MEAN, transformer={"modality_config": right})
+    assert len(ask(load(encoder), "a")) == 32
+    wrong = dict(right, **{kind: {"method": "forward", "method_output_name": output}})
+    tiny.save_modules(encoder, MEAN, transformer={"modality_config": wrong})
+    assert "modality_config has '{}'".format(kind) in start_refusal(encoder)
+
+
 def test_damaged_files_of_modules_are_named(encoder):
     with_modules(encoder, CHAINS["dense"])
     import safetensors.torch

@@ -78,7 +78,7 @@ def read(folder: Path, config: JsonObject) -> SentenceModel:
         width = dense.given
     normalizes = bool(steps) and steps[-1] is normalized
     settings = _json(folder / SETTINGS)
-    own = _transformer(transformer.folder)
+    own = _transformer(transformer.folder, "last_hidden_state")
     # Every model has these two; they are empty where it does not say what they are.
     prompts = dict({"query": "", "document": ""}, **(settings.get("prompts") or {}))
     return model._replace(
@@ -93,12 +93,16 @@ def read(folder: Path, config: JsonObject) -> SentenceModel:
     )
 
 
-def _chain(folder: Path) -> List[Module]:
-    """The modules in their order, of which the first two are Transformer and Pooling."""
-    entries = _json_of(folder / MODULES)
+def _modules(folder: Path) -> List[Module]:
+    entries: object = _json_of(folder / MODULES)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise StartError("{}/{} is not a list of modules".format(folder, MODULES))
-    modules = [_module(folder, entry) for entry in entries]
+    return [_module(folder, entry) for entry in entries]
+
+
+def _chain(folder: Path) -> List[Module]:
+    """The modules in their order, of which the first two are Transformer and Pooling."""
+    modules = _modules(folder)
     kinds = [module.kind for module in modules]
     for place, module in enumerate(modules):
         expected = (("Transformer",), ("Pooling",))[place] if place < 2 else ("Normalize", "Dense")
@@ -125,8 +129,18 @@ def _module(folder: Path, entry: JsonObject) -> Module:
     return Module(name.rsplit(".", 1)[-1] if name.startswith(PACKAGE) else "", folder / path, name)
 
 
-def _transformer(folder: Path) -> JsonObject:
-    return next((_json(folder / name) for name in TRANSFORMER if (folder / name).is_file()), {})
+def _transformer(folder: Path, output: str) -> JsonObject:
+    """The configuration of the Transformer. StartError unless it takes texts as they are and gives this output."""
+    path = next((folder / name for name in TRANSFORMER if (folder / name).is_file()), folder / TRANSFORMER[0])
+    config = _json(path)
+    for kind, how in (config.get("modality_config") or {}).items():
+        if kind == "message" or (kind == "text" and how.get("method_output_name") != output):
+            raise StartError(
+                "{}: modality_config has '{}': {}, which cannot be served; texts whose output is {} can".format(
+                    path, kind, json.dumps(how)[:200], output
+                )
+            )
+    return config
 
 
 def _pooling(module: Module) -> SentenceModel:
@@ -211,8 +225,7 @@ def read_ranker(folder: Path, config: JsonObject) -> Ranker:
     """What a cross-encoder adds to its classifier. StartError for an activation function that is not supported."""
     settings = _json(folder / SETTINGS) if (folder / MODULES).is_file() else {}
     if (folder / MODULES).is_file():
-        entries = [_module(folder, entry) for entry in _json_of(folder / MODULES)]
-        for place, module in enumerate(entries):
+        for place, module in enumerate(_modules(folder)):
             if place or module.kind != "Transformer":
                 raise StartError(
                     "{}/{}: module {} ({}) cannot be served; text-ranking serves a Transformer with a label. "
@@ -220,7 +233,7 @@ def read_ranker(folder: Path, config: JsonObject) -> Ranker:
                 )
     if (settings.get("prompts") or {}).get(settings.get("default_prompt_name")):
         raise StartError("{}/{}: prompts of text-ranking are not supported".format(folder, SETTINGS))
-    own = _transformer(folder)
+    own = _transformer(folder, "logits")
     return Ranker(
         _activation(folder, settings, config), own.get("max_seq_length"), bool(own.get("do_lower_case"))
     )

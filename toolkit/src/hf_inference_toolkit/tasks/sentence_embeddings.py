@@ -205,8 +205,9 @@ class SentenceEmbeddings(TextTask):
         return {name: values[name] for name in values if name in self._names}, len(kept) < len(numbers)
 
     def _prompt(self, options: Options) -> str:
-        name = options.get("prompt_name", self._model.default_prompt_name)
-        return self._model.prompts.get(name, "")
+        return self._model.prompts.get(
+            options.get("prompt_name") or self._model.default_prompt_name or "", ""
+        )
 
     def _prompt_length(self, prompt: str) -> int:
         """The tokens of a prompt, with special tokens at the start and without those at the end."""

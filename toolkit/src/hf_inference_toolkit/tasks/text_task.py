@@ -222,7 +222,7 @@ class TextTask(Service):
         truncation = options.get("truncation", True)
         if truncation is True:
             truncation = strategy
-        side = options.get("truncation_direction") or getattr(self.tokenizer, "truncation_side", "right")
+        side = str(options.get("truncation_direction") or getattr(self.tokenizer, "truncation_side", "right"))
         text = self.shortened(text, self.limit, truncation not in (False, "only_second"), side)
         if pair is not None:
             pair = self.shortened(pair, self.limit, truncation not in (False, "only_first"), side)
