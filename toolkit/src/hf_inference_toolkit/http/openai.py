@@ -19,6 +19,8 @@ EMBEDDINGS = "/v1/embeddings"
 ONE_MODEL = MODELS + "/"
 # A size with which work is done off the event loop.
 OFF_LOOP = 1 << 20
+# Inputs of a list that are checked on the event loop.
+FEW = 256
 
 
 class OpenAI:
@@ -55,15 +57,16 @@ class OpenAI:
 
     async def _embedded(self, service: Service, document: object, request: Request, ends: float) -> Response:
         """The response to a parsed body."""
-        query = openai_embeddings.read(document)
-        try:
-            service.check(query.request)
-        except RequestError as error:
-            raise openai_embeddings.named(error) from None
+        inputs = document.get("input") if isinstance(document, dict) else None
+        size = OFF_LOOP if isinstance(inputs, list) and len(inputs) > FEW else 0
+        query = await self._invocations.off_loop(size, lambda: openai_embeddings.read(document, service))
         prediction = await self._invocations.predict(service, query.request, request, ends)
-        answer = openai_embeddings.answer(query, self._name, prediction)
-        size = 0 if payload.is_small(answer) else OFF_LOOP
-        body = await self._invocations.off_loop(size, lambda: payload.write_json(answer))
+
+        def written() -> bytes:
+            return payload.write_json(openai_embeddings.answer(query, self._name, prediction))
+
+        # A number takes eight bytes in base64, and up to 21 as text.
+        body = await self._invocations.off_loop(8 * sum(map(len, prediction.value)), written)
         headers = {"Content-Type": codecs.JSON}
         if prediction.is_truncated:
             headers["X-Inputs-Truncated"] = "true"

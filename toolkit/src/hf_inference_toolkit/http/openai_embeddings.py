@@ -11,7 +11,7 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http.openai_requests import ACCEPTED, ANY, checked
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.parameters import schema as schema_of
-from hf_inference_toolkit.tasks.service import Prediction
+from hf_inference_toolkit.tasks.service import Prediction, Service
 
 FORMATS = ("float", "base64")
 KNOWN = (
@@ -33,13 +33,18 @@ class Query(NamedTuple):
     is_base64: bool
 
 
-def read(document: object) -> Query:
-    """The request in a JSON document. RequestError with the name of the parameter that is wrong."""
+def read(document: object, service: Service) -> Query:
+    """The checked request in a JSON document. RequestError with the name of the parameter that is wrong."""
     if not isinstance(document, dict):
         raise RequestError("malformed", "the body must be a JSON object, not {}".format(kind_of(document)))
     given = checked(document, KNOWN, ACCEPTED)
     options: Parameters = {name: given[name] for name in ("dimensions", "prompt_name") if name in given}
-    return Query(Request(_inputs(given), options, []), given.get("encoding_format") == "base64")
+    request = Request(_inputs(given), options, [])
+    try:
+        service.check(request)
+    except RequestError as error:
+        raise _named(error) from None
+    return Query(request, given.get("encoding_format") == "base64")
 
 
 def _inputs(given: JsonObject) -> List[object]:
@@ -64,7 +69,7 @@ def _of_input(message: str) -> RequestError:
     return RequestError("unsupported_value", message, param="input")
 
 
-def named(error: RequestError) -> RequestError:
+def _named(error: RequestError) -> RequestError:
     """An error of the task by the name that the parameter has in this API."""
     error.param = error.param or "input"
     if error.message.startswith("inputs["):

@@ -41,9 +41,7 @@ class TextEmbeddingsInference:
         service = self._served(path)
         codecs.content_type(request.headers.get("content-type"))
         body = await self._invocations.receive(request, ends)
-        document = await self._invocations.off_loop(len(body), lambda: payload.read_json(body))
-        prompt = payload.Request(*_read(path, document), [])
-        service.check(prompt)
+        prompt = await self._invocations.off_loop(len(body), lambda: _checked(service, path, body))
         prediction = await self._invocations.predict(service, prompt, request, ends)
         size = 0 if payload.is_small(prediction.value) else SMALL + 1
         content = await self._invocations.off_loop(size, lambda: payload.write_json(prediction.value))
@@ -66,6 +64,12 @@ class TextEmbeddingsInference:
                 path, tasks.get(path, "sentence-embeddings"), service.task
             ),
         )
+
+
+def _checked(service: Service, path: str, body: bytes) -> payload.Request:
+    prompt = payload.Request(*_read(path, payload.read_json(body)), [])
+    service.check(prompt)
+    return prompt
 
 
 def _read(path: str, document: object) -> Tuple[object, Parameters]:
