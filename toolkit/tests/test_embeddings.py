@@ -434,6 +434,26 @@ def test_many_texts_are_refused_before_they_are_tokenized(saved, monkeypatch):
     assert refusal(saved, many) == "'sentences' has 10001 texts; at most 10000 are allowed"
 
 
+def test_tokens_of_all_texts_are_limited(saved, ranker, monkeypatch):
+    """Each text of an input is counted when it is tokenized, not after all of them."""
+    monkeypatch.setattr(limits, "REQUEST_TOKENS", 100)
+    message = "the inputs have more than 100 tokens; send fewer at once"
+    texts = ["I like you"] * 50
+    counted = []
+    for service, inputs in (
+        (saved, {"source_sentence": "a", "sentences": texts}),
+        (ranker, {"query": "a", "texts": texts}),
+    ):
+        tokens = service.tokens
+        monkeypatch.setattr(
+            service, "tokens", lambda *given, tokens=tokens: counted.append(1) or tokens(*given)
+        )
+        assert message in refusal(service, inputs)
+        assert len(counted) < 30
+        del counted[:]
+    assert message in refusal(saved, texts)
+
+
 def test_empty_text_has_the_vector_of_its_special_tokens(plain):
     assert numpy.allclose(ask(plain, ""), expected(plain.facts["model"], "", "mean"), atol=1e-5)
 

@@ -183,8 +183,14 @@ class SentenceEmbeddings(TextTask):
     def encode(self, item: Item, options: Options) -> Encoded:
         """See TextTask: one row for each text."""
         texts = [item["source_sentence"], *item["sentences"]] if isinstance(item, dict) else [item]
-        found = [self._row(text, options) for text in texts]
-        return Encoded([one for one, _ in found], any(was_cut for _, was_cut in found))
+        rows, was_cut, count = [], False, 0
+        for text in texts:
+            one, cut = self._row(text, options)
+            rows.append(one)
+            was_cut = was_cut or cut
+            count += len(one["input_ids"])
+            self.check_amount(count)
+        return Encoded(rows, was_cut)
 
     def _row(self, text: Union[str, List[int]], options: Options) -> Tuple[Tokens, bool]:
         if isinstance(text, list):

@@ -102,12 +102,17 @@ class TextRanking(SequenceClassification):
 
     def encode(self, item: JsonObject, options: Options) -> Encoded:
         """See TextTask: one row for each text."""
-        rows, was_cut = [], False
+        rows, was_cut, count = [], False, 0
         lowered = str.lower if self._ranker.lowers_case else str
+        side = str(options.get("truncation_direction") or getattr(self.tokenizer, "truncation_side", "right"))
+        may_cut = options.get("truncation", True) not in (False, "only_second")
+        query = self.shortened(lowered(item["query"]), self.limit, may_cut, side)
         for text in item["texts"]:
-            encoding, cut = self.tokens(lowered(item["query"]), lowered(text), options)
+            encoding, cut = self.tokens(query, lowered(text), options)
             rows.append(row(encoding))
             was_cut = was_cut or cut
+            count += len(rows[-1]["input_ids"])
+            self.check_amount(count)
         return Encoded(rows, was_cut)
 
     def decode(
