@@ -30,9 +30,9 @@ def requests(model: Path, folder: str) -> dict[str, float]:
     lines = (model / "vocab.txt").read_text().splitlines()
     words = [word for word in lines if word.isalpha() and len(word) > 2]
     texts = [" ".join(chance.choices(words, k=chance.randint(4, 96))) for _ in range(TEXTS)]
-    bodies = {"texts": [{"input": text} for text in texts], "list": [{"input": texts[:LIST]}]}
-    for name, several in bodies.items():
-        lines = [json.dumps({"model": "minilm", **body}) for body in several]
+    inputs: dict[str, list[Any]] = {"texts": [*texts], "list": [texts[:LIST]]}
+    for name, several in inputs.items():
+        lines = [json.dumps({"model": "minilm", "input": one}) for one in several]
         Path(folder, f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return {"best": 0.0}
 
