@@ -15,8 +15,10 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.loading import hub
-from hf_inference_toolkit.loading.loader import load_model
+from hf_inference_toolkit.loading.loader import build, load_model
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
+from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.sentence_model import normalized, pooled
 
 transformers = pytest.importorskip("transformers")
@@ -660,6 +662,20 @@ def test_transformer_that_takes_no_plain_texts(encoder, kind, output):
     wrong = dict(right, **{kind: {"method": "forward", "method_output_name": output}})
     tiny.save_modules(encoder, MEAN, transformer={"modality_config": wrong})
     assert "modality_config has '{}'".format(kind) in start_refusal(encoder)
+
+
+def test_default_prompt_that_the_folder_lacks(encoder):
+    tiny.save_modules(encoder, MEAN, {"prompts": tiny.PROMPTS, "default_prompt_name": "title"})
+    message = start_refusal(encoder)
+    assert "default_prompt_name is 'title'; the prompts are document, passage, query" in message
+
+
+def test_tensorflow_is_refused(encoder):
+    runtime = Runtime()
+    runtime.prefix = "TF"
+    task = registry.parse("sentence-similarity")
+    with pytest.raises(StartError, match="HF_TASK=sentence-similarity needs PyTorch, and this image has"):
+        build(task, encoder, Settings(model_dir=str(encoder)), runtime)
 
 
 def test_damaged_files_of_modules_are_named(encoder):

@@ -81,12 +81,19 @@ def read(folder: Path, config: JsonObject) -> SentenceModel:
     own = _transformer(transformer.folder, "last_hidden_state")
     # Every model has these two; they are empty where it does not say what they are.
     prompts = dict({"query": "", "document": ""}, **(settings.get("prompts") or {}))
+    default = settings.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise StartError(
+            "{}/{}: default_prompt_name is '{}'; the prompts are {}".format(
+                folder, SETTINGS, default, ", ".join(sorted(prompts))
+            )
+        )
     return model._replace(
         steps=tuple(steps[:-1] if normalizes else steps),
         normalizes=normalizes,
         width=width,
         prompts={name: text or "" for name, text in prompts.items()},
-        default_prompt_name=settings.get("default_prompt_name"),
+        default_prompt_name=default,
         truncate_dim=settings.get("truncate_dim"),
         longest=own.get("max_seq_length"),
         lowers_case=bool(own.get("do_lower_case")),
