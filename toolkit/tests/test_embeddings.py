@@ -254,7 +254,11 @@ def test_prompt_that_is_not_pooled(encoder):
     with_modules(encoder, chain, settings={"prompts": tiny.PROMPTS})
     # [CLS] what is | the model [SEP]
     right = hidden_states(encoder, "what is the model")[3:].mean(axis=0)
-    assert numpy.allclose(ask(load(encoder), "the model", prompt_name="query"), right, atol=1e-5)
+    service = load(encoder)
+    assert numpy.allclose(ask(service, "the model", prompt_name="query"), right, atol=1e-5)
+    numbers = transformers.AutoTokenizer.from_pretrained(str(encoder))("the model")["input_ids"]
+    found = ask(service, [numbers, "the model"], prompt_name="query")
+    assert numpy.allclose(found, [expected(encoder, "the model", "mean"), right], atol=1e-5)
 
 
 def test_default_prompt_of_the_folder(encoder):

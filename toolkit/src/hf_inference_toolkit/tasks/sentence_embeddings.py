@@ -39,6 +39,10 @@ BOTH_SENTENCES = {
 }
 
 
+class IdRow(Dict[str, List[int]]):
+    """A row of token ids that a client has sent: it has no prompt."""
+
+
 class PooledRow(NamedTuple):
     """A row of a pass, and how its hidden states become a vector."""
 
@@ -208,7 +212,8 @@ class SentenceEmbeddings(TextTask):
             )
         kept = numbers[-most:] if options.get("truncation_direction") == "left" else numbers[:most]
         values = {"input_ids": kept, "attention_mask": [1] * len(kept), "token_type_ids": [0] * len(kept)}
-        return {name: values[name] for name in values if name in self._names}, len(kept) < len(numbers)
+        one = IdRow((name, values[name]) for name in values if name in self._names)
+        return one, len(kept) < len(numbers)
 
     def _prompt(self, options: Options) -> str:
         return self._model.prompts.get(
@@ -227,7 +232,8 @@ class SentenceEmbeddings(TextTask):
         """See TextTask."""
         chosen = options.get("pooling")
         pooling = (chosen,) if chosen and not self._model.is_fixed else self._model.pooling
-        prompt = "" if self._model.includes_prompt else self._prompt(options)
+        is_whole = self._model.includes_prompt or isinstance(row, IdRow)
+        prompt = "" if is_whole else self._prompt(options)
         start = self._prompt_length(prompt) if prompt else 0
         return super().piece(row, options)._replace(row=PooledRow(row, pooling, start))
 
