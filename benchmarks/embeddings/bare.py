@@ -47,7 +47,18 @@ def _run(model: Path, engine: str) -> Run:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    loaded = AutoModel.from_pretrained(model, add_pooling_layer=False).eval()
+    class Encoder(torch.nn.Module):  # type: ignore[misc]
+        """Exporters need the names of the inputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(model, add_pooling_layer=False)
+
+        def forward(self, input_ids: Any, token_type_ids: Any, attention_mask: Any) -> tuple[Any]:
+            named = {"token_type_ids": token_type_ids, "attention_mask": attention_mask}
+            return (self.model(input_ids=input_ids, **named).last_hidden_state,)
+
+    loaded = Encoder().eval()
     tokenizer = AutoTokenizer.from_pretrained(model)
     example = dict(tokenizer(["one text", "two"], padding=True, return_tensors="pt"))
     making: dict[str, Callable[[], Callable[[Mapping[str, Any]], Any]]] = {

@@ -1,6 +1,7 @@
 """sentence-embeddings and sentence-similarity."""
 
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple, Union
+import inspect
+from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy
 
@@ -8,7 +9,7 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import Answer, JsonObject, Options, Output, Parameters
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.runtimes.base import Runtime, Tokens
+from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Runtime, Tokens
 from hf_inference_toolkit.tasks.parameters import TRUNCATION, TRUNCATION_DIRECTION, Parameter, aliased
 from hf_inference_toolkit.tasks.sentence_model import (
     CHOICES,
@@ -83,7 +84,7 @@ class SentenceEmbeddings(TextTask):
         hidden = getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", None) or 1
         self.dimension = model.width or hidden * len(model.pooling)
         self._prompt_lengths: Dict[str, int] = {}
-        self._names = tuple(self.tokens("a", None, {})[0].keys())
+        self._names = _taken(runtime.model, self.tokens("a", None, {})[0])
         self._vocabulary = int(getattr(self.config, "vocab_size", None) or len(tokenizer))
         self.parameters = self._parameters()
         self.tokenization = Tokenization(tokenizer, model.prompts)
@@ -201,7 +202,8 @@ class SentenceEmbeddings(TextTask):
             return self._row_of_ids(text, options)
         text = self._prompt(options) + text
         encoding, was_cut = self.tokens(text.lower() if self._model.lowers_case else text, None, options)
-        return row(encoding), was_cut
+        one = row(encoding)
+        return {name: one[name] for name in self._names if name in one}, was_cut
 
     def _row_of_ids(self, numbers: List[int], options: Options) -> Tuple[Tokens, bool]:
         """Token ids as they are: without a prompt, and without special tokens."""
@@ -310,6 +312,13 @@ class SentenceSimilarity(SentenceEmbeddings):
     def examples(self) -> List[JsonObject]:
         """See Service."""
         return [self.sample]
+
+
+def _taken(model: "transformers.PreTrainedModel", names: Iterable[str]) -> Tuple[str, ...]:
+    """The outputs of a tokenizer that the model takes: some tokenizers have more."""
+    known = inspect.signature(model.forward).parameters
+    takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+    return tuple(name for name in MODEL_INPUTS if name in names and (takes_all or name in known))
 
 
 def _texts_in(item: Item) -> int:
