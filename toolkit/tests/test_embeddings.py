@@ -3,6 +3,7 @@
 The expected numbers are computed with plain PyTorch; where sentence-transformers is installed, it is asked too.
 """
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -92,8 +93,9 @@ def hidden_states(folder, text, limit=128, kind="AutoModel"):
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
     model = getattr(transformers, kind).from_pretrained(str(folder)).float().eval()
     inputs = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+    known = inspect.signature(model.forward).parameters
     with torch.no_grad():
-        return model(**inputs)[0][0].numpy()
+        return model(**{name: inputs[name] for name in inputs if name in known})[0][0].numpy()
 
 
 def expected(folder, text, mode, limit=128):
