@@ -152,12 +152,12 @@ def litserve(python: Path, model: Path, folder: Path, batch: int, threads: int) 
 
 
 @contextlib.contextmanager
-def infinity(python: Path, model: Path, folder: Path) -> Iterator[Running]:
-    """infinity-emb with its PyTorch engine."""
+def infinity(python: Path, model: Path, folder: Path, batch: int = 32) -> Iterator[Running]:
+    """infinity-emb with its PyTorch engine, in batches of at most so many texts (its default is 32)."""
     port, _ = _ports()
     command = [str(python.with_name("infinity_emb")), "v2", "--model-id", str(model)]
     command += ["--served-model-name", model.name, "--engine", "torch", "--device", "cpu"]
-    command += ["--dtype", "float32", "--no-bettertransformer"]
+    command += ["--dtype", "float32", "--no-bettertransformer", "--batch-size", str(batch)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
     environ = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder), "DO_NOT_TRACK": "1"}
     url, log = f"http://127.0.0.1:{port}/embeddings", folder / "infinity.log"

@@ -39,7 +39,7 @@ def test_engine_status_has_the_documented_keys(used_engine: Engine) -> None:
 
 
 def test_serve_answers_the_curl_line_that_it_prints(built: str, used_engine: Engine) -> None:
-    """Real weights, real sentence: 384 numbers a token; Ctrl-C removes the container."""
+    """Real weights and sentences: a vector of 384 numbers, two scores; Ctrl-C removes the container."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,10 +55,15 @@ def test_serve_answers_the_curl_line_that_it_prints(built: str, used_engine: Eng
     )
     try:
         assert process.stdout
-        line = process.stdout.readline()
-        answer = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
-        (sentence,) = json.loads(answer.stdout)
-        assert {len(token) for token in sentence} == {384}
+        lines = [process.stdout.readline() for _ in range(4)]
+        vector, scores = (
+            json.loads(subprocess.run(shlex.split(line), capture_output=True, text=True, check=True).stdout)
+            for line in lines[::2]
+        )
+        assert len(vector) == 384
+        assert lines[1] == f"[{vector[0]:.4f}, {vector[1]:.4f}, {vector[2]:.4f}, ...] (384 numbers)\n"
+        assert scores[0] > 0.5 > scores[1]
+        assert lines[3] == f"[{scores[0]:.4f}, {scores[1]:.4f}]\n"
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)

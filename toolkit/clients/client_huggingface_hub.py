@@ -129,6 +129,42 @@ def sentence_similarity(url):
     assert len(client(url).sentence_similarity(TEXT, other_sentences=[TEXT, "paris"])) == 2
 
 
+@check("sentence-embeddings", routes=BOTH)
+def feature_extraction_of_sentences(url):
+    array = client(url).feature_extraction(TEXT)
+    assert isinstance(array, numpy.ndarray)
+    assert array.shape == (32,)
+    several = client(url).feature_extraction([TEXT, "paris"])
+    assert several.shape == (2, 32)
+    assert numpy.allclose(several[0], array, atol=1e-5)
+
+
+@check("sentence-embeddings", routes=BOTH)
+def feature_extraction_of_sentences_with_parameters(url):
+    """The client writes them beside the inputs."""
+    plain = client(url).feature_extraction("what is paris")
+    given = {"prompt_name": "query", "normalize": True, "truncate": True, "truncation_direction": "right"}
+    assert numpy.allclose(client(url).feature_extraction("paris", **given), plain, atol=1e-5)
+    raw = client(url).feature_extraction("paris", normalize=False)
+    assert abs(numpy.linalg.norm(raw) - 1) > 1e-3
+    error = error_of(lambda: client(url).feature_extraction("paris", prompt_name="title"))
+    assert "prompt_name" in error.response.text
+
+
+@check("sentence-embeddings", routes=BOTH)
+def similarity_of_sentences(url):
+    scores = client(url).sentence_similarity(TEXT, other_sentences=[TEXT, "paris"])
+    assert len(scores) == 2
+    assert abs(scores[0] - 1) < 1e-5 > scores[1] - 1
+
+
+@check("sentence-similarity", routes=BOTH)
+def similarity_by_its_own_task(url):
+    scores = client(url).sentence_similarity(TEXT, other_sentences=[TEXT, "paris"])
+    assert len(scores) == 2
+    assert abs(scores[0] - 1) < 1e-5
+
+
 @check("question-answering", routes=BOTH)
 def question_answering(url):
     context = "my name is philipp and i live in nuremberg"

@@ -81,5 +81,17 @@ def embeddings(url):
     assert all(isinstance(number, float) for vector in vectors for number in vector)
 
 
+@check("sentence-embeddings", routes=BOTH)
+def sentence_embeddings(url):
+    from huggingface_hub import InferenceClient
+
+    embed = HuggingFaceEndpointEmbeddings(model="someone/model")
+    embed.client = InferenceClient(url)
+    vectors = embed.embed_documents([PROMPT, "paris"])
+    assert [len(vector) for vector in vectors] == [32, 32]
+    assert all(isinstance(number, float) for vector in vectors for number in vector)
+    assert len(embed.embed_query(PROMPT)) == 32
+
+
 if __name__ == "__main__":
     main()

@@ -1,10 +1,10 @@
-"""langchain-openai: ChatOpenAI and OpenAI with the server's address as their base URL."""
+"""langchain-openai: ChatOpenAI, OpenAI and OpenAIEmbeddings with the server's address as their base URL."""
 
 import asyncio
 
 from checks import check, main
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI, OpenAI
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 PROMPT = "I like you"
 
@@ -89,6 +89,15 @@ def logprobs(url):
 def completion(url):
     made = OpenAI(base_url=url + "/v1", api_key="none", model="any", max_tokens=5, temperature=0)
     assert made.invoke(PROMPT) == "".join(made.stream(PROMPT))
+
+
+@check("sentence-embeddings")
+def embeddings(url):
+    """It sends texts as OpenAI's token ids unless it is told to send texts."""
+    given = {"base_url": url + "/v1", "api_key": "none", "model": "any"}
+    made = OpenAIEmbeddings(check_embedding_ctx_length=False, **given)
+    assert [len(vector) for vector in made.embed_documents([PROMPT, "paris"])] == [32, 32]
+    assert len(made.embed_query(PROMPT)) == 32
 
 
 if __name__ == "__main__":

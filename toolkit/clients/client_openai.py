@@ -1,11 +1,13 @@
 """openai.OpenAI with the server's address as its base URL."""
 
 import asyncio
+import base64
 import json
 
 import openai
 from checks import check, error_of, main
 
+TEXTS = ["I like you", "paris"]
 USER = {"role": "user", "content": "I like you"}
 SCHEMA = {
     "type": "object",
@@ -34,6 +36,10 @@ def client(url):
 def chat(url, **given):
     given = dict({"model": "any", "messages": [USER], "max_tokens": 8, "temperature": 0}, **given)
     return client(url).chat.completions.create(**given)
+
+
+def embed(url, texts, **given):
+    return client(url).embeddings.create(model="any", input=texts, **given)
 
 
 def needs_grammar(call):
@@ -166,6 +172,57 @@ def an_error_has_the_message_of_the_server(url):
     error = error_of(lambda: chat(url, extra_body={"temprature": 1}), openai.BadRequestError)
     assert "did you mean 'temperature'" in str(error)
     error_of(lambda: client(url).models.retrieve("other"), openai.NotFoundError)
+
+
+@check("sentence-embeddings")
+def embeddings(url):
+    """The client asks for base64 by itself, and decodes it."""
+    answer = embed(url, TEXTS)
+    assert [one.index for one in answer.data] == [0, 1]
+    assert all(len(one.embedding) == 32 for one in answer.data)
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens > 0
+    floats = embed(url, TEXTS, encoding_format="float")
+    for one, other in zip(answer.data, floats.data):
+        assert all(abs(a - b) < 1e-6 for a, b in zip(one.embedding, other.embedding))
+    raw = embed(url, TEXTS, encoding_format="base64").data[0].embedding
+    assert isinstance(raw, str)
+    assert len(base64.b64decode(raw)) == 32 * 4
+
+
+@check("sentence-embeddings")
+def embeddings_of_fewer_dimensions(url):
+    vector = embed(url, TEXTS[0], dimensions=4, user="me").data[0].embedding
+    assert len(vector) == 4
+    assert abs(sum(number**2 for number in vector) - 1) < 1e-5
+    error = error_of(lambda: embed(url, TEXTS[0], dimensions=33), openai.BadRequestError)
+    assert error.param == "dimensions"
+
+
+@check("sentence-embeddings")
+def embeddings_of_token_ids(url):
+    assert len(embed(url, [[5, 6], [7]]).data) == 2
+    assert len(embed(url, [5, 6]).data) == 1
+
+
+@check("sentence-embeddings")
+def embeddings_with_a_prompt(url):
+    prompted = embed(url, "paris", extra_body={"prompt_name": "query"}).data[0].embedding
+    plain = embed(url, "what is paris").data[0].embedding
+    assert all(abs(a - b) < 1e-5 for a, b in zip(prompted, plain))
+
+
+@check("sentence-embeddings")
+def an_error_of_embeddings_has_the_message_of_the_server(url):
+    assert error_of(lambda: embed(url, ""), openai.BadRequestError).param == "input"
+    error = error_of(lambda: chat(url), openai.NotFoundError)
+    assert "text-generation" in str(error)
+
+
+@check("sentence-embeddings")
+def embeddings_by_invocations(url):
+    made = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+    answer = made.post("/invocations", cast_to=object, body={"model": "any", "input": TEXTS})
+    assert answer["data"][1]["embedding"] == embed(url, TEXTS, encoding_format="float").data[1].embedding
 
 
 @check("text-generation")

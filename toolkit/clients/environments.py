@@ -35,7 +35,7 @@ CLIENTS = [
     ),
     Client("huggingface_hub 1.x", "client_huggingface_hub.py", ["huggingface_hub==1.*", "numpy", "pillow"]),
     Client("huggingface_hub 2.x", "client_huggingface_hub.py", ["huggingface_hub==2.*", "numpy", "pillow"]),
-    Client("langchain-huggingface", "client_langchain.py", ["langchain-huggingface"]),
+    Client("langchain-huggingface", "client_langchain.py", ["langchain-huggingface", "numpy"]),
     Client("langchain-openai", "client_langchain_openai.py", ["langchain-openai"]),
     Client("openai", "client_openai.py", ["openai"]),
     Client("sagemaker 2.x", "client_sagemaker.py", ["sagemaker<3"]),

@@ -41,6 +41,8 @@ TEXT_TASKS = (
     "text-classification",
     "token-classification",
     "feature-extraction",
+    "sentence-embeddings",
+    "text-ranking",
     "fill-mask",
     "zero-shot-classification",
     "question-answering",
@@ -93,6 +95,10 @@ ITEMS = st.one_of(
     VALUES,
     st.fixed_dictionaries({"question": st.one_of(TEXTS, VALUES), "context": st.one_of(TEXTS, VALUES)}),
     st.fixed_dictionaries({"text": TEXTS, "text_pair": st.one_of(TEXTS, VALUES)}),
+    st.fixed_dictionaries(
+        {"source_sentence": TEXTS, "sentences": st.one_of(st.lists(TEXTS, max_size=3), VALUES)}
+    ),
+    st.fixed_dictionaries({"query": TEXTS, "texts": st.one_of(st.lists(TEXTS, max_size=3), VALUES)}),
     st.fixed_dictionaries({"role": TEXTS, "content": st.one_of(TEXTS, VALUES)}),
     st.fixed_dictionaries({"image": st.one_of(TEXTS, VALUES)}),
 )
@@ -136,6 +142,14 @@ WORDS = st.one_of(st.sampled_from(["I like you", "the name", "My name is Sylvain
 RIGHT_ITEMS = {
     "fill-mask": st.one_of(st.just("I like [MASK]."), WORDS.map(lambda text: "[MASK] " + text)),
     "question-answering": st.fixed_dictionaries({"question": WORDS, "context": WORDS}),
+    "sentence-embeddings": st.one_of(
+        WORDS,
+        st.lists(st.integers(0, 90), min_size=1, max_size=5),
+        st.fixed_dictionaries(
+            {"source_sentence": WORDS, "sentences": st.lists(WORDS, min_size=1, max_size=3)}
+        ),
+    ),
+    "text-ranking": st.fixed_dictionaries({"query": WORDS, "texts": st.lists(WORDS, min_size=1, max_size=3)}),
     "text-classification": st.one_of(WORDS, st.fixed_dictionaries({"text": WORDS, "text_pair": WORDS})),
 }
 

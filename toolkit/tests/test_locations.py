@@ -126,6 +126,11 @@ RIGHT = {
     "text-classification": [{"inputs": "I like you"}, {"inputs": {"text": "I", "text_pair": "you"}}],
     "token-classification": [{"inputs": ["I like you"], "parameters": {"ignore_labels": ["O"]}}],
     "feature-extraction": [{"inputs": "I like you"}],
+    "sentence-embeddings": [
+        {"inputs": "I like you", "parameters": {"pooling": "mean", "prompt_name": "query"}},
+        {"inputs": {"source_sentence": "I", "sentences": ["you"]}},
+    ],
+    "text-ranking": [{"inputs": {"query": "who", "texts": ["I like you"]}}],
     "fill-mask": [{"inputs": "I [MASK] you", "parameters": {"targets": ["like"]}}],
     "summarization": [{"inputs": "I like you", "parameters": SHORT}],
     "text-generation": [{"inputs": "I like", "parameters": dict(SHORT, stop_sequence=["a"])}],

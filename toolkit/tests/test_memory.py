@@ -135,6 +135,18 @@ def of_texts(task):
             "ids": body("a", bad_words_ids=[[1, 2]] * 1000000),
         },
         "feature-extraction": {"texts": body(many)},
+        "sentence-embeddings": {
+            "texts": body(many),
+            "short texts": body(["a"] * 5000000),
+            "sentences": body({"source_sentence": text, "sentences": ["i like you " * 60] * 10000}),
+            "ids": body([[5] * 6000000]),
+            "lists of ids": body([[5]] * 3000000),
+        },
+        "text-ranking": {
+            "query": body({"query": text, "texts": ["a"] * 10000}),
+            "texts": body({"query": "a", "texts": ["i like you " * 60] * 10000}),
+            "all": body({"query": "a", "texts": ["a"] * 5000000}),
+        },
         "token-classification": {"texts": body(many, ignore_labels=["none"])},
     }
     return one.get(task, {})
@@ -173,6 +185,8 @@ TEXT_TASKS = (
     "fill-mask",
     "text-generation",
     "feature-extraction",
+    "sentence-embeddings",
+    "text-ranking",
     "token-classification",
     "summarization",
 )

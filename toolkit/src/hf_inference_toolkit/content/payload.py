@@ -22,7 +22,13 @@ MOST_DIGITS = 20
 SLOW_CHARSETS = ("idna", "punycode")
 KNOWN_KEYS = ("inputs", "parameters", "instances", "stream", "options")
 # Inputs of several parts, which may also be at the top level, without "inputs".
-PARTS = (("question", "context"), ("query", "table"), ("text", "text_pair"))
+PARTS = (
+    ("question", "context"),
+    ("query", "table"),
+    ("text", "text_pair"),
+    ("source_sentence", "sentences"),
+    ("query", "texts"),
+)
 # Options of the hosted inference API. They have no effect here.
 OPTIONS = ("use_cache", "wait_for_model", "use_gpu")
 # The whitespace of RFC 8259.
@@ -176,8 +182,11 @@ def _check_text(text: str) -> None:
         ) from None
 
 
-def request(document: object) -> Request:
-    """The request in a JSON document: `{"inputs": ..., "parameters": {...}}`, or Vertex AI's `instances`."""
+def request(document: object, root: Tuple[str, ...] = ()) -> Request:
+    """The request in a JSON document: `{"inputs": ..., "parameters": {...}}`, or Vertex AI's `instances`.
+
+    Parameters whose names are in `root` may be at the top level.
+    """
     if not isinstance(document, dict):
         raise RequestError(
             "malformed",
@@ -187,9 +196,10 @@ def request(document: object) -> Request:
     document, warnings = _corrected(document)
     document = _with_inputs(document)
     _check_options(document.get("options"))
+    known = (*KNOWN_KEYS, *root)
     for key in document:
-        if key not in KNOWN_KEYS:
-            raise RequestError("unsupported_value", unknown("key", key, KNOWN_KEYS))
+        if key not in known:
+            raise RequestError("unsupported_value", unknown("key", key, known))
     if ("inputs" in document) == ("instances" in document):
         raise RequestError(
             "malformed", 'the body must have "inputs" (or, on Vertex AI, "instances", not both)'
@@ -199,6 +209,7 @@ def request(document: object) -> Request:
         parameters = {}
     if not isinstance(parameters, dict):
         raise RequestError("malformed", '"parameters" must be an object, not {}'.format(kind_of(parameters)))
+    parameters = _with_root(parameters, document, root)
     is_vertex = "instances" in document
     inputs = document["instances"] if is_vertex else document["inputs"]
     if is_vertex and not isinstance(inputs, list):
@@ -209,6 +220,17 @@ def request(document: object) -> Request:
     if not isinstance(is_stream, bool):
         raise RequestError("malformed", '"stream" must be true or false, not {}'.format(kind_of(is_stream)))
     return Request(inputs, parameters, warnings, is_vertex, is_stream)
+
+
+def _with_root(parameters: Parameters, document: Dict[str, object], root: Tuple[str, ...]) -> Parameters:
+    """Add the parameters at the top level. RequestError if one is in "parameters", too."""
+    given = {name: document[name] for name in root if document.get(name) is not None}
+    for name in given:
+        if parameters.get(name) is not None:
+            raise RequestError(
+                "unsupported_value", "'{}' is both in \"parameters\" and beside it".format(name)
+            )
+    return dict(parameters, **given) if given else parameters
 
 
 def is_request(document: Dict[str, object]) -> bool:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http import openai, openapi, tgi
+from hf_inference_toolkit.http import openai, openapi, tei, tgi
 from hf_inference_toolkit.http.asgi import Message, Receive, Scope, Send
 from hf_inference_toolkit.http.invocations import Invocations, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
@@ -91,6 +91,7 @@ class App:
         name = Path(name).name if Path(name).is_absolute() or not settings.model_id else name
         self.openai = openai.OpenAI(self.invocations, self.model, name, settings.deadline)
         self.tgi = tgi.TextGenerationInference(self.invocations, self.model, name, settings)
+        self.tei = tei.TextEmbeddingsInference(self.invocations, self.model, settings.deadline)
         self._answering: Set[Answering] = set()
         self._is_ending = False
         self._watches: List[asyncio.Future[None]] = []
@@ -251,7 +252,11 @@ class App:
         """The OpenAPI document of the task."""
         return _respond(
             openapi.document(
-                self.model.serving(), self.invocations.routes, openai.documented(), tgi.documented()
+                self.model.serving(),
+                self.invocations.routes,
+                openai.documented(),
+                tgi.documented(),
+                tei.documented(),
             ),
             200,
             {},
@@ -298,11 +303,13 @@ def _routes(app: App) -> Dict[str, Route]:
     routes.update((path, Route(("POST",), app.invocations.answer, True)) for path in app.invocations.routes)
     routes[openai.CHAT] = Route(("POST",), app.openai.chat, True)
     routes[openai.COMPLETIONS] = Route(("POST",), app.openai.completions, True)
+    routes[openai.EMBEDDINGS] = Route(("POST",), app.openai.embeddings, True)
     routes[openai.MODELS] = Route(look, app.openai.models)
     routes[openai.ONE_MODEL] = Route(look, app.openai.model)
     routes[tgi.GENERATE] = Route(("POST",), app.tgi.generate, True)
     routes[tgi.STREAM] = Route(("POST",), app.tgi.generate_stream, True)
     routes[tgi.INFO] = Route(look, app.tgi.info)
+    routes.update((path, Route(("POST",), app.tei.answer, True)) for path in tei.ROUTES)
     routes["/metrics"] = Route(look, app.show_metrics)
     routes["/openapi.json"] = Route(look, app.show_openapi)
     routes["/execution-parameters"] = Route(look, app.execution_parameters)
@@ -322,7 +329,7 @@ def _error(scope: Scope, error: RequestError) -> Response:
     """An error response, in the form of the API that the request belongs to."""
     if scope["path"].startswith("/v1/") or scope.get("is_openai"):
         value: object = error_document(error)
-    elif scope["path"] in (tgi.GENERATE, tgi.STREAM, tgi.INFO):
+    elif scope["path"] in (tgi.GENERATE, tgi.STREAM, tgi.INFO, *tei.ROUTES):
         value = {"error": error.message, "error_type": error.code}
     else:
         value = errors.document(error, scope["request_id"])

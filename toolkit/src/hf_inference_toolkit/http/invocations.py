@@ -135,7 +135,7 @@ class Invocations:
         if (
             self.answer_openai is None
             or content_type.name != codecs.JSON
-            or not (b'"messages"' in body or b'"prompt"' in body)
+            or not (b'"messages"' in body or b'"prompt"' in body or (service.embeds and b'"input"' in body))
         ):
             return None
         charset = content_type.parameters.get("charset")

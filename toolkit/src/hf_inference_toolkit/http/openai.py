@@ -1,4 +1,4 @@
-"""OpenAI's API: chat completions, completions and models."""
+"""OpenAI's API: chat completions, completions, embeddings and models."""
 
 import time
 from typing import Dict, Optional
@@ -8,16 +8,19 @@ from starlette.responses import Response
 
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http import openai_requests
+from hf_inference_toolkit.http import openai_embeddings, openai_requests
 from hf_inference_toolkit.http.invocations import Invocations
 from hf_inference_toolkit.http.openai_answers import Chunks, whole
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.tasks.service import Service
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
+EMBEDDINGS = "/v1/embeddings"
 ONE_MODEL = MODELS + "/"
 # A size with which work is done off the event loop.
 OFF_LOOP = 1 << 20
+# Inputs of a list that are checked on the event loop.
+FEW = 256
 
 
 class OpenAI:
@@ -39,9 +42,45 @@ class OpenAI:
         """POST /v1/completions."""
         return await self._answer(request, False)
 
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        ends = time.monotonic() + self._deadline
+        service = self._model.serving()
+        if not service.embeds:
+            raise RequestError(
+                "not_found",
+                "{} is served by models of sentence-embeddings, and the task of this model is {}".format(
+                    EMBEDDINGS, service.task
+                ),
+            )
+        return await self._embedded(service, await self._document(request, ends), request, ends)
+
+    async def _embedded(self, service: Service, document: object, request: Request, ends: float) -> Response:
+        """The response to a parsed body."""
+        inputs = document.get("input") if isinstance(document, dict) else None
+        size = OFF_LOOP if isinstance(inputs, list) and len(inputs) > FEW else 0
+        query = await self._invocations.off_loop(size, lambda: openai_embeddings.read(document, service))
+        prediction = await self._invocations.predict(service, query.request, request, ends)
+
+        def written() -> bytes:
+            return payload.write_json(openai_embeddings.answer(query, self._name, prediction))
+
+        # A number takes eight bytes in base64, and up to 21 as text.
+        body = await self._invocations.off_loop(8 * sum(map(len, prediction.value)), written)
+        headers = {"Content-Type": codecs.JSON}
+        if prediction.is_truncated:
+            headers["X-Inputs-Truncated"] = "true"
+        return Response(body, 200, headers)
+
     async def _answer(self, request: Request, is_chat: bool) -> Response:
         ends = time.monotonic() + self._deadline
         service = self._model.serving()
+        self.check_served(service, is_chat, request.scope["path"])
+        document = await self._document(request, ends)
+        return await self.answer_document(service, document, is_chat, request, ends)
+
+    async def _document(self, request: Request, ends: float) -> object:
+        """The parsed body of a request."""
         content_type = codecs.content_type(request.headers.get("content-type"))
         if content_type.name not in (codecs.JSON, codecs.BINARY):
             raise RequestError(
@@ -51,11 +90,9 @@ class OpenAI:
                 ),
                 {"Accept": codecs.JSON},
             )
-        self.check_served(service, is_chat, request.scope["path"])
         body = await self._invocations.receive(request, ends)
         charset = content_type.parameters.get("charset")
-        document = await self._invocations.off_loop(len(body), lambda: payload.read_json(body, charset))
-        return await self.answer_document(service, document, is_chat, request, ends)
+        return await self._invocations.off_loop(len(body), lambda: payload.read_json(body, charset))
 
     def check_served(self, service: Service, is_chat: bool, path: str) -> None:
         """RequestError (404) for a task that does not complete texts."""
@@ -72,9 +109,11 @@ class OpenAI:
     ) -> Optional[Response]:
         """The response to a body at /invocations if it is in OpenAI's form; its errors are, too."""
         form = openai_requests.form_of(document)
-        if form is None:
+        if form is None or (form == "embeddings" and not service.embeds):
             return None
         request.scope["is_openai"] = True
+        if form == "embeddings":
+            return await self._embedded(service, document, request, ends)
         if not service.completes:
             raise RequestError(
                 "unsupported_value",
@@ -134,4 +173,5 @@ def documented() -> Dict[str, Dict[str, object]]:
     return {
         CHAT: {"schema": openai_requests.schema(True), "example": {"messages": [message]}},
         COMPLETIONS: {"schema": openai_requests.schema(False), "example": {"prompt": "Paris is in"}},
+        EMBEDDINGS: {"schema": openai_embeddings.schema(), "example": {"input": ["Where is Paris?"]}},
     }

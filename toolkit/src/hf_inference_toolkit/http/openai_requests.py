@@ -97,12 +97,14 @@ FUNCTION_KEYS = ("name", "description", "parameters", "strict")
 
 
 def form_of(document: object) -> Optional[str]:
-    """`chat` or `completion` for a body in OpenAI's form, by its keys; None for any other body."""
+    """`chat`, `completion` or `embeddings` for a body in OpenAI's form, by its keys; None for any other body."""
     if not isinstance(document, dict) or "inputs" in document or "instances" in document:
         return None
     if "messages" in document:
         return "chat"
-    return "completion" if "prompt" in document else None
+    if "prompt" in document:
+        return "completion"
+    return "embeddings" if "input" in document else None
 
 
 def schema(is_chat: bool) -> JsonObject:
@@ -134,7 +136,7 @@ def read(document: object, is_chat: bool) -> Query:
     """The request in a JSON document. RequestError with the name of the parameter that is wrong."""
     if not isinstance(document, dict):
         raise RequestError("malformed", "the body must be a JSON object, not {}".format(kind_of(document)))
-    given = _checked(
+    given = checked(
         document, CHAT if is_chat else COMPLETION, ACCEPTED_CHAT if is_chat else ACCEPTED_COMPLETION
     )
     is_stream = bool(given.get("stream"))
@@ -157,7 +159,7 @@ def wrong(param: str, message: str) -> RequestError:
     return RequestError("unsupported_value", message, param=param)
 
 
-def _checked(
+def checked(
     document: JsonObject, known: Sequence[Parameter], accepted: Dict[str, Tuple[object, ...]]
 ) -> JsonObject:
     """The parameters that ask for something."""

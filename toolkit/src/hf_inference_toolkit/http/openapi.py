@@ -30,18 +30,30 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
 def document(
-    service: Service, predict_routes: List[str], openai_routes: Mapping[str, object], text_routes: List[str]
+    service: Service,
+    predict_routes: List[str],
+    openai_routes: Mapping[str, object],
+    text_routes: List[str],
+    embedding_routes: Mapping[str, object],
 ) -> Json:
     """An OpenAPI 3.0 document with the task's parameters, valid examples and the limits (`x-limits`).
 
-    `openai_routes` are the contents of the bodies of OpenAI's API, `text_routes` are those that take a text.
+    `openai_routes` are the contents of the bodies of OpenAI's API, `text_routes` are those that take a text, and
+    `embedding_routes` are the contents of the bodies of text-embeddings-inference's.
     """
     paths: Json = {"/ping": {"get": {"summary": "Health check", "responses": _ping()}}}
     for path in predict_routes:
         paths[path] = {"post": _predict(service)}
-    if service.completes:
-        for path, content in openai_routes.items():
+    for path, content in openai_routes.items():
+        if service.embeds if path.endswith("/embeddings") else service.completes:
             paths[path] = {"post": _post("OpenAI: " + path, {codecs.JSON: content}, {codecs.JSON: {}})}
+    for path, content in embedding_routes.items():
+        if {"/rerank": service.ranks, "/tokenize": service.tokenization is not None}.get(
+            path, service.embeds
+        ):
+            about = "text-embeddings-inference: " + path
+            paths[path] = {"post": _post(about, {codecs.JSON: content}, {codecs.JSON: {}})}
+    if service.completes or service.embeds:
         paths["/v1/models"] = {"get": {"summary": "OpenAI: models", "responses": {"200": _ANSWER}}}
     if service.streams:
         for path in text_routes:

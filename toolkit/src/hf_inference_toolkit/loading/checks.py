@@ -1,11 +1,12 @@
 """Checks of models and tokenizers that transformers loads without an error although they are incomplete."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Iterator, List, Mapping, Tuple
 
 from hf_inference_toolkit.errors import StartError
 
 if TYPE_CHECKING:
+    import numpy
     import tensorflow
     import transformers
 
@@ -49,6 +50,15 @@ def check_finite(model: "transformers.PreTrainedModel", folder: Path) -> None:
             "the weights in {} contain NaN or infinity: {}{}. The training has diverged, or the file is "
             "damaged".format(folder, ", ".join(broken[:4]), more)
         )
+
+
+def check_finite_arrays(arrays: "Mapping[str, numpy.ndarray]", folder: Path) -> None:
+    """StartError if weights of a module beside the model contain NaN or infinity."""
+    import numpy
+
+    broken = [name for name, array in arrays.items() if not numpy.isfinite(array).all()]
+    if broken:
+        raise StartError("the weights in {} contain NaN or infinity: {}".format(folder, ", ".join(broken)))
 
 
 def _weights(model: "transformers.PreTrainedModel") -> Iterator[Tuple[str, bool]]:

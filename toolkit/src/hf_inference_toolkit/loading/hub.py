@@ -6,6 +6,7 @@ The token is sent to HF_ENDPOINT only: huggingface_hub drops it at redirects to 
 import fnmatch
 import inspect
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
@@ -36,6 +37,8 @@ SHARDS = {
     "pytorch_model.bin": ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
     "tf_model.h5": ("tf_model.h5", "tf_model-*-of-*.h5"),
 }
+# Files of the modules that modules.json of sentence-transformers names, such as 1_Pooling.
+MODULE_FILES = r"[0-9]+_[A-Za-z]+/(config\.json|model\.safetensors|pytorch_model\.bin)\Z"
 # Copies of the weights for other frameworks, which are never fetched.
 OTHER_WEIGHTS = (
     "flax_model*.msgpack",
@@ -117,6 +120,8 @@ def _wanted(names: Iterable[str], weights: Sequence[str]) -> List[str]:
     """The files to fetch: small files at the root, and the preferred weights."""
     roots = [name for name in names if "/" not in name]
     small = [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in SMALL_FILES)]
+    if "modules.json" in roots:
+        small += [name for name in names if re.match(MODULE_FILES, name)]
     kind = _best_weights(names, weights)
     if kind is None:
         raise StartError(

@@ -1,10 +1,18 @@
 """Loading: creates the service from settings, with the model's folder, task, user code and weights."""
 
 from pathlib import Path
-from typing import Dict, Optional, Type, Union
+from typing import Dict, Optional, Tuple, Type, Union
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import compatibility, hooks, hub, model_folder, user_code, weights
+from hf_inference_toolkit.loading import (
+    compatibility,
+    hooks,
+    hub,
+    model_folder,
+    sentence_modules,
+    user_code,
+    weights,
+)
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import converted_models, openvino, torch
 from hf_inference_toolkit.runtimes.acceleration import Acceleration
@@ -14,9 +22,13 @@ from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.generation import Generation
 from hf_inference_toolkit.tasks.pipeline_task import PipelineTask
+from hf_inference_toolkit.tasks.sentence_embeddings import SentenceEmbeddings
+from hf_inference_toolkit.tasks.sentence_model import SentenceModel
 from hf_inference_toolkit.tasks.service import Service
 from hf_inference_toolkit.tasks.table_question_answering import TableQuestionAnswering
 from hf_inference_toolkit.tasks.task_name import TaskName
+from hf_inference_toolkit.tasks.text_ranking import Ranker, TextRanking
+from hf_inference_toolkit.tasks.text_task import TextTask
 
 
 def load_model(settings: Settings) -> Service:
@@ -55,7 +67,7 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
         _require_possible(settings, "TensorFlow is installed, and OpenVINO serves models of PyTorch")
     runtime = create_runtime(framework, settings.dtype)
     runtime.kv_cache = settings.kv_cache
-    task = model_folder.choose_task(settings, model_folder.read_config(folder))
+    task = model_folder.choose_task(settings, folder, model_folder.read_config(folder))
     _propagate_logs()
     event(20, "loading", task=task.requested, folder=str(folder))
     return build(task, folder, settings, runtime)
@@ -68,13 +80,33 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
     if isinstance(runtime, torch.Torch):
         _accelerate(runtime, spec, folder, settings)
     if spec.implementation is not None:
-        weights.load_head(task, folder, settings, runtime)
-        return spec.implementation(task, runtime, weights.load_tokenizer(folder, settings), facts)
+        return _own(task, spec.implementation, folder, settings, runtime, facts)
     pipeline = weights.load_pipeline(task, folder, settings, runtime)
     services: Dict[str, Type[Union[PipelineTask, TableQuestionAnswering]]] = {
         "table-question-answering": TableQuestionAnswering
     }
     return services.get(task.name, PipelineTask)(task.requested, pipeline, runtime, facts)
+
+
+def _own(
+    task: TaskName,
+    implementation: Type[TextTask],
+    folder: Path,
+    settings: Settings,
+    runtime: Runtime,
+    facts: Dict[str, str],
+) -> Service:
+    """The service of a task that the toolkit implements itself."""
+    more: Tuple[Union[SentenceModel, Ranker], ...] = ()
+    config = model_folder.read_config(folder)
+    if issubclass(implementation, SentenceEmbeddings):
+        if runtime.prefix:
+            raise StartError("HF_TASK={} needs PyTorch, and this image has TensorFlow".format(task.requested))
+        more = (sentence_modules.read(folder, config),)
+    elif issubclass(implementation, TextRanking):
+        more = (sentence_modules.read_ranker(folder, config),)
+    weights.load_head(task, folder, settings, runtime)
+    return implementation(task, runtime, weights.load_tokenizer(folder, settings), facts, *more)
 
 
 def _accelerate(runtime: torch.Torch, spec: registry.Task, folder: Path, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import List
 
 from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import hub
+from hf_inference_toolkit.loading import hub, sentence_modules
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes.select import installed_framework, weight_files
 from hf_inference_toolkit.settings import Settings
@@ -67,6 +67,11 @@ def _no_model(settings: Settings) -> str:
     except OSError:
         inside = []
     deeper = [name for name in inside if (folder / name / "config.json").is_file()]
+    if sentence_modules.MODULES in inside:
+        return (
+            "{} contains modules.json (sentence-transformers) and no config.json beside it. Move the files of the "
+            "Transformer there, and set its path in modules.json to an empty string".format(folder)
+        )
     if deeper:
         return (
             "{0} contains no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
@@ -96,10 +101,14 @@ def read_config(folder: Path) -> JsonObject:
     return config
 
 
-def choose_task(settings: Settings, config: JsonObject) -> TaskName:
-    """HF_TASK, or the task that the model's architecture was made for."""
+def choose_task(settings: Settings, folder: Path, config: JsonObject) -> TaskName:
+    """HF_TASK, or the task of modules.json (sentence-transformers), or that of the model's architecture."""
     if settings.task:
         return registry.parse(settings.task)
+    saved = sentence_modules.task_of(folder)
+    if saved is not None:
+        event(20, "task inferred from modules.json", task=saved)
+        return registry.parse(saved)
     inferred = registry.infer(config)
     if inferred is None:
         architectures: List[str] = config.get("architectures") or []

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 # What `from_pretrained` reports: the names of missing, unexpected and mismatched weights.
 LoadingInfo = JsonObject
+# Tasks whose models are encoders, and the classes of encoders where AutoModel has a decoder too.
+EMBEDDINGS = ("sentence-embeddings", "sentence-similarity")
+ENCODERS = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+}
 # Classes whose outputs are scores of labels.
 LABELLED = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
 
@@ -43,7 +51,7 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     import transformers
 
     _check_head(task, folder)
-    auto = getattr(transformers, runtime.prefix + registry.find(task.name).auto_class)
+    auto = getattr(transformers, runtime.prefix + _class_of(task, folder))
     try:
         model, info = auto.from_pretrained(str(folder), output_loading_info=True, **_trust(settings))
     except ValueError as problem:
@@ -69,6 +77,13 @@ def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime
     if registry.find(task.name).auto_class in LABELLED:
         checks.check_labels(model.config)
     runtime.place(model)
+
+
+def _class_of(task: TaskName, folder: Path) -> str:
+    """The class that loads the model. Only the encoder of a model with a decoder makes vectors of texts."""
+    name = registry.find(task.name).auto_class
+    kind = model_folder.read_config(folder).get("model_type", "")
+    return ENCODERS.get(kind, name) if task.name in EMBEDDINGS else name
 
 
 def _check_head(task: TaskName, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Optional, Tuple
 
+from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.runtimes.base import Tokens
 
 if TYPE_CHECKING:
@@ -16,14 +17,13 @@ class Encoder:
 
     def __init__(self, tokenizer: "transformers.PreTrainedTokenizerBase") -> None:
         self._backend = tokenizer.backend_tokenizer
-        self._side = getattr(tokenizer, "truncation_side", "right")
         self._names = frozenset(tokenizer.model_input_names)
 
     def __call__(
-        self, text: str, pair: Optional[str], strategy: Optional[str], most: int
+        self, text: str, pair: Optional[str], strategy: Optional[str], most: int, side: str = "right"
     ) -> Tuple[Tokens, bool]:
         """The model's inputs, and whether the text was truncated to `most` tokens. Without a strategy it never is."""
-        self._set(strategy, most)
+        self._set(strategy, most, side)
         # encode_batch releases the GIL. transformers treats an empty second text as no pair.
         (encoding,) = self._backend.encode_batch([(text, pair) if pair else text])
         lists = {
@@ -35,17 +35,23 @@ class Encoder:
             encoding.overflowing
         )
 
-    def _set(self, strategy: Optional[str], most: int) -> None:
+    def _set(self, strategy: Optional[str], most: int, side: str) -> None:
         """Set truncation and padding, which the library stores and other callers change."""
         now = self._backend.truncation
         if strategy is None:
             if now is not None:
                 self._backend.no_truncation()
-        elif now is None or (now["max_length"], now["strategy"], now["stride"]) != (most, strategy, 0):
-            how = {"direction": self._side} if self._side != "right" else {}
+        elif now is None or _differs(now, most, strategy, side):
+            # Releases before 0.11 cut at the right only, and do not know the argument.
+            how = {"direction": side} if side != "right" else {}
             self._backend.enable_truncation(most, stride=0, strategy=strategy, **how)
         if self._backend.padding is not None:
             self._backend.no_padding()
+
+
+def _differs(now: JsonObject, most: int, strategy: str, side: str) -> bool:
+    found = (now["max_length"], now["strategy"], now["stride"], now.get("direction", "right"))
+    return found != (most, strategy, 0, side)
 
 
 def encoder(tokenizer: "transformers.PreTrainedTokenizerBase") -> Optional[Encoder]:

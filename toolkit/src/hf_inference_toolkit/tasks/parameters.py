@@ -4,7 +4,7 @@ import re
 from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit import limits
-from hf_inference_toolkit.annotations import JsonObject, Options
+from hf_inference_toolkit.annotations import JsonObject, Options, Parameters
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 
@@ -35,6 +35,12 @@ TRUNCATION = Parameter(
     "truncate inputs above the model's limit or max_length: true (the default), false, or a strategy "
     "for pairs of texts",
     choices=("longest_first", "only_first", "only_second", "do_not_truncate"),
+)
+TRUNCATION_DIRECTION = Parameter(
+    "truncation_direction",
+    "string",
+    "the side at which a text is truncated; by default that of the model's tokenizer",
+    choices=("left", "right"),
 )
 # Parameters that pipelines pass to the tokenizer.
 TOKENIZING = (
@@ -84,17 +90,35 @@ SCHEMAS: Dict[str, JsonObject] = {
 }
 
 
+def aliased(given: Mapping[str, object], names: Mapping[str, str]) -> Parameters:
+    """The parameters with other names replaced. RequestError if one is given by both of its names."""
+    found = dict(given)
+    for other, name in names.items():
+        value = found.pop(other, None)
+        if value is not None:
+            if found.get(name) is not None:
+                raise RequestError(
+                    "unsupported_value", "'{}' and '{}' are the same parameter: send one".format(other, name)
+                )
+            found[name] = value
+    return found
+
+
 def check(given: Mapping[str, object], known: Sequence[Parameter]) -> Options:
     """The parameters that are not null. RequestError for an unknown name or an invalid value."""
     by_name = {parameter.name: parameter for parameter in known}
     checked = {}
     for name, value in given.items():
         if name not in by_name:
-            raise RequestError("unsupported_value", unknown("parameter", name, by_name))
+            raise RequestError("unsupported_value", unknown("parameter", name, by_name), param=name[:100])
         parameter = by_name[name]
         if value is None and not parameter.is_nullable:
             continue
-        _check_one(parameter, value)
+        try:
+            _check_one(parameter, value)
+        except RequestError as error:
+            error.param = name
+            raise
         if isinstance(value, dict) and parameter.kind == "object":
             value = check(value, parameter.members)
         checked[name] = value

@@ -8,11 +8,13 @@ from hf_inference_toolkit.tasks import architectures
 from hf_inference_toolkit.tasks.feature_extraction import FeatureExtraction
 from hf_inference_toolkit.tasks.fill_mask import FillMask
 from hf_inference_toolkit.tasks.question_answering import QuestionAnswering
+from hf_inference_toolkit.tasks.sentence_embeddings import SentenceEmbeddings, SentenceSimilarity
 from hf_inference_toolkit.tasks.summarization import Summarization
 from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_classification import TextClassification, ZeroShotClassification
 from hf_inference_toolkit.tasks.text_generation import TextGeneration
+from hf_inference_toolkit.tasks.text_ranking import TextRanking
 from hf_inference_toolkit.tasks.text_task import TextTask
 from hf_inference_toolkit.tasks.token_classification import TokenClassification
 from hf_inference_toolkit.tasks.translation import Translation
@@ -59,6 +61,9 @@ TASKS = (
         ("Model",),
         unused_weights=("pooler",),
     ),
+    Task("sentence-embeddings", (), "AutoModel", SentenceEmbeddings, unused_weights=("pooler",)),
+    Task("sentence-similarity", (), "AutoModel", SentenceSimilarity, unused_weights=("pooler",)),
+    Task("text-ranking", ("sentence-ranking",), "AutoModelForSequenceClassification", TextRanking),
     Task("fill-mask", (), "AutoModelForMaskedLM", FillMask, ("ForMaskedLM",)),
     Task(
         "question-answering",

@@ -163,6 +163,13 @@ class Service:
     # Whether it completes texts and, with a chat template, conversations (see `prepare`).
     completes = False
     chats = False
+    # Whether it makes vectors of texts, and whether it ranks texts.
+    embeds = False
+    ranks = False
+    # Makes the tokens of texts.
+    tokenization: Optional["Service"] = None
+    # Parameters that may also be beside "inputs", where clients of text-embeddings-inference write them.
+    root_parameters: Tuple[str, ...] = ()
     # The most tokens of a prompt and its continuation; 0 for tasks that generate no text.
     context_tokens = 0
     # The most tokens of a batch in the KV cache, for text generation. None: batches are limited by their cost.
@@ -176,10 +183,13 @@ class Service:
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
         """Parse and check a request. Raises RequestError."""
-        request = codecs.read(body, content_type)
+        request = codecs.read(body, content_type, self.root_parameters)
         if request.is_stream and not self.streams:
             raise RequestError("unsupported_value", '{} does not stream; remove "stream"'.format(self.task))
         return request
+
+    def check(self, request: payload.Request) -> None:
+        """RequestError for inputs or parameters that the task does not support. `read` has checked its requests."""
 
     def with_headers(
         self, request: payload.Request, headers: Mapping[str, str], request_id: str

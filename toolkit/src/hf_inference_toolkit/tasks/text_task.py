@@ -134,9 +134,13 @@ class TextTask(Service):
     def read(self, body: bytes, content_type: MediaType, accept: str) -> Request:
         """See Service."""
         request = super().read(body, content_type, accept)
+        self.check(request)
+        return request
+
+    def check(self, request: Request) -> None:
+        """See Service."""
         self.items(request.inputs)
         self.read_options(request.parameters)
-        return request
 
     def predict(self, request: Request, check: Check) -> Prediction:
         """See Service."""
@@ -218,13 +222,13 @@ class TextTask(Service):
         truncation = options.get("truncation", True)
         if truncation is True:
             truncation = strategy
-        side = getattr(self.tokenizer, "truncation_side", "right")
+        side = str(options.get("truncation_direction") or getattr(self.tokenizer, "truncation_side", "right"))
         text = self.shortened(text, self.limit, truncation not in (False, "only_second"), side)
         if pair is not None:
             pair = self.shortened(pair, self.limit, truncation not in (False, "only_first"), side)
         most = self.most_tokens(pair is not None, options)
         try:
-            encoding, was_cut = self._encode(text, pair, truncation or None, most)
+            encoding, was_cut = self._encode(text, pair, truncation or None, most, side)
         except Exception as problem:  # tokenizers raises plain Exceptions
             if "truncation" not in str(problem).lower():
                 raise
@@ -251,10 +255,14 @@ class TextTask(Service):
         return int(min(most, self.limit))
 
     def _encode(
-        self, text: str, pair: Optional[str], truncation: Optional[str], most: int
+        self, text: str, pair: Optional[str], truncation: Optional[str], most: int, side: str
     ) -> Tuple[Encoding, bool]:
         if self._encoder is not None:
-            return self._encoder(text, pair, truncation, most)
+            return self._encoder(text, pair, truncation, most, side)
+        if side != getattr(self.tokenizer, "truncation_side", "right"):
+            raise RequestError(
+                "unprocessable", "this model's tokenizer cannot truncate at the {}".format(side)
+            )
         how = {"truncation": truncation, "max_length": most} if truncation else {}
         texts = (text,) if pair is None else (text, pair)
         encoding = self.tokenizer(*texts, **how)
