@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from docker.errors import ImageNotFound, NotFound
 from docker.models.images import Image
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
@@ -119,10 +119,17 @@ def package_layers(image: Image) -> tuple[Layer, ...]:
 
 
 def _steps(image: Image) -> list[tuple[str, int]]:
-    """An image's history, lowest layer first: instructions, and the bytes that they added."""
+    """An image's history, lowest layer first: instructions, and the bytes that they added.
+
+    An engine that is just replacing an image by an equal one does not find it for a moment.
+    """
+    history: list[dict[str, object]] = []
+    again = retry_if_exception_type(NotFound)
     with _in_engine(image):
-        history = image.history()
-    return [(str(step["CreatedBy"]), int(step["Size"])) for step in reversed(history)]
+        for attempt in Retrying(retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True):
+            with attempt:
+                history = image.history()
+    return [(str(step["CreatedBy"]), int(str(step["Size"]))) for step in reversed(history)]
 
 
 def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:
