@@ -93,7 +93,7 @@ def completion(url):
 
 @check("sentence-embeddings")
 def embeddings(url):
-    """It sends texts as OpenAI's token ids unless it is told to send texts."""
+    """By default it sends token ids of OpenAI's models; check_embedding_ctx_length=False sends texts."""
     given = {"base_url": url + "/v1", "api_key": "none", "model": "any"}
     made = OpenAIEmbeddings(check_embedding_ctx_length=False, **given)
     assert [len(vector) for vector in made.embed_documents([PROMPT, "paris"])] == [32, 32]

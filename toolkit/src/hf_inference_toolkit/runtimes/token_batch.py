@@ -227,10 +227,12 @@ class TokenBatch:
         known = self._prefixes.known(waiting[0].prompt)
         if tokens < min(len(waiting[0].prompt) - known, self._prefill_tokens):
             return None
-        is_known = [bool(self._prefixes.known(row.prompt)) for row in waiting]
-        rows = _similar([row for row, one in zip(waiting, is_known) if one == is_known[0]], tokens)
+        # Known beginnings have different lengths, so such a prompt is read alone, for all rows that share it.
         if known:
-            rows = [row for row in rows if row.prompt is rows[0].prompt]
+            alike = [row for row in waiting if row.prompt is waiting[0].prompt]
+        else:
+            alike = [row for row in waiting if not self._prefixes.known(row.prompt)]
+        rows = _similar(alike, tokens)
         self._waiting = [row for row in self._waiting if row not in rows]
         prompts: List[List[int]] = []
         for row in rows:
