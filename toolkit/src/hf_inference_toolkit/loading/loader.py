@@ -21,6 +21,7 @@ from hf_inference_toolkit.runtimes.select import create_runtime, installed_frame
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.generation import Generation
+from hf_inference_toolkit.tasks.media_conversations import MediaConversations
 from hf_inference_toolkit.tasks.pipeline_task import PipelineTask
 from hf_inference_toolkit.tasks.sentence_embeddings import SentenceEmbeddings
 from hf_inference_toolkit.tasks.sentence_model import SentenceModel
@@ -82,10 +83,11 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
     if spec.implementation is not None:
         return _own(task, spec.implementation, folder, settings, runtime, facts)
     pipeline = weights.load_pipeline(task, folder, settings, runtime)
-    services: Dict[str, Type[Union[PipelineTask, TableQuestionAnswering]]] = {
-        "table-question-answering": TableQuestionAnswering
-    }
-    return services.get(task.name, PipelineTask)(task.requested, pipeline, runtime, facts)
+    if task.name == "table-question-answering":
+        return TableQuestionAnswering(task.requested, pipeline, runtime, facts)
+    if task.name in ("image-text-to-text", "any-to-any"):
+        return MediaConversations(task, pipeline, runtime, facts)
+    return PipelineTask(task.requested, pipeline, runtime, facts)
 
 
 def _own(

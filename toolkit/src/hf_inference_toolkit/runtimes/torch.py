@@ -11,6 +11,7 @@ from hf_inference_toolkit.runtimes.acceleration import Acceleration, Reference
 from hf_inference_toolkit.runtimes.base import (
     MODEL_OUTPUTS,
     Engine,
+    MediaTokens,
     Runtime,
     Samples,
     Tokens,
@@ -271,6 +272,8 @@ class Torch(Runtime):
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
+        if isinstance(rows[0], MediaTokens):
+            tensors.update({name: one.to(self.device) for name, one in rows[0].media.items()})
         begin = tensors["input_ids"].shape[1] if at_start else 1
         hooks = on_step and decoding.StepHooks(on_step, sampling, begin, self.device)
         if hooks:
