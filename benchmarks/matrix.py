@@ -55,8 +55,9 @@ def large(folder: Path) -> project.Project:
             for group in cell.groups
         }
         lockfile.write(files, asked, folder)
-    asked = lockfile.installer_input(here.matrix)
-    lockfile.write({lockfile.INSTALLER_FILE: lockfile.text(())}, asked, folder)
+    for python in {cell.installer_python for cell in here.cells}:
+        asked = lockfile.installer_input(here.matrix, python)
+        lockfile.write({lockfile.installer_file(python): lockfile.text(())}, asked, folder)
     generated = {**drift.dockerfiles(here, here.cells), **drift.pages(here), **ci.files(here)}
     for path, content in generated.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

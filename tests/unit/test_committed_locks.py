@@ -69,6 +69,6 @@ def test_training_and_inference_of_a_release_lock_the_same_libraries() -> None:
     shared: dict[tuple[str | None, ...], list[tuple[lockfile.LockedPackage, ...]]] = {}
     for cell in PROJECT.cells:
         locked = lockfile.read(cell, ROOT)
-        release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda)
+        release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda, cell.os)
         groups = [locked[group] for group in ("framework", "libraries", "transformers")]
         assert shared.setdefault(release, groups) == groups, cell.id

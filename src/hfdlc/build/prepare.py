@@ -117,8 +117,8 @@ def _ensure(session: Session, cell: Cell, name: str, image: str, here: dict[str,
     installer = session.project.matrix.file.installer
     bootstrap = {
         "base": cell.bootstrap,
-        "installer_base": installer.bootstrap,
-        "compiler_base": installer.bootstrap_compiler,
+        "installer_base": installer.bootstrap.get(cell.installer_python),
+        "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
     }.get(name)
     if other := session.overrides.image(name, image, cell):
         here[cell.id] = other

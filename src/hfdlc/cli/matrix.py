@@ -78,6 +78,7 @@ def bump(
     cell = select(project.cells, Filter(patterns=(of,)))[0] if of else project.default
 
     def lock_one(new: "Cell", there: "Project") -> None:
+        resolve.lock_installer(there.matrix, new.installer_python, there.root, resolver)
         resolve.lock(new, there.matrix, there.root, resolver)
         say(f"locked {new.id}")
 

@@ -26,7 +26,7 @@ def keyed_layers(
     root, stages = project.root, render.Stages(cell, project.matrix, project.templates)
     tools = (
         *map(_instructions, (stages.tools(), stages.archive())),
-        lockfile.packages(root / lockfile.INSTALLER_FILE),
+        lockfile.packages(root / lockfile.installer_file(cell.installer_python)),
         inputs.finish(root),
         inputs.pack(root),
     )

@@ -21,7 +21,7 @@ Inputs = Mapping[str, str]  # name -> the digest of its content
 def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
     """The inputs of a cell's image; `images`: its base images with their digests, by build argument."""
     locks = {f"{group}.lock": lockfile.group_file(cell, group) for group in cell.groups}
-    locks["installer.lock"] = lockfile.INSTALLER_FILE
+    locks["installer.lock"] = lockfile.installer_file(cell.installer_python)
     return {
         "Dockerfile": _short((root / cell.folder / "Dockerfile").read_bytes()),
         "layout": LAYOUT,

@@ -65,6 +65,7 @@ def differences(project: Project) -> Iterator[str]:
             yield "\n".join(lines)
     for cell in project.cells:
         yield from _lock_faults(cell, project)
+    yield from _installer_faults(project)
     yield from _strays(project)
 
 
@@ -78,6 +79,14 @@ def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
             faults.setdefault(fault, []).append(file.rpartition("/")[2])
     for fault, files in faults.items():
         yield f"{cell.folder}/{', '.join(files)}: the lock file {fault}\n  hint: hfdlc lock {cell.id}"
+
+
+def _installer_faults(project: Project) -> Iterator[str]:
+    """A line for each Python whose installer has no current lock."""
+    for python, cell in {cell.installer_python: cell for cell in project.cells}.items():
+        file = lockfile.installer_file(python)
+        if fault := lockfile.fault(project.root / file, lockfile.installer_input(project.matrix, python)):
+            yield f"{file}: the lock file {fault}\n  hint: hfdlc lock {cell.id}"
 
 
 def _strays(project: Project) -> Iterator[str]:

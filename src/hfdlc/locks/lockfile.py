@@ -26,8 +26,7 @@ ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)")
 HEADER = "# Written by `hfdlc lock`, not by hand.\n"
 # Has the digest of the request, the unreachable source, and the digests of the files.
 RECORD = "locked.json"
-# The lock file of the installer, relative to the repository, and its platform.
-INSTALLER_FILE, INSTALLER_PLATFORM = "images/installer.lock", "x86_64-manylinux_2_28"
+INSTALLER_FOLDER, INSTALLER_PLATFORM = "images/installer", "x86_64-manylinux_2_28"
 
 NO_LOCKS: Mapping[str, str] = {}
 
@@ -86,11 +85,15 @@ def lock_input(cell: Cell) -> LockInput:
     )
 
 
-def installer_input(matrix: Matrix) -> LockInput:
+def installer_input(matrix: Matrix, python: str) -> LockInput:
     """The request for the tools that install packages and build the toolkit."""
-    newest = max(release.cutoff for release in matrix.file.releases)
     installer = matrix.file.installer
-    return LockInput(tuple(installer.requires), installer.python, INSTALLER_PLATFORM, newest.isoformat())
+    return LockInput(tuple(installer.requires), python, INSTALLER_PLATFORM, installer.cutoff.isoformat())
+
+
+def installer_file(python: str) -> str:
+    """The lock file of the installer with a Python, relative to the repository."""
+    return f"{INSTALLER_FOLDER}/py{python.replace('.', '')}/installer.lock"
 
 
 def group_file(cell: Cell, group: str) -> str:
@@ -198,7 +201,7 @@ def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = 
     Lock files of groups in `replaced` are not used.
     """
     questions = {group_file(cell, group): lock_input(cell) for group in cell.groups if group not in replaced}
-    questions[INSTALLER_FILE] = installer_input(matrix)
+    questions[installer_file(cell.installer_python)] = installer_input(matrix, cell.installer_python)
     for file, wanted in questions.items():
         if problem := fault(root / file, wanted):
             raise HfdlcError(f"the lock file {problem}", location=file, hint=f"hfdlc lock {cell.id}")

@@ -15,11 +15,12 @@ import uv
 from hfdlc.errors import CommandFailed, HfdlcError, UserError
 from hfdlc.locks.indexes import IndexConfig
 from hfdlc.locks.lockfile import (
-    INSTALLER_FILE,
     LockedPackage,
     LockInput,
     entries,
+    fault,
     group_file,
+    installer_file,
     installer_input,
     lock_input,
     name_of,
@@ -202,8 +203,11 @@ def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]
     return next(group for group, needs in layers.items() if name in needs)
 
 
-def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
-    """Resolve the tools that install packages."""
-    wanted = installer_input(matrix)
+def lock_installer(matrix: Matrix, python: str, root: Path, resolver: Resolver) -> bool:
+    """Resolve the tools that install packages for a Python; False if their lock is current."""
+    wanted, file = installer_input(matrix, python), installer_file(python)
+    if not fault(root / file, wanted):
+        return False
     locked = resolver.resolve(wanted, wanted.requirements)
-    write({INSTALLER_FILE: text(locked)}, wanted, root)
+    write({file: text(locked)}, wanted, root)
+    return True

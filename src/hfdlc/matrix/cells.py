@@ -64,6 +64,7 @@ class Cell:
     type: str
     cuda: str | None  # as in the tag: cu130
     python: str  # 3.11
+    installer_python: str  # of the image that installs the packages
     os: str
     cutoff: date
     source: Source
@@ -112,8 +113,10 @@ class Cell:
 
     @property
     def bootstrap(self) -> Bootstrap | None:
-        """How to build an equivalent base image; None for base images with CUDA or a framework."""
-        return None if self.source.image or (self.cuda or "") in self.base.cuda else self.base.bootstrap
+        """How to build an equivalent base image; None for those with CUDA, a framework or another Python."""
+        if self.source.image or (self.cuda or "") in self.base.cuda:
+            return None
+        return self.base.bootstrap.get(self.python)
 
     @property
     def apt(self) -> tuple[str, ...]:
@@ -246,6 +249,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
     its_source = source(framework, version, device)
     if not its_source:
         return None
+    base = matrix.file.bases[release.os]
     groups = {each: _groups(matrix, release, each, device) for each in matrix.file.types}
     packages = {each: _packages(matrix, framework, each, groups[each]) for each in matrix.file.types}
     return Cell(
@@ -256,10 +260,11 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         type=kind,
         cuda=cuda,
         python=release.python,
+        installer_python=matrix.file.installer.python if base.pip else release.python,
         os=release.os,
         cutoff=release.cutoff,
         source=its_source,
-        base=matrix.file.bases[release.os],
+        base=base,
         packages=packages[kind],  # type: ignore[index]
         of_all_types=tuple(dict.fromkeys(text for each in packages.values() for text in each)),
         toolkit_packages=tuple(
