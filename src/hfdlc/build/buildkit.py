@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from hfdlc.build import cache
 from hfdlc.build.bake import host_network, target_name
 from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.build.progress import progress
@@ -66,7 +67,7 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
         argv += ["--metadata-file", str(made)]
         process = start(
             argv,
-            env=engine.environment,
+            env={**engine.environment, **cache.environment(session, Path(folder))},
             cwd=session.project.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import docker
@@ -47,6 +48,18 @@ class Engine:
     def close(self) -> None:
         if client := self.__dict__.pop("client", None):
             client.close()
+
+    def is_insecure(self, registry: str) -> bool:
+        """Whether the engine's configuration lists the host as an insecure registry."""
+        found = self.client.info().get("RegistryConfig") or {}
+        known = (found.get("IndexConfigs") or {}).get(registry)
+        if known is not None:
+            return not known["Secure"]
+        try:
+            address = ip_address(registry.rpartition(":")[0] or registry)
+        except ValueError:
+            return False
+        return any(address in ip_network(each) for each in found.get("InsecureRegistryCIDRs") or [])
 
     @cached_property
     def buildkit(self) -> str:

@@ -27,6 +27,7 @@ from hfdlc.locks.lockfile import (
     text,
     write,
 )
+from hfdlc.matrix.axes import fits
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.process import run
@@ -103,8 +104,11 @@ class Resolver:
         """Without the user's settings of uv and pip: they would choose other packages."""
         bundle = self.sources.certificates
         certificates = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
+        if client := self.sources.client_certificate:
+            certificates["SSL_CLIENT_CERT"] = str(client)
         others = {name: value for name, value in self.environ.items() if not name.startswith(("UV_", "PIP_"))}
-        return {**others, "UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
+        cache = str(self.state.folder("uv"))
+        return {**others, **(self.sources.proxies or {}), **certificates, "UV_CACHE_DIR": cache}
 
 
 def _end_of(day: str) -> str:
@@ -145,13 +149,27 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
             location=matrix.document.where(("groups", empty[0])),
             hint="limit the group to other cells with `when`, or remove it",
         )
-    dropped = {name_of(wanted.framework[0])} if missing else set()
+    # The index's build is for CUDA, and a cell for CPUs has nothing that only CUDA needs.
+    dropped = [name_of(wanted.framework[0]), *([] if cell.cuda else _of_cuda(matrix))] if missing else []
     files = {
-        group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
+        group_file(cell, group): text(
+            [entry for entry in chosen[group] if not any(fnmatchcase(entry.name, name) for name in dropped)]
+        )
         for group in cell.groups
     }
     write(files, wanted, root, missing)
     return missing
+
+
+def _of_cuda(matrix: Matrix) -> list[str]:
+    """The packages of layer groups that no cell for CPUs has."""
+    groups = matrix.file.groups.values()
+    return [
+        name
+        for group in groups
+        if not fits("device", "cpu", group.when.get("device", "cpu"))
+        for name in group.packages
+    ]
 
 
 def _of_the_index(wanted: LockInput) -> LockInput:
