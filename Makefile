@@ -65,7 +65,7 @@ serve: $(READY)  ## serve a small model with the default image until Ctrl-C
 bench-cli: $(READY)  ## measure the command line
 	@$(VENV)/bin/python benchmarks/cli.py
 
-bench-matrix: $(READY)  ## measure a matrix of 200 cells
+bench-matrix: $(READY)  ## measure a matrix of 400 cells
 	@$(VENV)/bin/python benchmarks/matrix.py
 
 bench-build: $(READY)  ## measure building and pushing, compared with one stage, pip and gzip

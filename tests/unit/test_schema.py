@@ -133,6 +133,17 @@ def test_all_errors_of_a_matrix_are_reported_together(tmp_path: Path) -> None:
     assert "'big' is not a size" in output
 
 
+def test_two_releases_with_one_tag_are_an_error_that_names_both(tmp_path: Path) -> None:
+    changes = (
+        ("pytorch 2.12.0", "pytorch 2.13.0"),
+        ("transformers: 4.57.6", "transformers: 5.23.0"),
+        ("python: 3.10", "python: 3.11"),
+    )
+    output = complaint(tmp_path, *changes)
+    assert output.startswith("matrix.yaml:18:7: duplicate cell huggingface-pytorch-inference:2.13.0-")
+    assert "(first at matrix.yaml:10:7)" in output
+
+
 def test_python_of_another_base_is_an_error_that_names_that_base(tmp_path: Path) -> None:
     other = "  debian13: {image: a, pythons: [3.13], platform: linux}\n"
     output = complaint(

@@ -231,7 +231,7 @@ def facts(wanted: "Filter", as_json: AsJson = False) -> None:
 
 
 PANELS = {
-    MATRIX: (matrix.why, matrix.uri, matrix.schema, matrix.bump, matrix.outdated),
+    MATRIX: (matrix.why, matrix.uri, matrix.schema, matrix.bump, matrix.retire, matrix.outdated),
     GENERATED: (publish.ci,),
     IMAGES: (images.plan, upkeep.reproduce),
     RUN: (sagemaker.train, sagemaker.serve),

@@ -26,7 +26,7 @@ def keyed_layers(
     root, stages = project.root, render.Stages(cell, project.matrix, project.templates)
     tools = (
         *map(_instructions, (stages.tools(), stages.archive())),
-        lockfile.packages(root / lockfile.installer_file(cell.installer_python)),
+        lockfile.digest(root / lockfile.installer_file(cell.installer_python)),
         inputs.finish(root),
         inputs.pack(root),
     )
@@ -40,7 +40,7 @@ def _own(layer: Layer, stages: render.Stages, root: Path, image_inputs: Inputs) 
     """What decides the bytes of a layer, beside the tools that every layer of its cell is made with."""
     # Without the path of the lock file: cells that lock the same packages share the layer.
     yield _instructions(stages.layer(replace(layer, lock=layer.lock and "lock")))
-    yield lockfile.packages(root / layer.lock) if layer.lock else inputs.toolkit(root)
+    yield lockfile.digest(f"{root}/{layer.lock}") if layer.lock else inputs.toolkit(root)
     yield _instructions(stages.compiler()) if layer.compiles else ""
     yield inputs.train(root) if layer.trains else ""
     for image in _images(layer):

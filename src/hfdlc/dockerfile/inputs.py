@@ -29,7 +29,7 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
         "finish": finish(root),
         "pack": pack(root),
         **({"train": train(root)} if cell.type == "training" else {}),
-        **{name: of_lock(root / file) for name, file in locks.items()},
+        **{name: of_lock(f"{root}/{file}") for name, file in locks.items()},
         **{name: _short(image.encode()) for name, image in images.items()},
     }
 
@@ -87,9 +87,9 @@ def _lines(folder: Path) -> Iterable[str]:
                 yield f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def of_lock(file: Path) -> str:
+def of_lock(file: Path | str) -> str:
     """The digest of the packages of a lock."""
-    return _short(lockfile.packages(file).encode())
+    return lockfile.digest(file).removeprefix("sha256:")[:16]
 
 
 def _short(content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Resolving packages with uv, and writing lock files."""
 
+import importlib.metadata
 import re
 import tempfile
 import urllib.request
@@ -8,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import uv
+from packaging.requirements import Requirement
 
 from hfdlc.errors import CommandFailed, HfdlcError, UserError
 from hfdlc.locks.indexes import IndexConfig
@@ -59,7 +62,7 @@ class Resolver:
             files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
             for name, content in files.items():
                 Path(folder, name).write_text(content + "\n")
-            argv = [uv.find_uv_bin(), "--no-config", "pip", "compile", f"{folder}/requirements", "--quiet"]
+            argv = [_program(), "--no-config", "pip", "compile", f"{folder}/requirements", "--quiet"]
             argv += ["--constraints", f"{folder}/constraints", "--overrides", f"{folder}/overrides"]
             argv += [*self._arguments(wanted), *(self._page(wanted) if page else [])]
             try:
@@ -109,6 +112,22 @@ class Resolver:
         others = {name: value for name, value in self.environ.items() if not name.startswith(("UV_", "PIP_"))}
         cache = str(self.state.folder("uv"))
         return {**others, **(self.sources.proxies or {}), **certificates, "UV_CACHE_DIR": cache}
+
+
+@cache
+def _program() -> str:
+    """The program uv; raises HfdlcError if it is not the release that locks are made with."""
+    program = uv.find_uv_bin()
+    found = run([program, "--version"]).stdout.split()[1]
+    requirements = map(Requirement, importlib.metadata.requires("hfdlc") or [])
+    wanted = next(str(each.specifier) for each in requirements if each.name == "uv").removeprefix("==")
+    if found != wanted:
+        raise HfdlcError(
+            f"locks are made with uv {wanted}, and this is {found}, which may make other locks",
+            location=program,
+            hint=f"pip install uv=={wanted}, or `make setup`",
+        )
+    return program
 
 
 def _end_of(day: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache, cached_property
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -83,11 +84,11 @@ class Cell:
         """`cpu` or `gpu`."""
         return "gpu" if self.cuda else "cpu"
 
-    @property
+    @cached_property
     def repository(self) -> str:
         return f"huggingface-{self.framework}-{self.type}"
 
-    @property
+    @cached_property
     def tag(self) -> str:
         return compose_tag(
             framework_version=self.framework_version,
@@ -97,12 +98,12 @@ class Cell:
             os=self.os,
         )
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name of the image in Docker."""
         return f"{self.repository}:{self.tag}"
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """The folder of its Dockerfile and lock files, relative to the repository."""
         return f"images/{self.repository}/{self.tag}"
@@ -128,7 +129,7 @@ class Cell:
         """The image whose pip installs the packages; None if uv does."""
         return self.base.pip.format(python=self.python) if self.base.pip else None
 
-    @property
+    @cached_property
     def axes(self) -> dict[str, str]:
         """Its values on the axes of rules and layer groups."""
         return {
@@ -141,7 +142,7 @@ class Cell:
             "os": self.os,
         }
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """The names of its layer groups, lowest layer first."""
         return tuple(group.name for group in self.layer_groups)
@@ -212,6 +213,7 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
     Raises Problems for duplicate cells, missing sources, and an unknown default.
     """
     found: dict[str, Cell] = {}
+    places: dict[str, str] = {}
     problems = []
     for index, release in enumerate(matrix.file.releases):
         for kind, devices in release.cells.items():
@@ -223,9 +225,9 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
                     problems.append(UserError(what, location=where, hint="add a source to `frameworks`"))
                     continue
                 if cell.id in found:
-                    problems.append(
-                        UserError(f"duplicate cell {cell.id}", location=where, hint="remove one of them")
-                    )
+                    what = f"duplicate cell {cell.id} (first at {places[cell.id]})"
+                    problems.append(UserError(what, location=where, hint="remove one of them"))
+                places.setdefault(cell.id, where)
                 found[cell.id] = cell
     if matrix.file.default not in found:
         where = matrix.document.where(("default",))
@@ -307,5 +309,6 @@ def _packages(
     return (*matrix.file.types[kind].packages, *framework.packages.get(kind, []), *required)
 
 
+@cache
 def _name_of(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)

@@ -151,4 +151,6 @@ def _docker_credentials(host: str) -> tuple[str, str] | None:
             hint="install docker-credential-NAME for the `credsStore` or `credHelpers` of config.json, "
             "or remove that entry and run `docker login`",
         ) from error
-    return (found["Username"], found["Password"]) if found and found.get("Username") else None
+    # docker-py writes the names of a login in two ways: of a credential helper, and of the file itself.
+    login = {name.lower(): value for name, value in (found or {}).items()}
+    return (login["username"], login["password"]) if login.get("username") else None
