@@ -162,10 +162,12 @@ def _known_sizes(cell: Cell, project: Project, builds: list[Build]) -> Mapping[s
     """The sizes of layers in the last build of the cell, else of a cell of the same framework and device."""
     if own := history.last(cell, builds):
         return own.layers
+    built = {build.cell for build in builds}
     alike = (
         each
         for each in project.cells
-        if (each.framework, each.framework_version, each.cuda)
+        if each.id in built
+        and (each.framework, each.framework_version, each.cuda)
         == (cell.framework, cell.framework_version, cell.cuda)
     )
     sizes: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
     locks = {f"{group}.lock": lockfile.group_file(cell, group) for group in cell.groups}
     locks["installer.lock"] = lockfile.installer_file(cell.installer_python)
     return {
-        "Dockerfile": _short((root / cell.folder / "Dockerfile").read_bytes()),
+        "Dockerfile": _of_file(f"{root}/{cell.folder}/Dockerfile"),
         "layout": LAYOUT,
         "toolkit": toolkit(root),
         "finish": finish(root),
@@ -66,17 +67,27 @@ def toolkit(root: Path) -> str:
 
 def train(root: Path) -> str:
     """The digest of what training images start."""
-    return _short((root / TRAIN).read_bytes())
+    return _of_file(f"{root}/{TRAIN}")
 
 
 def finish(root: Path) -> str:
     """The digest of what makes layers of packages."""
-    return _short((root / FINISH).read_bytes())
+    return _of_file(f"{root}/{FINISH}")
 
 
 def pack(root: Path) -> str:
     """The digest of what packs layers."""
-    return _short((root / PACK).read_bytes())
+    return _of_file(f"{root}/{PACK}")
+
+
+def _of_file(file: str) -> str:
+    seen = os.stat(file)  # noqa: PTH116 - this runs for each layer of each cell
+    return _read(file, seen.st_mtime_ns, seen.st_size)
+
+
+@cache
+def _read(file: str, _changed: int, _size: int) -> str:
+    return _short(Path(file).read_bytes())
 
 
 def _lines(folder: Path) -> Iterable[str]:

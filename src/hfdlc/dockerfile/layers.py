@@ -73,7 +73,7 @@ def _compiled(cell: Cell) -> set[str]:
 
 def _options(slim: tuple[Slim, ...], held: frozenset[str]) -> Iterator[str]:
     """The options of `finish` for a layer that contains these packages."""
-    mine = [each for each in slim if not each.packages or held & set(each.packages)]
+    mine = [each for each in slim if not each.packages or not held.isdisjoint(each.packages)]
     for remove, option in {"files": "--remove", "symbols": "--strip"}.items():
         if patterns := [pattern for each in mine if each.remove == remove for pattern in each.files]:
             yield " ".join([option, *(f"'{pattern}'" for pattern in patterns)])

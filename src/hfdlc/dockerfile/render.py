@@ -110,9 +110,11 @@ class Stages:
         """The stage of layers that compile packages."""
         return self._macro(self._installer, "compiler")
 
-    def layer(self, layer: Layer) -> str:
-        """The stages that make one layer."""
-        return self._macro(self._installer, "layer" if layer.lock else "toolkit", layer)
+    def layer(self, layer: Layer, lock: str | None = None) -> str:
+        """The stages that make one layer; `lock` replaces the path of its lock file."""
+        if not layer.lock:
+            return self._macro(self._installer, "toolkit", layer)
+        return self._macro(self._installer, "layer", layer, lock or layer.lock)
 
     def image(self) -> str:
         """The stages of the image without its layers."""
