@@ -22,6 +22,7 @@ import servers  # noqa: E402
 from inside import NEW_TOKENS, WINDOW  # noqa: E402
 from results import Row, report  # noqa: E402
 
+PATHS = ":".join([str(ROOT / "toolkit/src"), *sys.path])  # the packages of this Python, wherever they are
 SECONDS = 8
 CLIENTS, WRITERS = 32, 16
 TEXTS = 512  # of a bare pass
@@ -110,13 +111,13 @@ def main() -> int:
         inside.models(folder, "base", "writer")
         texts, prompts = folder / "texts.jsonl", folder / "prompts.jsonl"
         for dtype in ("float32", "bfloat16"):
-            ours = {"HF_TASK": "text-classification", "HF_DTYPE": dtype, "PYTHONPATH": ":".join(sys.path)}
+            ours = {"HF_TASK": "text-classification", "HF_DTYPE": dtype, "PYTHONPATH": PATHS}
             with servers.ours(python, folder / "base", folder, **ours) as server:
                 rate = pressed(server, texts, CLIENTS, SECONDS)
             bare = passes(folder / "base", texts, dtype, device)
             work = f"{device}, {dtype}: texts/s of {CLIENTS} clients, bare passes"
             rows.append(Row(work, rate, bare, "", None))
-        ours = {"HF_TASK": "text-generation", "PYTHONPATH": ":".join(sys.path)}
+        ours = {"HF_TASK": "text-generation", "PYTHONPATH": PATHS}
         with servers.ours(python, folder / "writer", folder, **ours) as server:
             rate = NEW_TOKENS * pressed(server, prompts, WRITERS, SECONDS)
         alone = generated(folder / "writer", prompts, device)

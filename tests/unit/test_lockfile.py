@@ -1,6 +1,7 @@
 """Locks are split, recognised, and found out when they are not what they say."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +140,25 @@ def test_unreachable_index_is_named_in_the_error(wanted: lockfile.LockInput) -> 
 )
 def test_the_cutoff_ends_with_the_day_in_utc(day: str, end: str) -> None:
     assert resolver._end_of(day) == end
+
+
+def test_new_release_leaves_the_locks_of_the_installer_alone(tmp_path: Path) -> None:
+    """Its cutoff is newer; the installer has one of its own, and a lock for each Python."""
+
+    class Used(Exception):
+        """The resolver was used."""
+
+    class Resolver:
+        def resolve(self, *_: object) -> tuple[lockfile.LockedPackage, ...]:
+            raise Used
+
+    uv: Any = Resolver()
+    before = schema.read(write(tmp_path))
+    wanted = lockfile.installer_input(before, "3.11")
+    lockfile.write({lockfile.installer_file("3.11"): "uv==1\n"}, wanted, tmp_path)
+    after = schema.read(write(tmp_path, ("cutoff: 2026-11-20", "cutoff: 2027-01-31")))
+    assert not resolver.lock_installer(after, "3.11", tmp_path, uv)
+    for python in ("3.12", "3.11"):
+        with pytest.raises(Used):
+            resolver.lock_installer(after, python, tmp_path, uv)
+        (tmp_path / lockfile.installer_file("3.11")).write_text("edited\n")
