@@ -58,7 +58,9 @@ def build(
         # The lock is in a context of its own, because the repository must not be changed.
         context = replace(context, contexts={**context.contexts, "lock": str(folder)})
         (layer,) = [each for each in bake.layers_of(cell, repository, context) if each.name == GROUP]
-        file = bake.of_layers([], [layer], repository.matrix, context, folder / "layout", folder / "layers")
+        file = bake.of_layers(
+            [cell], [layer], repository.matrix, context, folder / "layout", folder / "layers"
+        )
         text = (repository.root / cell.folder / "Dockerfile").read_text()
         locked = f"source={layer.lock},target=/requirements.lock"
         assert locked in text
