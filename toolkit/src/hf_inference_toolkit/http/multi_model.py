@@ -110,12 +110,11 @@ class MultiModel:
         """POST /models/NAME/invoke."""
         self._server.serving()
         entry = self._find(request.scope["path"][len(MODELS) + 1 : -len("/invoke")])
-        if entry.served is None:
-            raise RequestError(
-                "not_ready", "model {} is being loaded".format(entry.name), {"Retry-After": "1"}
-            )
         if entry.is_unloading:
             raise RequestError("model_not_found", "model {} is being unloaded".format(entry.name))
+        if entry.served is None:
+            message = "model {} is being loaded".format(entry.name)
+            raise RequestError("not_ready", message, {"Retry-After": "1"})
         entry.in_flight += 1
         # The application counts the request when its answer was sent.
         request.scope["model"] = entry
