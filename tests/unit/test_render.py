@@ -9,7 +9,7 @@ from hfdlc.dockerfile import render
 from hfdlc.errors import UserError
 from hfdlc.locks import lockfile
 from hfdlc.matrix import cells, schema
-from hfdlc.project import Project
+from hfdlc.project import Project, find
 from matrices import write
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -71,3 +71,11 @@ def test_cell_with_another_python_than_the_installers_is_an_error(tmp_path: Path
     """Its packages would be in the folder of the installer's Python."""
     with pytest.raises(UserError, match=r"-py311-.*: the installer has Python 3.12, and would install for"):
         printed(tmp_path, ("  python: 3.11\n  image", "  python: 3.12\n  image"))
+
+
+def test_inference_images_are_labelled_for_multi_model_endpoints(tmp_path: Path) -> None:
+    """Training images have no server."""
+    label = 'com.amazonaws.sagemaker.capabilities.multi-models="true"'
+    assert label in printed(tmp_path)
+    for cell in find(Path(__file__)).cells:
+        assert ("multi-models" in " ".join(render.labels(cell))) == (cell.type == "inference")

@@ -19,7 +19,7 @@ def main() -> int:
     try:
         loader.load_standard(settings).warm_up(lambda: None)
     except StartError as problem:
-        print(REASON + str(problem))
+        print(REASON + str(problem.__cause__ or problem))
         return 1
     return 0
 
