@@ -79,6 +79,7 @@ bench-generation: $(READY)  ## measure text generation, compared with transforme
 
 bench-embeddings: $(READY)  ## measure embeddings, compared with infinity-emb, bare passes and SentenceTransformer.encode
 	@$(VENV)/bin/python benchmarks/embeddings/embeddings.py
+	@$(VENV)/bin/python benchmarks/embeddings/many_models.py
 
 bench-commits: $(READY)  ## compare serving with the commit BASE: make bench-commits BASE=v1.0
 	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)
