@@ -195,7 +195,7 @@ def post_all(server: Running, requests: Path) -> None:
 def press(
     wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int, models: int = 0
 ) -> Load:
-    """Press with so many clients for a while, after a warm-up of 4 s. `models`: how many an endpoint has loaded."""
+    """Press with so many clients, after a warm-up of 4 s. `models`: how many an endpoint has loaded."""
     _wrk(wrk, server, requests, clients, 4, models)
     # What the warm-up left in a queue is no part of what is measured; multi-model-server answers this last.
     body = requests.read_bytes().splitlines()[0]
