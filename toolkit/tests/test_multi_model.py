@@ -25,6 +25,7 @@ from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings, models_dir, read
 
 TEXT = "I like you"
+on_pytorch = pytest.mark.skipif(tiny.FRAMEWORK != "pt", reason="shown on PyTorch")
 
 
 class Endpoint:
@@ -513,7 +514,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-TASKS = ("text-classification", "token-classification", "feature-extraction", "sentence-embeddings")
+TASKS = ("text-classification", "token-classification", "feature-extraction", "zero-shot-classification")
 MOST_GROWTH = 48 << 20
 
 
@@ -561,11 +562,13 @@ def churn(endpoint, model_folder, steps):
     return resident() - before
 
 
+@on_pytorch
 def test_models_come_and_go_under_load(endpoint, model_folder):
     assert churn(endpoint, model_folder, 40) < MOST_GROWTH
 
 
 @pytest.mark.slow
+@on_pytorch
 def test_500_models_come_and_go_under_load(endpoint, model_folder):
     assert churn(endpoint, model_folder, 1000) < MOST_GROWTH
 
