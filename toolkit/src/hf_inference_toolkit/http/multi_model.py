@@ -233,11 +233,6 @@ class MultiModel:
         for _, served in self.served:
             served.model.drain()
 
-    def end_streams(self, problem: RequestError) -> None:
-        """End all running streams with an error."""
-        for _, served in self.served:
-            served.invocations.end_streams(problem)
-
 
 def route_of(path: str) -> str:
     """The route of a path that has the name of a model, otherwise an empty string."""

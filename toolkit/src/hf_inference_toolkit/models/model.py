@@ -57,7 +57,11 @@ class Model:
         """Load and warm up in this thread, and serve. `settle` is called before that."""
         began = time.monotonic()
         service = self._load()
-        service.warm_up(_nothing)
+        try:
+            service.warm_up(_nothing)
+        except BaseException:
+            service.close()
+            raise
         settle()
         self.load_seconds = time.monotonic() - began
         self.service = service
