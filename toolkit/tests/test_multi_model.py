@@ -393,6 +393,14 @@ def test_model_that_does_not_fit_gets_507_and_the_server_goes_on(endpoint, model
     assert endpoint.invoke("good").status == 200
 
 
+def test_weights_are_in_memory_that_is_measured(endpoint, model_folder):
+    """The kernel counts the pages of mapped files as free."""
+    endpoint.add("a", model_folder("text-classification"))
+    endpoint.add("b", model_folder("text-generation"))
+    assert endpoint.load("a").status == endpoint.load("b").status == 200
+    assert str(endpoint.root) not in Path("/proc/self/maps").read_text()
+
+
 GREEDY = """
 def model_fn(model_dir):
     raise MemoryError()

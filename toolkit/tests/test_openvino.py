@@ -535,10 +535,11 @@ def test_conversion_without_enough_memory_is_skipped(many, monkeypatch):
 
 
 @pytest.mark.slow
-def test_converted_models_are_kept_in_hf_home(tmp_path, bart):
+def test_converted_models_are_kept_in_hf_home(tmp_path_factory, bart):
     """A second load takes what the first one has converted. A model that cannot be converted has the reason."""
     from test_multi_model import Endpoint
 
+    tmp_path = tmp_path_factory.mktemp("endpoint")
     settings = {
         "multi_model": True,
         "model_dir": str(tmp_path / "model"),
@@ -554,6 +555,7 @@ def test_converted_models_are_kept_in_hf_home(tmp_path, bart):
         assert endpoint.load("a").status == 200
         assert engine_of(endpoint, "a").name == "OpenVINO"
         assert endpoint.invoke("a").status == 200
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
         assert endpoint.load("b").status == 200
         until(lambda: engine_of(endpoint, "b").reason.startswith("OpenVINO cannot"), 300)
         assert "the model: it cannot be converted: " in engine_of(endpoint, "b").reason

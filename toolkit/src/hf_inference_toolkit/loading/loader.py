@@ -94,8 +94,9 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
         _require_possible(settings, "TensorFlow is installed, and OpenVINO serves models of PyTorch")
     runtime = create_runtime(framework, settings.dtype)
     runtime.kv_cache = settings.kv_cache
-    if settings.multi_model and settings.kv_cache is None:
-        runtime.kv_cache = memory.available() // SHARED_CACHE_PART
+    if settings.multi_model:
+        runtime.maps_weights = False
+        runtime.kv_cache = settings.kv_cache or memory.available() // SHARED_CACHE_PART
     task = model_folder.choose_task(settings, folder, model_folder.read_config(folder))
     _propagate_logs()
     event(20, "loading", task=task.requested, folder=str(folder))

@@ -129,7 +129,9 @@ class Acceleration:
 
     def _compile(self, source: Union[str, "Model"]) -> Compiled:
         try:
-            return Compiled(source, self.dtype, self._cpus, self._check)
+            # Where many models are loaded, mapped files would count as free memory.
+            is_mapped = self._conversion is None
+            return Compiled(source, self.dtype, self._cpus, self._check, is_mapped)
         except RuntimeError as problem:
             raise UnsuitableError(
                 "it cannot be compiled: {}".format(openvino.first_line(problem))
