@@ -78,7 +78,8 @@ bench-generation: $(READY)  ## measure text generation, compared with transforme
 	@$(VENV)/bin/python benchmarks/generation/generation.py
 
 bench-embeddings: $(READY)  ## measure embeddings, compared with infinity-emb, bare passes and SentenceTransformer.encode
-	@$(VENV)/bin/python benchmarks/embeddings/embeddings.py
+	@code=0; for name in embeddings many_models; do \
+		$(VENV)/bin/python benchmarks/embeddings/$$name.py || code=1; done; exit $$code
 
 bench-commits: $(READY)  ## compare serving with the commit BASE: make bench-commits BASE=v1.0
 	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)

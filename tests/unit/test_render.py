@@ -9,7 +9,7 @@ from hfdlc.dockerfile import render
 from hfdlc.errors import UserError
 from hfdlc.locks import lockfile
 from hfdlc.matrix import cells, schema
-from hfdlc.project import Project
+from hfdlc.project import Project, find
 from matrices import write
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -94,3 +94,11 @@ def test_cells_of_a_base_with_pip_use_the_python_of_the_installer(tmp_path: Path
     assert "ARG installer_base=example.org/python:3.11\n" in text
     assert "ARG pip_base=example.org/pip:3.6\n" in text
     assert "python3.6 -m venv --without-pip --system-site-packages /opt/venv" in text
+
+
+def test_inference_images_are_labelled_for_multi_model_endpoints(tmp_path: Path) -> None:
+    """Training images have no server."""
+    label = 'com.amazonaws.sagemaker.capabilities.multi-models="true"'
+    assert label in printed(tmp_path)
+    for cell in find(Path(__file__)).cells:
+        assert ("multi-models" in " ".join(render.labels(cell))) == (cell.type == "inference")

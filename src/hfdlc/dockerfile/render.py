@@ -38,8 +38,10 @@ def labels(cell: Cell) -> dict[str, str]:
         "io.hfdlc.device": cell.cuda or cell.device,
         "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
     }
+    # The inference toolkit serves many models with SAGEMAKER_MULTI_MODEL=true.
+    many = {"com.amazonaws.sagemaker.capabilities.multi-models": "true"} if cell.type == "inference" else {}
     source = {"org.opencontainers.image.source": cell.source_url} if cell.source_url else {}
-    return found | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
+    return found | many | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
 
 
 def variables(cell: Cell) -> dict[str, str]:

@@ -68,6 +68,8 @@ class Runtime:
         self.dtype = dtype
         # The memory of the KV cache of a `token_batch` in bytes; None: half of what is free.
         self.kv_cache: Optional[int] = None
+        # Whether weights may stay in mapped files. The kernel counts them as free memory, which it takes away at need.
+        self.maps_weights = True
         # The library that computes large matrix products.
         self.kernels = "default"
         self.engine = Engine("none")
@@ -81,6 +83,9 @@ class Runtime:
 
     def watch(self, model: "transformers.PreTrainedModel") -> None:
         """Call `check` before each pass and each layer of a model that a pipeline runs; see `set_check`."""
+
+    def settle_weights(self, model: "transformers.PreTrainedModel") -> None:
+        """Copy the weights of a loaded model into memory unless `maps_weights`."""
 
     def prepare(self, samples: Samples, pad: int) -> None:
         """Before the first pass: take the engine that is required, or that is ready at once. May raise StartError."""

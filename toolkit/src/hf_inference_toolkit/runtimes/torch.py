@@ -103,9 +103,15 @@ class Torch(Runtime):
         # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
         self.model = model.to(device=self.device, dtype=self.type).eval()
         self.watch(self.model)
+        self.settle_weights(self.model)
         # OpenVINO cannot convert layers that use oneDNN's private operators.
         if self.device.type == "cpu" and self._acceleration is None:
             self._enable_onednn()
+
+    def settle_weights(self, model: "PreTrainedModel") -> None:
+        """See Runtime."""
+        if not self.maps_weights:
+            kernels.copy_mapped_weights(model)
 
     def _enable_onednn(self) -> None:
         self._onednn_layers = kernels.enable_onednn(self.model)
