@@ -309,7 +309,7 @@ def build(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Servic
     `folder` returns the model's folder. `default` loads the standard model; it is called if there is no `model_fn`.
     """
     standard: Optional[Service] = None
-    if hooks.handler is not None or "model_fn" in hooks.functions:
+    if hooks.loads_model:
         path = str(folder())
         context = Context(path, _gpu_id(), _manifest())
         if hooks.handler is not None:

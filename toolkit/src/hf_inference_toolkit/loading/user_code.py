@@ -48,6 +48,11 @@ class Hooks(NamedTuple):
     handler: Optional[UserFunction] = None
     batch: int = 0
 
+    @property
+    def loads_model(self) -> bool:
+        """Whether the user's code loads the model, and not the server."""
+        return self.handler is not None or "model_fn" in self.functions
+
 
 def find(settings: Settings, folder: Path) -> Optional[Source]:
     """The user's module in or beside a local model folder.
