@@ -311,7 +311,7 @@ def test_modules_of_the_adapters_folder_decide_about_vectors(tmp_path):
 
 def test_pipeline_serves_the_merged_model(tmp_path, pipeline_folder):
     base = pipeline_folder("image-classification")
-    config = adapter_models.peft_config(target_modules=["query"])
+    config = adapter_models.peft_config(target_modules="all-linear")
     folder = adapter_models.add(base, tmp_path / "adapter", config, "AutoModelForImageClassification")
     merged = adapter_models.merged(base, folder, tmp_path / "merged", "AutoModelForImageClassification")
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -421,7 +421,7 @@ def test_pickles_are_read_without_the_code_in_them(labelled, tmp_path):
         ),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), '"peft_type"'),
         (lambda folder: adapter_models.change(folder, peft_type="NOTHING"), "NOTHING"),
-        (lambda folder: adapter_models.change(folder, target_modules=["nothing"]), "nothing"),
+        (lambda folder: adapter_models.change(folder, target_modules=["nothing"]), "does not fit"),
         (
             lambda folder: shutil.copy(str(folder / "adapter_config.json"), str(folder / "base")),
             "contains the weights of a model and adapter_config.json",
@@ -618,7 +618,6 @@ def test_adapter_is_named_in_the_query_and_described(labelled, classifying):
     body = classifying.get("/openapi.json").json
     assert '"adapter_id"' in json.dumps(body)
     assert "one, two" in json.dumps(body)
-    assert "HF_ADAPTERS" in json.dumps(body["info"]) or "HF_ADAPTERS" in json.dumps(body)
 
 
 def test_servers_without_adapters_refuse_the_parameter(labelled):
@@ -690,7 +689,7 @@ def writing(written):
         yield server
 
 
-LONG = "my name is anna smith and i work in brooklyn at acme; " * 4
+LONG = "my name is anna smith and i work in brooklyn at acme; " * 8
 
 
 def test_texts_are_those_of_the_merged_models_under_load(writing, right):

@@ -77,6 +77,8 @@ def find(settings: Settings, folder: Path) -> ModelFiles:
             "the base model of the adapter in {} is {}, which contains an adapter itself. Merge that one and save the "
             "result: model.merge_and_unload().save_pretrained(FOLDER)".format(folder, base)
         )
+    if (base / model_folder.ADAPTER).is_file():
+        _check_rest(base)
     event(20, "the model is an adapter", type=adapter.kind, folder=str(folder), base=str(base))
     return ModelFiles(
         base,

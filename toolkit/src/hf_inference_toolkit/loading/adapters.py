@@ -194,7 +194,7 @@ def _reason(problem: Exception) -> str:
     """The line of a message that says what does not fit."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     other = next((line for line in lines if "size mismatch" in line), "")
-    return (other or _first_line(problem))[:300]
+    return (other or _first_line(problem))[:300].rstrip(".")
 
 
 def _first_line(problem: Exception) -> str:
