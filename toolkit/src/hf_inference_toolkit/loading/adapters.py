@@ -11,9 +11,27 @@ if TYPE_CHECKING:
     import torch
     import transformers
 
-# Types whose merged numbers the tests compare with the unmerged ones. Others put tokens in front of texts, or have
-# layers of their own: they cannot be merged.
-MERGED = ("LORA", "ADALORA", "BOFT", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "VERA")
+# Types whose merged numbers the tests compare with the unmerged ones. Those that put tokens in front of texts, or have
+# layers of their own, cannot be merged.
+MERGED = (
+    "LORA",
+    "ADALORA",
+    "BOFT",
+    "C3A",
+    "FOURIERFT",
+    "HRA",
+    "IA3",
+    "LN_TUNING",
+    "LOHA",
+    "LOKR",
+    "MISS",
+    "OFT",
+    "RANDLORA",
+    "ROAD",
+    "SHIRA",
+    "TRAINABLE_TOKENS",
+    "VERA",
+)
 # Types of which several can be loaded beside each other.
 SWITCHED = ("LORA",)
 PREFIX = "base_model.model."
@@ -26,9 +44,8 @@ def check_kind(adapter: Adapter) -> None:
     """StartError for a type of adapter that cannot be merged."""
     if adapter.kind not in MERGED:
         raise StartError(
-            "the adapter in {} is of the type {}, which cannot be merged into its base model; {} can".format(
-                adapter.folder, adapter.kind, ", ".join(MERGED)
-            )
+            "the adapter in {} is of the type {}, which this server cannot merge into its base model; it merges "
+            "{}".format(adapter.folder, adapter.kind, ", ".join(MERGED))
         )
     if adapter.config.get("alora_invocation_tokens"):
         raise StartError(
