@@ -124,6 +124,11 @@ WRONG = [
         "echo 'raise ImportError(\"broken\")' > {site}/llguidance/__init__.py",
         "broken",
     ),
+    Wrong(
+        "adapter_is_trained_and_merged",
+        "echo 'raise ImportError(\"broken\")' > {site}/peft/__init__.py",
+        "broken",
+    ),
     Wrong("openvino_has_the_cpu", "rm {site}/openvino/libs/libopenvino_intel_cpu_plugin.so", "CPU"),
     Wrong(
         "openvino_converts_a_module",
