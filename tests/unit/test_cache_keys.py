@@ -59,6 +59,8 @@ def test_training_and_inference_share_all_but_the_layers_of_their_type(
         "training-libraries",
         "type-libraries",
         "peft",  # psutil, which it requires, is in training-libraries
+        "tuning",
+        *(["bitsandbytes"] if device == "gpu" else []),
     }
 
 
