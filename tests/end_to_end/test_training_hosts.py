@@ -120,6 +120,7 @@ def test_two_hosts_train_as_one_does(script: Script, tmp_path: Path) -> None:
         assert sorted(archive.getnames()) == ["rank0", "rank1"]
 
 
+@pytest.mark.releases
 def test_trainer_and_fsdp_train_on_two_hosts_as_on_one(script: Script, tmp_path: Path) -> None:
     """On CPUs, at the same global batch size: the same losses, and whole models are saved."""
     one = found(script, tmp_path, LIBRARIES, "--processes", "1")
