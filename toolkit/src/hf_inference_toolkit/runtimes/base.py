@@ -3,7 +3,18 @@
 import contextlib
 import importlib.util
 import threading
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from hf_inference_toolkit.annotations import Arrays, Options
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
@@ -11,11 +22,20 @@ from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 if TYPE_CHECKING:
     import numpy
     import transformers
+    from torch import Tensor
 
     from hf_inference_toolkit.runtimes.token_batch import TokenBatch
 
 # The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
 Tokens = Dict[str, List[int]]
+
+
+class MediaTokens(Tokens):
+    """The tokens of a text with images or audio. `media` has the other inputs of the model, as tensors by name."""
+
+    media: Mapping[str, "Tensor"] = {}
+
+
 # The inputs that are passed to a model, of those that its tokenizer returns.
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # The outputs that tasks read.
@@ -42,7 +62,7 @@ class Runtime:
     weights: Tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
 
     def __init__(self, dtype: str = "float32") -> None:
-        # Set by `place`.
+        # Set by `place`, or the model of a pipeline.
         self.model: "transformers.PreTrainedModel" = None
         # float32, bfloat16 or float16. A subclass replaces `auto`.
         self.dtype = dtype
