@@ -582,6 +582,18 @@ def test_user_code_that_loads_the_model_is_refused(labelled, tmp_path):
     assert "HF_ADAPTERS has no effect" in refusal(folder, adapters=named(labelled))
 
 
+def test_multi_model_endpoints_load_adapters_as_models(labelled, tmp_path):
+    from hf_inference_toolkit.loading import footprint
+
+    with pytest.raises(StartError, match="load each adapter as a model"):
+        load_model(Settings(multi_model=True, adapters=named(labelled)))
+    folder = adapter_models.with_base(labelled["base"], labelled["one"], tmp_path / "model")
+    needed = footprint.estimate(Settings(model_dir=str(folder)))
+    assert needed == footprint.estimate(Settings(model_dir=str(labelled["base"]))) > 0
+    service = served(folder, multi_model=True, model_name="one")
+    assert near(answer(service, TEXTS), answer(served(labelled["one-merged"]), TEXTS), 1e-5)
+
+
 @pytest.fixture(scope="module")
 def classifying(labelled):
     with serving.serve(load_model, model_dir=str(labelled["base"]), adapters=named(labelled)) as server:

@@ -174,9 +174,9 @@ def _find_base(settings: Settings, adapter: Adapter) -> Path:
             return _checked(Path(name))
     else:
         revision = revision or (None if settings.model_id else settings.model_revision)
-        for folder in _places(adapter):
-            if (folder / "config.json").is_file() or model_folder.is_adapter(folder):
-                return _checked(folder)
+        local = _local_base(adapter)
+        if local is not None:
+            return _checked(local)
     if not _REPOSITORY.match(name):
         raise _without_base(adapter, "there is no such folder here" if name else "it is not named")
     asked = settings._replace(model_id=name, model_revision=revision)
@@ -185,6 +185,23 @@ def _find_base(settings: Settings, adapter: Adapter) -> Path:
         return hub.download(asked, weight_files("pt"), source=source)
     except StartError as problem:
         raise _without_base(adapter, str(problem)) from None
+
+
+def _local_base(adapter: Adapter) -> Optional[Path]:
+    known = (folder / "config.json" for folder in _places(adapter))
+    return next(
+        (path.parent for path in known if path.is_file() or model_folder.is_adapter(path.parent)), None
+    )
+
+
+def local_weights(folder: Path) -> Path:
+    """The folder with the weights of the model in a folder, as far as that is known without the hub."""
+    if not model_folder.is_adapter(folder):
+        return folder
+    try:
+        return _local_base(read(folder)) or folder
+    except StartError:  # the start says it
+        return folder
 
 
 def _places(adapter: Adapter) -> Iterator[Path]:

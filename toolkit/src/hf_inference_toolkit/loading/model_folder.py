@@ -88,6 +88,8 @@ def _no_model(settings: Settings) -> str:
             "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
         )
     content = "contains no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
+    if settings.multi_model:
+        return "no model: {} {}. The url of a model is the folder of its config.json".format(folder, content)
     program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
     return (
         "no model: {} {}{}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "
