@@ -352,6 +352,11 @@ def test_base_model_that_is_unreachable_is_named_with_what_to_do(labelled, monke
     assert "'/home/someone/base': there is no such folder here" in refusal(folder)
     adapter_models.change(folder, base_model_name_or_path=None)
     assert "it is not named" in refusal(folder)
+    # The folder of the adapter is not its base model, although it has a config.json and the same name.
+    (folder / "config.json").write_text("{}")
+    for name in (".", "/somewhere/model"):
+        adapter_models.change(folder, base_model_name_or_path=name)
+        assert "there is no such folder here" in refusal(folder)
     assert "contains no config.json" in refusal(folder, model_id=str(tmp_path / "no"))
 
 

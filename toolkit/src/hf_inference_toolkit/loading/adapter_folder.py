@@ -15,7 +15,7 @@ from hf_inference_toolkit.settings import Settings
 
 # Vocabularies of tokenizers. A folder without any has no tokenizer, whatever its tokenizer_config.json says.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
-_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 
 
 class Adapter(NamedTuple):
@@ -188,10 +188,12 @@ def _find_base(settings: Settings, adapter: Adapter) -> Path:
 
 
 def _local_base(adapter: Adapter) -> Optional[Path]:
-    known = (folder / "config.json" for folder in _places(adapter))
-    return next(
-        (path.parent for path in known if path.is_file() or model_folder.is_adapter(path.parent)), None
-    )
+    own = adapter.folder.resolve()
+    for folder in _places(adapter):
+        is_model = (folder / "config.json").is_file() or model_folder.is_adapter(folder)
+        if is_model and folder.resolve() != own:
+            return folder
+    return None
 
 
 def local_weights(folder: Path) -> Path:
