@@ -232,6 +232,27 @@ def test_addresses_are_set_as_in_images_of_aws(inside: ModuleType, monkeypatch: 
     assert "GLOO_SOCKET_IFNAME" not in inside.os.environ
 
 
+@pytest.mark.parametrize(
+    ("devices", "before", "after"),
+    [([], {}, "true"), ([], {"ACCELERATE_USE_CPU": "no"}, "no"), (["nvidia0"], {}, None)],
+)
+def test_accelerate_uses_the_cpu_where_there_is_no_gpu(
+    inside: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    devices: list[str],
+    before: dict[str, str],
+    after: str | None,
+) -> None:
+    """It would not look at torchrun's ranks; a variable of the user stays."""
+    for name in devices:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(inside, "GPUS", [str(tmp_path / "nvidia[0-9]*")])
+    monkeypatch.setattr(inside.os, "environ", dict(before))
+    inside.use_cpu_without_gpus()
+    assert inside.os.environ.get("ACCELERATE_USE_CPU") == after
+
+
 def test_torchrun_does_not_wait_for_a_host_name_that_does_not_resolve(
     inside: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -389,11 +389,12 @@ def _parsed(environ: Mapping[str, str]) -> Dict[str, Value]:
             continue
         if value is not None:
             values.setdefault(variable.field, value)
-    if values.get("multi_model") and values.get("model_id"):
-        wrong.append(
-            "HF_MODEL_ID: must not be set with SAGEMAKER_MULTI_MODEL=true: POST /models loads the models. Unset one of "
-            "the two"
-        )
+    for name, field in (("HF_MODEL_ID", "model_id"), ("HF_ADAPTERS", "adapters")):
+        if values.get("multi_model") and values.get(field):
+            wrong.append(
+                "{}: must not be set with SAGEMAKER_MULTI_MODEL=true: POST /models loads the models. Unset one of the "
+                "two".format(name)
+            )
     if wrong:
         raise StartError("invalid environment variables:\n  " + "\n  ".join(wrong))
     return values

@@ -196,16 +196,6 @@ def _local_base(adapter: Adapter) -> Optional[Path]:
     return None
 
 
-def local_weights(folder: Path) -> Path:
-    """The folder with the weights of the model in a folder, as far as that is known without the hub."""
-    if not model_folder.is_adapter(folder):
-        return folder
-    try:
-        return _local_base(read(folder)) or folder
-    except StartError:  # the start says it
-        return folder
-
-
 def _places(adapter: Adapter) -> Iterator[Path]:
     """Where the base model of an adapter may be on this machine."""
     folder, name = adapter.folder, adapter.base

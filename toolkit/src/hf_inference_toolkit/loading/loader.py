@@ -137,7 +137,7 @@ def build(
     spec = registry.find(task.name)
     close = _accelerate(runtime, spec, files, settings) if isinstance(runtime, torch.Torch) else None
     if spec.implementation is not None:
-        service: Service = _own(task, spec.implementation, files, settings, runtime, facts, named)
+        service = _own(task, spec.implementation, files, settings, runtime, facts, named)
     elif named:
         raise StartError(
             "HF_ADAPTERS: HF_TASK={} is served by a pipeline of transformers, which has one adapter at most; the tasks "
