@@ -5,7 +5,7 @@ export HFDLC_STATE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hfdlc
 VENV := .venv
 HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
-DEMO := huggingface-pytorch-training:2.13.0*cpu*
+DEMO := huggingface-pytorch-training:2.13.0*cpu-py311*
 
 .PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
@@ -65,7 +65,7 @@ serve: $(READY)  ## serve a small model with the default image until Ctrl-C
 bench-cli: $(READY)  ## measure the command line
 	@$(VENV)/bin/python benchmarks/cli.py
 
-bench-matrix: $(READY)  ## measure a matrix of 200 cells
+bench-matrix: $(READY)  ## measure a matrix of 400 cells
 	@$(VENV)/bin/python benchmarks/matrix.py
 
 bench-build: $(READY)  ## measure building and pushing, compared with one stage, pip and gzip
@@ -78,7 +78,8 @@ bench-generation: $(READY)  ## measure text generation, compared with transforme
 	@$(VENV)/bin/python benchmarks/generation/generation.py
 
 bench-embeddings: $(READY)  ## measure embeddings, compared with infinity-emb, bare passes and SentenceTransformer.encode
-	@$(VENV)/bin/python benchmarks/embeddings/embeddings.py
+	@code=0; for name in embeddings many_models; do \
+		$(VENV)/bin/python benchmarks/embeddings/$$name.py || code=1; done; exit $$code
 
 bench-training: $(READY)  ## measure training jobs, compared with the same work started by hand
 	@$(VENV)/bin/python benchmarks/training.py

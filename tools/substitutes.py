@@ -1,4 +1,4 @@
-"""Substitute bases: Debian 12 with a CPython that pyenv built, for bases of 2021 that are unreachable.
+"""Substitute bases: Debian 12 with a CPython that pyenv built, for images that are unreachable.
 
 An image on a substitute base shows that the packages of a release install, train and serve. It is not the
 image of the cell: it has a label that publishing refuses.
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from docker.errors import ImageNotFound
+from packaging.version import Version
 
 from hfdlc.build import bake, bases
 from hfdlc.build.overrides import Overrides
@@ -22,19 +23,20 @@ from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.matrix.schema import Bootstrap
+from hfdlc.matrix.schema import OLDEST_OF_UV, Bootstrap
 from hfdlc.process import run, say
 from hfdlc.publish.preflight import SUBSTITUTE as LABEL
 
-REPLACED = ("base", "pip_base")  # build arguments that have no bootstrap
+COMPILE, INSTALL = ("pip_base", "compiler_base"), ("pip_base", "installer_base")  # that need a compiler, pip
 DATA = "tools/data"  # below the repository's root
 # The package index's build for another CUDA: the cell's own build was unreachable when it was locked.
 TORCH_1_7_1_CPU = "huggingface-pytorch-inference:1.7.1-transformers4.6.1-cpu-py36-ubuntu18.04"
 LOCKS = {TORCH_1_7_1_CPU: f"{DATA}/torch-1.7.1-cu102.lock"}
 NAME = "hfdlc.local/stand-in"  # in an engine
 LAYOUT = "3"  # raised when a substitute is made in another way
-# What installs in the public image; versions near its own, for Python 3.6 too.
-TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")
+# What installs in the public image; versions near its own.
+TOOLS = ("pip==26.3",)
+OLD_TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")  # for Pythons that uv does not support
 # What pyenv's CPython opens, and what Dockerfiles of the rows install.
 LIBRARIES = (
     "ca-certificates",
@@ -82,7 +84,13 @@ def overrides(session: Session) -> Overrides:
 
 def _image(session: Session, argument: str, image: str, cell: Cell) -> str | None:
     """What replaces a public image; None where it is reachable, or the product can make it."""
-    if argument not in REPLACED or (argument == "base" and cell.bootstrap) or cell.source.image:
+    installer = session.project.matrix.file.installer
+    bootstraps = {
+        "base": cell.bootstrap,
+        "installer_base": installer.bootstrap.get(cell.installer_python),
+        "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
+    }
+    if bootstraps.get(argument) or (cell.source.image and not argument.startswith("installer")):
         return None
     if bases.in_reach(image, session.engine, session.state):
         return None
@@ -94,9 +102,11 @@ def ensure(argument: str, image: str, cell: Cell, session: Session) -> str:
 
     Raises HfdlcError where pyenv has no such Python.
     """
-    compiles = argument == "pip_base"
+    compiles, pip = argument in COMPILE, argument in INSTALL
     python = _python(cell.python, session.environ)
     tag = f"{NAME}:{LAYOUT}-python{python.name}-{bases.digest(system(compiles))}"
+    if pip != compiles:
+        tag += "-pip" if pip else "-gcc"
     with session.state.lock("bases"):
         try:
             session.engine.client.images.get(tag)
@@ -106,8 +116,8 @@ def ensure(argument: str, image: str, cell: Cell, session: Session) -> str:
             return tag
     below = bases.ensure("hfdlc.local/debian:12", system(compiles), session)
     with tempfile.TemporaryDirectory(prefix="substitute-", dir=session.state.folder("tmp")) as folder:
-        _gather(python, cell.python, Path(folder), pip=compiles)
-        text = _dockerfile(python.name, cell.python, pip=compiles)
+        _gather(python, cell.python, Path(folder), pip=pip)
+        text = _dockerfile(python.name, cell.python, pip=pip)
         _build(text, Path(folder), tag, below, session.engine)
     return tag
 
@@ -157,16 +167,23 @@ def _gather(python: Path, version: str, folder: Path, *, pip: bool) -> None:
             target = folder / "python" / file.relative_to(python)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target, follow_symlinks=False)
+    if not _is_old(version):
+        (folder / "python/bin/python3").symlink_to(f"python{version}")
     site = folder / "python" / "lib" / f"python{version}" / "site-packages"
     shutil.rmtree(site)
     site.mkdir()
     if pip:
         fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        run([*fetch, "--python-version", version, "--dest", str(folder), *TOOLS])
+        tools = OLD_TOOLS if _is_old(version) else TOOLS
+        run([*fetch, "--python-version", version, "--dest", str(folder), *tools])
         for wheel in folder.glob("*.whl"):
             shutil.unpack_archive(wheel, site, "zip")
     for path in [folder, *folder.rglob("*")]:
         os.utime(path, (int(bases.EPOCH),) * 2, follow_symlinks=False)
+
+
+def _is_old(version: str) -> bool:
+    return Version(version) < OLDEST_OF_UV
 
 
 def _dockerfile(release: str, version: str, *, pip: bool) -> str:

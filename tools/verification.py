@@ -10,7 +10,7 @@ from hfdlc.dockerfile import inputs
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.project import Project
+from hfdlc.project import Project, find
 from hfdlc.state import write_whole
 
 KEPT = "docs/verified.json"
@@ -60,9 +60,9 @@ def read(root: Path) -> dict[str, Verification]:
 def keep(cell: Cell, verification: Verification, project: Project) -> None:
     """Write one verification, and the page."""
     verifications = read(project.root) | {cell.id: verification}
-    order = {
-        each.id: verifications[each.id].model_dump() for each in project.cells if each.id in verifications
-    }
+    # Those of retired cells stay, after the others.
+    ids = dict.fromkeys([*(each.id for each in project.cells), *verifications])
+    order = {each: verifications[each].model_dump() for each in ids if each in verifications}
     write_whole(project.root / KEPT, json.dumps(order, indent=1) + "\n")
     write_whole(project.root / PAGE, page(project))
 
@@ -112,3 +112,8 @@ def _line(text: str) -> str:
     """The first line that says something, short enough for a list."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= 200 else line[:199] + "…"
+
+
+if __name__ == "__main__":
+    here = find(Path.cwd())
+    write_whole(here.root / PAGE, page(here))

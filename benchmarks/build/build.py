@@ -37,9 +37,9 @@ PACK = ROOT / "image/pack.py"
 LEVEL = 3  # the one that it has
 # What the images are made from: a copy of it can be changed.
 PARTS = ("image", "images", "templates", "toolkit", "docs", ".dockerignore", "matrix.yaml")
-FOUR = ("*:2.13.0-*-cpu-*", "*:2.21.0-*-cpu-*")
-TWO = ("*:2.13.0-*-cpu-*",)
-GPU = ("*-inference:2.13.0-*-cu130-*",)
+FOUR = ("*:2.13.0-*-cpu-py311-*", "*:2.21.0-*-cpu-*")
+TWO = ("*:2.13.0-*-cpu-py311-*",)
+GPU = ("*-inference:2.13.0-*-py311-cu130-*",)
 PATCH = ("5.22.1", "5.22.2")  # a patch release of transformers, and the one before it
 
 

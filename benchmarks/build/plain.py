@@ -76,7 +76,10 @@ def _target(project: Project, cell: Cell, context: BuildContext, name: str) -> d
     return {
         "context": ".",
         "dockerfile-inline": dockerfile.replace("${", "$${"),  # bake has variables of its own
-        "args": {**bake.chosen(render.images(cell, project.matrix), context.images, cell), **context.proxies},
+        "args": {
+            **bake.chosen(render.images(cell, project.matrix), context.images, cell),
+            **context.arguments,
+        },
         "contexts": dict(context.contexts),
         "secret": [f"id={key},src={file}" for key, file in context.secrets.items()],
         "tags": [name],

@@ -14,7 +14,7 @@ from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
 # What `docker run IMAGE serve` would have: the lines of the default cell's locks.
-LOCKS = sorted((ROOT / "images/huggingface-pytorch-inference").glob("2.13.0-*-cpu-*/*.lock"))
+LOCKS = sorted((ROOT / "images/huggingface-pytorch-inference").glob("2.13.0-*-cpu-py311-*/*.lock"))
 TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"
 # The packages of each peer, beside PyTorch in the image's version. The newest releases of the SageMaker
 # toolkit and of infinity-emb do not import with transformers 5.

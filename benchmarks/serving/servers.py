@@ -192,15 +192,17 @@ def post_all(server: Running, requests: Path) -> None:
                 raise RuntimeError(f"{answer.status} at {server.url}")
 
 
-def press(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:
-    """Press with so many clients for a while, after a warm-up of 4 s."""
-    _wrk(wrk, server, requests, clients, 4)
+def press(
+    wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int, models: int = 0
+) -> Load:
+    """Press with so many clients, after a warm-up of 4 s. `models`: how many an endpoint has loaded."""
+    _wrk(wrk, server, requests, clients, 4, models)
     # What the warm-up left in a queue is no part of what is measured; multi-model-server answers this last.
     body = requests.read_bytes().splitlines()[0]
     request = urllib.request.Request(server.url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=300):
         pass
-    load = _wrk(wrk, server, requests, clients, seconds)
+    load = _wrk(wrk, server, requests, clients, seconds, models)
     if load.failed or not load.requests:
         raise RuntimeError(f"{load.failed} of {load.requests} requests failed at {server.url}")
     return load
@@ -224,11 +226,13 @@ def slowest_pings(server: Running, seconds: float) -> float:
     return sorted(taken)[len(taken) * 99 // 100]
 
 
-def _wrk(wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int) -> Load:
+def _wrk(
+    wrk: Sequence[str], server: Running, requests: Path, clients: int, seconds: int, models: int
+) -> Load:
     """One run of it."""
     script = str(Path(__file__).with_name("load.lua"))
     how = ["-t1", f"-c{clients}", f"-d{seconds}", "--timeout", "60", "-s", script]
-    command = [*wrk, *how, server.url, "--", str(requests)]
+    command = [*wrk, *how, server.url, "--", str(requests), str(models)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     line = next(line for line in out.splitlines() if line.startswith("JSON "))
     return Load(**json.loads(line.removeprefix("JSON ")))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
-BOTH = "huggingface-pytorch-*:2.13.0-*-cpu-*"
+BOTH = "huggingface-pytorch-*:2.13.0-*-cpu-py311-*"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -70,7 +70,7 @@ def test_lock_reports_a_version_that_the_index_lacks(hfdlc: Command, clone: Path
 def test_lock_reports_a_package_without_a_wheel(hfdlc: Command, clone: Path) -> None:
     """Which package, which Python, which platform."""
     change(clone / "matrix.yaml", "sources_only: [sagemaker-training, inotify-simple]", "sources_only: []")
-    output = letter(hfdlc("lock", "*pytorch-training:2.13.0*cpu*"), 1)
+    output = letter(hfdlc("lock", "*pytorch-training:2.13.0*cpu-py311*"), 1)
     assert "sagemaker-training" in output
     assert "has no usable wheels" in output
     assert "Python 3.11 on x86_64-manylinux_2_28" in output
@@ -96,7 +96,7 @@ def test_build_refuses_a_lock_of_another_matrix(hfdlc: Command, clone: Path) -> 
 
 def test_build_refuses_an_edited_dockerfile(hfdlc: Command, clone: Path) -> None:
     """`build` refuses it, and `check` shows the difference."""
-    (file,) = clone.glob("images/huggingface-pytorch-inference/2.13.0-*-cpu-*/Dockerfile")
+    (file,) = clone.glob("images/huggingface-pytorch-inference/2.13.0-*-cpu-py311-*/Dockerfile")
     change(file, "EXPOSE 8080", "EXPOSE 9090")
     assert "hint: hfdlc render" in letter(hfdlc("build"), 1)
     ended = hfdlc("check")

@@ -5,10 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc.locks import lockfile
-from hfdlc.locks.indexes import index_config
+from hfdlc.errors import HfdlcError
+from hfdlc.locks import lockfile, resolver
+from hfdlc.locks.indexes import IndexConfig, index_config
 from hfdlc.locks.resolver import Resolver
 from hfdlc.state import State
+
+
+def test_another_uv_makes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names both releases, and what to install."""
+    program = tmp_path / "uv"
+    program.write_text("#!/bin/sh\necho uv 0.1.2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("uv.find_uv_bin", lambda: str(program))
+    resolver._program.cache_clear()
+    wanted = lockfile.LockInput(("idna",), "3.11", "x86_64-manylinux_2_28", "2026-06-01")
+    with pytest.raises(
+        HfdlcError, match=r"locks are made with uv \d+\.\d+\.\d+, and this is 0\.1\.2"
+    ) as caught:
+        Resolver(IndexConfig(), State(tmp_path), {}).resolve(wanted, wanted.requirements)
+    assert "hint: pip install uv==" in str(caught.value)
+    resolver._program.cache_clear()
 
 
 def test_a_lock_does_not_depend_on_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def answering(version: str) -> Iterator[str]:
-    """The address of a server that answers `/info` and `/version` as an engine of this version does."""
+def answering(version: str, builder: str = "2") -> Iterator[str]:
+    """The address of a server that answers `/info` and `/version` as an engine of this version does.
+
+    `builder`: the header that names the version of its builder.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -18,6 +21,7 @@ def answering(version: str) -> Iterator[str]:
             body = json.dumps(about).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Builder-Version", builder)
             self.end_headers()
             self.wfile.write(body)
 

@@ -35,10 +35,12 @@ drivers: {cu130: 580.65.06}
 bases:
   debian12:
     image: example.org/python:{python}
-    bootstrap: {suite: bookworm, packages: [python3]}
+    pythons: [3.10, 3.11, 3.12]
+    bootstrap: {3.11: {suite: bookworm, packages: [python3]}}
     platform: x86_64-manylinux_2_28
 installer:
   python: 3.11
+  cutoff: 2026-11-20
   image: example.org/python:{python}
   compiler: example.org/python:{python}-gcc
   requires: [uv]

@@ -228,9 +228,9 @@ def debian_cosign(version: str, state: State) -> str:
 
 
 @contextmanager
-def serving(program: str, folder: Path) -> Iterator[str]:
+def serving(program: str, folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
     """A registry that is empty; its host."""
-    host = f"127.0.0.1:{free_port()}"
+    host = f"{address}:{free_port()}"
     folder.mkdir()
     settings = {
         "version": "0.1",

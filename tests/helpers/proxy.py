@@ -22,6 +22,7 @@ class Behaviour:
     forbidden: str = ""
     immutable: bool = False  # a tag that is there is refused, even to what it names: as ECR does
     tags: set[str] = field(default_factory=set)  # their addresses
+    no_mounts: bool = False  # an upload begins instead, as the specification allows
     expire_after: int = 0  # after so many requests the password is another one
     passwords: tuple[str, ...] = ()  # what is taken, one after another; empty: anything
     requests: int = 0
@@ -93,7 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, size: int) -> None:
         """Ask the registry; where a part of the body is missing it sees that part, then nothing."""
         upstream = HTTPConnection(self.registry, timeout=60)
-        upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        path = self.path.partition("?mount=")[0] if self.does.no_mounts else self.path
+        upstream.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in LEFT_OUT | {"authorization"}:
                 upstream.putheader(name, value)

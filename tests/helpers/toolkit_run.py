@@ -11,6 +11,7 @@ ACCEPTED = (
     r"no Python \S+ here",
     r"no (process|mount) namespaces here",
     r"setpriv is missing",
+    r"this image has no OpenVINO",
     r"are in a temporary folder",
     # what the release of transformers, its client or PyTorch in the image does not have
     r"transformers \S+ has no (\S+ )?pipeline",

@@ -26,10 +26,10 @@ from hfdlc.project import Project
 
 pytestmark = pytest.mark.engine
 
-GPU = "huggingface-pytorch-inference:2.13.0-*-cu130-*"
+GPU = "huggingface-pytorch-inference:2.13.0-*-py311-cu130-*"
 TRAINING = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
 GPU_TRAINING = "huggingface-pytorch-training:2.13.0-transformers5.23.0-gpu-py311-cu130-debian12"
-TENSORFLOW = "huggingface-tensorflow-inference:2.21.0-*-cpu-*"
+TENSORFLOW = "huggingface-tensorflow-inference:2.21.0-*-cpu-py311-*"
 SITE = "/opt/venv/lib/python3.11/site-packages"
 # A certificate's form is all that counts here.
 PEM = f"-----BEGIN CERTIFICATE-----\n{'TheMachine' * 6}Only\n-----END CERTIFICATE-----"

@@ -66,6 +66,6 @@ def test_the_toolkits_tests_pass_with_tensorflow(
     repository: Project, session: Session, used_engine: Engine, state: State
 ) -> None:
     """Today's, on a processor."""
-    (cell,) = select(repository.cells, Filter(("*-tensorflow-inference:2.21.0-*-cpu-*",)))
+    (cell,) = select(repository.cells, Filter(("*-tensorflow-inference:2.21.0-*-cpu-py311-*",)))
     builder.build(session, [cell])
     check(cell.id, cell.python, used_engine, state)

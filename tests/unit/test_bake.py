@@ -1,5 +1,6 @@
 """The bake file: what is added to the Dockerfiles, and where the results go."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def test_every_target_gets_the_base_the_secrets_and_the_wheels_of_the_machine(
     labels = file["target"][bake.target_name(cell)]["labels"]
     assert labels["io.hfdlc.base"] == "hfdlc.local/base:1"
     assert labels["io.hfdlc.inputs"]
+
+
+@pytest.mark.parametrize(
+    ("registry", "is_ecr"),
+    [("registry.example/cache", False), ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/cache", True)],
+)
+def test_caches_of_ecr_are_image_manifests(
+    cell: Cell, repository: Project, context: BuildContext, registry: str, *, is_ecr: bool
+) -> None:
+    """ECR refuses other caches."""
+    context = replace(context, cache=registry)
+    layers = bake.layers_of(cell, repository, context)[:1]
+    files = [
+        bake.of_images([cell], repository.matrix, context),
+        bake.of_layers([], layers, repository.matrix, context, FOLDER, FOLDER),
+    ]
+    for file in files:
+        for target in file["target"].values():
+            (written,) = target["cache-to"]
+            assert written.endswith(",image-manifest=true,oci-mediatypes=true") == is_ecr
 
 
 def test_whole_images_are_tagged_and_cached_by_cell(

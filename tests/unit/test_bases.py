@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from hfdlc.build import bases
 from hfdlc.engine import debian
@@ -112,6 +112,14 @@ def test_unreachable_registry_is_requested_once(query: Callable[..., str | None]
     assert registry.requests == 1
     assert query(registry, "example.com/python:3.11", 1000) is None
     assert registry.requests == 2
+
+
+def test_missing_credential_helper_is_not_an_unreachable_registry(query: Callable[..., str | None]) -> None:
+    """The base would be made from Debian's packages, and nobody would know why."""
+    reason = "Credentials store error: StoreError('docker-credential-x not installed')"
+    with pytest.raises(HfdlcError, match="docker-credential-x not installed") as caught:
+        query(Registry(DockerException(reason)), "example.org/python:3.11", 1000)
+    assert "example.org/python:3.11: the credential helper" in str(caught.value)
 
 
 def test_missing_image_does_not_mark_the_registry_as_unreachable(

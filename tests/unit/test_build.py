@@ -28,8 +28,9 @@ def project(repository: Project, tmp_path: Path) -> Project:
     made = write_project(tmp_path / "project")
     for part in ("templates", "image"):
         shutil.copytree(repository.root / part, made.root / part)
-    installer = {lockfile.INSTALLER_FILE: lockfile.text(lockfile.entries("uv==1 \\\n    --hash=sha256:00"))}
-    lockfile.write(installer, lockfile.installer_input(made.matrix), made.root)
+    file = lockfile.installer_file("3.11")
+    installer = {file: lockfile.text(lockfile.entries("uv==1 \\\n    --hash=sha256:00"))}
+    lockfile.write(installer, lockfile.installer_input(made.matrix, "3.11"), made.root)
     for cell in made.cells:
         (made.root / cell.folder / "Dockerfile").write_text(render.dockerfile(cell, made))
     return made

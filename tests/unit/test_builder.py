@@ -47,13 +47,13 @@ def context(chosen: list[Cell]) -> BuildContext:
 
 
 def test_incomplete_cells_are_skipped_beside_others(session: Any, repository: Project) -> None:
-    incomplete, complete = cells(repository, "*:1.6.0-*"), cells(repository, "*:2.13.0-*-cpu-*")
+    incomplete, complete = cells(repository, "*:1.6.0-*"), cells(repository, "*:2.13.0-*-cpu-py311-*")
     assert builder._incomplete(session, [*complete, *incomplete]) == incomplete
     assert builder._incomplete(session, incomplete) == []
 
 
 def test_a_cell_whose_missing_lock_file_is_replaced_is_not_skipped(session: Any, repository: Project) -> None:
-    first, *others = cells(repository, "*:1.6.0-*", "*:2.13.0-*-cpu-*")
+    first, *others = cells(repository, "*:1.6.0-*", "*:2.13.0-*-cpu-py311-*")
     (incomplete,) = [cell for cell in (first, *others) if cell.framework_version == "1.6.0"][:1]
     session.overrides = Overrides(locks={incomplete.id: {"framework": "other.lock"}})
     assert incomplete not in builder._incomplete(session, [first, *others])
@@ -80,7 +80,7 @@ def test_a_cell_that_cannot_fit_is_refused_with_the_way_out(
     session: Any, repository: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimate, "free", lambda *_: GB)
-    todo = cells(repository, "*:2.13.0-*-cpu-*")
+    todo = cells(repository, "*:2.13.0-*-cpu-py311-*")
     failures: Failures = {}
     assert builder._fitting(session, todo, context(todo), failures) == []
     assert set(failures) == {cell.id for cell in todo}
@@ -96,7 +96,7 @@ def test_the_build_cache_is_dropped_before_a_cell_is_refused(
     room = [GB, 500 * GB]
     monkeypatch.setattr(estimate, "free", lambda *_: room.pop(0))
     monkeypatch.setattr(detect, "prune", lambda *_: 499 * GB)
-    todo = cells(repository, "*:2.13.0-*-cpu-*")
+    todo = cells(repository, "*:2.13.0-*-cpu-py311-*")
     batch = builder._fitting(session, todo, context(todo), {})
     assert {cell.id for cell in batch} == {cell.id for cell in todo}
 
@@ -119,7 +119,7 @@ def test_the_build_cache_is_dropped_before_images_that_do_not_fit_beside_it(
     pruned: list[object] = []
     monkeypatch.setattr(estimate, "free", lambda *_: room)
     monkeypatch.setattr(detect, "prune", lambda *words: pruned.append(words))
-    todo = cells(repository, "*:2.13.0-*-cpu-*")
+    todo = cells(repository, "*:2.13.0-*-cpu-py311-*")
     builder._make_room(session, todo, context(todo))
     assert len(pruned) == times
 
@@ -132,7 +132,7 @@ def test_images_that_the_engine_cannot_load_fail_their_own_batch(
             raise HfdlcError("the engine could not load it")
         return None, 0
 
-    first, second = cells(repository, "*:2.13.0-*-cpu-*")
+    first, second = cells(repository, "*:2.13.0-*-cpu-py311-*")
     monkeypatch.setattr(builder, "_built", built)
     monkeypatch.setattr(builder, "_remember", lambda *_: None)
     monkeypatch.setattr(builder, "_fitting", lambda _, todo, *__: todo[:1])

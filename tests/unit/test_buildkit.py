@@ -1,7 +1,9 @@
 """What a failed build says: each cell once, however many targets it has."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +11,10 @@ from hfdlc.build import bake, buildkit
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.dockerfile.cache_keys import distinct
+from hfdlc.engine.context import Address
+from hfdlc.engine.detect import Engine
 from hfdlc.project import Project
+from hfdlc.state import State
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -68,3 +73,18 @@ def test_a_layer_of_a_replaced_dockerfile_belongs_to_its_own_cell(repository: Pr
     file = bake.of_layers(cells, missing, repository.matrix, context, *folders)
     owners = buildkit._owners(file, cells)
     assert {bake.layer_target(layer): layer.cell.id for layer in missing}.items() <= owners.items()
+
+
+def test_builder_that_is_not_used_is_named(
+    repository: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it exists or not: builds run on the engine."""
+    fails = (sys.executable, "-c", "raise SystemExit(1)")
+    engine = Engine("unix:///x", "28", False, fails, True, "", Address("unix:///x"), {})
+    session = SimpleNamespace(
+        engine=engine, state=State(tmp_path), environ={"BUILDX_BUILDER": "nowhere"}, project=repository
+    )
+    target = {bake.target_name(repository.default): {"dockerfile": "x"}}
+    with pytest.raises(buildkit.BuildFailed):
+        buildkit.build(session, {"target": target}, [repository.default], sys.stderr)  # type: ignore[arg-type]
+    assert "the builder 'nowhere' of BUILDX_BUILDER is not used: builds run on" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.selector import Filter, select
 from hfdlc.project import Project
 
-TODAY, OF_2021 = "*-training:2.13.0-*-cpu-*", "*-inference:2.4.1-*-cpu-*"
+TODAY, OF_2021 = "*-training:2.13.0-*-cpu-py311-*", "*-inference:2.4.1-*-cpu-*"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_training_and_inference_share_all_but_the_layers_of_their_type(
     training, inference = (
         keys(cell, repository)
         for cell in repository.cells
-        if cell.framework_version == "2.13.0" and cell.device == device
+        if cell.framework_version == "2.13.0" and cell.python == "3.11" and cell.device == device
     )
     assert {name for name in training if training[name] != inference.get(name)} == {
         "training-libraries",
@@ -74,7 +74,11 @@ def test_frameworks_share_the_layers_without_framework_packages(repository: Proj
 
 
 def test_distinct_gives_a_shared_layer_once(repository: Project) -> None:
-    pair = [c for c in repository.cells if c.framework_version == "2.13.0" and c.device == "cpu"]
+    pair = [
+        c
+        for c in repository.cells
+        if c.framework_version == "2.13.0" and c.python == "3.11" and c.device == "cpu"
+    ]
     layers = {cell.id: cache_keys.keyed_layers(cell, repository) for cell in pair}
     found = [layer.cache_key for layer in cache_keys.distinct(layers)]
     assert len(found) == len(set(found)) < sum(map(len, layers.values()))
@@ -104,7 +108,7 @@ def test_a_changed_train_program_changes_the_layer_that_holds_it(clone: Project)
     assert changed(before, keys(cell, clone)) == {"type-libraries"}
 
 
-@pytest.mark.parametrize("file", [inputs.FINISH, inputs.PACK, "images/installer.lock"])
+@pytest.mark.parametrize("file", [inputs.FINISH, inputs.PACK, "images/installer/py311/installer.lock"])
 @pytest.mark.parametrize("pattern", [TODAY, OF_2021])
 def test_what_makes_layers_changes_all_of_them(clone: Project, pattern: str, file: str) -> None:
     cell = one(clone, pattern)
@@ -145,7 +149,7 @@ def edited(clone: Project, template: str, old: str, new: str) -> None:
         ("UV_NO_CACHE=1", "UV_NO_CACHE=true", None),
         ("# Compiles packages without wheels", "# Compiles the packages without wheels", set[str]()),
         (
-            "python{{ installer_python }} -m venv --without-pip /opt/venv\n{% endmacro",
+            "python{{ cell.installer_python }} -m venv --without-pip /opt/venv\n{% endmacro",
             "true\n{% endmacro",
             {"type-libraries"},
         ),

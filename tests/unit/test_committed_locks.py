@@ -16,7 +16,11 @@ each_cell = pytest.mark.parametrize("cell", PROJECT.cells, ids=lambda cell: cell
 # Packages whose source was unreachable when the cell was locked; the locks of all other cells are complete.
 AWS = "torch==1.6.0 from 763104351884.dkr.ecr."
 PAGE = "from https://download.pytorch.org/whl/torch_stable.html"
+CPU_PAGE = "from https://download.pytorch.org/whl/cpu/torch/"
 UNREACHABLE = {
+    "pytorch-training:2.13.0-transformers5.23.0-cpu-py313-debian13": f"torch==2.13.0+cpu {CPU_PAGE}",
+    "pytorch-inference:2.13.0-transformers5.23.0-cpu-py313-debian13": f"torch==2.13.0+cpu {CPU_PAGE}",
+    "pytorch-inference:2.6.0-transformers4.51.3-cpu-py312-debian12": f"torch==2.6.0+cpu {CPU_PAGE}",
     "pytorch-training:1.6.0-transformers4.4.2-gpu-py36-cu110-ubuntu18.04": AWS,
     "pytorch-training:1.6.0-transformers4.5.0-gpu-py36-cu110-ubuntu18.04": AWS,
     "pytorch-training:1.6.0-transformers4.6.1-gpu-py36-cu110-ubuntu18.04": AWS,
@@ -69,6 +73,6 @@ def test_training_and_inference_of_a_release_lock_the_same_libraries() -> None:
     shared: dict[tuple[str | None, ...], list[tuple[lockfile.LockedPackage, ...]]] = {}
     for cell in PROJECT.cells:
         locked = lockfile.read(cell, ROOT)
-        release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda)
+        release = (cell.framework, cell.framework_version, cell.transformers_version, cell.cuda, cell.os)
         groups = [locked[group] for group in ("framework", "libraries", "transformers")]
         assert shared.setdefault(release, groups) == groups, cell.id

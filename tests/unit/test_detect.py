@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import fake_engine
 from hfdlc.engine import debian, detect, private
+from hfdlc.engine.context import Address
 from hfdlc.engine.detect import Answer
 from hfdlc.errors import HfdlcError
 from hfdlc.state import State
@@ -43,6 +45,30 @@ def test_too_old_and_no_private_one_says_both(
     output = str(caught.value)
     assert output.startswith(f"{old_engine}: the engine is too old: 20.10.24")
     assert "allowed: Docker 23.0 or newer" in output
+
+
+def test_engine_without_buildkit_is_passed_over_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Podman answers, however new its version is."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with fake_engine.answering("99.0.0", builder="") as host:
+        assert detect.find({"DOCKER_HOST": host}, State(tmp_path)) is None
+        with pytest.raises(HfdlcError, match=f"{host}: the engine has no BuildKit"):
+            detect.ensure({"DOCKER_HOST": host}, State(tmp_path))
+
+
+def test_registries_that_an_engine_lists_as_insecure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, or by network."""
+    listed = {
+        "IndexConfigs": {"docker.io": {"Secure": True}, "plain.example:5000": {"Secure": False}},
+        "InsecureRegistryCIDRs": ["10.1.0.0/16", "127.0.0.0/8"],
+    }
+    engine = detect.Engine("unix:///x", "28", False, (), True, "", Address("unix:///x"), {})
+    client = SimpleNamespace(info=lambda: {"RegistryConfig": listed})
+    engine.__dict__["client"] = client
+    hosts = ("plain.example:5000", "10.1.2.3:5000", "docker.io", "10.2.0.1", "other.example:5000")
+    assert [engine.is_insecure(host) for host in hosts] == [True, True, False, False, False]
 
 
 def test_no_engine_and_not_root_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

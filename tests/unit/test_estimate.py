@@ -61,7 +61,11 @@ def engine(labels: Mapping[str, str] = {}, digests: tuple[str, ...] = (), *, pri
 
 
 def pair(repository: Project) -> list[Cell]:
-    return [c for c in repository.cells if c.framework_version == "2.13.0" and c.device == "cpu"]
+    return [
+        c
+        for c in repository.cells
+        if c.framework_version == "2.13.0" and c.python == "3.11" and c.device == "cpu"
+    ]
 
 
 def store(cell: Cell, repository: Project, state: State, *, leave_out: str = "") -> None:

@@ -40,7 +40,7 @@ def changed_by(cell: Cell, root: Path, file: str, text: str) -> list[str]:
     [
         ("{cell.folder}/Dockerfile", "Dockerfile"),
         ("{cell.folder}/type-libraries.lock", "type-libraries.lock"),
-        ("images/installer.lock", "installer.lock"),
+        ("images/installer/py311/installer.lock", "installer.lock"),
         ("toolkit/src/hf_inference_toolkit/http/app.py", "toolkit"),
         ("toolkit/pyproject.toml", "toolkit"),
         ("image/finish.py", "finish"),

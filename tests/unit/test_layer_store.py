@@ -104,11 +104,17 @@ def test_packing_an_archive_keeps_its_bytes(program: ModuleType, layer: Path, tm
     assert archive(tmp_path / "out") == file.read_bytes()
 
 
-def test_builder_and_installer_pin_the_same_zstd() -> None:
-    """Another release of zstd may pack the same layer to other bytes."""
-    lock, project = (ROOT / "images/installer.lock").read_text(), (ROOT / "pyproject.toml").read_text()
-    (version,) = [line.split()[0].partition("==")[2] for line in lock.splitlines() if "zstd==" in line]
-    assert f'"backports.zstd=={version}"' in project
+@pytest.mark.parametrize("package", ["backports.zstd", "uv"])
+def test_builder_and_installer_pin_the_same_releases(package: str) -> None:
+    """Another zstd may pack the same layer to other bytes, another uv resolve to other locks."""
+    project = (ROOT / "pyproject.toml").read_text()
+    locks = list(ROOT.glob("images/installer/*/installer.lock"))
+    assert locks
+    for lock in locks:
+        lines = lock.read_text().splitlines()
+        locked = package.replace(".", "-")
+        (version,) = [line.split()[0].partition("==")[2] for line in lines if line.startswith(f"{locked}==")]
+        assert f'"{package}=={version}"' in project
 
 
 def test_stored_layer_is_found_by_name_and_by_diff_id(

@@ -1,6 +1,7 @@
 """Locks are split, recognised, and found out when they are not what they say."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,11 @@ def test_locks_of_the_same_packages_are_the_same_bytes(repository: Project) -> N
     """Training and inference share stages, and a patch of transformers leaves the stages of others alone."""
     names = ("framework", "libraries", "transformers")
     for kind in ("training", "inference"):
-        cells = [c for c in repository.cells if c.type == kind and c.framework_version == "2.13.0"]
+        cells = [
+            c
+            for c in repository.cells
+            if c.type == kind and c.framework_version == "2.13.0" and c.python == "3.11"
+        ]
         for cell in cells:
             (twin,) = [c for c in repository.cells if c.tag == cell.tag and c.type != kind]
             for name in names:
@@ -113,11 +118,13 @@ def test_cuda_has_a_layer_where_it_comes_as_packages(repository: Project) -> Non
     """Training and inference share it; where the base brings CUDA there is none, nor on a processor."""
     locked = {cell.id: lockfile.read(cell, repository.root) for cell in repository.cells}
     with_layer = [cell for cell in repository.cells if "cuda" in cell.groups]
-    assert {cell.framework_version for cell in with_layer} == {"2.13.0", "2.21.0"}
-    for framework in ("pytorch", "tensorflow"):
-        own = [locked[cell.id]["cuda"] for cell in with_layer if cell.framework == framework]
-        assert len(own) == 2
-        assert own[0] == own[1]
+    assert {cell.framework_version for cell in with_layer} >= {"2.13.0", "2.21.0"}
+    releases: dict[tuple[str, ...], list[object]] = {}
+    for cell in with_layer:
+        release = (cell.framework, cell.framework_version, cell.transformers_version, cell.python)
+        releases.setdefault(release, []).append(locked[cell.id]["cuda"])
+    for own in releases.values():
+        assert all(each == own[0] for each in own)
     for cell in repository.cells:
         assert not any(entry.name.startswith("nvidia-") for entry in locked[cell.id].get("framework", ()))
 
@@ -135,3 +142,25 @@ def test_unreachable_index_is_named_in_the_error(wanted: lockfile.LockInput) -> 
 )
 def test_the_cutoff_ends_with_the_day_in_utc(day: str, end: str) -> None:
     assert resolver._end_of(day) == end
+
+
+def test_new_release_leaves_the_locks_of_the_installer_alone(tmp_path: Path) -> None:
+    """Its cutoff is newer; the installer has one of its own, and a lock for each Python."""
+
+    class Used(Exception):
+        """The resolver was used."""
+
+    class Resolver:
+        def resolve(self, *_: object) -> tuple[lockfile.LockedPackage, ...]:
+            raise Used
+
+    uv: Any = Resolver()
+    before = schema.read(write(tmp_path))
+    wanted = lockfile.installer_input(before, "3.11")
+    lockfile.write({lockfile.installer_file("3.11"): "uv==1\n"}, wanted, tmp_path)
+    after = schema.read(write(tmp_path, ("cutoff: 2026-11-20", "cutoff: 2027-01-31")))
+    assert not resolver.lock_installer(after, "3.11", tmp_path, uv)
+    for python in ("3.12", "3.11"):
+        with pytest.raises(Used):
+            resolver.lock_installer(after, python, tmp_path, uv)
+        (tmp_path / lockfile.installer_file("3.11")).write_text("edited\n")

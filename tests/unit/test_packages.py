@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import requests
 
 from hfdlc.build import packages
 from hfdlc.build.bake import BuildContext
+from hfdlc.locks import lockfile
 from hfdlc.locks.indexes import IndexConfig
 from hfdlc.project import Project
 from hfdlc.state import State
@@ -54,3 +56,59 @@ def test_a_build_elsewhere_or_behind_a_proxy_gets_them_sent(repository: Project,
             else:
                 assert context.wheels == "/wheels"
                 assert Path(context.contexts["wheels"], NAME).is_file()
+
+
+def test_a_build_gets_the_configuration_of_pip(
+    repository: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As files for uv and pip that are secrets, and what is not passed in one line."""
+    (tmp_path / "client.pem").write_text("key")
+    here = IndexConfig(
+        index="https://index.example/simple",
+        wheel_pages=("https://pages.example/",),
+        trusted_hosts=("index.example",),
+        client_certificate=tmp_path / "client.pem",
+        logins={"index.example": ("reader", "sesame")},
+        proxies={"HTTPS_PROXY": "http://proxy.example"},
+        not_passed=("keyring-provider subprocess (a reason)", "cert /nowhere.pem (another)"),
+    )
+    with packages.with_access(
+        BuildContext(), here, [], repository.root, State(tmp_path / "state"), shares_host_network=True
+    ) as context:
+        assert context.arguments == {
+            "HTTPS_PROXY": "http://proxy.example",
+            "SSL_CLIENT_CERT": "/etc/ssl/client.pem",
+        }
+        assert context.secrets["client-cert"] == str(tmp_path / "client.pem")
+        texts = {name: Path(file).read_text() for name, file in context.secrets.items()}
+        assert Path(context.secrets["netrc"]).stat().st_mode & 0o777 == 0o600
+    assert texts["netrc"] == "machine index.example login reader password sesame\n"
+    assert 'allow-insecure-host = ["index.example"]' in texts["uv.toml"]
+    assert 'find-links = ["https://pages.example/"]' in texts["uv.toml"]
+    assert "trusted-host = index.example" in texts["pip.conf"]
+    assert "client-cert = /etc/ssl/client.pem" in texts["pip.conf"]
+    assert "no-index" not in texts["uv.toml"] + texts["pip.conf"]
+    assert capsys.readouterr().err == (
+        "not passed to the build: keyring-provider subprocess (a reason); cert /nowhere.pem (another)\n"
+    )
+
+
+def test_without_an_index_all_locked_packages_are_gathered(repository: Project, tmp_path: Path) -> None:
+    """Those of the cell and of its installer; not other versions."""
+    cell, folder = repository.default, tmp_path / "wheels"
+    folder.mkdir()
+    installer = lockfile.entries((repository.root / lockfile.installer_file(cell.python)).read_text())
+    arrays = lockfile.read(cell, repository.root)["arrays"]
+    for entry in (*installer, *arrays):
+        (folder / f"{entry.name.replace('-', '_')}-{entry.version}-py3-none-any.whl").touch()
+    for name in ("numpy-0.1-py3-none-any.whl", "numpy-0.1.tar.gz", "notes.txt"):
+        (folder / name).touch()
+    here = IndexConfig(wheel_folders=(folder,), no_index=True)
+    with packages.with_access(
+        BuildContext(), here, [cell], repository.root, State(tmp_path / "s"), shares_host_network=False
+    ) as context:
+        gathered = {file.name for file in Path(context.contexts["wheels"]).iterdir()}
+        texts = [Path(context.secrets[name]).read_text() for name in ("uv.toml", "pip.conf")]
+    assert len(gathered) == len(installer) + len(arrays)
+    assert 'find-links = ["/wheels"]\nno-index = true' in texts[0]
+    assert "find-links = /wheels\nno-index = true" in texts[1]

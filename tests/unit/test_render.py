@@ -9,7 +9,7 @@ from hfdlc.dockerfile import render
 from hfdlc.errors import UserError
 from hfdlc.locks import lockfile
 from hfdlc.matrix import cells, schema
-from hfdlc.project import Project
+from hfdlc.project import Project, find
 from matrices import write
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -67,7 +67,38 @@ def test_syntax_error_in_a_template_is_reported_with_its_line(tmp_path: Path) ->
         printed(tmp_path)
 
 
-def test_cell_with_another_python_than_the_installers_is_an_error(tmp_path: Path) -> None:
-    """Its packages would be in the folder of the installer's Python."""
-    with pytest.raises(UserError, match=r"-py311-.*: the installer has Python 3.12, and would install for"):
-        printed(tmp_path, ("  python: 3.11\n  image", "  python: 3.12\n  image"))
+@pytest.mark.parametrize("python", ["3.10", "3.12"])
+def test_the_installer_has_the_python_of_the_cell(tmp_path: Path, python: str) -> None:
+    """The installing uv would write to the folder of its own Python."""
+    change = ("    python: 3.11\n", f"    python: {python}\n")
+    name = ("cpu-py311", f"cpu-py{python.replace('.', '')}")
+    text = printed(tmp_path, change, name)
+    assert f"ARG base=example.org/python:{python}\n" in text
+    assert f"ARG installer_base=example.org/python:{python}\n" in text
+    assert f"source=images/installer/py{python.replace('.', '')}/installer.lock" in text
+    assert f"python{python} -m venv --without-pip /opt/venv" in text
+    assert "3.11" not in text
+
+
+def test_cells_of_a_base_with_pip_use_the_python_of_the_installer(tmp_path: Path) -> None:
+    """It builds the toolkit and packs layers; packages are installed by the pip of the cell's own Python."""
+    pip = "    platform: x86_64-manylinux_2_28\n"
+    changes = (
+        ("    python: 3.11\n", "    python: 3.6\n"),
+        ("cpu-py311", "cpu-py36"),
+        ("pythons: [3.10, 3.11, 3.12]", "pythons: [3.6, 3.10]"),
+        ("    bootstrap: {3.11: {suite: bookworm, packages: [python3]}}\n", ""),
+        (pip, f"{pip}    pip: example.org/pip:{{python}}\n"),
+    )
+    text = printed(tmp_path, *changes)
+    assert "ARG installer_base=example.org/python:3.11\n" in text
+    assert "ARG pip_base=example.org/pip:3.6\n" in text
+    assert "python3.6 -m venv --without-pip --system-site-packages /opt/venv" in text
+
+
+def test_inference_images_are_labelled_for_multi_model_endpoints(tmp_path: Path) -> None:
+    """Training images have no server."""
+    label = 'com.amazonaws.sagemaker.capabilities.multi-models="true"'
+    assert label in printed(tmp_path)
+    for cell in find(Path(__file__)).cells:
+        assert ("multi-models" in " ".join(render.labels(cell))) == (cell.type == "inference")

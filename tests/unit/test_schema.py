@@ -58,6 +58,27 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
             "  trixie:",
             "matrix.yaml:28:3: bases.trixie: 'trixie' is not the name of a base: letters and a version",
         ),
+        (
+            "    python: 3.11",
+            "    python: 3.9",
+            "matrix.yaml:6:5: the base 'debian12' has no Python 3.9\n  allowed: 3.10, 3.11, 3.12",
+        ),
+        (
+            "pythons: [3.10, 3.11, 3.12]",
+            "apt: []",
+            "matrix.yaml:28:3: missing key 'pythons'",
+        ),
+        ("[3.10, 3.11, 3.12]", "[]", "matrix.yaml:30:5: bases.debian12.pythons: list should have at least 1"),
+        (
+            "[3.10, 3.11, 3.12]",
+            "[3.7, 3.10, 3.11]",
+            "matrix.yaml:30:5: the base 'debian12' needs `pip`: uv does not support Python 3.7",
+        ),
+        (
+            "{3.11: {suite: bookworm",
+            "{3.13: {suite: bookworm",
+            "matrix.yaml:31:17: the base 'debian12' has no Python 3.13\n  allowed: 3.10, 3.11, 3.12",
+        ),
         ("[cpu, cu130]", "[cpu, cu131]", "matrix.yaml:10:7: unknown source of pytorch 'cu131'"),
         (
             "[cpu, cu130]",
@@ -74,24 +95,24 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
             "keras 2.13.0",
             "matrix.yaml:3:5: releases.0.framework: 'keras 2.13.0' is not `pytorch VERSION`",
         ),
-        ("[torch/include]", "[/torch]", "matrix.yaml:46:14: slim.0.files.0: '/torch' is not a pattern below"),
-        ("[torch/include]", '["a b"]', "matrix.yaml:46:14: slim.0.files.0: 'a b' is not a pattern below"),
-        ("[torch/include]", "[torch/../..]", "matrix.yaml:46:14: slim.0.files.0: 'torch/../..' is no"),
+        ("[torch/include]", "[/torch]", "matrix.yaml:48:14: slim.0.files.0: '/torch' is not a pattern below"),
+        ("[torch/include]", '["a b"]', "matrix.yaml:48:14: slim.0.files.0: 'a b' is not a pattern below"),
+        ("[torch/include]", "[torch/../..]", "matrix.yaml:48:14: slim.0.files.0: 'torch/../..' is no"),
         (
             "{files: [torch/include], ",
             "{remove: symbols, packages: [a], ",
-            "matrix.yaml:46:5: missing key 'files'",
+            "matrix.yaml:48:5: missing key 'files'",
         ),
-        ("[torch/include]", "[]", "matrix.yaml:46:6: slim.0.files: list should have at least 1 item"),
+        ("[torch/include]", "[]", "matrix.yaml:48:6: slim.0.files: list should have at least 1 item"),
         (
             "{rest: framework}",
             "{packages: [torch]}",
-            "matrix.yaml:37:1: exactly one layer group must have `rest: framework`",
+            "matrix.yaml:39:1: exactly one layer group must have `rest: framework`",
         ),
-        ("{packages: [numpy]}", "{}", "matrix.yaml:40:3: the layer group 'arrays' has no packages"),
+        ("{packages: [numpy]}", "{}", "matrix.yaml:42:3: the layer group 'arrays' has no packages"),
         ("  arrays: ", "  image: ", "reserved layer group name 'image': a Dockerfile stage has this name"),
         ("[numpy]", "[Num_Py]", "'Num_Py' is not a canonical package name"),
-        ("1.9 GB", "1.9", "matrix.yaml:50:12: types.inference.size.cpu: '1.9' is not a size"),
+        ("1.9 GB", "1.9", "matrix.yaml:52:12: types.inference.size.cpu: '1.9' is not a size"),
         ("default: hugging", "default: bugging", "no such cell: bugging"),
         ("releases:", "releases: ]", "matrix.yaml:2:11: not valid YAML"),
     ],
@@ -110,6 +131,26 @@ def test_all_errors_of_a_matrix_are_reported_together(tmp_path: Path) -> None:
     assert "'x' is not a version" in output
     assert "unknown key 'siute' (did you mean 'suite'?)" in output
     assert "'big' is not a size" in output
+
+
+def test_two_releases_with_one_tag_are_an_error_that_names_both(tmp_path: Path) -> None:
+    changes = (
+        ("pytorch 2.12.0", "pytorch 2.13.0"),
+        ("transformers: 4.57.6", "transformers: 5.23.0"),
+        ("python: 3.10", "python: 3.11"),
+    )
+    output = complaint(tmp_path, *changes)
+    assert output.startswith("matrix.yaml:18:7: duplicate cell huggingface-pytorch-inference:2.13.0-")
+    assert "(first at matrix.yaml:10:7)" in output
+
+
+def test_python_of_another_base_is_an_error_that_names_that_base(tmp_path: Path) -> None:
+    other = "  debian13: {image: a, pythons: [3.13], platform: linux}\n"
+    output = complaint(
+        tmp_path, ("    python: 3.11\n", "    python: 3.13\n"), ("bases:\n", f"bases:\n{other}")
+    )
+    assert "matrix.yaml:6:5: the base 'debian12' has no Python 3.13" in output
+    assert output.endswith("hint: bases with Python 3.13: debian13")
 
 
 def test_missing_matrix_is_an_error_without_traceback(tmp_path: Path) -> None:

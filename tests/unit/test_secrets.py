@@ -145,3 +145,8 @@ def test_pieces_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for size in (100, 512, 1000, 4512 + 4):
         monkeypatch.setattr(layers, "PIECE", size)
         assert len(found(tmp_path, blob)) == 1
+
+
+def test_passwords_and_pages_of_the_machine_are_forbidden() -> None:
+    found = texts(logins={"index.example": ("reader", "sesame")}, wheel_pages=("https://pages.example/",))
+    assert {"sesame", "pages.example"} <= found

@@ -87,3 +87,26 @@ def test_checks_that_a_substitute_cannot_pass_are_skipped_with_a_reason(
     found = substitutes.skipped(cell, "Debian 12", session)
     assert set(found) == checks
     assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replaced"),
+    [
+        ("*-training:2.8.0-*-py312-*", {"base", "installer_base", "compiler_base"}),
+        ("*-inference:2.4.1-*-cpu-py37-*", {"base", "pip_base"}),
+        ("*-tensorflow-training:2.21.0-*-cpu-py313-*", set()),
+    ],
+)
+def test_only_images_without_a_bootstrap_are_replaced(
+    repository: Project, pattern: str, replaced: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's packages have Python 3.11 and 3.13: what is made of them is no substitute."""
+    monkeypatch.setattr("hfdlc.build.bases.in_reach", lambda *_: False)
+    monkeypatch.setattr(substitutes, "ensure", lambda argument, *_: argument)
+    (cell,) = select(repository.cells, Filter((pattern,)))
+    session = Session(repository, {})
+    session.__dict__["engine"] = None
+    images = render.images(cell, repository.matrix)
+    assert {
+        name for name, image in images.items() if substitutes._image(session, name, image, cell)
+    } == replaced

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import tiny
-from services import Rows
+from services import Echo, Rows
 from test_tasks import PIPELINES, assert_close
 
 from hf_inference_toolkit.content.payload import Request
@@ -14,6 +14,7 @@ from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.scheduling import batching
 from hf_inference_toolkit.scheduling.batching import Cost, DecodingCost
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
+from hf_inference_toolkit.scheduling.workers import Workers
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import BatchRow, predict_alone
 
@@ -317,3 +318,32 @@ def test_overhead_is_learned():
         cost.observe(tokens, 0.002 * (tokens + 100))
     assert cost.overhead == pytest.approx(100, rel=0.3)
     assert cost.budget == pytest.approx(100 * batching.ENOUGH, rel=0.3)
+
+
+def test_models_take_turns_with_a_thread():
+    """A request does not wait for all requests of another model that were there before it."""
+    seen, workers = [], Workers(1)
+
+    class Named(Echo):
+        def predict(self, request, check):
+            seen.append(request.inputs)
+            return super().predict(request, check)
+
+    many, few = Named(), Named()
+    many.gate.clear()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+
+    async def ask():
+        first, second = Scheduler(100, None, workers), Scheduler(100, None, workers)
+        jobs = [first.submit(many, Request("many", {}, []), 60) for _ in range(10)]
+        jobs += [second.submit(few, Request("few", {}, []), 60) for _ in range(2)]
+        many.gate.set()
+        await asyncio.gather(*(job.future for job in jobs))
+
+    try:
+        loop.run_until_complete(ask())
+    finally:
+        loop.close()
+    assert len(seen) == 12
+    assert [place for place, name in enumerate(seen) if name == "few"] == [1, 3]

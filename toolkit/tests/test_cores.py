@@ -42,6 +42,16 @@ def test_threads_are_as_many_as_cores_unless_the_user_says():
     assert environ == {"OMP_NUM_THREADS": "7", "RAYON_NUM_THREADS": str(threads.available())}
 
 
+def test_passes_that_run_at_the_same_time_divide_the_cores(monkeypatch):
+    """On multi-model endpoints."""
+    for cores, passes, each in ((1, 2, 1), (2, 2, 1), (4, 2, 2), (16, 8, 2), (64, 8, 8)):
+        monkeypatch.setattr(threads, "available", lambda cores=cores: cores)
+        environ = {}
+        threads.limit_threads(environ, threads.shared())
+        assert threads.shared() == passes
+        assert environ == {"OMP_NUM_THREADS": str(each), "RAYON_NUM_THREADS": str(each)}
+
+
 @pytest.mark.parametrize(("flags", "expected"), [("fpu avx512_bf16", True), ("fpu avx512f", False)])
 def test_bfloat16_is_native_where_the_processor_says_so(tmp_path, flags, expected):
     """By its flags."""

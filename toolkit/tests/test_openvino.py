@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from test_serving import until  # noqa: E402
 
 from hf_inference_toolkit.content import codecs  # noqa: E402
 from hf_inference_toolkit.errors import StartError  # noqa: E402
+from hf_inference_toolkit.loading import conversion  # noqa: E402
 from hf_inference_toolkit.loading.loader import load_model  # noqa: E402
 from hf_inference_toolkit.runtimes import converted_models  # noqa: E402
 from hf_inference_toolkit.runtimes import openvino as ours  # noqa: E402
@@ -475,3 +477,86 @@ def test_new_runtime_has_costs_of_its_own():
     assert cost.overhead == pytest.approx(500, rel=0.01)
     cost.observe(10, 10, "OpenVINO")
     assert cost.overhead == Cost().overhead
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A multi-model endpoint, with two folders of models."""
+    from test_multi_model import Endpoint
+
+    endpoint = Endpoint(serving.Running(None, 0), tmp_path / "models")
+    for name in "ab":
+        endpoint.add(name, tiny.classifier(tmp_path / "classifier"))
+    settings = {
+        "multi_model": True,
+        "model_dir": str(tmp_path / "model"),
+        "hub_cache": str(tmp_path / "cache"),
+    }
+    with serving.serve(load_model, runtime="auto", **settings) as server:
+        yield Endpoint(server, tmp_path / "models")
+
+
+def engine_of(endpoint, name):
+    return dict(endpoint.app.models.served)[name].model.engine
+
+
+def test_models_of_multi_model_endpoints_are_converted_one_after_the_other(many, tmp_path):
+    """In another process. Nothing is kept unless HF_HOME is set, and nothing is written beside the model."""
+    answers = {}
+    for name in "ab":
+        assert many.load(name).status == 200
+        answers[name] = many.invoke(name).json[0]["score"]
+        assert engine_of(many, name).name == "PyTorch"
+    until(lambda: engine_of(many, "a").name == "OpenVINO", 300)
+    assert engine_of(many, "b").name == "PyTorch"
+    until(lambda: engine_of(many, "b").name == "OpenVINO", 300)
+    for name in "ab":
+        assert many.invoke(name).json[0]["score"] == pytest.approx(answers[name], abs=1e-4)
+    assert not list((tmp_path / "cache").rglob("model.bin"))
+    assert not list((tmp_path / "models").rglob("model.bin"))
+
+
+def test_conversion_of_an_unloaded_model_is_ended(many, tmp_path):
+    assert many.load("a").status == 200
+    until(lambda: conversion._ONE_AT_A_TIME.locked(), 60)
+    began = time.monotonic()
+    assert many.unload("a").status == 200
+    assert time.monotonic() - began < 5
+    assert not conversion._ONE_AT_A_TIME.locked()
+    assert not list((tmp_path / "cache").rglob("*.bin"))
+
+
+def test_conversion_without_enough_memory_is_skipped(many, monkeypatch):
+    """Its process needs a gigabyte, and copies of the weights."""
+    monkeypatch.setattr(conversion.memory, "available", lambda: conversion.PROCESS_BYTES)
+    assert many.load("a").status == 200
+    until(lambda: "MB of memory" in engine_of(many, "a").reason, 60)
+    assert many.invoke("a").status == 200
+
+
+@pytest.mark.slow
+def test_converted_models_are_kept_in_hf_home(tmp_path_factory, bart):
+    """A second load takes what the first one has converted. A model that cannot be converted has the reason."""
+    from test_multi_model import Endpoint
+
+    tmp_path = tmp_path_factory.mktemp("endpoint")
+    settings = {
+        "multi_model": True,
+        "model_dir": str(tmp_path / "model"),
+        "hub_cache": str(tmp_path / "home"),
+    }
+    with serving.serve(load_model, runtime="auto", keeps_cache=True, **settings) as server:
+        endpoint = Endpoint(server, tmp_path / "models")
+        endpoint.add("a", tiny.classifier(tmp_path / "classifier"))
+        endpoint.add("b", bart)
+        assert endpoint.load("a").status == 200
+        until(lambda: engine_of(endpoint, "a").name == "OpenVINO", 300)
+        assert endpoint.unload("a").status == 200
+        assert endpoint.load("a").status == 200
+        assert engine_of(endpoint, "a").name == "OpenVINO"
+        assert endpoint.invoke("a").status == 200
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+        assert endpoint.load("b").status == 200
+        until(lambda: engine_of(endpoint, "b").reason.startswith("OpenVINO cannot"), 300)
+        assert "the model: it cannot be converted: " in engine_of(endpoint, "b").reason
+        assert endpoint.invoke("b").status == 200

@@ -488,10 +488,10 @@ def test_drain_refuses_new_requests_and_finishes_accepted_ones(echo):
 
 def test_stuck_prediction_gets_a_new_thread(monkeypatch):
     """/ping is 500 after too many of them."""
-    from hf_inference_toolkit.http import app
+    from hf_inference_toolkit.http import app, served
 
     monkeypatch.setattr(app, "WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(served, "PATIENCE_SECONDS", 0.1)
     never = threading.Event()
 
     class Deaf(Echo):

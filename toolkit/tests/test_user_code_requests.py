@@ -14,7 +14,7 @@ import pytest
 import serving
 
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.http import app
+from hf_inference_toolkit.http import app, served
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 
@@ -411,7 +411,7 @@ def predict_fn(data, model):
 def test_server_recovers_when_predictions_end_long_after_their_deadline(code, tmp_path, monkeypatch):
     """Unhealthy while too many do not end, and not for good."""
     monkeypatch.setattr(app, "WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(served, "PATIENCE_SECONDS", 0.05)
     with serving.serve(load_model, deadline=0.2, **code(ENDLESS)) as server:
 
         def until(status):

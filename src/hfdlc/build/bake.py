@@ -14,6 +14,7 @@ from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix
 from hfdlc.project import Project
 
+ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.")
 LAYOUT = "type=oci,tar=false,compression=uncompressed"
 # Into an engine with the containerd image store; new layers are not compressed.
 LOADED = "type=image,compression=uncompressed,unpack=true"
@@ -28,7 +29,7 @@ class BuildContext:
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)  # id -> file
     contexts: Mapping[str, str] = field(default_factory=dict)  # name -> folder
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)  # of the build: proxies
     has_local_wheels: frozenset[str] = frozenset()  # the cells whose framework this machine has
     wheels: str = "/wheels"  # where that is: in the context `wheels`, or a URL
     locks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by cell: see `layers.layers`
@@ -123,7 +124,7 @@ def _target(cell: Cell, matrix: Matrix, context: BuildContext) -> dict[str, Any]
     args = {
         **chosen(render.images(cell, matrix), context.images, cell),
         "SOURCE_DATE_EPOCH": str(render.EPOCH),
-        **context.proxies,
+        **context.arguments,
     }
     if cell.id in context.has_local_wheels:
         args["framework_wheels"] = context.wheels
@@ -152,13 +153,20 @@ def _cache(registry: str, cell: Cell, matrix: Matrix) -> dict[str, Any]:
     """A registry cache of all stages; the caches of the release's other types are read too."""
     at = f"type=registry,ref={registry}/cache-{cell.framework}"
     kept = [f"{at}-{kind}:{cell.tag}" for kind in matrix.file.types]
-    return {"cache-from": kept, "cache-to": [f"{at}-{cell.type}:{cell.tag},mode=max,ignore-error=true"]}
+    options = f"mode=max,ignore-error=true{_of_ecr(registry)}"
+    return {"cache-from": kept, "cache-to": [f"{at}-{cell.type}:{cell.tag},{options}"]}
 
 
 def _layer_cache(registry: str, layer: Layer) -> dict[str, Any]:
     """A registry cache of the packed layer alone: it is found without the stages that it was made in."""
     at = f"type=registry,ref={registry}/cache-layers:{layer.cache_key}"
-    return {"cache-from": [at], "cache-to": [f"{at},compression=uncompressed,ignore-error=true"]}
+    options = f"compression=uncompressed,ignore-error=true{_of_ecr(registry)}"
+    return {"cache-from": [at], "cache-to": [f"{at},{options}"]}
+
+
+def _of_ecr(registry: str) -> str:
+    """Options for ECR, which stores no other caches: https://github.com/aws/containers-roadmap/issues/876."""
+    return ",image-manifest=true,oci-mediatypes=true" if ECR.match(registry) else ""
 
 
 def host_network(targets: Iterable[str]) -> dict[str, Any]:

@@ -128,7 +128,14 @@ def _requested(image: str, engine: Engine) -> tuple[str, str | None]:
     except APIError as error:
         # The engine answers 500 for an unreachable registry, and forwards a client error of the registry.
         return image if error.is_client_error() else _registry(image), None
-    except (DockerException, OSError):
+    except (DockerException, OSError) as error:
+        if "Credentials store error" in str(error):
+            raise HfdlcError(
+                f"the credential helper of Docker's configuration failed: {error}",
+                location=image,
+                hint="install docker-credential-NAME for the `credsStore` or `credHelpers` of config.json, "
+                "or remove that entry",
+            ) from error
         return _registry(image), None
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from hfdlc.build import cache
 from hfdlc.build.bake import host_network, target_name
 from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.build.progress import progress
@@ -18,7 +19,7 @@ from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
-from hfdlc.process import start
+from hfdlc.process import say, start
 
 FULL = "no space left on device"
 
@@ -55,6 +56,8 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
     Raises BuildFailed with the cell, the instruction, its last lines and the command that repeats it.
     """
     engine, state = session.engine, session.state
+    if (builder := session.environ.get("BUILDX_BUILDER", "default")) != "default":
+        say(f"the builder {builder!r} of BUILDX_BUILDER is not used: builds run on the engine {engine.host}")
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S.%f}-{os.getpid()}.log"
     build_log = BuildLog(list(bake["target"]))
     ids = _owners(bake, cells)
@@ -66,7 +69,7 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
         argv += ["--metadata-file", str(made)]
         process = start(
             argv,
-            env=engine.environment,
+            env={**engine.environment, **cache.environment(session, Path(folder))},
             cwd=session.project.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

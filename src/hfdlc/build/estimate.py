@@ -16,7 +16,7 @@ from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import LayerStore
+from hfdlc.oci.store import LayerStore, StoredLayer
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -70,6 +70,7 @@ class Costs:
         self._builds = history.read(state)
         self._there = _layers_of(engine) if engine else set[str]()
         self._known: dict[str, tuple[Layer, ...]] = {}
+        self._looked_up: dict[str, StoredLayer | None] = {}
 
     def layers(self, cell: Cell, image_inputs: inputs.Inputs) -> tuple[Layer, ...]:
         """The layers of a cell, with the cache keys that they have with these inputs."""
@@ -79,7 +80,12 @@ class Costs:
 
     def missing(self, cell: Cell) -> list[Layer]:
         """The layers of a cell that the layer store lacks."""
-        return [layer for layer in self._known[cell.id] if not self._store.get(layer.cache_key)]
+        return [layer for layer in self._known[cell.id] if not self._stored(layer.cache_key)]
+
+    def _stored(self, cache_key: str) -> StoredLayer | None:
+        if cache_key not in self._looked_up:
+            self._looked_up[cache_key] = self._store.get(cache_key)
+        return self._looked_up[cache_key]
 
     def disk(self, cells: Sequence[Cell], *, in_memory: bool = True) -> int:
         """Bytes that building the cells in one batch needs; `in_memory`: layers are packed from memory."""
@@ -100,7 +106,7 @@ class Costs:
         return found | {name: int(rest / len(unknown)) for name in unknown}
 
     def _bytes(self, cache_key: str, size: int, *, in_memory: bool) -> float:
-        stored = self._store.get(cache_key)
+        stored = self._stored(cache_key)
         loaded = size * (1 + PACKED)
         if stored:
             return 0 if stored.diff_id in self._there else loaded
@@ -156,10 +162,12 @@ def _known_sizes(cell: Cell, project: Project, builds: list[Build]) -> Mapping[s
     """The sizes of layers in the last build of the cell, else of a cell of the same framework and device."""
     if own := history.last(cell, builds):
         return own.layers
+    built = {build.cell for build in builds}
     alike = (
         each
         for each in project.cells
-        if (each.framework, each.framework_version, each.cuda)
+        if each.id in built
+        and (each.framework, each.framework_version, each.cuda)
         == (cell.framework, cell.framework_version, cell.cuda)
     )
     sizes: dict[str, int] = {}

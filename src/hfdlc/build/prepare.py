@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache as cached
+from functools import partial
 
-from hfdlc.build import bake, bases, estimate, packages
+from hfdlc.build import bake, bases, cache, estimate, packages
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
@@ -32,9 +33,7 @@ def prepared(
     with ExitStack() as held:
         for cell in sorted(cells, key=lambda cell: cell.id):
             hold(held, f"build-{bake.target_name(cell)}", session.state)
-        context = BuildContext(
-            cache=session.environ.get("HFDLC_CACHE") or None, scratch=scratch(cells, session.engine)
-        )
+        context = BuildContext(cache=cache.registry(session), scratch=scratch(cells, session.engine))
         yield with_bases(session, cells, context, failures=failures)
 
 
@@ -73,7 +72,7 @@ def with_bases(
     failures: Failures | None = None,
 ) -> BuildContext:
     """The context with the images that replace public ones here, and with the inputs of the cells."""
-    identity = cache(partial(bases.identity, engine=session.engine))
+    identity = cached(partial(bases.identity, engine=session.engine))
     images: dict[str, dict[str, str]] = {}
     image_inputs: dict[str, dict[str, str]] = {}
     locks: dict[str, Mapping[str, str]] = {}
@@ -117,8 +116,8 @@ def _ensure(session: Session, cell: Cell, name: str, image: str, here: dict[str,
     installer = session.project.matrix.file.installer
     bootstrap = {
         "base": cell.bootstrap,
-        "installer_base": installer.bootstrap,
-        "compiler_base": installer.bootstrap_compiler,
+        "installer_base": installer.bootstrap.get(cell.installer_python),
+        "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
     }.get(name)
     if other := session.overrides.image(name, image, cell):
         here[cell.id] = other

@@ -71,11 +71,18 @@ def _der(text: bytes) -> bytes:
 def forbidden_strings(sources: IndexConfig, apt: Apt, known: Public) -> dict[bytes, str]:
     """Strings that must be in no layer and in no history, each with what it is."""
     proxies = {name: url for name, url in (sources.proxies or {}).items() if name.lower() != "no_proxy"}
-    urls = [(url, "a package index") for url in (sources.index, *sources.extra_indexes) if url]
+    urls = [
+        (url, "a package index")
+        for url in (sources.index, *sources.extra_indexes, *sources.wheel_pages)
+        if url
+    ]
     urls += [(url, "a proxy") for url in (*proxies.values(), *apt.proxies)]
     urls += [(url, "a mirror of the distribution") for url in apt.mirrors]
     found = {text.encode(): what for url, what in urls for text in _revealing(url, known.hosts)}
     found |= {str(folder).encode(): "a folder of wheels" for folder in sources.wheel_folders}
+    found |= {word.encode(): "a password of .netrc" for _, word in sources.logins.values() if word}
+    if sources.client_certificate:
+        found |= _own(sources.client_certificate, ())
     if sources.certificates:
         found |= _own(sources.certificates, known.certificates)
     return found

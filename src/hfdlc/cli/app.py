@@ -110,8 +110,9 @@ def lock(wanted: "Filter") -> None:
 
     project = current_project()
     resolver = resolve.Resolver(index_config(os.environ), State.of(os.environ), os.environ)
-    resolve.lock_installer(project.matrix, project.root, resolver)
     for cell in some(project, wanted):
+        if resolve.lock_installer(project.matrix, cell.installer_python, project.root, resolver):
+            say(f"locked the installer for Python {cell.installer_python}")
         missing = resolve.lock(cell, project.matrix, project.root, resolver)
         say(f"locked {cell.id}" + (f", without {missing}: unreachable" if missing else ""))
 
@@ -230,7 +231,7 @@ def facts(wanted: "Filter", as_json: AsJson = False) -> None:
 
 
 PANELS = {
-    MATRIX: (matrix.why, matrix.uri, matrix.schema, matrix.bump, matrix.outdated),
+    MATRIX: (matrix.why, matrix.uri, matrix.schema, matrix.bump, matrix.retire, matrix.outdated),
     GENERATED: (publish.ci,),
     IMAGES: (images.plan, upkeep.reproduce),
     RUN: (sagemaker.train, sagemaker.serve),

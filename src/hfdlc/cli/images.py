@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
+from hfdlc.cli.options import AsJson, PlainHttp, current_project, print_json, registries, selecting, some
 
 if TYPE_CHECKING:
     from hfdlc.build.estimate import Plan
@@ -67,6 +67,7 @@ def push(
             "--docker-media-types", help="Use Docker schema 2 with gzip layers instead of OCI with zstd."
         ),
     ] = False,
+    plain_http: PlainHttp = False,
     as_json: AsJson = False,
 ) -> None:
     """Build and push images, without checks or signature. Default: the default cell."""
@@ -74,6 +75,7 @@ def push(
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    digests = publisher.push(project, cells, os.environ, registry, docker_media_types=docker_media_types)
+    (address,) = registries([registry], plain_http=plain_http)
+    digests = publisher.push(project, cells, os.environ, address, docker_media_types=docker_media_types)
     if as_json:
         print_json(digests)

@@ -1,4 +1,4 @@
-"""The commands `why`, `schema`, `uri`, `bump` and `outdated`."""
+"""The commands `why`, `schema`, `uri`, `bump`, `retire` and `outdated`."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -78,10 +78,29 @@ def bump(
     cell = select(project.cells, Filter(patterns=(of,)))[0] if of else project.default
 
     def lock_one(new: "Cell", there: "Project") -> None:
+        resolve.lock_installer(there.matrix, new.installer_python, there.root, resolver)
         resolve.lock(new, there.matrix, there.root, resolver)
         say(f"locked {new.id}")
 
     print(versions.bump(wanted, cell, project, datetime.now(UTC).date(), lock_one))
+
+
+def retire(
+    patterns: Annotated[
+        list[str], typer.Argument(metavar="CELL...", help="Ids or globs: all cells of one or more releases.")
+    ],
+) -> None:
+    """Remove old releases from matrix.yaml, with their Dockerfiles and locks, and record them."""
+    from datetime import UTC, datetime
+
+    from hfdlc.generated import retire as releases
+    from hfdlc.matrix.selector import Filter
+
+    project = current_project()
+    cells = some(project, Filter(patterns=tuple(patterns)))
+    for cell in releases.retire(cells, project, datetime.now(UTC).date()):
+        print(f"retired {cell}")
+    say("records of published images in releases/ are kept; commit what was changed")
 
 
 def outdated(as_json: AsJson = False) -> None:

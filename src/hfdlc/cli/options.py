@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,9 @@ Framework = Annotated[str | None, typer.Option(help="pytorch or tensorflow.")]
 Type = Annotated[str | None, typer.Option(help="training or inference.")]
 Device = Annotated[str | None, typer.Option(help="cpu, gpu, or a CUDA version: cu130.")]
 Transformers = Annotated[str | None, typer.Option(help="A version, or a range like '>=5'.")]
+PlainHttp = Annotated[
+    bool, typer.Option("--plain-http", help="Use the registry without TLS, if it is outside AWS.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -41,6 +45,25 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     wrapper.__signature__ = signature.replace(parameters=[*chosen, *own])  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in [*chosen, *own]}
     return wrapper
+
+
+def registries(words: list[str], *, plain_http: bool) -> list[str]:
+    """The registries of --registry; with `http://` where they are to be used without TLS."""
+    from hfdlc.engine import detect
+    from hfdlc.oci.registry import PLAIN
+    from hfdlc.publish import targets
+    from hfdlc.state import State
+
+    if plain_http:
+        return [f"{region}{equals}{PLAIN}{at}" for region, equals, at in (w.rpartition("=") for w in words)]
+    if not words:
+        return []
+    engine = detect.find(os.environ, State.of(os.environ))
+    try:
+        return [targets.without_tls(word, engine) for word in words]
+    finally:
+        if engine:
+            engine.close()
 
 
 def current_project() -> "Project":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
+from hfdlc.cli.options import AsJson, PlainHttp, current_project, print_json, registries, selecting, some
 from hfdlc.process import say
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def publish(
         ),
     ] = False,
     without_gpu_checks: WithoutGpuChecks = False,
+    plain_http: PlainHttp = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +71,7 @@ def publish(
 
     project = current_project()
     cells = some(project, wanted, default=True)
-    there = targets.parse(region or [], registry or [])
+    there = targets.parse(region or [], registries(registry or [], plain_http=plain_http))
     if start:
         found = publisher.copy(project, cells, targets.named(start, there), there, dry_run=dry_run)
     else:
@@ -99,6 +100,7 @@ def verify(
         str, typer.Option(envvar="COSIGN_PUBLIC_KEY", help="The public key: a file, or awskms:///alias/NAME.")
     ],
     layers: Annotated[bool, typer.Option(help="Compare the packages in the layers with the SBOM.")] = True,
+    plain_http: PlainHttp = False,
 ) -> None:
     """Verify the signature, provenance, check results and SBOM of a published image."""
     from hfdlc.publish import targets
@@ -108,7 +110,7 @@ def verify(
 
     host, repository, reference = verifying.split(uri)
     verifier = Cosign(key, State.of(os.environ), os.environ)
-    target = targets.of_address(host)
+    target = targets.of_address(registries([host], plain_http=plain_http)[0])
     found = verifying.verify(target.registry, repository, reference, verifier, layers=layers)
     print(f"{host}/{repository}@{found.digest}")
     print(f"  image config {found.config_digest}")

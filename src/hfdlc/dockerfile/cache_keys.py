@@ -1,8 +1,9 @@
 """Cache keys: cells whose layers have the same cache key share one layer."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from hfdlc.dockerfile import inputs, render
@@ -26,12 +27,13 @@ def keyed_layers(
     root, stages = project.root, render.Stages(cell, project.matrix, project.templates)
     tools = (
         *map(_instructions, (stages.tools(), stages.archive())),
-        lockfile.packages(root / lockfile.INSTALLER_FILE),
+        lockfile.digest(root / lockfile.installer_file(cell.installer_python)),
         inputs.finish(root),
         inputs.pack(root),
     )
+    of_tools = hashlib.sha256("".join(f"{each}\0" for each in tools).encode())
     return tuple(
-        replace(layer, cache_key=_digest(*tools, *_own(layer, stages, root, image_inputs)))
+        replace(layer, cache_key=_digest(of_tools, _own(layer, stages, root, image_inputs)))
         for layer in layers(cell, root, locks)
     )
 
@@ -39,16 +41,18 @@ def keyed_layers(
 def _own(layer: Layer, stages: render.Stages, root: Path, image_inputs: Inputs) -> Iterator[str]:
     """What decides the bytes of a layer, beside the tools that every layer of its cell is made with."""
     # Without the path of the lock file: cells that lock the same packages share the layer.
-    yield _instructions(stages.layer(replace(layer, lock=layer.lock and "lock")))
-    yield lockfile.packages(root / layer.lock) if layer.lock else inputs.toolkit(root)
+    yield _instructions(stages.layer(layer, lock="lock"))
+    yield lockfile.digest(f"{root}/{layer.lock}") if layer.lock else inputs.toolkit(root)
     yield _instructions(stages.compiler()) if layer.compiles else ""
     yield inputs.train(root) if layer.trains else ""
     for image in _images(layer):
         yield image_inputs.get(image, "")
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+def _digest(of_tools: "hashlib._Hash", own: Iterable[str]) -> str:
+    found = of_tools.copy()
+    found.update("\0".join(own).encode())
+    return found.hexdigest()[:24]
 
 
 def _images(layer: Layer) -> tuple[str, ...]:
@@ -58,6 +62,7 @@ def _images(layer: Layer) -> tuple[str, ...]:
     return ("installer_base", "compiler_base") if layer.compiles else ("installer_base",)
 
 
+@cache
 def _instructions(text: str) -> str:
     """A stage without its comments."""
     return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))

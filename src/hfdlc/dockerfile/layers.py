@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hfdlc.locks import lockfile
 from hfdlc.locks.lockfile import NO_LOCKS as NO_LOCKS
-from hfdlc.matrix.cells import Cell, LayerGroup
+from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Slim
 
 TOOLKIT = "inference-toolkit"  # the layer of the toolkit's own files; the layer group has what these need
@@ -31,6 +31,7 @@ def layers(cell: Cell, root: Path, locks: Mapping[str, str] = NO_LOCKS) -> tuple
 
     `locks`: lock files (paths below the root) that replace the cell's own, by layer group.
     """
+    compiled = _compiled(cell)
     framework = cell.groups.index(cell.group_of_rest("framework"))
     files = {name: locks.get(name) or lockfile.group_file(cell, name) for name in cell.groups}
     groups = [
@@ -40,9 +41,9 @@ def layers(cell: Cell, root: Path, locks: Mapping[str, str] = NO_LOCKS) -> tuple
             files[group.name],
             # CUDA packages are below the framework, and can come from the same page.
             page=cell.source.page if position <= framework else None,
-            compiles=not cell.pip_image and _compiles(cell, group),
+            compiles=group.name in compiled,
             trains=group.rest == "type" and cell.type == "training",
-            finish=tuple(_options(cell.slim, lockfile.names(root / files[group.name]))),
+            finish=tuple(_options(cell.slim, lockfile.names(f"{root}/{files[group.name]}"))),
         )
         for position, group in enumerate(cell.layer_groups)
     ]
@@ -51,20 +52,28 @@ def layers(cell: Cell, root: Path, locks: Mapping[str, str] = NO_LOCKS) -> tuple
 
 def compiles(cell: Cell) -> bool:
     """Whether a layer of the cell is made with a compiler."""
-    return not cell.pip_image and any(_compiles(cell, group) for group in cell.layer_groups)
+    return bool(_compiled(cell))
 
 
-def _compiles(cell: Cell, group: LayerGroup) -> bool:
-    """Whether a requirement of the cell that the group holds has no wheel."""
-    required = {lockfile.name_of(text) for text in cell.requirements(cell.packages)}
-    sources = required & set(cell.base.sources_only)
-    named = {name for each in cell.layer_groups for name in each.named}
-    return bool(sources & set(group.named) or (group.rest == "type" and sources - named))
+def _compiled(cell: Cell) -> set[str]:
+    """The layer groups that hold a requirement of the cell without a wheel; none if pip installs them."""
+    if cell.pip_image:
+        return set()
+    sources = {lockfile.name_of(text) for text in cell.requirements(cell.packages)}
+    sources &= set(cell.base.sources_only)
+    if not sources:
+        return set()
+    named = {name for group in cell.layer_groups for name in group.named}
+    return {
+        group.name
+        for group in cell.layer_groups
+        if sources & set(group.named) or (group.rest == "type" and sources - named)
+    }
 
 
 def _options(slim: tuple[Slim, ...], held: frozenset[str]) -> Iterator[str]:
     """The options of `finish` for a layer that contains these packages."""
-    mine = [each for each in slim if not each.packages or held & set(each.packages)]
+    mine = [each for each in slim if not each.packages or not held.isdisjoint(each.packages)]
     for remove, option in {"files": "--remove", "symbols": "--strip"}.items():
         if patterns := [pattern for each in mine if each.remove == remove for pattern in each.files]:
             yield " ".join([option, *(f"'{pattern}'" for pattern in patterns)])

@@ -38,8 +38,10 @@ def labels(cell: Cell) -> dict[str, str]:
         "io.hfdlc.device": cell.cuda or cell.device,
         "com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true",
     }
+    # The inference toolkit serves many models with SAGEMAKER_MULTI_MODEL=true.
+    many = {"com.amazonaws.sagemaker.capabilities.multi-models": "true"} if cell.type == "inference" else {}
     source = {"org.opencontainers.image.source": cell.source_url} if cell.source_url else {}
-    return found | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
+    return found | many | source | ({"io.hfdlc.cuda.driver": cell.driver} if cell.driver else {})
 
 
 def variables(cell: Cell) -> dict[str, str]:
@@ -57,12 +59,12 @@ def images(cell: Cell, matrix: Matrix) -> dict[str, str]:
     installer = matrix.file.installer
     found = {
         "base": cell.base_image(),
-        "installer_base": installer.image.format(python=installer.python),
+        "installer_base": installer.image.format(python=cell.installer_python),
     }
     if cell.pip_image:
         found["pip_base"] = cell.pip_image
     elif compiles(cell):
-        found["compiler_base"] = installer.compiler.format(python=installer.python)
+        found["compiler_base"] = installer.compiler.format(python=cell.installer_python)
     return found
 
 
@@ -82,24 +84,15 @@ class Stages:
     """The stages of a cell's Dockerfile, each rendered from a macro or a template of its own.
 
     A Dockerfile is these and nothing else, so that a cache key can be made of the stages that make a layer.
-    Methods raise UserError with the template's line and the cell where a template is wrong; the constructor
-    raises it for a cell with another Python than the installer's.
+    Methods raise UserError with the template's line and the cell where a template is wrong.
     """
 
     def __init__(self, cell: Cell, matrix: Matrix, templates: Path) -> None:
-        installer = matrix.file.installer.python
-        if not cell.pip_image and cell.python != installer:
-            raise UserError(
-                f"the installer has Python {installer}, and would install for that, not for {cell.python}",
-                location=cell.id,
-                allowed=f"python: {installer}, or a base with `pip`",
-            )
         self._cell, self._templates = cell, templates
         self._values = {
             "cell": cell,
             "images": images(cell, matrix),
-            "installer_lock": lockfile.INSTALLER_FILE,
-            "installer_python": installer,
+            "installer_lock": lockfile.installer_file(cell.installer_python),
             "labels": labels(cell),
             "variables": variables(cell),
             "epoch": EPOCH,
@@ -119,9 +112,11 @@ class Stages:
         """The stage of layers that compile packages."""
         return self._macro(self._installer, "compiler")
 
-    def layer(self, layer: Layer) -> str:
-        """The stages that make one layer."""
-        return self._macro(self._installer, "layer" if layer.lock else "toolkit", layer)
+    def layer(self, layer: Layer, lock: str | None = None) -> str:
+        """The stages that make one layer; `lock` replaces the path of its lock file."""
+        if not layer.lock:
+            return self._macro(self._installer, "toolkit", layer)
+        return self._macro(self._installer, "layer", layer, lock or layer.lock)
 
     def image(self) -> str:
         """The stages of the image without its layers."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import docker
@@ -48,6 +49,18 @@ class Engine:
         if client := self.__dict__.pop("client", None):
             client.close()
 
+    def is_insecure(self, registry: str) -> bool:
+        """Whether the engine's configuration lists the host as an insecure registry."""
+        found = self.client.info().get("RegistryConfig") or {}
+        known = (found.get("IndexConfigs") or {}).get(registry)
+        if known is not None:
+            return not known["Secure"]
+        try:
+            address = ip_address(registry.rpartition(":")[0] or registry)
+        except ValueError:
+            return False
+        return any(address in ip_network(each) for each in found.get("InsecureRegistryCIDRs") or [])
+
     @cached_property
     def buildkit(self) -> str:
         """The version of its BuildKit, from buildx, which is slow.
@@ -75,6 +88,11 @@ class Answer:
     host: str
     version: str
     containerd_store: bool
+    has_buildkit: bool = True
+
+    @property
+    def is_usable(self) -> bool:
+        return self.is_recent and self.has_buildkit
 
     @property
     def is_recent(self) -> bool:
@@ -87,18 +105,20 @@ def query(where: Address) -> Answer | None:
     try:
         with closing(where.client(PATIENCE)) as client:
             info = client.info()
+            ping = client.api.get(f"{client.api.base_url}/_ping")
     except (DockerException, OSError):
         return None
     status = dict(pair[:2] for pair in info.get("DriverStatus") or [])
     store = status.get("driver-type") == "io.containerd.snapshotter.v1"
-    return Answer(where.host, str(info["ServerVersion"]), store)
+    # Other engines with Docker's API (Podman) leave the header empty.
+    return Answer(where.host, str(info["ServerVersion"]), store, bool(ping.headers.get("Builder-Version")))
 
 
 def find(environ: Mapping[str, str], state: State) -> Engine | None:
     """The Docker engine if it answers and is recent enough, else the private one if it runs."""
     where, ours = address.of_machine(environ), Folders.of(state).address
     answer = query(where)
-    if answer and answer.is_recent:
+    if answer and answer.is_usable:
         return _engine(where, answer, state, environ)
     if private_engine.running(state) and (answer := query(ours)):
         return _engine(ours, answer, state, environ)
@@ -119,8 +139,8 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
         folders = private_engine.start(state, environ)
     except HfdlcError as error:
         answer = query(address.of_machine(environ))
-        if answer and not answer.is_recent:
-            raise _too_old(answer, error) from error
+        if answer and not answer.is_usable:
+            raise _unusable(answer, error) from error
         raise
     answer = query(folders.address)
     if not answer:
@@ -128,9 +148,10 @@ def start(environ: Mapping[str, str], state: State) -> Engine:
     return _engine(folders.address, answer, state, environ)
 
 
-def _too_old(answer: Answer, error: HfdlcError) -> HfdlcError:
+def _unusable(answer: Answer, error: HfdlcError) -> HfdlcError:
+    what = f"is too old: {answer.version}" if answer.has_buildkit else "has no BuildKit"
     return HfdlcError(
-        f"the engine is too old: {answer.version}; and for a private engine: {error.message}",
+        f"the engine {what}; and for a private engine: {error.message}",
         location=answer.host,
         allowed=TOO_OLD,
         hint=error.hint,

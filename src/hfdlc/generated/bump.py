@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
@@ -16,6 +15,7 @@ from packaging.version import Version
 from hfdlc import project
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.generated import drift
+from hfdlc.generated.text import index_of, lines_of
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import nearest
 from hfdlc.process import run
@@ -83,16 +83,9 @@ def _wanted(text: str) -> tuple[str, str]:
 
 def _with_release(text: str, here: Project, of: Cell, name: str, version: str, today: date) -> str:
     """The text of the matrix with the new release before the one that it is copied from."""
-    index = next(number for number, release in enumerate(here.matrix.file.releases) if _is_of(of, release))
-    places = here.matrix.document.places
     lines = text.splitlines(keepends=True)
-    start = places[("releases", index)][0] - 1
-    follower = places.get(("releases", index + 1)) or min(
-        p for p in places.values() if p[0] - 1 > start and p[1] == 1
-    )
-    block = lines[start : follower[0] - 1]
-    while (block and not block[-1].strip()) or block[-1].lstrip().startswith("#"):
-        block.pop()  # these comments belong to the next release
+    start, end = lines_of(text, here, index_of(of, here))
+    block = lines[start:end]
     changed = "".join(block)
     old = f"framework: {name} " if name == of.framework else f"{name}: "
     if name in ("pytorch", "tensorflow") and name != of.framework:
@@ -102,12 +95,6 @@ def _with_release(text: str, here: Project, of: Cell, name: str, version: str, t
     if not count or f"{old}{version}\n" in "".join(block):
         raise UserError(f"this release has {name} {version} already", location=of.id)
     return "".join([*lines[:start], changed, *lines[start:]])
-
-
-def _is_of(cell: Cell, release: Any) -> bool:
-    versions = (release.framework, release.transformers, release.datasets, release.python, release.os)
-    own = ((cell.framework, cell.framework_version), cell.transformers_version, cell.datasets_version)
-    return bool(versions == (*own, cell.python, cell.os))
 
 
 def outdated(here: Project) -> Iterator[dict[str, str]]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hfdlc.dockerfile import render
 from hfdlc.generated import ci
@@ -13,6 +14,7 @@ from hfdlc.project import Project
 
 AVAILABLE = "docs/available_images.md"
 SCHEMA = "docs/matrix.schema.json"
+RETIRED = "docs/retired.json"  # what `hfdlc retire` removed
 
 
 def dockerfiles(project: Project, cells: Sequence[Cell]) -> dict[str, str]:
@@ -49,7 +51,26 @@ def available(project: Project) -> str:
         ]
         axes += [cell.type, cell.device, cell.cuda or "-", cell.python, f"`{cell.id}`"]
         lines.append("| " + " | ".join(axes) + " |")
+    if gone := retired(project.root):
+        lines += [
+            "",
+            "## Retired",
+            "",
+            "No longer built. The commit is the last one that can build the image.",
+            "",
+        ]
+        lines += ["| image | retired | commit |", "|---|---|---|"]
+        lines += [
+            f"| `{cell}` | {note['retired']} | {note.get('commit', '-')} |" for cell, note in gone.items()
+        ]
     return "\n".join(lines) + "\n"
+
+
+def retired(root: Path) -> dict[str, dict[str, str]]:
+    """The retired cells; each with the day, and the last commit that has it."""
+    file = root / RETIRED
+    found: dict[str, dict[str, str]] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
 
 
 def differences(project: Project) -> Iterator[str]:
@@ -65,19 +86,25 @@ def differences(project: Project) -> Iterator[str]:
             yield "\n".join(lines)
     for cell in project.cells:
         yield from _lock_faults(cell, project)
+    yield from _installer_faults(project)
     yield from _strays(project)
 
 
 def _lock_faults(cell: Cell, project: Project) -> Iterator[str]:
     """A line for each kind of fault in a cell's locks."""
-    wanted = lockfile.lock_input(cell)
     faults: dict[str, list[str]] = {}
-    files = [lockfile.group_file(cell, group) for group in cell.groups]
-    for file in files:
-        if fault := lockfile.fault(project.root / file, wanted):
-            faults.setdefault(fault, []).append(file.rpartition("/")[2])
+    for file, fault in lockfile.faults(cell, project.root).items():
+        faults.setdefault(fault, []).append(file.rpartition("/")[2])
     for fault, files in faults.items():
         yield f"{cell.folder}/{', '.join(files)}: the lock file {fault}\n  hint: hfdlc lock {cell.id}"
+
+
+def _installer_faults(project: Project) -> Iterator[str]:
+    """A line for each Python whose installer has no current lock."""
+    for python, cell in {cell.installer_python: cell for cell in project.cells}.items():
+        file = lockfile.installer_file(python)
+        if fault := lockfile.fault(project.root / file, lockfile.installer_input(project.matrix, python)):
+            yield f"{file}: the lock file {fault}\n  hint: hfdlc lock {cell.id}"
 
 
 def _strays(project: Project) -> Iterator[str]:

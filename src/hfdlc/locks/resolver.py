@@ -1,5 +1,6 @@
 """Resolving packages with uv, and writing lock files."""
 
+import importlib.metadata
 import re
 import tempfile
 import urllib.request
@@ -8,24 +9,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import uv
+from packaging.requirements import Requirement
 
 from hfdlc.errors import CommandFailed, HfdlcError, UserError
 from hfdlc.locks.indexes import IndexConfig
 from hfdlc.locks.lockfile import (
-    INSTALLER_FILE,
     LockedPackage,
     LockInput,
     entries,
+    fault,
     group_file,
+    installer_file,
     installer_input,
     lock_input,
     name_of,
     text,
     write,
 )
+from hfdlc.matrix.axes import fits
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.process import run
@@ -57,7 +62,7 @@ class Resolver:
             files = {"requirements": "\n".join(requirements), "constraints": held, "overrides": overrides}
             for name, content in files.items():
                 Path(folder, name).write_text(content + "\n")
-            argv = [uv.find_uv_bin(), "--no-config", "pip", "compile", f"{folder}/requirements", "--quiet"]
+            argv = [_program(), "--no-config", "pip", "compile", f"{folder}/requirements", "--quiet"]
             argv += ["--constraints", f"{folder}/constraints", "--overrides", f"{folder}/overrides"]
             argv += [*self._arguments(wanted), *(self._page(wanted) if page else [])]
             try:
@@ -102,8 +107,27 @@ class Resolver:
         """Without the user's settings of uv and pip: they would choose other packages."""
         bundle = self.sources.certificates
         certificates = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
+        if client := self.sources.client_certificate:
+            certificates["SSL_CLIENT_CERT"] = str(client)
         others = {name: value for name, value in self.environ.items() if not name.startswith(("UV_", "PIP_"))}
-        return {**others, "UV_CACHE_DIR": str(self.state.folder("uv")), **certificates}
+        cache = str(self.state.folder("uv"))
+        return {**others, **(self.sources.proxies or {}), **certificates, "UV_CACHE_DIR": cache}
+
+
+@cache
+def _program() -> str:
+    """The program uv; raises HfdlcError if it is not the release that locks are made with."""
+    program = uv.find_uv_bin()
+    found = run([program, "--version"]).stdout.split()[1]
+    requirements = map(Requirement, importlib.metadata.requires("hfdlc") or [])
+    wanted = next(str(each.specifier) for each in requirements if each.name == "uv").removeprefix("==")
+    if found != wanted:
+        raise HfdlcError(
+            f"locks are made with uv {wanted}, and this is {found}, which may make other locks",
+            location=program,
+            hint=f"pip install uv=={wanted}, or `make setup`",
+        )
+    return program
 
 
 def _end_of(day: str) -> str:
@@ -144,13 +168,27 @@ def lock(cell: Cell, matrix: Matrix, root: Path, resolver: Resolver) -> str:
             location=matrix.document.where(("groups", empty[0])),
             hint="limit the group to other cells with `when`, or remove it",
         )
-    dropped = {name_of(wanted.framework[0])} if missing else set()
+    # The index's build is for CUDA, and a cell for CPUs has nothing that only CUDA needs.
+    dropped = [name_of(wanted.framework[0]), *([] if cell.cuda else _of_cuda(matrix))] if missing else []
     files = {
-        group_file(cell, group): text([entry for entry in chosen[group] if entry.name not in dropped])
+        group_file(cell, group): text(
+            [entry for entry in chosen[group] if not any(fnmatchcase(entry.name, name) for name in dropped)]
+        )
         for group in cell.groups
     }
     write(files, wanted, root, missing)
     return missing
+
+
+def _of_cuda(matrix: Matrix) -> list[str]:
+    """The packages of layer groups that no cell for CPUs has."""
+    groups = matrix.file.groups.values()
+    return [
+        name
+        for group in groups
+        if not fits("device", "cpu", group.when.get("device", "cpu"))
+        for name in group.packages
+    ]
 
 
 def _of_the_index(wanted: LockInput) -> LockInput:
@@ -202,8 +240,11 @@ def group_of(name: str, named: Sequence[tuple[str, str]], layers: Mapping[str, s
     return next(group for group, needs in layers.items() if name in needs)
 
 
-def lock_installer(matrix: Matrix, root: Path, resolver: Resolver) -> None:
-    """Resolve the tools that install packages."""
-    wanted = installer_input(matrix)
+def lock_installer(matrix: Matrix, python: str, root: Path, resolver: Resolver) -> bool:
+    """Resolve the tools that install packages for a Python; False if their lock is current."""
+    wanted, file = installer_input(matrix, python), installer_file(python)
+    if not fault(root / file, wanted):
+        return False
     locked = resolver.resolve(wanted, wanted.requirements)
-    write({INSTALLER_FILE: text(locked)}, wanted, root)
+    write({file: text(locked)}, wanted, root)
+    return True

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache, cached_property
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -64,6 +65,7 @@ class Cell:
     type: str
     cuda: str | None  # as in the tag: cu130
     python: str  # 3.11
+    installer_python: str  # of the image that installs the packages
     os: str
     cutoff: date
     source: Source
@@ -82,11 +84,11 @@ class Cell:
         """`cpu` or `gpu`."""
         return "gpu" if self.cuda else "cpu"
 
-    @property
+    @cached_property
     def repository(self) -> str:
         return f"huggingface-{self.framework}-{self.type}"
 
-    @property
+    @cached_property
     def tag(self) -> str:
         return compose_tag(
             framework_version=self.framework_version,
@@ -96,12 +98,12 @@ class Cell:
             os=self.os,
         )
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name of the image in Docker."""
         return f"{self.repository}:{self.tag}"
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """The folder of its Dockerfile and lock files, relative to the repository."""
         return f"images/{self.repository}/{self.tag}"
@@ -112,8 +114,10 @@ class Cell:
 
     @property
     def bootstrap(self) -> Bootstrap | None:
-        """How to build an equivalent base image; None for base images with CUDA or a framework."""
-        return None if self.source.image or (self.cuda or "") in self.base.cuda else self.base.bootstrap
+        """How to build an equivalent base image; None for those with CUDA, a framework or another Python."""
+        if self.source.image or (self.cuda or "") in self.base.cuda:
+            return None
+        return self.base.bootstrap.get(self.python)
 
     @property
     def apt(self) -> tuple[str, ...]:
@@ -125,7 +129,7 @@ class Cell:
         """The image whose pip installs the packages; None if uv does."""
         return self.base.pip.format(python=self.python) if self.base.pip else None
 
-    @property
+    @cached_property
     def axes(self) -> dict[str, str]:
         """Its values on the axes of rules and layer groups."""
         return {
@@ -138,7 +142,7 @@ class Cell:
             "os": self.os,
         }
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """The names of its layer groups, lowest layer first."""
         return tuple(group.name for group in self.layer_groups)
@@ -209,6 +213,7 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
     Raises Problems for duplicate cells, missing sources, and an unknown default.
     """
     found: dict[str, Cell] = {}
+    places: dict[str, str] = {}
     problems = []
     for index, release in enumerate(matrix.file.releases):
         for kind, devices in release.cells.items():
@@ -220,9 +225,9 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
                     problems.append(UserError(what, location=where, hint="add a source to `frameworks`"))
                     continue
                 if cell.id in found:
-                    problems.append(
-                        UserError(f"duplicate cell {cell.id}", location=where, hint="remove one of them")
-                    )
+                    what = f"duplicate cell {cell.id} (first at {places[cell.id]})"
+                    problems.append(UserError(what, location=where, hint="remove one of them"))
+                places.setdefault(cell.id, where)
                 found[cell.id] = cell
     if matrix.file.default not in found:
         where = matrix.document.where(("default",))
@@ -246,6 +251,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
     its_source = source(framework, version, device)
     if not its_source:
         return None
+    base = matrix.file.bases[release.os]
     groups = {each: _groups(matrix, release, each, device) for each in matrix.file.types}
     packages = {each: _packages(matrix, framework, each, groups[each]) for each in matrix.file.types}
     return Cell(
@@ -256,10 +262,11 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
         type=kind,
         cuda=cuda,
         python=release.python,
+        installer_python=matrix.file.installer.python if base.pip else release.python,
         os=release.os,
         cutoff=release.cutoff,
         source=its_source,
-        base=matrix.file.bases[release.os],
+        base=base,
         packages=packages[kind],  # type: ignore[index]
         of_all_types=tuple(dict.fromkeys(text for each in packages.values() for text in each)),
         toolkit_packages=tuple(
@@ -302,5 +309,6 @@ def _packages(
     return (*matrix.file.types[kind].packages, *framework.packages.get(kind, []), *required)
 
 
+@cache
 def _name_of(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)

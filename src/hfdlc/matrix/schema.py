@@ -28,6 +28,7 @@ from hfdlc.matrix.yaml import Document
 
 Axis = Literal["framework", "framework_version", "transformers", "type", "device", "python", "os"]
 Rest = Literal["framework", "libraries", "type", "toolkit"]
+OLDEST_OF_UV = Version("3.8")  # the oldest Python that uv supports
 OS = "[a-z]+[0-9][0-9.]*"  # the name of a base, which is part of image ids
 # Names of stages in the templates, which layer groups cannot have.
 RESERVED = frozenset(
@@ -128,7 +129,8 @@ class Base(Written):
     """A base image, and how packages are installed for it."""
 
     image: str
-    bootstrap: Bootstrap | None = None  # builds an equivalent image if no registry is reachable
+    pythons: list[PythonText] = Field(min_length=1)  # that the image has
+    bootstrap: dict[PythonText, Bootstrap] = {}  # builds an equivalent image if no registry is reachable
     cuda: dict[Cuda, str] = {}  # images with CUDA, for frameworks without
     apt: list[str] = []  # distribution packages to install
     platform: str  # as uv names it
@@ -139,11 +141,12 @@ class Base(Written):
 class Installer(Written):
     """The image that installs packages; pip installs `requires` in it."""
 
-    python: PythonText
+    python: PythonText  # for bases with `pip`; other cells use their own
+    cutoff: date
     image: str
     compiler: str  # the same with a C compiler
-    bootstrap: Bootstrap | None = None
-    bootstrap_compiler: Bootstrap | None = None
+    bootstrap: dict[PythonText, Bootstrap] = {}
+    bootstrap_compiler: dict[PythonText, Bootstrap] = {}
     requires: list[RequirementText]
 
 
@@ -251,7 +254,8 @@ def read(path: Path) -> Matrix:
     except ValidationError as error:
         problems = [_problem(document, detail) for detail in error.errors()]
         raise Problems(sorted(problems, key=_line)) from None
-    if problems := [*_unknown_names(document, file), *_wrong_entries(document, file)]:
+    checks = (_unknown_names, _missing_pythons, _wrong_bases, _wrong_groups)
+    if problems := [problem for check in checks for problem in check(document, file)]:
         raise Problems(problems)
     return Matrix(file, document)
 
@@ -276,7 +280,37 @@ def _unknown_names(document: Document, file: MatrixFile) -> Iterator[UserError]:
                     yield _unknown(document, path, f"source of {name}", device, sorted(devices))
 
 
-def _wrong_entries(document: Document, file: MatrixFile) -> Iterator[UserError]:
+def _missing_pythons(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    """Releases with a Python that their base does not have."""
+    for index, release in enumerate(file.releases):
+        base = file.bases.get(release.os)
+        if base and release.python not in base.pythons:
+            others = [name for name, base in file.bases.items() if release.python in base.pythons]
+            yield UserError(
+                f"the base {release.os!r} has no Python {release.python}",
+                location=document.where(("releases", index, "python")),
+                allowed=", ".join(base.pythons),
+                hint=f"bases with Python {release.python}: {', '.join(others)}" if others else "",
+            )
+
+
+def _wrong_bases(document: Document, file: MatrixFile) -> Iterator[UserError]:
+    for name, base in file.bases.items():
+        where = document.where(("bases", name, "pythons"))
+        old = [python for python in base.pythons if Version(python) < OLDEST_OF_UV]
+        if old and not base.pip:
+            message = f"the base {name!r} needs `pip`: uv does not support Python {', '.join(old)}"
+            yield UserError(message, location=where, hint="add `pip`, the image whose pip installs packages")
+        for python in base.bootstrap:
+            if python not in base.pythons:
+                yield UserError(
+                    f"the base {name!r} has no Python {python}",
+                    location=document.where(("bases", name, "bootstrap", python)),
+                    allowed=", ".join(base.pythons),
+                )
+
+
+def _wrong_groups(document: Document, file: MatrixFile) -> Iterator[UserError]:
     """Errors in `groups`. Each `rest` must occur once, so that every package has a group."""
     for name, group in file.groups.items():
         where = document.where(("groups", name))

@@ -14,6 +14,7 @@ from hfdlc.oci.image import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, 
 from hfdlc.oci.transport import Credentials, Transient, Transport, reporting, retrying
 
 PART = 16 << 20  # bytes sent in one request; ECR requires at least 5 MiB
+PLAIN = "http://"  # before the address of a registry without TLS
 ACCEPT = ", ".join((DOCKER_MANIFEST, OCI_MANIFEST, OCI_INDEX))
 
 Open = Callable[[int], IO[bytes]]  # gives a blob from an offset on
@@ -24,12 +25,15 @@ class Conflict(HfdlcError):
 
 
 class Registry:
-    """The registry `address`: HOST, or HOST/PREFIX for the repositories below a prefix."""
+    """The registry `address`: HOST, or HOST/PREFIX for the repositories below a prefix.
+
+    With `http://` before it, the registry is used without TLS.
+    """
 
     def __init__(self, address: str, credentials: Credentials = lambda _: None) -> None:
-        self.host, _, self.prefix = address.partition("/")
-        self.address = address
-        self.http = Transport(self.host, credentials)
+        self.address = address.removeprefix(PLAIN)
+        self.host, _, self.prefix = self.address.partition("/")
+        self.http = Transport(self.host, credentials, plain_http=address.startswith(PLAIN))
 
     def name(self, repository: str) -> str:
         """The repository's name at the registry, with the prefix."""
@@ -82,21 +86,26 @@ class Registry:
         response = self.http.request("HEAD", f"/v2/{self.name(repository)}/blobs/{digest}")
         return bool(response.status_code == requests.codes.ok)
 
-    def mount(self, repository: str, digest: str, source: str) -> bool:
-        """Mount a blob of another repository; whether the registry did."""
+    def mount(self, repository: str, digest: str, source: str) -> tuple[bool, str | None]:
+        """Mount a blob of another repository: whether it was, and the upload that began instead."""
         url = f"/v2/{self.name(repository)}/blobs/uploads/"
         response = self.http.request("POST", url, params={"mount": digest, "from": self.name(source)})
-        if response.status_code == requests.codes.accepted:  # it started an upload instead
-            self.http.request("DELETE", response.headers["Location"])
-        return bool(response.status_code == requests.codes.created)
+        began = response.status_code == requests.codes.accepted
+        return response.status_code == requests.codes.created, response.headers["Location"] if began else None
 
-    def upload(self, repository: str, digest: str, size: int, open_at: Open) -> None:
-        """Send a blob in parts; after a failed request it continues from what the registry has."""
+    def upload(
+        self, repository: str, digest: str, size: int, open_at: Open, began: str | None = None
+    ) -> None:
+        """Send a blob in parts; after a failed request it continues from what the registry has.
+
+        `began`: the upload that the registry began for it, see `mount`.
+        """
         location: list[str] = []  # of the upload, as the registry last gave it
+        unused = [began] if began else []
 
         def send() -> None:
             resumed = self._progress(location[0]) if location else None
-            url, offset = resumed or (self._start(repository), 0)
+            url, offset = resumed or (unused.pop() if unused else self._start(repository), 0)
             location[:] = [url]
             with open_at(offset) as content:
                 while part := content.read(PART):

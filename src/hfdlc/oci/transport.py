@@ -19,6 +19,9 @@ PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 ACTION = re.compile(r"perform:? (?P<action>[\w-]+:\w+)(?: on resource:? (?P<resource>[^\s\"\\]+))?")
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
+# Docker Hub's registry has another name than its images: https://docs.docker.com/reference/api/registry/latest/
+ENDPOINTS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+
 # Gives a user and a password; called with True if the registry rejected the last ones.
 Credentials = Callable[[bool], tuple[str, str] | None]
 
@@ -53,10 +56,10 @@ def reporting(host: str) -> Iterator[None]:
 class Transport:
     """Requests to one registry, with the credentials that it requires."""
 
-    def __init__(self, host: str, credentials: Credentials) -> None:
+    def __init__(self, host: str, credentials: Credentials, *, plain_http: bool = False) -> None:
         self.host = host
-        scheme = "http" if LOOPBACK.fullmatch(host) else "https"
-        self.root = f"{scheme}://{host}"
+        scheme = "http" if plain_http or LOOPBACK.fullmatch(host) else "https"
+        self.root = f"{scheme}://{ENDPOINTS.get(host, host)}"
         self._credentials = credentials
         self._session = requests.Session()
         self._session.mount(f"{scheme}://", requests.adapters.HTTPAdapter(pool_maxsize=8))
@@ -88,7 +91,10 @@ class Transport:
         headers = dict(options.get("headers") or {})
         if known := self._authorization.get(scope):
             headers["Authorization"] = known
-        return self._session.request(method, address, timeout=TIMEOUT, **{**options, "headers": headers})
+        try:
+            return self._session.request(method, address, timeout=TIMEOUT, **{**options, "headers": headers})
+        except requests.exceptions.SSLError as error:
+            raise self._no_tls(error) from error
 
     def _checked(self, response: requests.Response, method: str, address: str) -> requests.Response:
         code = response.status_code
@@ -114,6 +120,19 @@ class Transport:
             raise self._rejected(f"{realm} gives no token: {response.status_code}")
         found = response.json()
         return f"Bearer {found.get('token') or found['access_token']}"
+
+    def _no_tls(self, error: requests.exceptions.SSLError) -> HfdlcError:
+        if "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error):
+            return HfdlcError(
+                "this registry answers with http, not https",
+                location=self.host,
+                hint="add --plain-http if it may be used without encryption",
+            )
+        return HfdlcError(
+            f"the certificate of this registry is not valid: {error}",
+            location=self.host,
+            hint="set REQUESTS_CA_BUNDLE to a file with the certificate of its authority",
+        )
 
     def _rejected(self, why: str) -> HfdlcError:
         return HfdlcError(

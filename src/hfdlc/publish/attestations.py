@@ -43,7 +43,7 @@ def predicates(project: Project, engine: Engine, candidate: Candidate, image: Im
 def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[str, Any]:
     """How the image was built: https://slsa.dev/spec/v1.0/provenance."""
     cell, root = candidate.cell, project.root
-    files = ["matrix.yaml", f"{cell.folder}/Dockerfile", lockfile.INSTALLER_FILE]
+    files = ["matrix.yaml", f"{cell.folder}/Dockerfile", lockfile.installer_file(cell.installer_python)]
     files += [lockfile.group_file(cell, group) for group in cell.groups]
     sources = [{"uri": path, "digest": {"sha256": _sha256(root / path)}} for path in files]
     bases = [{"uri": f"docker-image:{candidate.labels.get(BASE, cell.base_image())}", "name": "base"}]

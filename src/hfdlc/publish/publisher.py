@@ -201,6 +201,7 @@ def push(
     for cell in cells:
         builder.check_current(cell, project)
     target, store = targets.of_registry(registry), LayerStore.of(State.of(environ))
+    registry = target.registry.address
     again = f"hfdlc push --registry {registry}"
 
     def send(layer: StoredLayer, cell: Cell) -> None:

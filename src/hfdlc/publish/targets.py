@@ -5,14 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import requests
 from docker import auth
 from docker.errors import DockerException
 
-from hfdlc.errors import UserError
-from hfdlc.oci.registry import Registry
+from hfdlc.engine.detect import Engine
+from hfdlc.errors import HfdlcError, UserError
+from hfdlc.oci.registry import PLAIN, Registry
 from hfdlc.publish.regions import REGIONS
 from hfdlc.publish.uri import region as known_region
 
+PATIENCE = 5  # seconds to wait for a registry without TLS
 AT_ONCE = 8  # regions that are authenticated with at the same time
 
 
@@ -88,7 +91,22 @@ def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
 
 def of_registry(address: str) -> Target:
     """A registry outside AWS's regions, with the credentials of Docker's configuration."""
-    return Target(address, Registry(address, lambda _: _docker_credentials(address.partition("/")[0])))
+    host = address.removeprefix(PLAIN).partition("/")[0]
+    registry = Registry(address, lambda _: _docker_credentials(host))
+    return Target(registry.address, registry)
+
+
+def without_tls(word: str, engine: Engine | None) -> str:
+    """A --registry option, with `http://` if the engine lists the registry as insecure and it has no TLS."""
+    region, equals, address = word.rpartition("=")
+    host = address.partition("/")[0]
+    if not engine or address.startswith(PLAIN) or not engine.is_insecure(host):
+        return word
+    try:
+        requests.get(f"https://{host}/v2/", timeout=PATIENCE, verify=False)  # noqa: S501 - nothing is sent
+    except requests.exceptions.RequestException:
+        return f"{region}{equals}{PLAIN}{address}"
+    return word
 
 
 def named(word: str, known: Sequence[Target] = ()) -> Target:
@@ -101,7 +119,7 @@ def named(word: str, known: Sequence[Target] = ()) -> Target:
 
 def of_address(address: str) -> Target:
     """The target of a host: its kind of registry is decided here, and nowhere else."""
-    parts = address.partition("/")[0].split(".")
+    parts = address.removeprefix(PLAIN).partition("/")[0].split(".")
     if parts[1:3] == ["dkr", "ecr"]:
         return _of_region(parts[3], address)
     return of_registry(address)
@@ -123,8 +141,16 @@ def _of_region(name: str, host: str | None) -> Target:
 
 
 def _docker_credentials(host: str) -> tuple[str, str] | None:
+    """User and password in Docker's configuration; raises HfdlcError if its credential helper fails."""
     try:
         found: dict[str, Any] | None = auth.load_config().resolve_authconfig(host)
-    except DockerException:
-        return None
-    return (found["Username"], found["Password"]) if found and found.get("Username") else None
+    except DockerException as error:
+        raise HfdlcError(
+            f"the credential helper of Docker's configuration failed: {error}",
+            location=host,
+            hint="install docker-credential-NAME for the `credsStore` or `credHelpers` of config.json, "
+            "or remove that entry and run `docker login`",
+        ) from error
+    # docker-py writes the names of a login in two ways: of a credential helper, and of the file itself.
+    login = {name.lower(): value for name, value in (found or {}).items()}
+    return (login["username"], login["password"]) if login.get("username") else None

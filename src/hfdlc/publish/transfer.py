@@ -157,10 +157,12 @@ def copy_blobs(source: Source, target: Target, repository: str, others: Sequence
         size = sizes[digest]
         if registry.has(repository, digest):
             moved.there += size
-        elif _mount(target, repository, digest, others):
+            return
+        mounted, began = _mount(target, repository, digest, others)
+        if mounted:
             moved.mounted += size
         else:
-            registry.upload(repository, digest, size, lambda offset: source.open(digest, offset))
+            registry.upload(repository, digest, size, lambda offset: source.open(digest, offset), began)
             moved.sent += size
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -169,14 +171,14 @@ def copy_blobs(source: Source, target: Target, repository: str, others: Sequence
     return moved
 
 
-def _mount(target: Target, repository: str, digest: str, others: Sequence[str]) -> bool:
-    """Whether the blob was mounted from one of the other repositories."""
-    registry = target.registry
-    return any(
-        registry.has(other, digest) and registry.mount(repository, digest, other)
-        for other in others
-        if other != repository and target.has(other)
-    )
+def _mount(target: Target, repository: str, digest: str, others: Sequence[str]) -> tuple[bool, str | None]:
+    """Mount a blob from one of the other repositories; the result is that of `Registry.mount`."""
+    for other in others:
+        if other != repository and target.has(other) and target.registry.has(other, digest):
+            mounted, began = target.registry.mount(repository, digest, other)
+            if mounted or began:
+                return mounted, began
+    return False, None
 
 
 def set_tag(target: Target, repository: str, tag: str, manifest: Manifest) -> None:

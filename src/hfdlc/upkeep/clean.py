@@ -125,8 +125,10 @@ def _why(
 
 def _bootstraps(project: Project) -> list[Bootstrap]:
     installer = project.matrix.file.installer
-    every = [installer.bootstrap, installer.bootstrap_compiler, *(cell.bootstrap for cell in project.cells)]
-    return list(filter(None, every))
+    pythons = {cell.installer_python for cell in project.cells}
+    tools = [installer.bootstrap, installer.bootstrap_compiler]
+    every = [bootstraps.get(python) for bootstraps in tools for python in pythons]
+    return list(filter(None, [*every, *(cell.bootstrap for cell in project.cells)]))
 
 
 def _remove_image(tag: str, digest: str, engine: Engine) -> int:

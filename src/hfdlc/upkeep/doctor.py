@@ -87,6 +87,9 @@ def machine_engine(environ: Mapping[str, str]) -> Finding:
     if not answer.is_recent:
         found = f"{answer.version} at {where.host} is too old and is not used"
         return Finding("Docker engine", "warning", found, f"install {detect.TOO_OLD}")
+    if not answer.has_buildkit:
+        found = f"{answer.version} at {where.host} has no BuildKit and is not used"
+        return Finding("Docker engine", "warning", found, f"install {detect.TOO_OLD}")
     return Finding("Docker engine", "ok", f"{answer.version} at {where.host}")
 
 

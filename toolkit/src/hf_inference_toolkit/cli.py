@@ -50,7 +50,7 @@ def _leave(*_: object) -> None:
 
 
 def _serve(values: settings.Settings) -> int:
-    threads.limit_threads(os.environ)
+    threads.limit_threads(os.environ, threads.shared() if values.multi_model else 1)
     memory.limit(os.environ)
     secrets = [value for value in map(os.environ.get, settings.secret_names()) if value]
     logs.configure(values.log_level, secrets)
@@ -101,6 +101,7 @@ def help_text(values: settings.Settings) -> str:
         "Serves one model on port {}: GET /ping, POST /invocations, GET /metrics, GET /openapi.json.".format(
             values.port
         ),
+        "With SAGEMAKER_MULTI_MODEL=true it serves many models: POST /models, POST /models/NAME/invoke.",
         "",
         "--check exits with 0 if the server in this container is ready, otherwise with 1.",
         "",

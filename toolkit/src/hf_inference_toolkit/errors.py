@@ -17,13 +17,16 @@ TABLE = {
     "malformed": Kind(400, "the body does not match its content type, or is not a request"),
     "unsupported_value": Kind(400, "a key, parameter or value that this task does not support"),
     "not_found": Kind(404, "no such route"),
+    "model_not_found": Kind(404, "no model with this name is loaded"),
     "method_not_allowed": Kind(405, "the route does not support this method"),
     "not_acceptable": Kind(406, "none of the types in Accept can be written"),
     "body_too_slow": Kind(408, "the body did not arrive within the time limit"),
     "head_too_slow": Kind(408, "the head of the request did not arrive within the time limit"),
+    "conflict": Kind(409, "a model with this name is loaded already, or is being loaded or unloaded"),
     "payload_too_large": Kind(413, "the body is larger than SAGEMAKER_MAX_PAYLOAD_IN_MB"),
     "unsupported_media_type": Kind(415, "the Content-Type cannot be read"),
     "unprocessable": Kind(422, "the request is well-formed, but the model cannot process it"),
+    "cannot_load": Kind(422, "the model cannot be loaded; the message has the reason"),
     "head_too_large": Kind(431, "the head of the request is too large"),
     "internal": Kind(500, "a fault of the server; see the log entry with the same request_id"),
     "unknown_transfer_coding": Kind(501, "the Transfer-Encoding cannot be read"),
@@ -33,7 +36,7 @@ TABLE = {
     "unhealthy": Kind(503, "the model can no longer serve"),
     "deadline_exceeded": Kind(504, "no response within SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS"),
     "unknown_version": Kind(505, "the HTTP version is not 1.0 or 1.1"),
-    "out_of_memory": Kind(507, "the request needs more memory than is available"),
+    "out_of_memory": Kind(507, "the request, or the model to load, needs more memory than is available"),
 }
 
 

@@ -23,6 +23,9 @@ class Settings(NamedTuple):
     token: Optional[str] = None
     trust_remote_code: bool = False
     model_dir: str = "/opt/ml/model"
+    multi_model: bool = False
+    # The name of the model in `model_dir` on a multi-model endpoint; None for the server itself.
+    model_name: Optional[str] = None
     bind_host: str = "0.0.0.0"  # noqa: S104 - the port of a container must be reachable from outside
     port: int = 8080
     predict_route: Optional[str] = None
@@ -176,6 +179,12 @@ VARIABLES = (
     ),
     Variable("HF_MODEL_DIR", "model_dir", _text, "folder of the model; it may be read-only"),
     Variable(
+        "SAGEMAKER_MULTI_MODEL",
+        "multi_model",
+        _flag,
+        "whether to serve many models, which are loaded by POST /models from the folder models beside HF_MODEL_DIR",
+    ),
+    Variable(
         "HF_BIND_HOST",
         "bind_host",
         _text,
@@ -323,6 +332,11 @@ def read(environ: Mapping[str, str]) -> Settings:
     return Settings(**values)  # type: ignore[arg-type]  # each parser returns its field's type
 
 
+def models_dir(settings: Settings) -> Path:
+    """The folder below which the models of a multi-model endpoint are: `/opt/ml/models`, beside HF_MODEL_DIR."""
+    return Path(settings.model_dir).parent / "models"
+
+
 def read_without_folders(environ: Mapping[str, str]) -> Settings:
     """Like `read`, without creating or probing folders: a health check runs every few seconds."""
     return Settings(**_parsed(environ))  # type: ignore[arg-type]
@@ -342,6 +356,11 @@ def _parsed(environ: Mapping[str, str]) -> Dict[str, Value]:
             continue
         if value is not None:
             values.setdefault(variable.field, value)
+    if values.get("multi_model") and values.get("model_id"):
+        wrong.append(
+            "HF_MODEL_ID: must not be set with SAGEMAKER_MULTI_MODEL=true: POST /models loads the models. Unset one of "
+            "the two"
+        )
     if wrong:
         raise StartError("invalid environment variables:\n  " + "\n  ".join(wrong))
     return values

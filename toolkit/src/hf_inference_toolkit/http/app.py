@@ -7,7 +7,7 @@ import asyncio
 import os
 import re
 import time
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Awaitable, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from starlette.requests import Request
@@ -16,15 +16,17 @@ from starlette.responses import Response
 from hf_inference_toolkit import errors
 from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http import openai, openapi, tei, tgi
+from hf_inference_toolkit.http import multi_model, openai, openapi, tei, tgi
 from hf_inference_toolkit.http.asgi import Message, Receive, Scope, Send
-from hf_inference_toolkit.http.invocations import Invocations, current_task
-from hf_inference_toolkit.http.metrics import CONTENT_TYPE, Metrics
+from hf_inference_toolkit.http.bodies import LOOK_SECONDS, current_task
+from hf_inference_toolkit.http.metrics import CONTENT_TYPE, text_of
+from hf_inference_toolkit.http.multi_model import MultiModel
 from hf_inference_toolkit.http.openai_answers import error_document
+from hf_inference_toolkit.http.served import Served
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.model import DRAINING, Model
-from hf_inference_toolkit.runtimes import memory
-from hf_inference_toolkit.scheduling.scheduler import Scheduler
+from hf_inference_toolkit.runtimes import memory, threads
+from hf_inference_toolkit.scheduling.workers import Workers
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Service
 
@@ -54,9 +56,8 @@ class Answering:
 
 ID_HEADERS = (b"x-request-id", b"x-amzn-sagemaker-inference-id")
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-# The interval of the watchdog, and how long after its deadline a prediction counts as stuck.
+# The interval of the watchdog.
 WATCH_SECONDS = 1.0
-PATIENCE_SECONDS = 5.0
 
 
 def create_app(
@@ -77,25 +78,18 @@ class App:
     ) -> None:
         self.settings = settings
         self.model = Model(lambda: load_model(settings), on_failure)
-        self.metrics = Metrics(
-            waiting=lambda: self.scheduler.waiting,
-            running=lambda: self.scheduler.running,
-            cache_usage=lambda: self.scheduler.cache_usage,
-            is_ready=lambda: float(self.model.status == 200),
-            load_seconds=lambda: self.model.load_seconds,
-            engine=lambda: self.model.engine,
-        )
-        self.scheduler = Scheduler(settings.queue_size, self.metrics)
-        self.invocations = Invocations(settings, self.model, self.scheduler, self.metrics)
-        name = settings.model_id or settings.model_dir
-        name = Path(name).name if Path(name).is_absolute() or not settings.model_id else name
-        self.openai = openai.OpenAI(self.invocations, self.model, name, settings.deadline)
-        self.tgi = tgi.TextGenerationInference(self.invocations, self.model, name, settings)
-        self.tei = tei.TextEmbeddingsInference(self.invocations, self.model, settings.deadline)
+        executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+        workers = Workers(threads.shared() if settings.multi_model else 1)
+        # On a multi-model endpoint it has no requests, and `model` is the state of the server.
+        self.served = Served(settings, self.model, workers, executor)
+        self.metrics, self.scheduler = self.served.metrics, self.served.scheduler
+        self.models: Optional[MultiModel] = None
+        if settings.multi_model:
+            self.models = MultiModel(settings, self.model, load_model, workers, executor)
         self._answering: Set[Answering] = set()
         self._is_ending = False
         self._watches: List[asyncio.Future[None]] = []
-        self._routes = _routes(self)
+        self._routes = _routes(self, self.served) if self.models is None else _many(self, self.models)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -121,19 +115,24 @@ class App:
     def start(self) -> None:
         """Start loading the model and the watchdogs. Needs a running event loop."""
         self.model.start()
-        looking = (self._watch_worker(), self.invocations.watch_bodies())
-        self._watches = [asyncio.ensure_future(watch) for watch in looking]
+        self._watches = [asyncio.ensure_future(watch) for watch in (self._watch(), self._look())]
 
-    async def _watch_worker(self) -> None:
-        steps_taken = 0
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self.scheduler.replace_stuck_worker(PATIENCE_SECONDS):
-                event(40, "a prediction does not end; a new thread replaces its thread")
-            self.model.stuck(self.scheduler.is_lost)
-            if self.scheduler.steps_taken != steps_taken and not self.scheduler.is_busy:
-                steps_taken = self.scheduler.steps_taken
+            idle = sum(served.watch() for served in self._all_served())
+            if idle:
                 await asyncio.get_event_loop().run_in_executor(None, memory.trim)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.served.invocations.look()
+            if self.models is not None:
+                self.models.look()
+
+    def _all_served(self) -> List[Served]:
+        return [served for _, served in self.models.served] if self.models is not None else [self.served]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
@@ -202,10 +201,16 @@ class App:
     def _count(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = _route_of(scope["path"])
         route = route if route in self._routes else "other"
-        self.metrics.answered(route, status)
+        # It must not stay in the scope, which the connection keeps.
+        entry = scope.pop("model", None)
+        metrics = self.metrics
+        if entry is not None:
+            entry.in_flight -= 1
+            metrics = entry.served.metrics if entry.served is not None else metrics
+        metrics.answered(route, status)
         is_prediction = route in self._routes and self._routes[route].is_prediction
         if is_prediction:
-            self.metrics.predicted(seconds)
+            metrics.predicted(seconds)
         quiet = status < 400 and not is_prediction
         event(
             10 if quiet or route in self.health_routes else 20,
@@ -222,10 +227,17 @@ class App:
         """The number of requests in flight."""
         return len(self._answering)
 
+    def drain(self) -> None:
+        """Refuse new requests, because the server shuts down."""
+        self.model.drain()
+        if self.models is not None:
+            self.models.drain()
+
     def end(self) -> List[Tuple[str, float]]:
         """Answer all requests in flight with 503. Returns the id and the age in seconds of each."""
         self._is_ending = True
-        self.invocations.end_streams(_late())
+        for served in self._all_served():
+            served.invocations.end_streams(_late())
         now = time.monotonic()
         for one in self._answering:
             if not one.statuses:
@@ -244,16 +256,21 @@ class App:
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics in the text format of Prometheus."""
-        if self.model.service is not None:
-            self.metrics.loaded(self.model.service.facts)
-        return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+        for served in self._all_served():
+            if served.model.service is not None:
+                served.metrics.loaded(served.model.service.facts)
+        models = None
+        if self.models is not None:
+            models = [(name, served.metrics) for name, served in self.models.served]
+        text = text_of(self.metrics, models)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def show_openapi(self, request: Request) -> Response:
         """The OpenAPI document of the task."""
         return _respond(
             openapi.document(
                 self.model.serving(),
-                self.invocations.routes,
+                self.served.invocations.routes,
                 openai.documented(),
                 tgi.documented(),
                 tei.documented(),
@@ -297,28 +314,44 @@ class WholeAnswer:
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _routes(app: App) -> Dict[str, Route]:
-    look = ("GET", "HEAD")
-    routes = {path: Route(look, app.ping) for path in app.health_routes}
-    routes.update((path, Route(("POST",), app.invocations.answer, True)) for path in app.invocations.routes)
-    routes[openai.CHAT] = Route(("POST",), app.openai.chat, True)
-    routes[openai.COMPLETIONS] = Route(("POST",), app.openai.completions, True)
-    routes[openai.EMBEDDINGS] = Route(("POST",), app.openai.embeddings, True)
-    routes[openai.MODELS] = Route(look, app.openai.models)
-    routes[openai.ONE_MODEL] = Route(look, app.openai.model)
-    routes[tgi.GENERATE] = Route(("POST",), app.tgi.generate, True)
-    routes[tgi.STREAM] = Route(("POST",), app.tgi.generate_stream, True)
-    routes[tgi.INFO] = Route(look, app.tgi.info)
-    routes.update((path, Route(("POST",), app.tei.answer, True)) for path in tei.ROUTES)
-    routes["/metrics"] = Route(look, app.show_metrics)
-    routes["/openapi.json"] = Route(look, app.show_openapi)
-    routes["/execution-parameters"] = Route(look, app.execution_parameters)
+LOOK = ("GET", "HEAD")
+
+
+def _routes(app: App, served: Served) -> Dict[str, Route]:
+    """The routes of a server of one model."""
+    routes = {path: Route(LOOK, app.ping) for path in app.health_routes}
+    invocations = served.invocations
+    routes.update((path, Route(("POST",), invocations.answer, True)) for path in invocations.routes)
+    routes[openai.CHAT] = Route(("POST",), served.openai.chat, True)
+    routes[openai.COMPLETIONS] = Route(("POST",), served.openai.completions, True)
+    routes[openai.EMBEDDINGS] = Route(("POST",), served.openai.embeddings, True)
+    routes[openai.MODELS] = Route(LOOK, served.openai.models)
+    routes[openai.ONE_MODEL] = Route(LOOK, served.openai.model)
+    routes[tgi.GENERATE] = Route(("POST",), served.tgi.generate, True)
+    routes[tgi.STREAM] = Route(("POST",), served.tgi.generate_stream, True)
+    routes[tgi.INFO] = Route(LOOK, served.tgi.info)
+    routes.update((path, Route(("POST",), served.tei.answer, True)) for path in tei.ROUTES)
+    routes["/metrics"] = Route(LOOK, app.show_metrics)
+    routes["/openapi.json"] = Route(LOOK, app.show_openapi)
+    routes["/execution-parameters"] = Route(LOOK, app.execution_parameters)
+    return routes
+
+
+def _many(app: App, models: MultiModel) -> Dict[str, Route]:
+    """The routes of a multi-model endpoint."""
+    routes = {path: Route(LOOK, app.ping) for path in app.health_routes}
+    routes[multi_model.MODELS] = Route((*LOOK, "POST"), models.models)
+    routes[multi_model.ONE_MODEL] = Route((*LOOK, "DELETE"), models.one)
+    routes[multi_model.INVOKE] = Route(("POST",), models.invoke, True)
+    routes["/metrics"] = Route(LOOK, app.show_metrics)
     return routes
 
 
 def _route_of(path: str) -> str:
     """The key of a path in the table of routes."""
-    return openai.ONE_MODEL if path.startswith(openai.ONE_MODEL) else path
+    if path.startswith(openai.ONE_MODEL):
+        return openai.ONE_MODEL
+    return multi_model.route_of(path) or path
 
 
 def _late() -> RequestError:

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Awaitable, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union, cast
+from concurrent.futures import Executor
+from typing import Awaitable, Callable, Dict, Optional, Set, Tuple, TypeVar, Union, cast
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from hf_inference_toolkit.content import codecs, compression, payload
+from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.content.payload import Request as Prompt
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import events, parameters
+from hf_inference_toolkit.http.bodies import SMALL, Bodies
 from hf_inference_toolkit.http.events import (
     TYPE,
     Ended,
@@ -32,34 +33,10 @@ from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Part, Prediction, Service
 
-# Bodies up to this size are parsed on the event loop, because switching threads would take longer.
-SMALL = 16 * 1024
-# How often the deadlines of bodies that are still arriving are checked.
-LOOK_SECONDS = 0.2
 SOON = 0.05
 HUB_ROUTE = "/"
 T = TypeVar("T")
-# Python 3.6 has it elsewhere.
-CurrentTask = Callable[[], "asyncio.Task[object]"]
-current_task: CurrentTask = getattr(asyncio, "current_task", None) or asyncio.Task.current_task  # type: ignore[attr-defined]
-
-
 AnswerDocument = Callable[[Service, object, Request, float], Awaitable[Optional[Response]]]
-
-
-class BodyDeadline:
-    """A body that is being received, its deadline, and the error that ended it."""
-
-    def __init__(self, ends: float) -> None:
-        self.ends = ends
-        self.problem: Optional[RequestError] = None
-        self._task = current_task()
-
-    def end(self, problem: RequestError) -> None:
-        """Stop receiving the body; the request gets this error."""
-        if self.problem is None:
-            self.problem = problem
-            self._task.cancel()
 
 
 class RunningStream:
@@ -83,21 +60,20 @@ class RunningStream:
         return not self.job.has_streamed and self.job.future.done()
 
 
-class Invocations:
-    """The endpoint of predictions. Work that takes long does not run on the event loop."""
+class Invocations(Bodies):
+    """The endpoint of predictions."""
 
-    def __init__(self, settings: Settings, health: Model, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, model: Model, scheduler: Scheduler, metrics: Metrics, executor: Executor
+    ) -> None:
+        super().__init__(settings, model, executor)
         # huggingface_hub.InferenceClient(base_url=...) sends its requests to HUB_ROUTE.
         self.routes = list(filter(None, ("/invocations", settings.predict_route, HUB_ROUTE)))
         # Answers documents in OpenAI's form, and returns None for others.
         self.answer_openai: Optional[AnswerDocument] = None
-        self._settings = settings
-        self._model = health
         self._scheduler = scheduler
         self._metrics = metrics
-        self._arriving: Set[BodyDeadline] = set()
         self.streams: Set[Union[EventStream, PartStream]] = set()
-        self._codec = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
 
     async def answer(self, request: Request) -> Response:
         """The response to a POST. Raises RequestError."""
@@ -145,16 +121,6 @@ class Invocations:
             return None  # it may be JSON Lines; otherwise it gets the error of all other bodies
         return await self.answer_openai(service, document, request, ends)
 
-    async def receive(self, request: Request, ends: float) -> bytes:
-        """The decompressed body of a request."""
-        coding = compression.coding(request.headers.getlist("content-encoding"))
-        body = await self._body(request, ends)
-        self._model.serving()  # the server may have started to drain while the body was received
-        if coding == "identity":
-            return body
-        # A small body may become a large one.
-        return await self.off_loop(SMALL + 1, lambda: self._decompressed(body, coding))
-
     def _negotiate(self, service: Service, request: Request) -> Tuple[codecs.MediaType, str]:
         sent, wanted = request.headers.get("content-type"), ",".join(request.headers.getlist("accept"))
         if service.negotiates:
@@ -165,62 +131,6 @@ class Invocations:
                 default = service.hub_type or default
             return codecs.content_type(sent), codecs.accepted(wanted, default, service.media_types)
         return codecs.as_sent(sent or codecs.JSON), codecs.preferred(wanted, self._settings.default_accept)
-
-    async def _body(self, request: Request, ends: float) -> bytes:
-        """Receive the body. RequestError (413) as soon as it is known to be too large."""
-        most = self._settings.max_payload
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > most:
-            raise _too_large(most)
-        arrival = BodyDeadline(ends)
-        self._arriving.add(arrival)
-        chunks: List[bytes] = []
-        size = 0
-        try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > most:
-                    raise _too_large(most)
-                chunks.append(chunk)
-        except ClientDisconnect:
-            raise RequestError("malformed", "the connection closed before the end of the body") from None
-        except asyncio.CancelledError:
-            if arrival.problem is None:
-                raise
-            raise arrival.problem from None
-        finally:
-            self._arriving.discard(arrival)
-        return b"".join(chunks)
-
-    def _decompressed(self, body: bytes, coding: str) -> bytes:
-        decoded = compression.decompress(body, coding, self._settings.max_payload)
-        if decoded is None:
-            raise RequestError(
-                "payload_too_large",
-                "the decompressed body is larger than {} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)".format(
-                    self._settings.max_payload
-                ),
-            )
-        return decoded
-
-    async def watch_bodies(self) -> None:
-        """End bodies that arrive too slowly with 408, and with 503 if the server starts to drain."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            for arrival in list(self._arriving):
-                try:
-                    self._model.serving()
-                except RequestError as refused:
-                    arrival.end(refused)
-                if time.monotonic() > arrival.ends:
-                    headers = {"Connection": "close"}
-                    arrival.end(RequestError("body_too_slow", "the body did not arrive in time", headers))
-
-    async def off_loop(self, size: int, work: Callable[[], T]) -> T:
-        """The result of work on `size` bytes, done in another thread if it takes long."""
-        if size <= SMALL:
-            return work()
-        return await asyncio.get_event_loop().run_in_executor(self._codec, work)
 
     async def predict(self, service: Service, prompt: Prompt, request: Request, ends: float) -> Prediction:
         """The prediction of a request. Raises RequestError."""
@@ -340,7 +250,7 @@ class Invocations:
         except asyncio.TimeoutError:
             return error  # a stuck prediction: the watchdog detects it
         if fault:
-            self._model.fail(fault)
+            self._model.server.fail(fault)
             return error
         try:
             job = self._scheduler.submit(service, None, self._settings.deadline)
@@ -389,12 +299,3 @@ def _whole(prediction: Prediction) -> Response:
         body = b""  # RFC 9110: these statuses have no body
     headers = dict(prediction.headers, **{"Content-Type": content_type})
     return Response(body, prediction.status, headers)
-
-
-def _too_large(most: int) -> RequestError:
-    # The rest of the body is still arriving: the connection cannot be used again.
-    return RequestError(
-        "payload_too_large",
-        "the body is larger than {} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)".format(most),
-        {"Connection": "close"},
-    )

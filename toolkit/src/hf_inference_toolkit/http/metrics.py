@@ -1,9 +1,9 @@
 """Metrics for Prometheus. README.md lists them."""
 
-from typing import Callable, Dict, Iterator, Mapping, Sequence, Tuple
+from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from hf_inference_toolkit.runtimes.base import Engine
 from hf_inference_toolkit.scheduling.job import Observer
@@ -147,10 +147,6 @@ class Metrics(Observer):
         """See Observer."""
         self._next_token.observe(seconds)
 
-    def text(self) -> bytes:
-        """The metrics in the text format of Prometheus."""
-        return bytes(generate_latest(self.registry))
-
 
 class _EngineCollector:
     """The runtime that computes passes, read when the metrics are: its labels change when it does."""
@@ -173,6 +169,38 @@ class _EngineCollector:
             "When OpenVINO replaced PyTorch, in seconds since the epoch; 0 if it did not.",
             value=engine.since,
         )
+
+
+def text_of(server: Metrics, models: Optional[Sequence[Tuple[str, Metrics]]]) -> bytes:
+    """The metrics in the text format of Prometheus. Those of many models have the label `model`."""
+    registry = server.registry if models is None else _ModelsCollector(server, models)
+    return bytes(generate_latest(registry))
+
+
+# Metrics of a multi-model endpoint itself. Their samples have no label `model`.
+OF_SERVER = ("hf_requests", "hf_model_ready")
+
+
+class _ModelsCollector:
+    """The metrics of all models, each family once."""
+
+    def __init__(self, server: Metrics, models: Sequence[Tuple[str, Metrics]]) -> None:
+        self._server = server
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        families: Dict[str, Metric] = {}
+        for family in self._server.registry.collect():
+            families[family.name] = family
+            if family.name not in OF_SERVER:
+                family.samples = []
+        for name, metrics in self._models:
+            for family in metrics.registry.collect():
+                for sample in family.samples:
+                    labels = dict(sample.labels, model=name)
+                    families[family.name].samples.append(sample._replace(labels=labels))
+        return iter(families.values())
 
 
 def _seconds(name: str, about: str, registry: CollectorRegistry) -> Histogram:

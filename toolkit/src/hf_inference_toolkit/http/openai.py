@@ -99,9 +99,8 @@ class OpenAI:
         if not service.completes:
             raise RequestError(
                 "not_found",
-                "{} is served by text-generation models, and the task of this model is {}".format(
-                    path, service.task
-                ),
+                "{} is served by models that generate text, those of images with a chat template; the task of this "
+                "model is {}".format(path, service.task),
             )
 
     async def answer_invocation(
@@ -117,8 +116,8 @@ class OpenAI:
         if not service.completes:
             raise RequestError(
                 "unsupported_value",
-                "'messages' and 'prompt' are for text-generation models, and the task of this model is "
-                '{}: send "inputs"'.format(service.task),
+                "'messages' and 'prompt' are for models that generate text, those of images with a chat template; the "
+                'task of this model is {}: send "inputs"'.format(service.task),
             )
         return await self.answer_document(service, document, form == "chat", request, ends)
 

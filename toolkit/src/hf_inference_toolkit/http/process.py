@@ -58,7 +58,7 @@ class Process:
     def _on_signal(self) -> None:
         if self._app.model.state != "draining":
             event(20, "stopping: new requests get a 503, accepted requests are finished")
-            self._app.model.drain()
+            self._app.drain()
             self._draining = asyncio.ensure_future(self._drain(), loop=self._loop)
 
     async def _drain(self) -> None:

@@ -10,7 +10,8 @@ from hf_inference_toolkit.annotations import JsonObject, Parameters
 from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.content.payload import kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http.invocations import SMALL, Invocations
+from hf_inference_toolkit.http.bodies import SMALL
+from hf_inference_toolkit.http.invocations import Invocations
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.tasks.service import Service
 

@@ -75,7 +75,7 @@ class Context:
         manifest: JsonObject,
         requests: Sequence[RequestProcessor] = (),
     ) -> None:
-        self.model_name = "model"
+        self.model_name = str(manifest.get("model", {}).get("modelName", "model"))
         self.manifest = manifest
         self.system_properties: JsonObject = {
             "model_dir": model_dir,

@@ -303,15 +303,28 @@ def _no_check() -> None:
     return None
 
 
-def build(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Service]) -> Service:
+def build(
+    hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Service], name: str = "model"
+) -> Service:
     """Create the service.
 
     `folder` returns the model's folder. `default` loads the standard model; it is called if there is no `model_fn`.
+    `name` is the name of the model in the context.
     """
+    try:
+        service = _built(hooks, folder, default, name)
+    except BaseException:
+        hooks.forget()
+        raise
+    service.on_close.append(hooks.forget)
+    return service
+
+
+def _built(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Service], name: str) -> Service:
     standard: Optional[Service] = None
     if hooks.handler is not None or "model_fn" in hooks.functions:
         path = str(folder())
-        context = Context(path, _gpu_id(), _manifest())
+        context = Context(path, _gpu_id(), _manifest(name))
         if hooks.handler is not None:
             model = hooks.handler(path)
         else:
@@ -319,13 +332,13 @@ def build(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Servic
     else:
         standard = default()
         path = str(standard.facts.get("model", ""))
-        context = Context(path, _gpu_id(), _manifest())
+        context = Context(path, _gpu_id(), _manifest(name))
         model = DefaultModel(standard)
     return HookService(hooks, model, context, standard.facts if standard else {"model": path})
 
 
-def _manifest() -> JsonObject:
-    return {"model": {"modelName": "model", "handler": "hf_inference_toolkit"}, "modelServerVersion": "1.0"}
+def _manifest(name: str) -> JsonObject:
+    return {"model": {"modelName": name, "handler": "hf_inference_toolkit"}, "modelServerVersion": "1.0"}
 
 
 def _gpu_id() -> Optional[int]:

@@ -1,11 +1,12 @@
 """Loading: creates the service from settings, with the model's folder, task, user code and weights."""
 
 from pathlib import Path
-from typing import Dict, Optional, Tuple, Type, Union
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Tuple, Type, Union
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import (
     compatibility,
+    footprint,
     hooks,
     hub,
     model_folder,
@@ -13,14 +14,16 @@ from hf_inference_toolkit.loading import (
     user_code,
     weights,
 )
+from hf_inference_toolkit.loading.conversion import Conversion
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.runtimes import converted_models, openvino, torch
+from hf_inference_toolkit.runtimes import converted_models, memory, openvino, torch
 from hf_inference_toolkit.runtimes.acceleration import Acceleration
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.generation import Generation
+from hf_inference_toolkit.tasks.media_conversations import MediaConversations
 from hf_inference_toolkit.tasks.pipeline_task import PipelineTask
 from hf_inference_toolkit.tasks.sentence_embeddings import SentenceEmbeddings
 from hf_inference_toolkit.tasks.sentence_model import SentenceModel
@@ -30,11 +33,22 @@ from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text_ranking import Ranker, TextRanking
 from hf_inference_toolkit.tasks.text_task import TextTask
 
+if TYPE_CHECKING:
+    import transformers
+
+# The part of the free memory that the KV cache of one model of many may use.
+SHARED_CACHE_PART = 16
+
 
 def load_model(settings: Settings) -> Service:
-    """Create the service. Raises StartError with what to set."""
+    """Create the service. Raises StartError with what to set.
+
+    For a multi-model endpoint itself it imports the libraries, and the service has no model.
+    """
     hub.prepare(settings)
     compatibility.register()
+    if settings.multi_model and settings.model_name is None:
+        return _load_libraries()
     folder = Path(settings.model_dir)
     model_folder.check_readable(folder)
     source = user_code.find(settings, folder)
@@ -53,10 +67,27 @@ def load_model(settings: Settings) -> Service:
         raise StartError(torch.refusal(settings.dtype, "user code ({}) computes the passes".format(source)))
     without = settings._replace(runtime="torch")
     return hooks.build(
-        user_code.load(source),
+        user_code.load(source, is_isolated=settings.multi_model),
         lambda: model or model_folder.for_user_code(settings),
         lambda: load_standard(without, model or model_folder.find_model(settings, for_user_code=True)),
+        settings.model_name or "model",
     )
+
+
+def _load_libraries() -> Service:
+    """Import what every model needs, so that the first one loads as fast as the others."""
+    import transformers
+
+    framework = installed_framework()
+    create_runtime(framework)
+    for name in (
+        "AutoConfig",
+        "AutoTokenizer",
+        ("TF" if framework == "tf" else "") + "AutoModel",
+        "pipeline",
+    ):
+        getattr(transformers, name)
+    return Service("multi-model", {"transformers": transformers.__version__})
 
 
 def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
@@ -67,6 +98,9 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
         _require_possible(settings, "TensorFlow is installed, and OpenVINO serves models of PyTorch")
     runtime = create_runtime(framework, settings.dtype)
     runtime.kv_cache = settings.kv_cache
+    if settings.multi_model:
+        runtime.maps_weights = False
+        runtime.kv_cache = settings.kv_cache or memory.available() // SHARED_CACHE_PART
     task = model_folder.choose_task(settings, folder, model_folder.read_config(folder))
     _propagate_logs()
     event(20, "loading", task=task.requested, folder=str(folder))
@@ -77,15 +111,25 @@ def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) ->
     """Create the service of a task. StartError if the model or the installed transformers do not support it."""
     facts = _facts(folder, settings, runtime)
     spec = registry.find(task.name)
-    if isinstance(runtime, torch.Torch):
-        _accelerate(runtime, spec, folder, settings)
+    close = _accelerate(runtime, spec, folder, settings) if isinstance(runtime, torch.Torch) else None
     if spec.implementation is not None:
-        return _own(task, spec.implementation, folder, settings, runtime, facts)
-    pipeline = weights.load_pipeline(task, folder, settings, runtime)
-    services: Dict[str, Type[Union[PipelineTask, TableQuestionAnswering]]] = {
-        "table-question-answering": TableQuestionAnswering
-    }
-    return services.get(task.name, PipelineTask)(task.requested, pipeline, runtime, facts)
+        service: Service = _own(task, spec.implementation, folder, settings, runtime, facts)
+    else:
+        service = _of_pipeline(task, weights.load_pipeline(task, folder, settings, runtime), runtime, facts)
+    if close is not None:
+        service.on_close.append(close)
+    return service
+
+
+def _of_pipeline(
+    task: TaskName, pipeline: "transformers.Pipeline", runtime: Runtime, facts: Dict[str, str]
+) -> Service:
+    """The service of a task that a pipeline of transformers serves."""
+    if task.name == "table-question-answering":
+        return TableQuestionAnswering(task.requested, pipeline, runtime, facts)
+    if task.name in ("image-text-to-text", "any-to-any"):
+        return MediaConversations(task, pipeline, runtime, facts)
+    return PipelineTask(task.requested, pipeline, runtime, facts)
 
 
 def _own(
@@ -109,17 +153,29 @@ def _own(
     return implementation(task, runtime, weights.load_tokenizer(folder, settings), facts, *more)
 
 
-def _accelerate(runtime: torch.Torch, spec: registry.Task, folder: Path, settings: Settings) -> None:
-    """Let OpenVINO compute the passes where it can. StartError where it cannot and is required."""
+def _accelerate(
+    runtime: torch.Torch, spec: registry.Task, folder: Path, settings: Settings
+) -> Optional[Callable[[], None]]:
+    """Let OpenVINO compute the passes where it can. StartError where it cannot and is required.
+
+    Returns what ends a conversion in another process.
+    """
     reason = _refusal(runtime, spec, settings)
     if reason:
         _require_possible(settings, reason)
         runtime.accelerate(None, reason)
-        return
+        return None
     home = settings.hub_cache if settings.keeps_cache else None
+    conversion: Optional[Conversion] = None
+    if settings.multi_model:
+        conversion = Conversion(settings, runtime.dtype, footprint.estimate(settings))
+        home = conversion.home
     store = converted_models.store_of(folder, spec.name, runtime.dtype, home)
     is_required = settings.runtime == "openvino" or runtime.dtype == "int8"
-    runtime.accelerate(Acceleration(runtime.dtype, is_required, store, runtime.cpus(), runtime.check))
+    runtime.accelerate(
+        Acceleration(runtime.dtype, is_required, store, runtime.cpus(), runtime.check, conversion)
+    )
+    return conversion.cancel if conversion is not None else None
 
 
 def _refusal(runtime: torch.Torch, spec: registry.Task, settings: Settings) -> str:

@@ -83,6 +83,8 @@ def _no_model(settings: Settings) -> str:
             "model.merge_and_unload().save_pretrained(FOLDER)".format(folder)
         )
     content = "contains no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
+    if settings.multi_model:
+        return "no model: {} {}. The url of a model is the folder of its config.json".format(folder, content)
     program = " (and no {}, which SAGEMAKER_PROGRAM names)".format(settings.program)
     return (
         "no model: {} {}{}, and HF_MODEL_ID is not set. Mount a model there, or set HF_MODEL_ID to one on the "

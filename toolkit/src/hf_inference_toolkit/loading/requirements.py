@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import codeartifact
@@ -56,6 +56,52 @@ def install(listing: Path, settings: Settings) -> None:
         ) from None
     _run_pip(environment, listing, secrets)
     _activate(environment)
+
+
+def check_installed(listing: Path) -> None:
+    """StartError unless all packages of a requirements file are installed.
+
+    Installing others would change the packages of other models in the same process.
+    """
+    lacking = [line for line in _requirements(listing) if not _is_installed(line)]
+    if lacking:
+        raise StartError(
+            "{} lists packages that are not installed: {}. A multi-model endpoint installs none, because all models "
+            "share one process. Build an image with them, or put their source code beside your module".format(
+                listing, ", ".join(lacking[:8])
+            )
+        )
+
+
+def _requirements(listing: Path) -> List[str]:
+    lines = listing.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    stripped = (line.split(" #")[0].split(" --hash")[0].strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def _is_installed(line: str) -> bool:
+    """Whether a requirement is met. An option, a path or an address is not."""
+    try:
+        from packaging.requirements import Requirement
+
+        requirement = Requirement(line)
+    except Exception:
+        return False
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return True
+    version = _version(requirement.name)
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _version(name: str) -> Optional[str]:
+    """The installed version of a package."""
+    # transformers requires the backport for Python before 3.8.
+    module = "importlib.metadata" if sys.version_info >= (3, 8) else "importlib_metadata"
+    metadata = importlib.import_module(module)
+    try:
+        return str(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _create() -> Path:

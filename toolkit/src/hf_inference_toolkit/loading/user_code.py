@@ -6,11 +6,12 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Union
 
 from hf_inference_toolkit.annotations import UserFunction
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import requirements
+from hf_inference_toolkit.loading.isolated_modules import Package
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
 
@@ -40,13 +41,14 @@ class Source(NamedTuple):
 class Hooks(NamedTuple):
     """The user's functions, wrapped to take the context as their last argument, or the class of a handler.
 
-    `batch` is the largest number of inputs of one call, 0 if the code is not batched.
+    `batch` is the largest number of inputs of one call, 0 if the code is not batched. `forget` removes its modules.
     """
 
     source: Path
     functions: Dict[str, UserFunction]
     handler: Optional[UserFunction] = None
     batch: int = 0
+    forget: Callable[[], None] = lambda: None
 
 
 def find(settings: Settings, folder: Path) -> Optional[Source]:
@@ -98,20 +100,45 @@ def _code_folder(settings: Settings, folder: Path) -> Path:
 
 
 def install_requirements(settings: Settings, folder: Path, source: Optional[Source]) -> None:
-    """Install the requirements.txt beside the module, otherwise the one in code/."""
+    """Install the requirements.txt beside the module, otherwise the one in code/.
+
+    On a multi-model endpoint its packages must be installed already, because all models share them.
+    """
     places = [source.path.parent] if source else []
     for place in [*places, _code_folder(settings, folder)]:
         if (place / REQUIREMENTS).is_file():
-            requirements.install(place / REQUIREMENTS, settings)
+            if settings.multi_model:
+                requirements.check_installed(place / REQUIREMENTS)
+            else:
+                requirements.install(place / REQUIREMENTS, settings)
             return
 
 
-def load(source: Source) -> Hooks:
-    """Import the module and check its functions. Raises StartError."""
-    module = _imported(source.path)
-    if source.is_handler:
-        return _handler(module, source.path)
-    return _functions(module, source.path)
+def is_present(settings: Settings, folder: Path) -> bool:
+    """Whether a folder has user code."""
+    code = _code_folder(settings, folder)
+    program = settings.program or DEFAULT_PROGRAM
+    names = (code / program, folder / HANDLER, code / HANDLER)
+    return any(path.is_file() for path in names) or bool(
+        settings.program and (folder / settings.program).is_file()
+    )
+
+
+def load(source: Source, is_isolated: bool = False) -> Hooks:
+    """Import the module and check its functions. Raises StartError.
+
+    Isolated modules have names of their own, which no other model's modules have.
+    """
+    package = Package(source.path.parent) if is_isolated else None
+    try:
+        module = _imported(source.path, package)
+        make = _handler if source.is_handler else _functions
+        hooks = make(module, source.path)
+    except BaseException:
+        if package is not None:
+            package.remove()
+        raise
+    return hooks._replace(forget=package.remove) if package is not None else hooks
 
 
 def _check_depth(folder: Path, code: Path, program: str) -> None:
@@ -127,7 +154,25 @@ def _check_depth(folder: Path, code: Path, program: str) -> None:
             )
 
 
-def _imported(path: Path) -> ModuleType:
+def _imported(path: Path, package: Optional[Package]) -> ModuleType:
+    try:
+        return package.load(path.stem) if package is not None else _imported_by_name(path)
+    except ImportError as problem:
+        raise StartError(
+            "{} cannot be imported: {}. List packages that the image does not have in {}".format(
+                path, problem, path.parent / REQUIREMENTS
+            )
+        ) from problem
+    except StartError:
+        raise
+    except BaseException as problem:
+        line = getattr(problem, "lineno", None) or _line(problem, path)
+        raise StartError(
+            "{} cannot be imported: line {}: {}: {}".format(path, line, type(problem).__name__, problem)
+        ) from problem
+
+
+def _imported_by_name(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     # Child processes of user code import the modules beside it, too.
     inherited = os.environ.get("PYTHONPATH")
@@ -137,19 +182,7 @@ def _imported(path: Path) -> ModuleType:
         raise StartError("{} is not a Python module".format(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except ImportError as problem:
-        raise StartError(
-            "{} cannot be imported: {}. List packages that the image does not have in {}".format(
-                path, problem, path.parent / REQUIREMENTS
-            )
-        ) from problem
-    except BaseException as problem:
-        line = getattr(problem, "lineno", None) or _line(problem, path)
-        raise StartError(
-            "{} cannot be imported: line {}: {}: {}".format(path, line, type(problem).__name__, problem)
-        ) from problem
+    spec.loader.exec_module(module)
     return module
 
 

@@ -244,6 +244,8 @@ def load_pipeline(
     for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
         if model is not None:
             runtime.watch(model)
+            runtime.settle_weights(model)
+    runtime.model = pipeline.model
     runtime.record(pipeline.model)
     if getattr(pipeline, "tokenizer", None) is not None:
         checks.check_tokenizer(pipeline.tokenizer, folder)

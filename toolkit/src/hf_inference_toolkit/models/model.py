@@ -1,4 +1,4 @@
-"""The state of the model and of the server: loading, ready, stuck, failed, draining."""
+"""The state of a model and of the server: loading, ready, stuck, failed, draining."""
 
 import threading
 import time
@@ -15,12 +15,19 @@ PING_STATUS = {LOADING: 503, READY: 200, STUCK: 500, FAILED: 500, DRAINING: 503}
 
 
 class Model:
-    """Loads the model in a thread and keeps the state that /ping reports."""
+    """Loads a model and keeps its state: that of the server, which /ping reports, or of one model of many."""
 
-    def __init__(self, load: Callable[[], Service], on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Service],
+        on_failure: Callable[[BaseException], None],
+        server: Optional["Model"] = None,
+    ) -> None:
+        """`server` is the state of the server if that has many models."""
         self.state = LOADING
         self.service: Optional[Service] = None
         self.load_seconds = 0.0
+        self.server = server or self
         self._load = load
         self._on_failure = on_failure
         self._thread: Optional[threading.Thread] = None
@@ -38,14 +45,24 @@ class Model:
             self._thread.start()
 
     def _run(self) -> None:
-        began = time.monotonic()
         try:
-            service = self._load()
-            service.warm_up(_nothing)
+            self.load(memory.settle)
         except BaseException as problem:
             self._failed(problem)
             return
+        self.optimize()
         memory.settle()
+
+    def load(self, settle: Callable[[], None]) -> None:
+        """Load and warm up in this thread, and serve. `settle` is called before that."""
+        began = time.monotonic()
+        service = self._load()
+        try:
+            service.warm_up(_nothing)
+        except BaseException:
+            service.close()
+            raise
+        settle()
         self.load_seconds = time.monotonic() - began
         self.service = service
         if self.state == LOADING:
@@ -53,14 +70,14 @@ class Model:
         event(
             20, "ready", None, task=service.task, seconds=round(self.load_seconds, 3), **service.described()
         )
-        self._optimize(service)
 
-    def _optimize(self, service: Service) -> None:
+    def optimize(self) -> None:
+        """Look for a faster runtime. May take minutes."""
         try:
-            service.optimize()
+            if self.service is not None:
+                self.service.optimize()
         except Exception as problem:
             event(30, "the search for a faster runtime failed", problem)
-        memory.settle()
 
     @property
     def engine(self) -> Engine:

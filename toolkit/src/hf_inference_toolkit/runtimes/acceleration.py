@@ -18,18 +18,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class OtherProcess:
+    """Converts a model outside of this process."""
+
+    def run(self) -> None:
+        """Convert and compare the model, and write it into the store. UnsuitableError with the reason if that fails."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Called when the stored model has been read."""
+        raise NotImplementedError
+
+
 class Acceleration:
     """The takeover of one model's passes."""
 
     def __init__(
-        self, dtype: str, is_required: bool, store: Optional[Store], cpus: int, check: Callable[[], None]
+        self,
+        dtype: str,
+        is_required: bool,
+        store: Optional[Store],
+        cpus: int,
+        check: Callable[[], None],
+        conversion: Optional["OtherProcess"] = None,
     ) -> None:
+        """`conversion` converts the model and writes it into the store."""
         self.dtype = dtype
         # Whether the server must not start without OpenVINO.
         self.is_required = is_required
         self._store = store
         self._cpus = cpus
         self._check = check
+        self._conversion = conversion
         self._restored: Optional[Compiled] = None
         # Reading and compiling overlap with the loading of the model by PyTorch.
         self._thread = threading.Thread(target=self._restore, name="openvino", daemon=True)
@@ -60,6 +80,8 @@ class Acceleration:
     def create(self, reference: "Reference", signature: Signature, samples: Sequence[Arrays]) -> Compiled:
         """Convert, compare and store a model. UnsuitableError with the reason if it cannot be used."""
         self._check_precision()
+        if self._conversion is not None:
+            return self._created_elsewhere(self._conversion, samples[0])
         model = reference.model
         own = reference.outputs(reference.passes(model), samples)
         if self.dtype in ("bfloat16", "float16"):
@@ -87,6 +109,17 @@ class Acceleration:
         compiled = self._store.write(stored) if self._store is not None else None
         return compiled or checked(converted)
 
+    def _created_elsewhere(self, conversion: "OtherProcess", sample: Arrays) -> Compiled:
+        try:
+            conversion.run()
+            self._restore()
+            compiled = self.restored(lambda: sample)
+        finally:
+            conversion.discard()
+        if compiled is None:
+            raise UnsuitableError("the converted model could not be stored or read")
+        return compiled
+
     def _check_precision(self) -> None:
         known = openvino.supported_precisions()
         if self.dtype not in known:
@@ -96,7 +129,9 @@ class Acceleration:
 
     def _compile(self, source: Union[str, "Model"]) -> Compiled:
         try:
-            return Compiled(source, self.dtype, self._cpus, self._check)
+            # Where many models are loaded, mapped files would count as free memory.
+            is_mapped = self._conversion is None
+            return Compiled(source, self.dtype, self._cpus, self._check, is_mapped)
         except RuntimeError as problem:
             raise UnsuitableError(
                 "it cannot be compiled: {}".format(openvino.first_line(problem))

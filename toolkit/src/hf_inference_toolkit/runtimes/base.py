@@ -3,7 +3,18 @@
 import contextlib
 import importlib.util
 import threading
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from hf_inference_toolkit.annotations import Arrays, Options
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
@@ -11,11 +22,20 @@ from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
 if TYPE_CHECKING:
     import numpy
     import transformers
+    from torch import Tensor
 
     from hf_inference_toolkit.runtimes.token_batch import TokenBatch
 
 # The token ids of one text and what belongs to them: one list of equal length for each name in MODEL_INPUTS.
 Tokens = Dict[str, List[int]]
+
+
+class MediaTokens(Tokens):
+    """The tokens of a text with images or audio. `media` has the other inputs of the model, as tensors by name."""
+
+    media: Mapping[str, "Tensor"] = {}
+
+
 # The inputs that are passed to a model, of those that its tokenizer returns.
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # The outputs that tasks read.
@@ -42,12 +62,14 @@ class Runtime:
     weights: Tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
 
     def __init__(self, dtype: str = "float32") -> None:
-        # Set by `place`.
+        # Set by `place`, or the model of a pipeline.
         self.model: "transformers.PreTrainedModel" = None
         # float32, bfloat16 or float16. A subclass replaces `auto`.
         self.dtype = dtype
         # The memory of the KV cache of a `token_batch` in bytes; None: half of what is free.
         self.kv_cache: Optional[int] = None
+        # Whether weights may stay in mapped files. The kernel counts them as free memory, which it takes away at need.
+        self.maps_weights = True
         # The library that computes large matrix products.
         self.kernels = "default"
         self.engine = Engine("none")
@@ -61,6 +83,9 @@ class Runtime:
 
     def watch(self, model: "transformers.PreTrainedModel") -> None:
         """Call `check` before each pass and each layer of a model that a pipeline runs; see `set_check`."""
+
+    def settle_weights(self, model: "transformers.PreTrainedModel") -> None:
+        """Copy the weights of a loaded model into memory unless `maps_weights`."""
 
     def prepare(self, samples: Samples, pad: int) -> None:
         """Before the first pass: take the engine that is required, or that is ready at once. May raise StartError."""

@@ -54,7 +54,7 @@ def enable_onednn(model: "transformers.PreTrainedModel") -> List["torch.nn.Modul
             _let_rows_decide(layer)
     else:
         return []
-    _copy_mapped_weights(model)
+    copy_mapped_weights(model)
     return layers
 
 
@@ -117,7 +117,7 @@ def _let_rows_decide(layer: "torch.nn.Module") -> None:
     layer.forward = forward
 
 
-def _copy_mapped_weights(model: "transformers.PreTrainedModel") -> None:
+def copy_mapped_weights(model: "transformers.PreTrainedModel") -> None:
     """Copy the weights that still point into the mapped file, so that the file leaves memory."""
     for parameter in model.parameters():
         if not parameter.is_mkldnn:

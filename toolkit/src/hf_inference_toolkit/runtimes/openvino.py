@@ -65,9 +65,14 @@ class Compiled:
     """A compiled model. It is called in one thread at a time."""
 
     def __init__(
-        self, source: Union[str, "openvino.Model"], dtype: str, cpus: int, check: Callable[[], None]
+        self,
+        source: Union[str, "openvino.Model"],
+        dtype: str,
+        cpus: int,
+        check: Callable[[], None],
+        is_mapped: bool = True,
     ) -> None:
-        """`source` is a converted model, or the path of a saved one."""
+        """`source` is a converted model, or the path of a saved one, whose weights may stay in the mapped file."""
         import openvino
 
         hints = {
@@ -79,7 +84,9 @@ class Compiled:
         if threads.has_quota():
             # The quota is of time, not of CPUs.
             hints["ENABLE_CPU_PINNING"] = False
-        compiled = openvino.Core().compile_model(source, "CPU", hints)
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": is_mapped})
+        compiled = core.compile_model(source, "CPU", hints)
         self._shapes = {one.get_any_name(): one.get_partial_shape() for one in compiled.inputs}
         self.outputs = [one.get_any_name() for one in compiled.outputs]
         self._request = compiled.create_infer_request()

@@ -40,10 +40,18 @@ def _read(path: Path) -> List[str]:
         return []
 
 
-def limit_threads(environ: MutableMapping[str, str]) -> None:
-    """Set the number of threads for libraries that are not imported yet. Variables that are set are not changed."""
+def shared() -> int:
+    """The number of passes that run at the same time on a multi-model endpoint: one for every two CPUs, from 2 to 8."""
+    return max(2, min(8, available() // 2))
+
+
+def limit_threads(environ: MutableMapping[str, str], passes: int = 1) -> None:
+    """Set the number of threads for libraries that are not imported yet. Variables that are set are not changed.
+
+    `passes` run at the same time and share the CPUs.
+    """
     for name in VARIABLES:
-        environ.setdefault(name, str(available()))
+        environ.setdefault(name, str(max(1, available() // passes)))
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

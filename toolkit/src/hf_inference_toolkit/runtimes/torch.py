@@ -11,6 +11,7 @@ from hf_inference_toolkit.runtimes.acceleration import Acceleration, Reference
 from hf_inference_toolkit.runtimes.base import (
     MODEL_OUTPUTS,
     Engine,
+    MediaTokens,
     Runtime,
     Samples,
     Tokens,
@@ -102,9 +103,15 @@ class Torch(Runtime):
         # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
         self.model = model.to(device=self.device, dtype=self.type).eval()
         self.watch(self.model)
+        self.settle_weights(self.model)
         # OpenVINO cannot convert layers that use oneDNN's private operators.
         if self.device.type == "cpu" and self._acceleration is None:
             self._enable_onednn()
+
+    def settle_weights(self, model: "PreTrainedModel") -> None:
+        """See Runtime."""
+        if not self.maps_weights:
+            kernels.copy_mapped_weights(model)
 
     def _enable_onednn(self) -> None:
         self._onednn_layers = kernels.enable_onednn(self.model)
@@ -271,6 +278,8 @@ class Torch(Runtime):
         at_start = not self.model.config.is_encoder_decoder
         tensors = self._tensors(padded(rows, pad, at_start))
         tensors.pop("token_type_ids", None)
+        if isinstance(rows[0], MediaTokens):
+            tensors.update({name: one.to(self.device) for name, one in rows[0].media.items()})
         begin = tensors["input_ids"].shape[1] if at_start else 1
         hooks = on_step and decoding.StepHooks(on_step, sampling, begin, self.device)
         if hooks:

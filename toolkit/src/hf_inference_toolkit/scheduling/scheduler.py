@@ -1,4 +1,4 @@
-"""The bounded queue between HTTP and the model, and the thread that makes predictions.
+"""The bounded queue between HTTP and a model, and the steps of its predictions.
 
 Requests are split into rows. Each forward pass takes the oldest row and the rows that share a pass with it at the least
 cost (see `batching`). The scheduler does not wait for a batch to fill.
@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Deque, Dict, List, MutableMapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Deque, Dict, List, MutableMapping, NamedTuple, Optional, Sequence, Tuple, cast
 
 from hf_inference_toolkit.annotations import Answer, Output
 from hf_inference_toolkit.content.payload import Request
@@ -20,6 +20,7 @@ from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memor
 from hf_inference_toolkit.scheduling.batching import Cost, choose, cost_of
 from hf_inference_toolkit.scheduling.decoding import Decoding
 from hf_inference_toolkit.scheduling.job import Cancelled, Job, Observer, PendingRow
+from hf_inference_toolkit.scheduling.workers import Source, Unit, Workers
 from hf_inference_toolkit.tasks.service import Prediction, Reader, Service, Steps
 
 # How many threads may be stuck in predictions past their deadlines before no further thread is started. PyTorch passes
@@ -37,8 +38,11 @@ class Outcome(NamedTuple):
     problem: Optional[BaseException]
 
 
-class Step:
-    """One unit of work of the prediction thread, done without the lock: start a job, or make a pass over rows."""
+class Step(Unit):
+    """One unit of work of a prediction thread, done without the lock: start a job, or make a pass over rows."""
+
+    # That of the scheduler when the step began.
+    generation = 0
 
     def __init__(self, jobs: List[Job], pieces: List[PendingRow], observer: Observer) -> None:
         self._observer = observer
@@ -74,6 +78,10 @@ class Step:
             self._run(self.pieces)
         else:
             self._advance(self.jobs[0])
+
+    def settle(self) -> None:
+        """See Unit."""
+        _settle(self.outcomes)
 
     def _run(self, pieces: List[PendingRow]) -> None:
         service = pieces[0].job.service
@@ -191,11 +199,14 @@ def _jobs(pieces: List[PendingRow]) -> List[Job]:
     return found
 
 
-class Scheduler:
-    """A queue of at most `size` items, and its prediction thread."""
+class Scheduler(Source):
+    """A queue of at most `size` items for one model. By default it has a prediction thread of its own."""
 
-    def __init__(self, size: int, observer: Optional[Observer] = None) -> None:
+    def __init__(
+        self, size: int, observer: Optional[Observer] = None, workers: Optional[Workers] = None
+    ) -> None:
         self._size = size
+        self._workers = workers or Workers()
         self._costs: MutableMapping[Service, Cost] = weakref.WeakKeyDictionary()
         self._observer = observer or Observer()
         self._jobs: Deque[Job] = deque()
@@ -205,13 +216,14 @@ class Scheduler:
         self._started = 0
         self._has_decoded = False
         self._held = 0
-        self._changed = threading.Condition()
+        self._changed = self._workers.changed
         self._step: Optional[Step] = None
+        # The thread of the step.
+        self._worker: Optional[threading.Thread] = None
         # The number of steps done since the start.
         self.steps_taken = 0
         self._stuck = 0
         self._generation = 0
-        self._start_worker()
 
     @property
     def waiting(self) -> int:
@@ -265,7 +277,7 @@ class Scheduler:
                 )
             self._held += job.items
             self._jobs.append(job)
-            self._changed.notify()
+            self._workers.wake(self)
         return job
 
     def cancel(self, job: Job) -> None:
@@ -295,40 +307,34 @@ class Scheduler:
             waiting = [row for one in self._decodings.values() for row in one.take_waiting()]
             self._decodings = {}
             self._submit_rows(waiting)
-            if not self.is_lost:
-                self._start_worker()
+            self._worker = None
+            self._workers.start()
+            self._workers.wake(self)
             return True
 
-    def _start_worker(self) -> None:
-        thread = threading.Thread(
-            target=self._work, args=(self._generation,), name="prediction-{}".format(self._generation)
-        )
-        # A prediction that does not end must not prevent the process from ending.
-        thread.daemon = True
-        self._worker = thread
-        thread.start()
+    def has_work(self) -> bool:
+        """See Source."""
+        if self._step is not None or self.is_lost:
+            return False
+        return bool(self._jobs or self._pieces or self._next_decoding())
 
-    def _work(self, generation: int) -> None:
-        while True:
-            with self._changed:
-                while not (self._jobs or self._pieces or self._next_decoding()):
-                    self._changed.wait()
-                    if generation != self._generation:
-                        return
-                step = self._step = self._next()
-            step.take()
-            with self._changed:
-                if generation != self._generation:
-                    # A stuck prediction has ended. Another thread replaced this one, unless too many were stuck.
-                    was_lost = self.is_lost
-                    self._stuck -= 1
-                    if was_lost and not self.is_lost:
-                        self._start_worker()
-                    return
-                self._step = None
-                self.steps_taken += 1
-                self._keep_rows(step)
-            _settle(step.outcomes)
+    def begin(self) -> Step:
+        """See Source."""
+        step = self._step = self._next()
+        step.generation = self._generation
+        self._worker = threading.current_thread()
+        return step
+
+    def finish(self, unit: Unit) -> bool:
+        """See Source. A stuck prediction that has ended allows another one."""
+        step = cast(Step, unit)
+        if step.generation != self._generation:
+            self._stuck -= 1
+            return False
+        self._step = None
+        self.steps_taken += 1
+        self._keep_rows(step)
+        return True
 
     def _keep_rows(self, step: Step) -> None:
         """Drop the rows of finished jobs, and keep the new ones."""

@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence, Union
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import JsonObject, Parameters
@@ -13,7 +13,7 @@ from hf_inference_toolkit.tasks.completion import NO_TOOLS, Tools
 from hf_inference_toolkit.tasks.tool_calls import format_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 # OpenAI's client sends these back with an answer; they are accepted where they hold nothing.
@@ -102,9 +102,9 @@ def continued(messages: List[Message], text: str) -> List[Message]:
 
 
 class ChatTemplate:
-    """The tokenizer's chat template."""
+    """The chat template of a tokenizer or a processor."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, tokenizer: Union["PreTrainedTokenizerBase", "ProcessorMixin"]) -> None:
         self._tokenizer = tokenizer
         self.exists = getattr(tokenizer, "chat_template", None) is not None
         apply: Callable[..., object] = getattr(tokenizer, "apply_chat_template", lambda: "")
@@ -113,7 +113,7 @@ class ChatTemplate:
         self._source = _source(getattr(tokenizer, "chat_template", None))
         self.takes_tools = "tools" in takes and re.search(r"\btools\b", self._source) is not None
         self.call_format = format_of(self._source)
-        self._takes_parts = self.exists and self._does_take_parts()
+        self.takes_parts = self.exists and self._does_take_parts()
 
     def _does_take_parts(self) -> bool:
         """Whether content may be a list of parts; a template for strings writes the list as Python does."""
@@ -201,7 +201,7 @@ class ChatTemplate:
             message["tool_calls"] = [_with_object(call) for call in message["tool_calls"]]
         # A message may have tool calls instead. Templates test for text, and would write "None".
         content = message.setdefault("content", "")
-        if isinstance(content, list) and not self._takes_parts:
+        if isinstance(content, list) and not self.takes_parts:
             message["content"] = "".join(part["text"] for part in content)
         return message
 

@@ -50,10 +50,15 @@ class Completer(Generation):
     completes = True
 
     def __init__(
-        self, task: TaskName, runtime: Runtime, tokenizer: "PreTrainedTokenizerBase", facts: Dict[str, str]
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+        template: Optional[ChatTemplate] = None,
     ) -> None:
         super().__init__(task, runtime, tokenizer, facts)
-        self.template = ChatTemplate(tokenizer)
+        self.template = template or ChatTemplate(tokenizer)
         self.chats = self.template.exists
         self.context_tokens = self.limit
         vocabulary = getattr(self.config, "vocab_size", None) or len(tokenizer)
@@ -113,6 +118,23 @@ class Completer(Generation):
                 "unprocessable", "parameter 'grammar' does not work with several sequences or beams"
             )
         return _constrained(piece, self._completions.matcher(Grammar(given["type"], given["value"])))
+
+    def encode_conversation(self, conversation: Conversation) -> Tokens:
+        """The tokens of a conversation that the model continues."""
+        return self.encode_text(self.template.render(conversation.messages, False, conversation.tools), False)
+
+    def encode_text(self, text: str, add_special_tokens: bool) -> Tokens:
+        """The tokens of a prompt. A prompt that leaves no room for new tokens is refused later."""
+        if len(text) > limits.TEXT_CHARACTERS:
+            raise RequestError(
+                "unsupported_value",
+                "the prompt has {} characters; at most {} are allowed".format(
+                    len(text), limits.TEXT_CHARACTERS
+                ),
+            )
+        one = row(self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False))
+        one.pop("token_type_ids", None)
+        return one
 
     @property
     def special_tokens(self) -> FrozenSet[int]:
@@ -276,11 +298,10 @@ class Completions:
         service, tools, text = self._service, NO_TOOLS, ""
         if isinstance(prompt, Conversation):
             tools = prompt.tools
-            rendered = self._template.render(prompt.messages, False, tools)
-            one = self._tokens(rendered, False)
+            one = service.encode_conversation(prompt)
         elif isinstance(prompt, str):
             text = prompt
-            one = self._tokens(prompt, True)
+            one = service.encode_text(prompt, True)
         else:
             self._check_ids(prompt)
             one = {"input_ids": list(prompt), "attention_mask": [1] * len(prompt)}
@@ -288,20 +309,6 @@ class Completions:
         if not one["input_ids"]:
             raise RequestError("unprocessable", "the prompt has no tokens", param="prompt")
         return Prepared(one, text, tools)
-
-    def _tokens(self, text: str, add_special_tokens: bool) -> Tokens:
-        # Cut behind the limit only to bound the time of the tokenizer; what is longer is refused below.
-        service = self._service
-        if len(text) > limits.TEXT_CHARACTERS:
-            raise RequestError(
-                "unsupported_value",
-                "the prompt has {} characters; at most {} are allowed".format(
-                    len(text), limits.TEXT_CHARACTERS
-                ),
-            )
-        one = row(service.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False))
-        one.pop("token_type_ids", None)
-        return one
 
     def _check_ids(self, prompt: List[int]) -> None:
         vocabulary = getattr(self._service.config, "vocab_size", None) or 0

@@ -180,6 +180,8 @@ class Service:
     def __init__(self, task: str, facts: Optional[Dict[str, str]] = None) -> None:
         self.task = task
         self.facts = dict(facts or {})
+        # Called in `close`.
+        self.on_close: List[Callable[[], None]] = []
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
         """Parse and check a request. Raises RequestError."""
@@ -242,6 +244,11 @@ class Service:
 
     def optimize(self) -> None:
         """Called once when the model serves, in another thread than predictions. May take minutes."""
+
+    def close(self) -> None:
+        """Called once when the model is unloaded: end what would outlive it."""
+        for release in self.on_close:
+            release()
 
     @property
     def engine(self) -> Engine:

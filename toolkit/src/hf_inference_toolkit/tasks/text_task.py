@@ -84,7 +84,8 @@ class TextTask(Service):
         super().__init__(task.requested, facts)
         self.runtime = runtime
         self.tokenizer = tokenizer
-        self.config = runtime.model.config
+        # Models of images and audio have a configuration for their texts.
+        self.config = getattr(runtime.model.config, "text_config", runtime.model.config)
         # If neither the model nor its tokenizer has a limit, memory limits it.
         self.limit = longest_input(tokenizer, self.config) or limits.UNLIMITED_TOKENS
         self._encoder = encoder(tokenizer)

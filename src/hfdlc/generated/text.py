@@ -1,0 +1,30 @@
+"""Releases in the text of `matrix.yaml`: where they are, so that edits keep comments and order."""
+
+from hfdlc.matrix.cells import Cell
+from hfdlc.matrix.schema import Release
+from hfdlc.project import Project
+
+
+def index_of(cell: Cell, here: Project) -> int:
+    """The position of the cell's release in the matrix."""
+    return next(number for number, release in enumerate(here.matrix.file.releases) if _is_of(cell, release))
+
+
+def lines_of(text: str, here: Project, index: int) -> tuple[int, int]:
+    """The lines of a release: its first one, and the one after its last, counted from 0."""
+    places, lines = here.matrix.document.places, text.splitlines()
+    start = places[("releases", index)][0] - 1
+    follower = places.get(("releases", index + 1)) or min(
+        place for place in places.values() if place[0] - 1 > start and place[1] == 1
+    )
+    end = follower[0] - 1
+    # Comments at the end belong to what follows.
+    while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
+        end -= 1
+    return start, end
+
+
+def _is_of(cell: Cell, release: Release) -> bool:
+    versions = (release.framework, release.transformers, release.datasets, release.python, release.os)
+    own = ((cell.framework, cell.framework_version), cell.transformers_version, cell.datasets_version)
+    return bool(versions == (*own, cell.python, cell.os))
