@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Iterable, List
 
-from hf_inference_toolkit.loading import hub
+from hf_inference_toolkit.loading import adapter_folder, hub
 from hf_inference_toolkit.loading.user_code import is_present
 from hf_inference_toolkit.runtimes.select import installed_framework, weight_files
 from hf_inference_toolkit.settings import Settings
@@ -27,7 +27,7 @@ def estimate(settings: Settings) -> int:
     folder = Path(settings.model_dir)
     if is_present(settings, folder):
         return sum(_size(path) for path in folder.rglob("*") if path.is_file())
-    weights = _weights(folder)
+    weights = _weights(adapter_folder.local_weights(folder))
     if weights and weights[0].suffix == ".safetensors":
         return sum(_safetensors(path, BYTES[settings.dtype]) for path in weights)
     # The file is read as a whole, and then copied into the model. Its precision is unknown.
