@@ -387,6 +387,15 @@ def test_folder_around_the_model_is_an_error(tmp_path: Path) -> None:
         pass
 
 
+def test_adapter_with_its_base_inside_is_a_model(tmp_path: Path) -> None:
+    """The folder of its base is not taken for a model that is one level too deep."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").touch()
+    (tmp_path / "adapter_config.json").touch()
+    with models.folder(tmp_path, State(tmp_path / "state")) as folder:
+        assert folder == tmp_path
+
+
 def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository: Project) -> None:
     """On the same device; where a release has none, it serves itself."""
     cells = {cell.id: cell for cell in repository.cells}

@@ -352,6 +352,11 @@ def test_base_model_that_is_unreachable_is_named_with_what_to_do(labelled, monke
     assert "'/home/someone/base': there is no such folder here" in refusal(folder)
     adapter_models.change(folder, base_model_name_or_path=None)
     assert "it is not named" in refusal(folder)
+    # The folder of the adapter is not its base model, although it has a config.json and the same name.
+    (folder / "config.json").write_text("{}")
+    for name in (".", "/somewhere/model"):
+        adapter_models.change(folder, base_model_name_or_path=name)
+        assert "there is no such folder here" in refusal(folder)
     assert "contains no config.json" in refusal(folder, model_id=str(tmp_path / "no"))
 
 
@@ -580,6 +585,18 @@ def test_user_code_that_loads_the_model_is_refused(labelled, tmp_path):
         assert server.post({"inputs": TEXTS, "which": "three"}).status == 400
     code.write_text("def model_fn(folder):\n    return 1\n\n\ndef predict_fn(data, model):\n    return 1\n")
     assert "HF_ADAPTERS has no effect" in refusal(folder, adapters=named(labelled))
+
+
+def test_multi_model_endpoints_load_adapters_as_models(labelled, tmp_path):
+    from hf_inference_toolkit.loading import footprint
+
+    with pytest.raises(StartError, match="load each adapter as a model"):
+        load_model(Settings(multi_model=True, adapters=named(labelled)))
+    folder = adapter_models.with_base(labelled["base"], labelled["one"], tmp_path / "model")
+    needed = footprint.estimate(Settings(model_dir=str(folder)))
+    assert needed == footprint.estimate(Settings(model_dir=str(labelled["base"]))) > 0
+    service = served(folder, multi_model=True, model_name="one")
+    assert near(answer(service, TEXTS), answer(served(labelled["one-merged"]), TEXTS), 1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -183,7 +183,8 @@ VARIABLES = (
         "HF_MODEL_ID",
         "model_id",
         _text,
-        "the model's name on the hub, or a local folder; used if HF_MODEL_DIR contains no model",
+        "the model's name on the hub, or a local folder; used if HF_MODEL_DIR contains no model, and as the base model "
+        "of an adapter there",
     ),
     Variable("HF_MODEL_REVISION", "model_revision", _text, "branch, tag or commit of HF_MODEL_ID"),
     Variable("HF_TOKEN", "token", _text, "access token for the hub; it is sent to HF_ENDPOINT only", True),

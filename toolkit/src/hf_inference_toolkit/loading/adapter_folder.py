@@ -15,7 +15,7 @@ from hf_inference_toolkit.settings import Settings
 
 # Vocabularies of tokenizers. A folder without any has no tokenizer, whatever its tokenizer_config.json says.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
-_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 
 
 class Adapter(NamedTuple):
@@ -174,9 +174,9 @@ def _find_base(settings: Settings, adapter: Adapter) -> Path:
             return _checked(Path(name))
     else:
         revision = revision or (None if settings.model_id else settings.model_revision)
-        for folder in _places(adapter):
-            if (folder / "config.json").is_file() or model_folder.is_adapter(folder):
-                return _checked(folder)
+        local = _local_base(adapter)
+        if local is not None:
+            return _checked(local)
     if not _REPOSITORY.match(name):
         raise _without_base(adapter, "there is no such folder here" if name else "it is not named")
     asked = settings._replace(model_id=name, model_revision=revision)
@@ -185,6 +185,15 @@ def _find_base(settings: Settings, adapter: Adapter) -> Path:
         return hub.download(asked, weight_files("pt"), source=source)
     except StartError as problem:
         raise _without_base(adapter, str(problem)) from None
+
+
+def _local_base(adapter: Adapter) -> Optional[Path]:
+    own = adapter.folder.resolve()
+    for folder in _places(adapter):
+        is_model = (folder / "config.json").is_file() or model_folder.is_adapter(folder)
+        if is_model and folder.resolve() != own:
+            return folder
+    return None
 
 
 def _places(adapter: Adapter) -> Iterator[Path]:

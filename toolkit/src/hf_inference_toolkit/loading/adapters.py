@@ -152,9 +152,13 @@ def head_arguments(
     shapes = {
         name[len(PREFIX) :]: shape for name, shape in _shapes(adapter).items() if name.startswith(PREFIX)
     }
-    config = transformers.AutoConfig.from_pretrained(str(base), **options)
-    with torch.device("meta"):
-        expected = {name: tuple(weight.shape) for name, weight in auto.from_config(config).named_parameters()}
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(base), **options)
+        with torch.device("meta"):
+            empty = auto.from_config(config)
+    except Exception:  # loading the weights gives the reason
+        return {}
+    expected = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
     for name, shape in shapes.items():
         known = expected.get(name)
         if known and known[0] == config.num_labels and known[1:] == shape[1:] and known != shape:

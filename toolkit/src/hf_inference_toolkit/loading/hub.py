@@ -91,7 +91,9 @@ def download(
         if code and not for_user_code:
             _check_trust(settings, code)
         is_whole = code or for_user_code
-        wanted = _for_user_code(names, weights) if is_whole else _wanted(settings, names, weights)
+        wanted = (
+            _for_user_code(names, weights) if is_whole else _wanted(names, weights, str(settings.model_id))
+        )
     try:
         if "allow_patterns" not in inspect.signature(huggingface_hub.snapshot_download).parameters:
             folder = hub_legacy.fetch(settings, commit or settings.model_revision or "main", wanted)
@@ -130,7 +132,7 @@ def _on_hub(
     return info.sha, [file.rfilename for file in info.siblings]
 
 
-def _wanted(settings: Settings, names: Iterable[str], weights: Sequence[str]) -> List[str]:
+def _wanted(names: Iterable[str], weights: Sequence[str], model: str = "HF_MODEL_ID") -> List[str]:
     """The files to fetch: small files at the root, and the preferred weights."""
     roots = [name for name in names if "/" not in name]
     small = [name for name in roots if any(fnmatch.fnmatch(name, pattern) for pattern in SMALL_FILES)]
@@ -141,7 +143,7 @@ def _wanted(settings: Settings, names: Iterable[str], weights: Sequence[str]) ->
         rest = sorted(set(roots) - set(small))[:8]
         raise StartError(
             "{} has no weights that this image can load ({}); its files: {}".format(
-                settings.model_id, ", ".join(weights), ", ".join(rest) or "none"
+                model, ", ".join(weights), ", ".join(rest) or "none"
             )
         )
     if kind in WHOLE:

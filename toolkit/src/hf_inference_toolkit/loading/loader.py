@@ -52,6 +52,10 @@ def load_model(settings: Settings) -> Service:
     """
     hub.prepare(settings)
     compatibility.register()
+    if settings.multi_model and settings.adapters:
+        raise StartError(
+            "HF_ADAPTERS does not work with SAGEMAKER_MULTI_MODEL: unset it, and load each adapter as a model"
+        )
     if settings.multi_model and settings.model_name is None:
         return _load_libraries()
     folder = Path(settings.model_dir)
