@@ -179,7 +179,6 @@ KINDS = {
     "LOHA": ("LoHa", {"target_modules": ["query"]}),
     "LOKR": ("LoKr", {"target_modules": ["query"]}),
     "OFT": ("OFT", {"target_modules": ["query"], "oft_block_size": 4}),
-    "BOFT": ("BOFT", {"target_modules": ["query"], "boft_block_size": 4}),
     "VERA": ("Vera", {"target_modules": ["query"], "r": 4}),
     "C3A": ("C3A", {"target_modules": ["query"], "block_size": 4}),
     "FOURIERFT": ("FourierFT", {"target_modules": ["query"], "n_frequency": 10}),
