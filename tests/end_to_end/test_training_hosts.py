@@ -15,7 +15,7 @@ pytestmark = pytest.mark.engine
 
 # A linear model with DistributedDataParallel, as torchrun starts it. Each rank notes what it has seen.
 TRAIN = """
-import json, os, torch
+import json, os, time, torch
 from torch import distributed, nn
 distributed.init_process_group("gloo")
 rank, size = distributed.get_rank(), distributed.get_world_size()
@@ -37,6 +37,7 @@ if rank == 0:
     with open(os.environ["SM_MODEL_DIR"] + "/found.json", "w") as file:
         json.dump({"losses": losses, "seen": everywhere, "hosts": os.environ["SM_HOSTS"]}, file)
 open(os.environ["SM_OUTPUT_DATA_DIR"] + "/rank%d" % rank, "w").write("x")
+distributed.barrier(); time.sleep(0.1)  # gloo's threads release tensors, or the end of a process aborts
 """
 # A small Llama with transformers' Trainer, which is connected by accelerate, and then with PyTorch's FSDP.
 LIBRARIES = """
