@@ -111,7 +111,7 @@ def test_cell_is_built_checked_published_and_cleaned(
             assert Registry(registry).manifest(cell.repository, cell.tag).config_digest
         _cleaned(client, hfdlc("clean", "--yes", "--keep", "0"))
         assert client.images.get(cell.id)
-        assert "up to date" in fine(hfdlc("build", cell.id)).stdout
+        assert fine(hfdlc("build", cell.id)).stderr == f"{cell.id} is up to date\n"
         assert client.containers.list(all=True) == []
         assert client.volumes.list() == []
     finally:
