@@ -7,7 +7,6 @@ even if that one is killed, and its mounts and network devices end with it.
 import argparse
 import itertools
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -50,7 +49,12 @@ mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
 mount --bind "$WORK/data" var/lib/docker
 [ -n "$REMOTE" ] || mount --bind "$WORK/run" ".$WORK/run"
-for folder in $SHARED; do mkdir -p ".$folder"; mount --rbind "$folder" ".$folder"; done
+if [ -n "$SHARED" ]; then
+    echo "$SHARED" | while IFS= read -r folder; do
+        mkdir -p ".$folder"
+        mount --rbind "$folder" ".$folder"
+    done
+fi
 pivot_root . old
 cd /
 umount --lazy old
@@ -136,14 +140,22 @@ def running(
     name = f"{os.getpid()}-{next(NUMBERS)}"
     work, cable, process = state.folder("tmp") / f"docker-{name}", Cable.of(root, name), None
     work.mkdir()
+    environ = {
+        "PATH": PATH,
+        "ROOT": str(root),
+        "WORK": str(work),
+        "REMOTE": "1" if remote else "",
+        "SHARED": "\n".join(str(folder.absolute()) for folder in shared),
+        "CABLE": cable.name,
+        "OWN": cable.inside,
+        "GATEWAY": cable.outside,
+    }
     try:
         with (work / "log").open("w") as log:
             process = start(
                 ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork",
                  "--kill-child", "sh", "-c", SCRIPT, "sh", *_options(store, cable, work, remote)],
-                env={"PATH": PATH, "ROOT": str(root), "WORK": str(work), "REMOTE": "1" if remote else "",
-                     "SHARED": shlex.join(map(str, shared)), "CABLE": cable.name, "OWN": cable.inside,
-                     "GATEWAY": cable.outside},
+                env=environ,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -169,7 +181,7 @@ def _remove_strays(root: Path, state: State) -> None:
         _, owner, number = folder.name.split("-")
         if not Path("/proc", owner).exists():
             Cable.of(root, f"{owner}-{number}").remove()
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process may remove it too
 
 
 def _options(store: str, cable: "Cable", work: Path, remote: bool) -> list[str]:
@@ -192,6 +204,9 @@ def _wait(host: str, process: subprocess.Popen[str], log: Path) -> None:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """End the engine, first in order, so that it stops its containers."""
+    assert process.stdin
+    with suppress(OSError):
+        process.stdin.close()  # it may wait for the cable
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     with suppress(OSError):
         for child in children.read_text().split():

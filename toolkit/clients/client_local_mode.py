@@ -42,6 +42,8 @@ def fitted(instances, **more):
         instance_count=instances,
         sagemaker_session=SESSION,
         output_path=f"file://{output}",
+        # Nothing is uploaded in local mode, but `deploy` asks AWS for the name of a bucket if it has none.
+        code_location="s3://none",
         **more,
     )
     estimator.fit({"training": f"file://{data}"})
