@@ -138,7 +138,6 @@ def test_killed_owner_leaves_no_engine(state: State, tmp_path: Path) -> None:
     )
     tools = str(Path(modern_engine.__file__).parent)
     own = {**os.environ, "HFDLC_STATE": str(state.root)}
-    left = set(state.folder("tmp").glob("docker-*"))
     owner = subprocess.Popen(
         [sys.executable, str(program), tools], env=own, stdout=subprocess.PIPE, text=True
     )
@@ -151,7 +150,8 @@ def test_killed_owner_leaves_no_engine(state: State, tmp_path: Path) -> None:
             break
         subprocess.run(["sleep", "0.1"], check=True)
     assert not Path(f"/proc/{process}").exists()
-    (folder,) = set(state.folder("tmp").glob("docker-*")) - left
+    folder = state.folder("tmp") / f"docker-{owner.pid}-0"
+    assert folder.is_dir()
     assert str(folder) not in Path("/proc/mounts").read_text()
     running = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists()]
     assert not [command for command in running if str(folder).encode() in command]
@@ -169,4 +169,4 @@ def test_engine_that_does_not_start_is_reported_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: the engine did not start: ")
     assert error.count("\n") == 1
-    assert not list(state.folder("tmp").glob("docker-*"))
+    assert not list(state.folder("tmp").glob(f"docker-{os.getpid()}-*"))
