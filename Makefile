@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu-py311*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-clients verify-releases ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-engines test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -37,6 +37,9 @@ verify-releases: $(READY)  ## build, check and use every cell that this machine 
 	@$(VENV)/bin/pytest -m releases
 	@$(VENV)/bin/python tools/verify_releases.py --device cpu
 	@$(VENV)/bin/python tools/verify_releases.py '*:2.4.1-*-gpu-*'
+
+test-engines: $(READY)  ## build, check, publish and clean a cell on Docker 26 and 28.5, local and remote
+	@$(VENV)/bin/pytest -m engines tests/engines
 
 test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker SDK and Java against the server
 	@cd toolkit && ../$(VENV)/bin/pytest clients

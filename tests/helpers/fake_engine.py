@@ -2,22 +2,22 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def answering(version: str, builder: str = "2") -> Iterator[str]:
+def answering(version: str, builder: str = "2", more: Mapping[str, object] | None = None) -> Iterator[str]:
     """The address of a server that answers `/info` and `/version` as an engine of this version does.
 
-    `builder`: the header that names the version of its builder.
+    `builder`: the header that names the version of its builder. `more`: what else its answers contain.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             """Answer every request alike."""
-            about = {"ServerVersion": version, "ApiVersion": "1.41", "DriverStatus": []}
+            about = {"ServerVersion": version, "ApiVersion": "1.41", "DriverStatus": [], **(more or {})}
             body = json.dumps(about).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))

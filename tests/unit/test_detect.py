@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import fake_engine
+from hfdlc.build import prepare
 from hfdlc.engine import debian, detect, private
 from hfdlc.engine.context import Address
-from hfdlc.engine.detect import Answer
+from hfdlc.engine.detect import Answer, Engine
 from hfdlc.errors import HfdlcError
+from hfdlc.project import Project
 from hfdlc.state import State
 
 
@@ -100,3 +103,47 @@ def test_packages_can_only_be_taken_from_debian(tmp_path: Path) -> None:
     file.write_text('ID=alpine\nPRETTY_NAME="Alpine Linux v3.21"\n')
     with pytest.raises(HfdlcError, match=r"cannot run on Alpine Linux v3\.21"):
         debian.release(file)
+
+
+def engine_at(host: str) -> Engine:
+    """An engine that a server says it is."""
+    return Engine(host, "29.1.0", False, ("buildx",), True, "", Address(host), {})
+
+
+def test_engine_of_another_architecture_is_refused_before_a_build(repository: Project) -> None:
+    """The packages are locked for one architecture. No base is requested."""
+    with fake_engine.answering("29.1.0", more={"Architecture": "aarch64"}) as host:
+        session: Any = SimpleNamespace(engine=engine_at(host))
+        with pytest.raises(HfdlcError) as caught, prepare.prepared(session, [repository.default]):
+            pass
+        session.engine.close()
+    output = str(caught.value)
+    assert output.startswith(f"{host}: this engine is on aarch64, and the packages")
+    assert "hint: set DOCKER_HOST" in output
+
+
+# `GET /v1.53/system/df?type=build-cache&verbose=1` in the form of the API's reference.
+RECORDS = [
+    {"ID": "ndlpt0hhvkqcdfkputsk4cq9c", "Type": "regular", "InUse": False, "Shared": True, "Size": 51},
+    {"ID": "xlpt0hhvkqcdfkputsk4cq9cb", "Type": "regular", "InUse": True, "Shared": False, "Size": 7},
+    {"ID": "mlpt0hhvkqcdfkputsk4cq9cb", "Type": "source.local", "InUse": False, "Shared": False, "Size": 42},
+]
+USAGE = {"ActiveCount": 1, "TotalCount": 3, "Reclaimable": 93, "TotalSize": 100, "Items": RECORDS}
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [
+        ({"ApiVersion": "1.53", "BuildCacheUsage": USAGE}, 93),
+        ({"ApiVersion": "1.52", "BuildCacheUsage": USAGE, "BuildCache": None}, 93),
+        ({"ApiVersion": "1.51", "BuildCache": RECORDS}, 93),
+        ({"ApiVersion": "1.53", "BuildCacheUsage": {"TotalSize": 0}}, 0),
+        ({"ApiVersion": "1.44", "BuildCache": None}, 0),
+    ],
+)
+def test_unused_build_cache_is_read_from_each_version_of_the_api(answer: dict[str, Any], size: int) -> None:
+    """Version 1.53 has no `BuildCache`."""
+    with fake_engine.answering("29.1.0", more=answer) as host:
+        engine = engine_at(host)
+        assert detect.unused_cache(engine) == size
+        engine.close()

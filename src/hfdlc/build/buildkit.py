@@ -21,6 +21,8 @@ from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say, start
 
+# The bake file is ours, and its secrets and layers are outside the repository: buildx need not ask.
+OWN_FILE = {"BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
 FULL = "no space left on device"
 
 
@@ -69,7 +71,7 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
         argv += ["--metadata-file", str(made)]
         process = start(
             argv,
-            env={**engine.environment, **cache.environment(session, Path(folder))},
+            env={**engine.environment, **cache.environment(session, Path(folder)), **OWN_FILE},
             cwd=session.project.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

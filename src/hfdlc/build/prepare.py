@@ -28,8 +28,9 @@ def prepared(
     """The context of a build, with the cells' bases in the engine; no other run builds these cells meanwhile.
 
     Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError where a base is
-    unreachable, or adds that to `failures`.
+    unreachable, or adds that to `failures`, and where the engine is of another architecture.
     """
+    session.engine.check_architecture()
     with ExitStack() as held:
         for cell in sorted(cells, key=lambda cell: cell.id):
             hold(held, f"build-{bake.target_name(cell)}", session.state)

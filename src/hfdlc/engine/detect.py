@@ -24,6 +24,7 @@ OLDEST_ENGINE = Version("23.0")  # the first one whose BuildKit supports named c
 OLDEST_BUILDX = Version("0.13")  # the first with --progress=rawjson
 PATIENCE = 5  # seconds to wait for an engine's version
 TIMEOUT = 600  # seconds for one request
+ARCHITECTURES = ("x86_64", "amd64")  # names of the one that the locked packages are for
 TOO_OLD = f"Docker {OLDEST_ENGINE} or newer, for named contexts and COPY --link"
 
 
@@ -60,6 +61,17 @@ class Engine:
         except ValueError:
             return False
         return any(address in ip_network(each) for each in found.get("InsecureRegistryCIDRs") or [])
+
+    def check_architecture(self) -> None:
+        """Raise HfdlcError where the engine is on a machine that the locked packages are not for."""
+        found = str(self.client.info()["Architecture"])
+        if found not in ARCHITECTURES:
+            raise HfdlcError(
+                f"this engine is on {found}, and the packages of images are locked for x86_64",
+                location=self.host,
+                allowed="an engine on x86_64",
+                hint="set DOCKER_HOST to one, or select its context with `docker context use`",
+            )
 
     @cached_property
     def buildkit(self) -> str:
@@ -193,7 +205,16 @@ def unused_cache(engine: Engine) -> int:
 
 
 def _unused(client: docker.DockerClient) -> list[dict[str, Any]]:
-    return [one for one in client.api.df()["BuildCache"] or [] if not one["InUse"]]
+    """The records of build cache that are not in use.
+
+    From API 1.52 `verbose` lists them in `BuildCacheUsage`; from 1.53 there is no `BuildCache`.
+    """
+    url = f"{client.api.base_url}/v{client.api.api_version}/system/df"
+    answer = client.api.get(url, params={"type": "build-cache", "verbose": "1"}, timeout=TIMEOUT)
+    answer.raise_for_status()
+    found = answer.json()
+    usage = found.get("BuildCacheUsage") or {"Items": found.get("BuildCache")}
+    return [one for one in usage.get("Items") or [] if not one["InUse"]]
 
 
 def _engine(where: Address, answer: Answer, state: State, environ: Mapping[str, str]) -> Engine:

@@ -1,0 +1,175 @@
+"""One CPU cell on each kind of engine: built, checked, published and cleaned, from an empty layer store."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import docker
+import pytest
+
+import modern_engine
+from engines import copy_programs
+from hfdlc.engine import private
+from hfdlc.engine.context import Address
+from hfdlc.engine.folders import Folders
+from hfdlc.oci.registry import Registry
+from hfdlc.project import Project
+from hfdlc.publish import signing
+from hfdlc.state import State
+from parts import PASSWORD, Ended, docker_registry, fine, key_pair, serving
+
+HFDLC = str(Path(sys.executable).with_name("hfdlc"))
+KEPT = ("bases", "tools/cosign", "tools/docker-registry")  # downloads that all engines use
+SOURCES = ("matrix.yaml", "pyproject.toml", ".dockerignore", "image", "images", "templates", "toolkit")
+# The engine, its version, whether it has the containerd image store.
+KINDS = {
+    "docker-26-private": ("26.", True),
+    "docker-28-containerd": ("28.", True),
+    "docker-28-classic": ("28.", False),
+    "docker-28-remote": ("28.", True),
+}
+DIGESTS: dict[str, str | None] = {}  # by version of the engine: the image that the first of them made
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.engines,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starting an engine needs root"),
+]
+
+
+@pytest.fixture
+def own(state: State) -> Iterator[State]:
+    """A state folder with downloads and without layers. Its path is short, for the sockets below it."""
+    own = State(Path(tempfile.mkdtemp(prefix="e-", dir=state.folder("tmp"))))
+    for name in KEPT:
+        if (state.root / name).is_dir():
+            shutil.copytree(state.root / name, own.root / name, symlinks=True, copy_function=os.link)
+    copy_programs(state, own)
+    yield own
+    private.stop(own)
+    shutil.rmtree(own.root)
+
+
+@pytest.fixture
+def environ(request: pytest.FixtureRequest, state: State, own: State) -> Iterator[dict[str, str]]:
+    """The environment of programs that use an engine of the kind that the test names."""
+    kind = str(request.param)
+    with ExitStack() as started:
+        if kind == "docker-26-private":
+            used = {**os.environ, "DOCKER_HOST": "unix:///nowhere.sock"}
+        else:
+            store = "classic" if kind.endswith("classic") else "containerd"
+            remote = kind.endswith("remote")
+            used = started.enter_context(modern_engine.running(state, store, remote=remote)).environment
+        yield {**used, "HFDLC_STATE": str(own.root)}
+
+
+@pytest.fixture
+def copied(repository: Project, tmp_path: Path) -> Path:
+    """A copy of the repository, where publishing writes its record."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    for name in SOURCES:
+        source = repository.root / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        elif source.is_file():
+            shutil.copy(source, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(("environ", "kind"), [(each, each) for each in KINDS], indirect=["environ"])
+def test_cell_is_built_checked_published_and_cleaned(
+    environ: dict[str, str], kind: str, own: State, state: State, copied: Path, repository: Project,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """With the engine's own BuildKit and image store; what is removed is only the build cache."""
+    version, containerd_store = KINDS[kind]
+    cell = repository.default
+    keys = key_pair(signing.find_program(state, os.environ), tmp_path)
+    environ |= {"COSIGN_KEY": keys.private, "COSIGN_PUBLIC_KEY": keys.public, "COSIGN_PASSWORD": PASSWORD}
+
+    def hfdlc(*words: str) -> Ended:
+        return subprocess.run(
+            [HFDLC, *words], cwd=copied, env=environ, capture_output=True, text=True, timeout=900
+        )
+
+    fine(hfdlc("build", "--check", cell.id))
+    host = environ["DOCKER_HOST"] if kind != "docker-26-private" else Folders.of(own).address.host
+    client = Address(host).client(60)
+    try:
+        info = client.info()
+        assert str(info["ServerVersion"]).startswith(version)
+        assert ("containerd.snapshotter" in json.dumps(info["DriverStatus"])) == containerd_store
+        with serving(docker_registry(state), tmp_path / "registry") as registry:
+            fine(hfdlc("publish", cell.id, "--registry", registry))
+            fine(hfdlc("verify", f"{registry}/{cell.id}"))
+            digest = Registry(registry).manifest(cell.repository, cell.tag).config_digest
+        # The history is in the words of the engine's BuildKit.
+        assert DIGESTS.setdefault(str(info["ServerVersion"]), digest) == digest
+        _cleaned(client, hfdlc("clean", "--yes", "--keep", "0"))
+        assert client.images.get(cell.id)
+        assert fine(hfdlc("build", cell.id)).stderr == f"{cell.id} is up to date\n"
+        assert client.containers.list(all=True) == []
+        assert client.volumes.list() == []
+    finally:
+        client.close()
+
+
+def _cleaned(client: docker.DockerClient, ended: Ended) -> None:
+    """No build cache is left that could be removed."""
+    fine(ended)
+    assert [one for one in client.api.df()["BuildCache"] or [] if not one["InUse"]] == []
+
+
+def test_killed_owner_leaves_no_engine(state: State, tmp_path: Path) -> None:
+    """No process, no mount and no network device is left of an engine whose owner is killed."""
+    program = tmp_path / "owner.py"
+    program.write_text(
+        "import os, sys, time\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import modern_engine\n"
+        "from hfdlc.state import State\n"
+        "with modern_engine.running(State.of(os.environ)) as engine:\n"
+        "    print(engine.process, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    tools = str(Path(modern_engine.__file__).parent)
+    own = {**os.environ, "HFDLC_STATE": str(state.root)}
+    owner = subprocess.Popen(
+        [sys.executable, str(program), tools], env=own, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout
+    process = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{process}").exists():
+            break
+        subprocess.run(["sleep", "0.1"], check=True)
+    assert not Path(f"/proc/{process}").exists()
+    folder = state.folder("tmp") / f"docker-{owner.pid}-0"
+    assert folder.is_dir()
+    assert str(folder) not in Path("/proc/mounts").read_text()
+    running = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists()]
+    assert not [command for command in running if str(folder).encode() in command]
+    # The next engine removes what only its owner could.
+    with modern_engine.running(state):
+        assert not folder.exists()
+
+
+def test_engine_that_does_not_start_is_reported_in_one_line(
+    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the reason that its log ends with."""
+    monkeypatch.setattr(modern_engine, "_options", lambda *_: ["--no-such-option"])
+    assert modern_engine.main(["--", "true"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: the engine did not start: ")
+    assert error.count("\n") == 1
+    assert not list(state.folder("tmp").glob(f"docker-{os.getpid()}-*"))
