@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu-py311*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-commits test-differential test-engines test-clients verify-releases ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-engines test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -83,6 +83,9 @@ bench-generation: $(READY)  ## measure text generation, compared with transforme
 bench-embeddings: $(READY)  ## measure embeddings, compared with infinity-emb, bare passes and SentenceTransformer.encode
 	@code=0; for name in embeddings many_models; do \
 		$(VENV)/bin/python benchmarks/embeddings/$$name.py || code=1; done; exit $$code
+
+bench-training: $(READY)  ## measure training jobs, compared with the same work started by hand
+	@$(VENV)/bin/python benchmarks/training.py
 
 bench-commits: $(READY)  ## compare serving with the commit BASE: make bench-commits BASE=v1.0
 	@$(VENV)/bin/python benchmarks/serving/compare_commits.py $(BASE)

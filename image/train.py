@@ -7,6 +7,7 @@ traceback, or that of the process that failed first. Python 3.6 and newer.
 """
 
 import collections
+import glob
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ SHOWN = 1024  # characters of the failure file that SageMaker shows
 MASTER_PORT = "7777"  # as in AWS's PyTorch images
 # Seconds until a host name resolves. Other hosts may start later; sagemaker-training waits for them as long.
 OWN_NAME, OTHER_NAMES = 60, 900
+GPUS = ("/dev/nvidia[0-9]*", "/dev/dxg")  # devices: of the driver, and of the one for Windows
 # Distributions of the SageMaker SDK by the hyperparameter that enables them.
 TORCHRUN = {
     "sagemaker_torch_distributed_enabled": "torch_distributed",
@@ -228,6 +230,12 @@ def set_addresses(resources):
         os.environ.setdefault(name, value)
 
 
+def use_cpu_without_gpus():
+    """Without this, accelerate and Trainer ignore torchrun on a CPU: each process would train alone."""
+    if not any(glob.glob(pattern) for pattern in GPUS):
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
+
 def unresolved_host(resources):
     """Wait until the names of all hosts resolve; the error if one does not in time."""
     if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":  # sagemaker-training does not wait there
@@ -356,6 +364,7 @@ def main():
     documents, error = read_input()
     if not error:
         set_addresses(documents["resourceconfig.json"])
+        use_cpu_without_gpus()
         error = unresolved_host(documents["resourceconfig.json"])
     if error:
         fail(error)

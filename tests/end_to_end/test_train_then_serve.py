@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import time
@@ -19,7 +18,7 @@ import pytest
 
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
-from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, hfdlc, letter
+from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, hfdlc, letter, served
 
 EXAMPLES = ROOT / "examples"
 CHANCE, MARGIN = 0.25, 0.5  # four topics; what is served has to beat guessing by so much
@@ -31,35 +30,18 @@ pytestmark = pytest.mark.engine
 @contextmanager
 def endpoint(*words: object) -> Iterator[Callable[[str], tuple[str, float]]]:
     """`hfdlc serve WORDS` while it lasts: give a sentence, get its label and score."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [HFDLC, "serve", *map(str, words), "--port", str(port)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    with served(*words) as address:
 
-    def ask(sentence: str) -> tuple[str, float]:
-        body = json.dumps({"inputs": sentence}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            (best,) = json.loads(answer.read())
-        return best["label"], best["score"]
+        def ask(sentence: str) -> tuple[str, float]:
+            body = json.dumps({"inputs": sentence}).encode()
+            request = urllib.request.Request(
+                f"{address}/invocations", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                (best,) = json.loads(answer.read())
+            return best["label"], best["score"]
 
-    try:
-        assert process.stdout
-        if not process.stdout.readline():
-            raise AssertionError(process.communicate()[1])
         yield ask
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
 
 
 def accuracy(ask: Callable[[str], tuple[str, float]]) -> float:

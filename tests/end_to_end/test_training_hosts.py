@@ -15,7 +15,7 @@ pytestmark = pytest.mark.engine
 
 # A linear model with DistributedDataParallel, as torchrun starts it. Each rank notes what it has seen.
 TRAIN = """
-import json, os, torch
+import json, os, time, torch
 from torch import distributed, nn
 distributed.init_process_group("gloo")
 rank, size = distributed.get_rank(), distributed.get_world_size()
@@ -37,6 +37,52 @@ if rank == 0:
     with open(os.environ["SM_MODEL_DIR"] + "/found.json", "w") as file:
         json.dump({"losses": losses, "seen": everywhere, "hosts": os.environ["SM_HOSTS"]}, file)
 open(os.environ["SM_OUTPUT_DATA_DIR"] + "/rank%d" % rank, "w").write("x")
+distributed.barrier(); time.sleep(0.1)  # gloo's threads release tensors, or the end of a process aborts
+"""
+# A small Llama with transformers' Trainer, which is connected by accelerate, and then with PyTorch's FSDP.
+LIBRARIES = """
+import json, os, time, torch
+from torch import distributed
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
+size, folder = int(os.environ["WORLD_SIZE"]), os.environ["SM_MODEL_DIR"]
+def llama():
+    set_seed(1)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    ))
+rows = [{"input_ids": torch.arange(8) + i % 16, "labels": torch.arange(8) + i % 16} for i in range(64)]
+arguments = TrainingArguments(
+    "/tmp/trainer", max_steps=8, per_device_train_batch_size=8 // size, learning_rate=0.01, logging_steps=1,
+    report_to="none", save_strategy="no",
+)
+trainer = Trainer(llama(), arguments, train_dataset=rows)
+trainer.train()
+trainer.save_model(folder + "/trainer")
+found = {"processes": arguments.world_size}
+found["trainer"] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+if not distributed.is_initialized():
+    distributed.init_process_group("gloo")
+model, mesh = llama(), init_device_mesh("cpu", (size,))
+for layer in model.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+optimizer, found["fsdp"] = torch.optim.AdamW(model.parameters(), lr=0.01), []
+for step in range(8):
+    batch = rows[step * 8 : step * 8 + 8][arguments.process_index::size]
+    ids = torch.stack([row["input_ids"] for row in batch])
+    loss = model(ids, labels=ids).loss
+    loss.backward(); optimizer.step(); optimizer.zero_grad()
+    mean = loss.detach().clone(); distributed.all_reduce(mean)
+    found["fsdp"].append(mean.item() / size)
+whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+if arguments.process_index == 0:
+    llama().save_pretrained(folder + "/fsdp", state_dict=whole)
+    with open(folder + "/found.json", "w") as file:
+        json.dump(found, file)
+distributed.barrier(); time.sleep(0.1)  # gloo's threads release tensors
 """
 # AWS's example: the rank comes from SM_HOSTS, and the script starts no other process.
 ONE_OF_TWO_FAILS = """
@@ -52,12 +98,11 @@ time.sleep(600)
 """
 
 
-def found(script: Script, folder: Path, *words: object) -> dict[str, Any]:
+def found(script: Script, folder: Path, text: str, *words: object) -> dict[str, Any]:
     """What the training script left in the model of a job."""
-    ended = hfdlc(*script(TRAIN, *words))
+    ended = hfdlc(*script(text, *words))
     assert ended.returncode == 0, ended.stderr
     with tarfile.open(folder / "out" / "model.tar.gz") as archive:
-        assert archive.getnames() == ["found.json"]
         file = archive.extractfile("found.json")
         assert file
         content: dict[str, Any] = json.load(file)
@@ -66,14 +111,27 @@ def found(script: Script, folder: Path, *words: object) -> dict[str, Any]:
 
 def test_two_hosts_train_as_one_does(script: Script, tmp_path: Path) -> None:
     """At the same global batch size: the same losses, and each sample is seen once."""
-    one = found(script, tmp_path, "--processes", "1")
-    two = found(script, tmp_path, "--hosts", "2", "--processes", "2")
+    one = found(script, tmp_path, TRAIN, "--processes", "1")
+    two = found(script, tmp_path, TRAIN, "--hosts", "2", "--processes", "2")
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-3)
     assert [host for host, _ in two["seen"]] == ["algo-1", "algo-1", "algo-2", "algo-2"]
     assert sorted(n for _, seen in two["seen"] for n in seen) == list(range(64))
     assert two["hosts"] == '["algo-1","algo-2"]'
     with tarfile.open(tmp_path / "out" / "output.tar.gz") as archive:  # of the first host
         assert sorted(archive.getnames()) == ["rank0", "rank1"]
+
+
+@pytest.mark.releases
+def test_trainer_and_fsdp_train_on_two_hosts_as_on_one(script: Script, tmp_path: Path) -> None:
+    """On CPUs, at the same global batch size: the same losses, and whole models are saved."""
+    one = found(script, tmp_path, LIBRARIES, "--processes", "1")
+    two = found(script, tmp_path, LIBRARIES, "--hosts", "2", "--processes", "2")
+    assert (one["processes"], two["processes"]) == (1, 4)
+    assert two["trainer"] == pytest.approx(one["trainer"], abs=1e-3)
+    assert two["fsdp"] == pytest.approx(one["fsdp"], abs=1e-3)
+    assert two["fsdp"][-1] < two["fsdp"][0]
+    with tarfile.open(tmp_path / "out" / "model.tar.gz") as archive:
+        assert {"trainer/model.safetensors", "fsdp/model.safetensors"} <= set(archive.getnames())
 
 
 def test_host_that_fails_stops_the_others_and_is_named(script: Script, used_engine: Engine) -> None:

@@ -22,7 +22,7 @@ ACCEPTED = (
     r"older releases have fewer tables",
     r"needs (another package|\w+), which this image does not have",
     r"is refused by name here",
-    r"sentence-transformers is not installed",
+    r"(sentence-transformers|peft|accelerate|bitsandbytes) is not installed",
     # tests of PyTorch, in an image of TensorFlow
     r"shown on PyTorch",
     r"sentence-embeddings needs PyTorch",

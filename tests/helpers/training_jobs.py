@@ -1,8 +1,11 @@
 """Training jobs that tests run as a user runs them."""
 
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hfdlc.build import builder
@@ -23,6 +26,30 @@ def build_both(session: Session, training: str) -> None:
     """The training cell, and the inference cell of its release."""
     wanted = (training, training.replace("-training:", "-inference:"))
     builder.build(session, [cell for cell in session.project.cells if cell.id in wanted])
+
+
+@contextmanager
+def served(*words: object) -> Iterator[str]:
+    """The address of `hfdlc serve WORDS`, while it lasts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [HFDLC, "serve", *map(str, words), "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout
+        if not process.stdout.readline():
+            raise AssertionError(process.communicate()[1])
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def letter(ended: subprocess.CompletedProcess[str], status: int) -> str:

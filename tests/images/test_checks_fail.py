@@ -27,6 +27,8 @@ from hfdlc.project import Project
 pytestmark = pytest.mark.engine
 
 GPU = "huggingface-pytorch-inference:2.13.0-*-py311-cu130-*"
+TRAINING = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
+GPU_TRAINING = "huggingface-pytorch-training:2.13.0-transformers5.23.0-gpu-py311-cu130-debian12"
 TENSORFLOW = "huggingface-tensorflow-inference:2.21.0-*-cpu-py311-*"
 SITE = "/opt/venv/lib/python3.11/site-packages"
 # A certificate's form is all that counts here.
@@ -124,6 +126,11 @@ WRONG = [
         "echo 'raise ImportError(\"broken\")' > {site}/llguidance/__init__.py",
         "broken",
     ),
+    Wrong(
+        "adapter_is_trained_and_merged",
+        "echo 'raise ImportError(\"broken\")' > {site}/peft/__init__.py",
+        "broken",
+    ),
     Wrong("openvino_has_the_cpu", "rm {site}/openvino/libs/libopenvino_intel_cpu_plugin.so", "CPU"),
     Wrong(
         "openvino_converts_a_module",
@@ -156,7 +163,20 @@ WRONG = [
         "libtensorflow_framework.so.2",
         TENSORFLOW,
     ),
+    # An image for inference, held against cells for training.
+    Wrong("sft_makes_an_adapter", "LABEL tunes=none", "No module named 'datasets'", TRAINING),
+    Wrong("trl_has_its_command", "LABEL calls=none", "trl", TRAINING),
+    Wrong("sentence_model_is_trained", "LABEL encodes=none", "No module named 'sentence_tr", TRAINING),
     # Images without CUDA, held against a cell with it.
+    Wrong("nccl_answers", "LABEL connects=none", "nccl", GPU),
+    Wrong("the_library_is_for_this_cuda", "LABEL has=no-bits", "AttributeError", GPU_TRAINING),
+    Wrong(
+        "eight_bit_optimizer_lowers_the_loss",
+        "LABEL optimizes=none",
+        "No module named 'bitsandbytes'",
+        GPU_TRAINING,
+        gpus=True,
+    ),
     Wrong("driver", "LABEL for=no-gpu", "580.65.06", GPU),
     Wrong(
         "architectures",

@@ -100,6 +100,7 @@ def test_building_without_a_lock_says_what_to_run(tmp_path: Path) -> None:
         ("pyarrow", "type"),
         ("anyio", "toolkit"),
         ("nvidia-cublas", "cuda"),
+        ("psutil", "named-first"),
     ],
 )
 def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: str) -> None:
@@ -108,7 +109,8 @@ def test_a_package_belongs_to_the_first_group_that_needs_it(name: str, group: st
     libraries = framework | {"numpy"}
     layers = {"framework": framework, "libraries": libraries, "type": libraries | {"pyarrow"}}
     everything = {"toolkit": layers["type"] | {"anyio"}}
-    named = {"transformers": "transformers", "nvidia-*": "cuda"}
+    named = [("transformers", "transformers"), ("nvidia-*", "cuda")]
+    named += [("psutil", "named-first"), ("psutil", "named-later")]
     assert resolver.group_of(name, named, layers | everything) == group
 
 

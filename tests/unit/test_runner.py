@@ -106,9 +106,10 @@ def test_cell_has_checks_by_framework_type_device_and_layer_group() -> None:
     """A cell has the checks of all images, of its framework, type and device, and of its layer groups."""
     names = [module.name for module in runner.modules(CELL)]
     general = ["test_all.py", "test_pytorch.py", "test_inference.py", "test_cpu.py"]
-    assert names == [*general, "test_openvino.py", "test_grammar.py"]
+    groups = ["test_grammar.py", "test_peft.py"]
+    assert names == [*general, "test_openvino.py", *groups]
     without = replace(CELL, layer_groups=tuple(g for g in CELL.layer_groups if g.name != "openvino"))
-    assert [module.name for module in runner.modules(without)] == [*general, "test_grammar.py"]
+    assert [module.name for module in runner.modules(without)] == [*general, *groups]
 
 
 @pytest.fixture

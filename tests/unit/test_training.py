@@ -232,6 +232,27 @@ def test_addresses_are_set_as_in_images_of_aws(inside: ModuleType, monkeypatch: 
     assert "GLOO_SOCKET_IFNAME" not in inside.os.environ
 
 
+@pytest.mark.parametrize(
+    ("devices", "before", "after"),
+    [([], {}, "true"), ([], {"ACCELERATE_USE_CPU": "no"}, "no"), (["nvidia0"], {}, None)],
+)
+def test_accelerate_uses_the_cpu_where_there_is_no_gpu(
+    inside: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    devices: list[str],
+    before: dict[str, str],
+    after: str | None,
+) -> None:
+    """It would not look at torchrun's ranks; a variable of the user stays."""
+    for name in devices:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(inside, "GPUS", [str(tmp_path / "nvidia[0-9]*")])
+    monkeypatch.setattr(inside.os, "environ", dict(before))
+    inside.use_cpu_without_gpus()
+    assert inside.os.environ.get("ACCELERATE_USE_CPU") == after
+
+
 def test_torchrun_does_not_wait_for_a_host_name_that_does_not_resolve(
     inside: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +385,15 @@ def test_folder_around_the_model_is_an_error(tmp_path: Path) -> None:
         models.folder(tmp_path, State(tmp_path / "state")),
     ):
         pass
+
+
+def test_adapter_with_its_base_inside_is_a_model(tmp_path: Path) -> None:
+    """The folder of its base is not taken for a model that is one level too deep."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").touch()
+    (tmp_path / "adapter_config.json").touch()
+    with models.folder(tmp_path, State(tmp_path / "state")) as folder:
+        assert folder == tmp_path
 
 
 def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository: Project) -> None:

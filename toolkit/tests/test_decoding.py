@@ -112,6 +112,24 @@ def run(batch, rows, arrivals=None):
     return steps
 
 
+def test_removed_rows_need_no_memory_before_the_next_step():
+    """A waiting row may need the memory of cancelled ones, without which there is no next step."""
+    model = model_of("Llama")
+    batch = batch_of(model, budget=100)
+    first, second = row_of(list(range(3, 43)), 20), row_of(list(range(5, 45)), 30)
+    assert batch.fits([40], [first.total])
+    batch.add(first)
+    batch.step()
+    assert not batch.fits([40], [second.total])
+    first.is_over = True
+    assert batch.fits([40], [second.total])
+    assert batch.usage == 0
+    batch.add(second)
+    while second not in batch.step():
+        pass
+    assert second.generated == alone(model, second)
+
+
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_texts_are_those_of_generate(name, monkeypatch):
     """Prompts of mixed lengths that arrive one after another, long ones in parts, with different arguments."""

@@ -16,6 +16,7 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.loading import hub
+from hf_inference_toolkit.loading.adapter_folder import ModelFiles
 from hf_inference_toolkit.loading.loader import build, load_model
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
@@ -681,7 +682,7 @@ def test_tensorflow_is_refused(encoder):
     runtime.prefix = "TF"
     task = registry.parse("sentence-similarity")
     with pytest.raises(StartError, match="HF_TASK=sentence-similarity needs PyTorch, and this image has"):
-        build(task, encoder, Settings(model_dir=str(encoder)), runtime)
+        build(task, ModelFiles(encoder, encoder, encoder), Settings(model_dir=str(encoder)), runtime, {})
 
 
 def test_damaged_files_of_modules_are_named(encoder):

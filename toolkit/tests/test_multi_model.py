@@ -361,6 +361,8 @@ def test_task_of_the_environment_is_that_of_all_models(tmp_path, model_folder):
 def test_model_id_and_multi_model_exclude_each_other():
     with pytest.raises(StartError, match="HF_MODEL_ID: must not be set with SAGEMAKER_MULTI_MODEL"):
         read({"SAGEMAKER_MULTI_MODEL": "true", "HF_MODEL_ID": "a/b"})
+    with pytest.raises(StartError, match="HF_ADAPTERS: must not be set with SAGEMAKER_MULTI_MODEL"):
+        read({"SAGEMAKER_MULTI_MODEL": "true", "HF_ADAPTERS": "a=/b"})
     assert read({"SAGEMAKER_MULTI_MODEL": "false", "HF_MODEL_ID": "a/b"}).model_id == "a/b"
     with pytest.raises(StartError, match="SAGEMAKER_MULTI_MODEL: must be true or false"):
         read({"SAGEMAKER_MULTI_MODEL": "maybe"})
@@ -624,10 +626,9 @@ def test_loading_does_not_delay_other_models(tmp_path):
         labels = tiny.labels("NEGATIVE", "POSITIVE")
         tiny.save(folder, "BertConfig", "BertForSequenceClassification", dict(tiny.BERT, **size), **labels)
     (tmp_path / "model").mkdir()
-    with process(tmp_path / "model", code=None, SAGEMAKER_MULTI_MODEL="true", HF_RUNTIME="torch") as (
-        _,
-        server,
-    ):
+    # Nobody reads the log meanwhile.
+    quiet = {"SAGEMAKER_CONTAINER_LOG_LEVEL": "30", "HF_RUNTIME": "torch"}
+    with process(tmp_path / "model", code=None, SAGEMAKER_MULTI_MODEL="true", **quiet) as (_, server):
         until_status(server, 200, 90)
         endpoint = Endpoint(server, root)
         assert endpoint.load("fixed").status == 200

@@ -38,6 +38,7 @@ else:
     raise SystemExit("TensorFlow has no DsoLoader::TryDlopenCUDALibraries where it was in 2.4 and 2.21")
 """,
 }
+NCCL = "import torch, torch.distributed as d; print(d.is_nccl_available(), torch.cuda.nccl.version())"
 CUDA = re.compile(r"lib(cu|nv|nccl)\w*")
 # Libraries of the driver, which the machine with the GPU provides.
 DRIVER = re.compile(r"lib(cuda|nvidia-[\w-]+|nvcuvid)\.so")
@@ -76,6 +77,12 @@ def test_cuda_libraries_are_there(subject: Subject) -> None:
     assert wanted, "the framework opens no library of CUDA"
     missing = sorted(name for name in wanted if not found[name])
     assert not missing, f"not found: {', '.join(missing)}"
+
+
+def test_nccl_answers(subject: Subject) -> None:
+    """PyTorch opens NCCL, which connects processes on GPUs. TensorFlow opens it only when it is used."""
+    if subject.cell.framework == "pytorch":
+        assert subject.python(NCCL).startswith("True")
 
 
 def test_one_cuda(subject: Subject) -> None:

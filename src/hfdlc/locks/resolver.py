@@ -228,13 +228,13 @@ def _groups(wanted: LockInput, resolver: Resolver, *, page: bool) -> dict[str, l
     found: dict[str, list[LockedPackage]] = defaultdict(list)
     for entry in everything:
         if entry.name in required:
-            found[group_of(entry.name, dict(wanted.named), layers)].append(entry)
+            found[group_of(entry.name, wanted.named, layers)].append(entry)
     return found
 
 
-def group_of(name: str, named: Mapping[str, str], layers: Mapping[str, set[str]]) -> str:
-    """The layer group that names a package, else the first one that requires it."""
-    for pattern, group in named.items():
+def group_of(name: str, named: Sequence[tuple[str, str]], layers: Mapping[str, set[str]]) -> str:
+    """The first layer group that names a package, else the first one that requires it."""
+    for pattern, group in named:
         if fnmatchcase(name, pattern):
             return group
     return next(group for group, needs in layers.items() if name in needs)

@@ -21,7 +21,7 @@ def is_model(word: str) -> bool:
 def folder(model: Path, state: State) -> Iterator[Path]:
     """The folder of a model; an archive is unpacked into a temporary one.
 
-    Raises UserError if it has no config.json or code, or if these are one level too deep.
+    Raises UserError if it has no config.json, adapter or code, or if these are one level too deep.
     """
     if not model.exists():
         raise UserError("no such model", location=str(model), hint="give a folder or a model.tar.gz")
@@ -50,11 +50,8 @@ def _unpack(model: Path, target: Path) -> None:
 
 
 def _check(unpacked: Path, model: Path) -> None:
-    if (
-        (unpacked / "config.json").is_file()
-        or (unpacked / "code").is_dir()
-        or (unpacked / "handler.py").is_file()
-    ):
+    files = ("config.json", "adapter_config.json", "handler.py")
+    if (unpacked / "code").is_dir() or any((unpacked / name).is_file() for name in files):
         return
     deeper = sorted(unpacked.glob("*/config.json"))
     if deeper:

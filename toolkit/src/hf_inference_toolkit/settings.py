@@ -11,6 +11,7 @@ from hf_inference_toolkit.errors import StartError
 BATCH_DEADLINE = 600.0
 # Settings of multi-model-server and TorchServe. Those that are not in VARIABLES have no equivalent here.
 _OTHER_SERVERS = re.compile(r"(MMS|TS|SAGEMAKER_MMS|SAGEMAKER_TS)_[A-Z_]+\Z|SAGEMAKER_MODEL_SERVER_WORKERS\Z")
+_ADAPTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -42,6 +43,9 @@ class Settings(NamedTuple):
     dtype: str = "float32"
     runtime: str = "auto"
     kv_cache: Optional[int] = None
+    # Pairs of a name and a location.
+    adapters: Optional[Tuple[Tuple[str, str], ...]] = None
+    device_map: Optional[str] = None
     hub_endpoint: str = "https://huggingface.co"
     hub_offline: bool = False
     hub_cache: str = "/tmp/huggingface"  # noqa: S108 - `read` replaces it
@@ -49,7 +53,7 @@ class Settings(NamedTuple):
     keeps_cache: bool = False
 
 
-Value = Union[None, bool, int, float, str]
+Value = Union[None, bool, int, float, str, Tuple[Tuple[str, str], ...]]
 
 
 class Variable(NamedTuple):
@@ -145,6 +149,20 @@ def _address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _adapters(value: str) -> Tuple[Tuple[str, str], ...]:
+    pairs: List[Tuple[str, str]] = []
+    for entry in value.split(","):
+        name, _, location = (part.strip() for part in entry.partition("="))
+        if not _ADAPTER.match(name) or not location:
+            raise ValueError(
+                "must be NAME=FOLDER,NAME=FOLDER, with names of letters, digits and ._-, each at most 64 characters"
+            )
+        if name in dict(pairs):
+            raise ValueError("must have each name once")
+        pairs.append((name, location))
+    return tuple(pairs)
+
+
 def _level(value: str) -> int:
     if value.isdigit() and int(value) <= 50:
         return int(value)
@@ -165,7 +183,8 @@ VARIABLES = (
         "HF_MODEL_ID",
         "model_id",
         _text,
-        "the model's name on the hub, or a local folder; used if HF_MODEL_DIR contains no model",
+        "the model's name on the hub, or a local folder; used if HF_MODEL_DIR contains no model, and as the base model "
+        "of an adapter there",
     ),
     Variable("HF_MODEL_REVISION", "model_revision", _text, "branch, tag or commit of HF_MODEL_ID"),
     Variable("HF_TOKEN", "token", _text, "access token for the hub; it is sent to HF_ENDPOINT only", True),
@@ -216,6 +235,20 @@ VARIABLES = (
         _gigabytes,
         "memory for the keys and values of running texts, in GB of 1,073,741,824 bytes; by default half of the memory "
         "that is free when the model is loaded, on the GPU or within the container's limit",
+    ),
+    Variable(
+        "HF_DEVICE_MAP",
+        "device_map",
+        _choice("auto"),
+        "auto: accelerate spreads the layers of a model over all GPUs and the memory of the machine; by default the "
+        "model is on the first GPU",
+    ),
+    Variable(
+        "HF_ADAPTERS",
+        "adapters",
+        _adapters,
+        "adapters of PEFT that requests choose from, NAME=FOLDER,NAME=FOLDER; instead of a folder, the name of a "
+        "repository on the hub, or NAME@REVISION of one",
     ),
     Variable(
         "HF_HOME",
@@ -356,11 +389,12 @@ def _parsed(environ: Mapping[str, str]) -> Dict[str, Value]:
             continue
         if value is not None:
             values.setdefault(variable.field, value)
-    if values.get("multi_model") and values.get("model_id"):
-        wrong.append(
-            "HF_MODEL_ID: must not be set with SAGEMAKER_MULTI_MODEL=true: POST /models loads the models. Unset one of "
-            "the two"
-        )
+    for name, field in (("HF_MODEL_ID", "model_id"), ("HF_ADAPTERS", "adapters")):
+        if values.get("multi_model") and values.get(field):
+            wrong.append(
+                "{}: must not be set with SAGEMAKER_MULTI_MODEL=true: POST /models loads the models. Unset one of the "
+                "two".format(name)
+            )
     if wrong:
         raise StartError("invalid environment variables:\n  " + "\n  ".join(wrong))
     return values

@@ -48,6 +48,8 @@ class Request(NamedTuple):
     warnings: List[str]
     is_vertex: bool = False
     is_stream: bool = False
+    # The adapter of HF_ADAPTERS that predicts; None is the base model.
+    adapter: Optional[str] = None
 
 
 def read_json(body: bytes, charset: Optional[str] = None) -> object:

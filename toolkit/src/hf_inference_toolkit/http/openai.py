@@ -24,7 +24,7 @@ FEW = 256
 
 
 class OpenAI:
-    """The endpoints. `name` is the name of the served model; requests may have any."""
+    """The endpoints. `name` is the name of the served model; requests may have any, unless there are adapters."""
 
     def __init__(self, invocations: Invocations, model: Model, name: str, deadline: float) -> None:
         self._invocations = invocations
@@ -59,11 +59,14 @@ class OpenAI:
         """The response to a parsed body."""
         inputs = document.get("input") if isinstance(document, dict) else None
         size = OFF_LOOP if isinstance(inputs, list) and len(inputs) > FEW else 0
-        query = await self._invocations.off_loop(size, lambda: openai_embeddings.read(document, service))
+        query = await self._invocations.off_loop(
+            size, lambda: openai_embeddings.read(document, service, self._adapter)
+        )
         prediction = await self._invocations.predict(service, query.request, request, ends)
+        name = query.request.adapter or self._name
 
         def written() -> bytes:
-            return payload.write_json(openai_embeddings.answer(query, self._name, prediction))
+            return payload.write_json(openai_embeddings.answer(query, name, prediction))
 
         # A number takes eight bytes in base64, and up to 21 as text.
         body = await self._invocations.off_loop(8 * sum(map(len, prediction.value)), written)
@@ -126,38 +129,57 @@ class OpenAI:
     ) -> Response:
         """The response to a parsed body in OpenAI's form."""
         query = openai_requests.read(document, is_chat)
+        adapter = self._adapter(service, query.model)
+        query = query._replace(completion=query.completion._replace(adapter=adapter))
+        name = adapter or self._name
         # Compiling a grammar takes long; checking messages does not.
         size = OFF_LOOP if query.completion.grammar or is_chat else 0
         prompt = await self._invocations.off_loop(size, lambda: service.prepare(query.completion))
         if query.is_stream:
-            writer = Chunks(query, self._name)
+            writer = Chunks(query, name)
             return await self._invocations.stream(
                 service, prompt._replace(is_stream=True), request, ends, writer
             )
         prediction = await self._invocations.predict(service, prompt, request, ends)
-        return respond(whole(query, self._name, prediction.value))
+        return respond(whole(query, name, prediction.value))
+
+    def _adapter(self, service: Service, model: str) -> Optional[str]:
+        """The adapter that `model` names; None for the base model. Without adapters a request may have any name."""
+        if not service.adapters or model in ("", self._name):
+            return None
+        if model not in service.adapters:
+            raise self._unknown(service, model)
+        return model
+
+    def _unknown(self, service: Service, model: str) -> RequestError:
+        names = ", ".join([self._name, *service.adapters])
+        known = "the models are {}" if service.adapters else "the model is '{}'"
+        return RequestError(
+            "not_found", "no model '{}'; {}".format(model[:200], known.format(names)), param="model"
+        )
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        self._model.serving()
-        return respond({"object": "list", "data": [self._described()]})
+        service = self._model.serving()
+        data = [self._described(name) for name in (self._name, *service.adapters)]
+        return respond({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
-        self._model.serving()
+        service = self._model.serving()
         name = request.scope["path"][len(ONE_MODEL) :]
-        if name != self._name:
-            raise RequestError(
-                "not_found", "no model '{}'; the model is '{}'".format(name[:200], self._name), param="model"
-            )
-        return respond(self._described())
+        if name not in (self._name, *service.adapters):
+            raise self._unknown(service, name)
+        return respond(self._described(name))
 
-    def _described(self) -> Dict[str, object]:
+    def _described(self, name: str) -> Dict[str, object]:
+        """A model; an adapter has a parent."""
         return {
-            "id": self._name,
+            "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": "hf-inference-toolkit",
+            **({} if name == self._name else {"parent": self._name}),
         }
 
 

@@ -3,19 +3,19 @@
 import array
 import base64
 import sys
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from hf_inference_toolkit.annotations import JsonObject, Parameters
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
-from hf_inference_toolkit.http.openai_requests import ACCEPTED, ANY, checked
+from hf_inference_toolkit.http.openai_requests import ACCEPTED, ANY, MODEL, checked
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.parameters import schema as schema_of
 from hf_inference_toolkit.tasks.service import Prediction, Service
 
 FORMATS = ("float", "base64")
 KNOWN = (
-    Parameter("model", "string", "any name; the answer has the name of the model that is served"),
+    MODEL,
     Parameter("input", "prompt", "a text, its token ids, or a list of either"),
     Parameter(
         "encoding_format", "string", "base64: little-endian float32; float by default", choices=FORMATS
@@ -33,13 +33,17 @@ class Query(NamedTuple):
     is_base64: bool
 
 
-def read(document: object, service: Service) -> Query:
-    """The checked request in a JSON document. RequestError with the name of the parameter that is wrong."""
+def read(document: object, service: Service, adapter: Callable[[Service, str], Optional[str]]) -> Query:
+    """The checked request in a JSON document. RequestError with the name of the parameter that is wrong.
+
+    `adapter` returns the adapter that a model's name stands for.
+    """
     if not isinstance(document, dict):
         raise RequestError("malformed", "the body must be a JSON object, not {}".format(kind_of(document)))
     given = checked(document, KNOWN, ACCEPTED)
     options: Parameters = {name: given[name] for name in ("dimensions", "prompt_name") if name in given}
-    request = Request(_inputs(given), options, [])
+    model = str(given.get("model", ""))
+    request = Request(_inputs(given), options, [], adapter=adapter(service, model))
     try:
         service.check(request)
     except RequestError as error:

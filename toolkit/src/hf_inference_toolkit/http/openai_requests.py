@@ -26,8 +26,13 @@ class Query(NamedTuple):
     has_usage: bool
 
 
+MODEL = Parameter(
+    "model",
+    "string",
+    "any name; the answer has the name of the model that is served. With adapters: the model or one of them",
+)
 COMMON = (
-    Parameter("model", "string", "any name; the answer has the name of the model that is served"),
+    MODEL,
     Parameter("max_tokens", "integer", "the most new tokens", 1, limits.NEW_TOKENS),
     Parameter("n", "integer", "how many choices a prompt gets", 1, limits.SEQUENCES),
     Parameter(

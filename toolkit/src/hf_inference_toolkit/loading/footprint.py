@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Iterable, List
 
-from hf_inference_toolkit.loading import hub
+from hf_inference_toolkit.loading import adapter_folder, hub
 from hf_inference_toolkit.loading.user_code import is_present
 from hf_inference_toolkit.runtimes.select import installed_framework, weight_files
 from hf_inference_toolkit.settings import Settings
@@ -22,12 +22,12 @@ _LONGEST_HEADER = 100 * 1024 * 1024
 def estimate(settings: Settings) -> int:
     """Bytes of the weights in HF_DTYPE, and of what is needed beside them while they are read.
 
-    User code may load any of its files, so that all of them count.
+    User code may load any of its files, so that all of them count. The weights of an adapter are those of its base.
     """
     folder = Path(settings.model_dir)
     if is_present(settings, folder):
         return sum(_size(path) for path in folder.rglob("*") if path.is_file())
-    weights = _weights(folder)
+    weights = _weights(adapter_folder.find(settings, folder).weights)
     if weights and weights[0].suffix == ".safetensors":
         return sum(_safetensors(path, BYTES[settings.dtype]) for path in weights)
     # The file is read as a whole, and then copied into the model. Its precision is unknown.

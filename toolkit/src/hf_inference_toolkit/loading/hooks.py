@@ -322,7 +322,7 @@ def build(
 
 def _built(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Service], name: str) -> Service:
     standard: Optional[Service] = None
-    if hooks.handler is not None or "model_fn" in hooks.functions:
+    if hooks.loads_model:
         path = str(folder())
         context = Context(path, _gpu_id(), _manifest(name))
         if hooks.handler is not None:

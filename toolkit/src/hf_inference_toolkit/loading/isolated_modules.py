@@ -43,10 +43,13 @@ class Package(MetaPathFinder):
         """Forget all modules."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
-        for name in [name for name in sys.modules if name == self.name or name.startswith(self.name + ".")]:
-            del sys.modules[name]
-        for path in [path for path in sys.path_importer_cache if path.startswith(self._folder)]:
-            del sys.path_importer_cache[path]
+        # Copies, because other threads import modules meanwhile.
+        for name in list(sys.modules):
+            if name == self.name or name.startswith(self.name + "."):
+                del sys.modules[name]
+        for path in list(sys.path_importer_cache):
+            if path.startswith(self._folder):
+                sys.path_importer_cache.pop(path, None)
 
     def find_spec(
         self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None

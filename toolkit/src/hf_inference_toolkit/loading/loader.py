@@ -5,15 +5,19 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional, Tuple, Type, Union
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import (
+    adapter_folder,
+    adapters,
     compatibility,
     footprint,
     hooks,
     hub,
     model_folder,
+    placement,
     sentence_modules,
     user_code,
     weights,
 )
+from hf_inference_toolkit.loading.adapter_folder import Adapter, ModelFiles
 from hf_inference_toolkit.loading.conversion import Conversion
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import converted_models, memory, openvino, torch
@@ -22,6 +26,7 @@ from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
+from hf_inference_toolkit.tasks.adapters import AdapterService
 from hf_inference_toolkit.tasks.generation import Generation
 from hf_inference_toolkit.tasks.media_conversations import MediaConversations
 from hf_inference_toolkit.tasks.pipeline_task import PipelineTask
@@ -47,6 +52,10 @@ def load_model(settings: Settings) -> Service:
     """
     hub.prepare(settings)
     compatibility.register()
+    if settings.multi_model and settings.adapters:
+        raise StartError(
+            "HF_ADAPTERS does not work with SAGEMAKER_MULTI_MODEL: unset it, and load each adapter as a model"
+        )
     if settings.multi_model and settings.model_name is None:
         return _load_libraries()
     folder = Path(settings.model_dir)
@@ -66,8 +75,15 @@ def load_model(settings: Settings) -> Service:
         # It may use the PyTorch model in any way.
         raise StartError(torch.refusal(settings.dtype, "user code ({}) computes the passes".format(source)))
     without = settings._replace(runtime="torch")
+    loaded = user_code.load(source, is_isolated=settings.multi_model)
+    if settings.adapters and loaded.loads_model:
+        raise StartError(
+            "HF_ADAPTERS has no effect, because {} loads the model itself: unset it, or remove model_fn".format(
+                source.path
+            )
+        )
     return hooks.build(
-        user_code.load(source, is_isolated=settings.multi_model),
+        loaded,
         lambda: model or model_folder.for_user_code(settings),
         lambda: load_standard(without, model or model_folder.find_model(settings, for_user_code=True)),
         settings.model_name or "model",
@@ -92,7 +108,8 @@ def _load_libraries() -> Service:
 
 def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     """Create the service of the model without user code."""
-    folder = folder or model_folder.find_model(settings)
+    files = adapter_folder.find(settings, folder or model_folder.find_model(settings))
+    named = adapter_folder.find_named(settings)
     framework = installed_framework()
     if framework != "pt":
         _require_possible(settings, "TensorFlow is installed, and OpenVINO serves models of PyTorch")
@@ -101,21 +118,33 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     if settings.multi_model:
         runtime.maps_weights = False
         runtime.kv_cache = settings.kv_cache or memory.available() // SHARED_CACHE_PART
-    task = model_folder.choose_task(settings, folder, model_folder.read_config(folder))
+    config = model_folder.read_config(files.weights)
+    head, _ = adapter_folder.task_of(files.adapter)
+    task = model_folder.choose_task(settings, files.modules, config, head)
     _propagate_logs()
-    event(20, "loading", task=task.requested, folder=str(folder))
-    return build(task, folder, settings, runtime)
+    event(20, "loading", task=task.requested, folder=str(files.folder))
+    return build(task, files, settings, runtime, named)
 
 
-def build(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> Service:
-    """Create the service of a task. StartError if the model or the installed transformers do not support it."""
-    facts = _facts(folder, settings, runtime)
+def build(
+    task: TaskName, files: ModelFiles, settings: Settings, runtime: Runtime, named: Dict[str, Adapter]
+) -> Service:
+    """Create the service of a task. StartError if the model or the installed transformers do not support it.
+
+    `named` are the adapters of HF_ADAPTERS.
+    """
+    facts = _facts(files, settings, runtime)
     spec = registry.find(task.name)
-    close = _accelerate(runtime, spec, folder, settings) if isinstance(runtime, torch.Torch) else None
+    close = _accelerate(runtime, spec, files, settings) if isinstance(runtime, torch.Torch) else None
     if spec.implementation is not None:
-        service: Service = _own(task, spec.implementation, folder, settings, runtime, facts)
+        service = _own(task, spec.implementation, files, settings, runtime, facts, named)
+    elif named:
+        raise StartError(
+            "HF_ADAPTERS: HF_TASK={} is served by a pipeline of transformers, which has one adapter at most; the tasks "
+            "with several are {}".format(task.requested, ", ".join(registry.own_tasks()))
+        )
     else:
-        service = _of_pipeline(task, weights.load_pipeline(task, folder, settings, runtime), runtime, facts)
+        service = _of_pipeline(task, weights.load_pipeline(task, files, settings, runtime), runtime, facts)
     if close is not None:
         service.on_close.append(close)
     return service
@@ -135,32 +164,46 @@ def _of_pipeline(
 def _own(
     task: TaskName,
     implementation: Type[TextTask],
-    folder: Path,
+    files: ModelFiles,
     settings: Settings,
     runtime: Runtime,
     facts: Dict[str, str],
+    named: Dict[str, Adapter],
 ) -> Service:
     """The service of a task that the toolkit implements itself."""
     more: Tuple[Union[SentenceModel, Ranker], ...] = ()
-    config = model_folder.read_config(folder)
+    config = model_folder.read_config(files.weights)
     if issubclass(implementation, SentenceEmbeddings):
         if runtime.prefix:
             raise StartError("HF_TASK={} needs PyTorch, and this image has TensorFlow".format(task.requested))
-        more = (sentence_modules.read(folder, config),)
+        more = (sentence_modules.read(files.modules, config),)
     elif issubclass(implementation, TextRanking):
-        more = (sentence_modules.read_ranker(folder, config),)
-    weights.load_head(task, folder, settings, runtime)
-    return implementation(task, runtime, weights.load_tokenizer(folder, settings), facts, *more)
+        more = (sentence_modules.read_ranker(files.modules, config),)
+    select = weights.load_head(task, files, settings, runtime, named)
+    tokenizer = weights.load_tokenizer(files.tokenizer, settings)
+    if files.adapter is not None:
+        adapters.check_vocabulary(tokenizer, runtime.model, files.adapter)
+    base = implementation(task, runtime, tokenizer, facts, *more)
+    if select is None:
+        return base
+    services: Dict[Optional[str], TextTask] = {None: base}
+    for name, adapter in named.items():
+        own = tokenizer
+        if adapter_folder.has_tokenizer(adapter.folder):
+            own = weights.load_tokenizer(adapter.folder, settings)
+            adapters.check_vocabulary(own, runtime.model, adapter)
+        services[name] = implementation(task, runtime, own, facts, *more)
+    return AdapterService(services, select)
 
 
 def _accelerate(
-    runtime: torch.Torch, spec: registry.Task, folder: Path, settings: Settings
+    runtime: torch.Torch, spec: registry.Task, files: ModelFiles, settings: Settings
 ) -> Optional[Callable[[], None]]:
     """Let OpenVINO compute the passes where it can. StartError where it cannot and is required.
 
     Returns what ends a conversion in another process.
     """
-    reason = _refusal(runtime, spec, settings)
+    reason = _refusal(runtime, spec, files, settings)
     if reason:
         _require_possible(settings, reason)
         runtime.accelerate(None, reason)
@@ -170,7 +213,7 @@ def _accelerate(
     if settings.multi_model:
         conversion = Conversion(settings, runtime.dtype, footprint.estimate(settings))
         home = conversion.home
-    store = converted_models.store_of(folder, spec.name, runtime.dtype, home)
+    store = converted_models.store_of(files.folder, spec.name, runtime.dtype, home, files.weights)
     is_required = settings.runtime == "openvino" or runtime.dtype == "int8"
     runtime.accelerate(
         Acceleration(runtime.dtype, is_required, store, runtime.cpus(), runtime.check, conversion)
@@ -178,7 +221,7 @@ def _accelerate(
     return conversion.cancel if conversion is not None else None
 
 
-def _refusal(runtime: torch.Torch, spec: registry.Task, settings: Settings) -> str:
+def _refusal(runtime: torch.Torch, spec: registry.Task, files: ModelFiles, settings: Settings) -> str:
     """The reason why OpenVINO is not used, or an empty string."""
     if settings.runtime == "torch":
         return "HF_RUNTIME=torch"
@@ -186,6 +229,12 @@ def _refusal(runtime: torch.Torch, spec: registry.Task, settings: Settings) -> s
         return "OpenVINO is not installed"
     if runtime.pipeline_device() >= 0:
         return "the model is on a GPU"
+    if settings.device_map:
+        return "HF_DEVICE_MAP={}".format(settings.device_map)
+    if placement.method(files.weights):
+        return "the model is quantised ({})".format(placement.method(files.weights))
+    if settings.adapters:
+        return "HF_ADAPTERS: requests choose from several adapters, for which PyTorch is used"
     if spec.implementation is not None and issubclass(spec.implementation, Generation):
         return "{} generates text, for which PyTorch is used".format(spec.name)
     return ""
@@ -196,15 +245,17 @@ def _require_possible(settings: Settings, reason: str) -> None:
         raise StartError(torch.refusal(settings.dtype, reason))
 
 
-def _facts(folder: Path, settings: Settings, runtime: Runtime) -> Dict[str, str]:
+def _facts(files: ModelFiles, settings: Settings, runtime: Runtime) -> Dict[str, str]:
     """Information on the loaded model for the log and /openapi.json."""
     import transformers
 
+    adapter = files.adapter
     return {
-        "model": settings.model_id or str(folder),
+        "model": settings.model_id or str(files.folder),
+        **({"adapter": adapter.kind, "base_model": str(files.weights)} if adapter else {}),
         "framework": "TensorFlow" if runtime.prefix else "PyTorch",
         "transformers": transformers.__version__,
-        "dtype": runtime.dtype,
+        "dtype": placement.method(files.weights) or runtime.dtype,
         "device": "cpu" if runtime.pipeline_device() < 0 else "gpu",
     }
 

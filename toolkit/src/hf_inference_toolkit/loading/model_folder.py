@@ -14,6 +14,9 @@ from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
 from hf_inference_toolkit.tasks.task_name import TaskName
 
+# The file that a folder with an adapter of PEFT has.
+ADAPTER = "adapter_config.json"
+
 
 def find_model(settings: Settings, for_user_code: bool = False) -> Path:
     """HF_MODEL_DIR if it contains a model, otherwise HF_MODEL_ID as a local folder or from the hub."""
@@ -35,13 +38,20 @@ def find_model(settings: Settings, for_user_code: bool = False) -> Path:
 def for_user_code(settings: Settings) -> Path:
     """The model's folder for user code in HF_MODEL_DIR. It may contain a model of any kind."""
     folder = Path(settings.model_dir)
-    if _holds_model(folder) or not settings.model_id:
+    if (folder / "config.json").is_file() or not settings.model_id:
         return folder
     return find_model(settings, for_user_code=True)
 
 
 def _holds_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+    return (folder / "config.json").is_file() or is_adapter(folder)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder contains an adapter of PEFT and not the weights of a model."""
+    if not (folder / ADAPTER).is_file():
+        return False
+    return not any(any(folder.glob(pattern)) for kinds in hub.WHOLE.values() for pattern in kinds)
 
 
 def check_readable(folder: Path) -> None:
@@ -77,11 +87,6 @@ def _no_model(settings: Settings) -> str:
             "{0} contains no config.json, but {0}/{1} does: the archive was packed one level too deep. Pack the "
             "folder's content: tar -C {1} -czf model.tar.gz .".format(folder, deeper[0])
         )
-    if "adapter_config.json" in inside:
-        return (
-            "{} contains an adapter (adapter_config.json) without its base model. Merge the two and save the result: "
-            "model.merge_and_unload().save_pretrained(FOLDER)".format(folder)
-        )
     content = "contains no config.json, only " + ", ".join(inside[:8]) if inside else "is empty"
     if settings.multi_model:
         return "no model: {} {}. The url of a model is the folder of its config.json".format(folder, content)
@@ -103,14 +108,20 @@ def read_config(folder: Path) -> JsonObject:
     return config
 
 
-def choose_task(settings: Settings, folder: Path, config: JsonObject) -> TaskName:
-    """HF_TASK, or the task of modules.json (sentence-transformers), or that of the model's architecture."""
+def choose_task(settings: Settings, folder: Path, config: JsonObject, head: str = "") -> TaskName:
+    """HF_TASK, or the task of modules.json (sentence-transformers), or that of the model's architecture.
+
+    `head` is the task of an adapter with a last layer of its own, which the base model does not have.
+    """
     if settings.task:
         return registry.parse(settings.task)
     saved = sentence_modules.task_of(folder)
     if saved is not None:
         event(20, "task inferred from modules.json", task=saved)
         return registry.parse(saved)
+    if head:
+        event(20, "task inferred from the adapter", task=head)
+        return registry.parse(head)
     inferred = registry.infer(config)
     if inferred is None:
         architectures: List[str] = config.get("architectures") or []

@@ -50,6 +50,11 @@ class Hooks(NamedTuple):
     batch: int = 0
     forget: Callable[[], None] = lambda: None
 
+    @property
+    def loads_model(self) -> bool:
+        """Whether the user's code loads the model, and not the server."""
+        return self.handler is not None or "model_fn" in self.functions
+
 
 def find(settings: Settings, folder: Path) -> Optional[Source]:
     """The user's module in or beside a local model folder.

@@ -6,17 +6,20 @@ import inspect
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Dict, Iterator, List, Type
+from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Tuple, Type
 
 from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.errors import StartError
-from hf_inference_toolkit.loading import checks, model_folder
+from hf_inference_toolkit.loading import adapter_folder, adapters, checks, model_folder, placement
+from hf_inference_toolkit.loading.adapter_folder import Adapter, ModelFiles
 from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import architectures, pipeline_task, registry
+from hf_inference_toolkit.tasks.adapters import Select
 from hf_inference_toolkit.tasks.task_name import TaskName
 
 if TYPE_CHECKING:
+    import torch
     import transformers
     from transformers import PreTrainedModel
 
@@ -29,6 +32,11 @@ ENCODERS = {
     "mt5": "MT5EncoderModel",
     "umt5": "UMT5EncoderModel",
     "longt5": "LongT5EncoderModel",
+}
+# Tasks of pipelines whose models have a last layer for their labels, which an adapter may bring.
+CLASSIFIERS = {
+    "audio-classification": "AutoModelForAudioClassification",
+    "image-classification": "AutoModelForImageClassification",
 }
 # Classes whose outputs are scores of labels.
 LABELLED = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
@@ -46,37 +54,82 @@ def load_tokenizer(folder: Path, settings: Settings) -> "transformers.PreTrained
     return tokenizer
 
 
-def load_head(task: TaskName, folder: Path, settings: Settings, runtime: Runtime) -> None:
-    """Load the task's model class into the runtime; StartError unless every weight of it came from the folder."""
+def load_head(
+    task: TaskName, files: ModelFiles, settings: Settings, runtime: Runtime, named: Mapping[str, Adapter]
+) -> Optional[Select]:
+    """Load the task's model class into the runtime; StartError unless every weight of it came from the folder.
+
+    With adapters by name (HF_ADAPTERS), what selects one of them is returned.
+    """
     import transformers
 
-    _check_head(task, folder)
+    folder = files.weights
+    if not adapter_folder.task_of(files.adapter)[0]:
+        _check_head(task, folder)
     auto = getattr(transformers, runtime.prefix + _class_of(task, folder))
+    arguments = dict(_trust(settings), **placement.arguments(settings, folder, runtime))
+    if files.adapter is not None:
+        _check_adapter(files.adapter, folder)
+        arguments.update(adapters.head_arguments(files.adapter, folder, auto, _trust(settings)))
+    model, info = _from_pretrained(auto, task, folder, arguments)
+    missing = _missing(task, info)
+    if files.adapter is not None:
+        model, replaced = adapters.merge(model, files.adapter, _dtype_of(runtime))
+        missing = [name for name in missing if name not in replaced]
+    if missing:
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+    select = adapters.attach(model, named) if named else None
+    checks.check_finite(model, files.folder)
+    if registry.find(task.name).auto_class in LABELLED:
+        checks.check_labels(model.config)
+    runtime.place(model)
+    return select
+
+
+def _from_pretrained(
+    auto: "transformers.AutoModel", task: TaskName, folder: Path, arguments: Dict[str, object]
+) -> Tuple["PreTrainedModel", LoadingInfo]:
     try:
-        model, info = auto.from_pretrained(str(folder), output_loading_info=True, **_trust(settings))
-    except ValueError as problem:
-        raise StartError(_misfit(task, folder, str(problem))) from None
-    except OSError as problem:
-        raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
-    except Exception as problem:
+        model, info = auto.from_pretrained(str(folder), output_loading_info=True, **arguments)
+        return model, info
+    except (ImportError, RuntimeError, ValueError) as problem:
+        if placement.method(folder):
+            raise placement.unloadable(folder, problem) from None
         if isinstance(problem, RuntimeError) and "mismatch" in str(problem):
             raise StartError(
                 "the weights in {} have other shapes than its config.json says; one reason is another number of labels "
                 "in id2label".format(folder)
             ) from None
+        if not isinstance(problem, ValueError):
+            raise
+        raise StartError(_misfit(task, folder, str(problem))) from None
+    except OSError as problem:
+        raise StartError("the weights in {} cannot be loaded: {}".format(folder, problem)) from None
+    except Exception as problem:
         if type(problem).__name__ not in ("SafetensorError", "UnpicklingError"):
             raise
         words = str(problem).splitlines()[0][:200]
         raise StartError(
             "a file of weights in {} is damaged, or holds code, which is not run: {}".format(folder, words)
         ) from None
-    missing = _missing(task, info)
-    if missing:
-        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
-    checks.check_finite(model, folder)
-    if registry.find(task.name).auto_class in LABELLED:
-        checks.check_labels(model.config)
-    runtime.place(model)
+
+
+def _check_adapter(adapter: Adapter, base: Path) -> None:
+    """StartError for an adapter that cannot be merged into its base model."""
+    adapters.check_kind(adapter)
+    method = placement.method(base)
+    if method:
+        raise StartError(
+            "the base model of the adapter in {} is {}, which is quantised ({}): merging would round its weights "
+            "again. Mount the adapter at HF_MODEL_DIR, and set HF_MODEL_ID to one that is not quantised".format(
+                adapter.folder, base, method
+            )
+        )
+
+
+def _dtype_of(runtime: Runtime) -> "torch.dtype":
+    dtype: "torch.dtype" = runtime.type  # type: ignore[attr-defined]  # adapters need PyTorch
+    return dtype
 
 
 def _class_of(task: TaskName, folder: Path) -> str:
@@ -158,9 +211,12 @@ def _loading_infos(transformers: ModuleType, runtime: Runtime, infos: List[Loadi
         base.from_pretrained = original
 
 
-def _arguments(settings: Settings, runtime: Runtime) -> Dict[str, object]:
+def _arguments(settings: Settings, folder: Path, runtime: Runtime) -> Dict[str, object]:
     import transformers
 
+    placed = placement.arguments(settings, folder, runtime)
+    if placed:
+        return dict(_trust(settings), **placed)
     arguments = dict(_trust(settings), device=runtime.pipeline_device())
     known = inspect.signature(transformers.pipeline).parameters
     for name in ("dtype", "torch_dtype"):
@@ -213,32 +269,31 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
 
 
 def load_pipeline(
-    task: TaskName, folder: Path, settings: Settings, runtime: Runtime
+    task: TaskName, files: ModelFiles, settings: Settings, runtime: Runtime
 ) -> "transformers.Pipeline":
     """The pipeline of a task that the toolkit does not implement itself."""
     import transformers
 
+    folder = files.weights
     _check_task(task, folder, runtime)
+    arguments = _arguments(settings, folder, runtime)
+    if files.adapter is not None:
+        _check_adapter(files.adapter, folder)
+        if task.name in CLASSIFIERS:
+            auto = getattr(transformers, CLASSIFIERS[task.name])
+            head = adapters.head_arguments(files.adapter, folder, auto, _trust(settings))
+            arguments["model_kwargs"] = head
     infos: List[LoadingInfo] = []
     try:
         with _loading_infos(transformers, runtime, infos):
-            pipeline = transformers.pipeline(task.name, model=str(folder), **_arguments(settings, runtime))
-    except ImportError as problem:
-        raise StartError(_missing_package(task, problem)) from None
-    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:
-        # Several tokenizers open their files without a look at whether there are any.
-        if isinstance(problem, TypeError) and "NoneType" in str(problem):
-            raise StartError(
-                "HF_TASK={}: files of the tokenizer are missing in {}. Save the tokenizer beside the model: "
-                "tokenizer.save_pretrained(FOLDER) ({})".format(
-                    task.requested, folder, _vocabulary_files(folder)
-                )
-            ) from None
-        raise StartError(
-            "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
-        ) from None
+            pipeline = transformers.pipeline(task.name, model=str(folder), **arguments)
+    except (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as problem:
+        raise _unloadable(task, folder, problem) from None
     _check_class(task, folder, pipeline)
     missing = [key for info in infos for key in _missing(task, info)]
+    if files.adapter is not None:
+        pipeline.model, replaced = adapters.merge(pipeline.model, files.adapter, _dtype_of(runtime))
+        missing = [key for key in missing if key not in replaced]
     if missing:
         raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
     for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
@@ -251,6 +306,25 @@ def load_pipeline(
         checks.check_tokenizer(pipeline.tokenizer, folder)
     checks.check_finite(pipeline.model, folder)
     return pipeline
+
+
+def _unloadable(task: TaskName, folder: Path, problem: Exception) -> StartError:
+    """The error for a pipeline that transformers cannot load."""
+    import transformers
+
+    if placement.method(folder):
+        return placement.unloadable(folder, problem)
+    if isinstance(problem, ImportError):
+        return StartError(_missing_package(task, problem))
+    # Several tokenizers open their files without a look at whether there are any.
+    if isinstance(problem, TypeError) and "NoneType" in str(problem):
+        return StartError(
+            "HF_TASK={}: files of the tokenizer are missing in {}. Save the tokenizer beside the model: "
+            "tokenizer.save_pretrained(FOLDER) ({})".format(task.requested, folder, _vocabulary_files(folder))
+        )
+    return StartError(
+        "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
+    )
 
 
 def _check_class(task: TaskName, folder: Path, pipeline: "transformers.Pipeline") -> None:

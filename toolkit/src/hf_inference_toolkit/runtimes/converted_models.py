@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, TypeVar
+from typing import Callable, Dict, List, Optional, Sequence, TypeVar
 
 from hf_inference_toolkit import __version__
 from hf_inference_toolkit.logs import event
@@ -27,10 +27,10 @@ Made = TypeVar("Made")
 class Store:
     """The converted model of one model's folder, with a manifest of what it was made of and of its files' hashes."""
 
-    def __init__(self, folder: Path, model: Path, settings: Dict[str, str]) -> None:
-        """`settings` are those that decide the result: the task, the precision."""
+    def __init__(self, folder: Path, models: Sequence[Path], settings: Dict[str, str]) -> None:
+        """`models` are the folders that it is made of, `settings` those that decide the result: task, precision."""
         self._folder = folder
-        self._model = model
+        self._models = models
         self._settings = settings
         self._sources: Dict[str, str] = {}
 
@@ -92,7 +92,10 @@ class Store:
         """What decides the result. The model's files are read only once: that takes a second for each gigabyte."""
         if not self._sources:
             sources = [
-                path for path in sorted(self._model.iterdir()) if path.suffix in _SUFFIXES and path.is_file()
+                path
+                for model in self._models
+                for path in sorted(model.iterdir())
+                if path.suffix in _SUFFIXES and path.is_file()
             ]
             self._sources = dict(_versions(), **self._settings)
             self._sources["processor"] = _processor()
@@ -100,15 +103,21 @@ class Store:
         return self._sources
 
 
-def store_of(model: Path, task: str, dtype: str, home: Optional[str]) -> Optional[Store]:
-    """Where the converted model of a folder is kept: in `home`, or beside the model. None if neither is writable."""
+def store_of(
+    model: Path, task: str, dtype: str, home: Optional[str], base: Optional[Path] = None
+) -> Optional[Store]:
+    """Where the converted model of a folder is kept: in `home`, or beside the model. None if neither is writable.
+
+    `base` is the folder of the base model, if the model is an adapter.
+    """
+    models = [model] if base in (None, model) else [model, base]
     settings = {"task": task, "dtype": dtype}
     name = "{}-{}".format(task, dtype)
     if home is not None:
         digest = hashlib.sha256(str(model.resolve()).encode("utf-8")).hexdigest()[:16]
-        return Store(Path(home) / "openvino" / digest / name, model, settings)
+        return Store(Path(home) / "openvino" / digest / name, models, settings)
     if os.access(str(model), os.W_OK):
-        return Store(model / "openvino" / name, model, settings)
+        return Store(model / "openvino" / name, models, settings)
     return None
 
 

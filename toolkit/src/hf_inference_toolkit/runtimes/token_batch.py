@@ -98,11 +98,15 @@ class TokenBatch:
         self._prefill: Optional[_Prefill] = None
         self._cache = KVCache(0, 0)
         self._prefixes = Prefixes(int(budget * PART))
+        # Batches of other adapters, which use the same memory.
+        self._others: Sequence[TokenBatch] = ()
 
     @property
     def _all(self) -> List[TokenRow]:
+        """Its rows, without those that leave in the next step."""
         prefill = self._prefill  # other threads read `usage`
-        return [*self.rows, *(prefill.rows if prefill else ()), *self._waiting]
+        rows = [*self.rows, *(prefill.rows if prefill else ()), *self._waiting]
+        return [row for row in rows if not row.is_over]
 
     @property
     def usage(self) -> float:
@@ -118,21 +122,53 @@ class TokenBatch:
         """An empty batch of the same model."""
         return TokenBatch(self._pass, self._preparation, self.budget, self._device)
 
+    def share_memory(self, others: Sequence["TokenBatch"]) -> None:
+        """Use the budget together with these batches, of which each knows all the others."""
+        self._others = others
+
+    @property
+    def _buffers(self) -> int:
+        """The tokens for which its caches have room."""
+        prefill = self._prefill
+        own = self._cache.rows * self._cache.columns
+        return own + (prefill.cache.rows * prefill.cache.columns if prefill else 0)
+
+    @property
+    def _held(self) -> int:
+        """The tokens of the budget that its rows use."""
+        totals = [row.total for row in self._all]
+        return max(_needed(totals), self._buffers) if totals else 0
+
+    @property
+    def _elsewhere(self) -> int:
+        """The tokens of the budget that the rows of the other batches use."""
+        return sum(batch._held for batch in self._others)
+
+    def _shrink_prefixes(self, limit: int) -> None:
+        """Drop known texts of all batches of the memory, until `limit` tokens are left."""
+        for batch in (self, *self._others):
+            batch._prefixes.shrink(limit // (1 + len(self._others)))
+
+    @property
+    def _prefix_tokens(self) -> int:
+        return sum(batch._prefixes.tokens for batch in (self, *self._others))
+
     def fits(self, lengths: Sequence[int], totals: Sequence[int]) -> bool:
         """Whether there is memory for more rows, given the lengths of their prompts and the most tokens of each."""
-        rows = self._all
-        if not rows:
-            self._prefixes.shrink(self.budget - _needed(totals))
+        rows, elsewhere = self._all, self._elsewhere
+        if not rows and not elsewhere:
+            self._shrink_prefixes(self.budget - _needed(totals))
             return True
-        if len(rows) + len(totals) > self._most_rows:
+        running = len(rows) + sum(len(batch._all) for batch in self._others)
+        if running + len(totals) > self._most_rows:
             return False
         needed = _needed([row.total for row in rows] + list(totals))
         # Prompts that are read beside a running batch are in memory twice.
         prompts = [len(row.prompt) for row in rows if not row.length] + list(lengths)
         twice = min(sum(prompts), max(*prompts, 2 * self._prefill_tokens, 0))
-        if needed + twice > self.budget:
+        if needed + twice + elsewhere > self.budget:
             return False
-        self._prefixes.shrink(self.budget - needed - twice)
+        self._shrink_prefixes(self.budget - needed - twice - elsewhere)
         return True
 
     def add(self, row: TokenRow) -> None:
@@ -178,10 +214,9 @@ class TokenBatch:
     def _keep_prefix(self, row: TokenRow, place: int) -> None:
         """Keep the tokens of a row that are in the cache, for prompts that begin with them."""
         if row.problem is None:
-            cache, prefill = self._cache, self._prefill
-            used = cache.rows * cache.columns + (prefill.cache.rows * prefill.cache.columns if prefill else 0)
             tokens = (row.prompt + row.generated)[: row.length]
-            self._prefixes.keep(tokens, cache, place, self.budget - used)
+            others = self._elsewhere + self._prefix_tokens - self._prefixes.tokens
+            self._prefixes.keep(tokens, self._cache, place, self.budget - self._buffers - others)
 
     def _read_prompts(self) -> None:
         """Read waiting prompts, up to the limit of a step. Rows whose prompts are complete get their first tokens."""
@@ -244,7 +279,8 @@ class TokenBatch:
             own = KVCache(*self._size(rows, 0))
         else:
             cache, size = self._cache, len(prompts) * columns
-            if self.rows and cache.rows * cache.columns + size > self.budget - self._prefixes.tokens:
+            free = self.budget - self._prefix_tokens - self._elsewhere
+            if self.rows and cache.rows * cache.columns + size > free:
                 cache.resize(*self._size(self.rows, size), 0)
             own = KVCache(len(prompts), columns)
         done = self._prefixes.copy(prompts[0], own) if known else 0
@@ -262,7 +298,8 @@ class TokenBatch:
 
         `elsewhere` are tokens of the budget that other buffers need.
         """
-        longest, budget = max(row.total for row in rows), self.budget - elsewhere - self._prefixes.tokens
+        longest = max(row.total for row in rows)
+        budget = self.budget - elsewhere - self._elsewhere - self._prefix_tokens
         count = 1
         while count < len(rows):
             count *= 2

@@ -100,12 +100,16 @@ class Torch(Runtime):
 
     def place(self, model: "PreTrainedModel") -> None:
         """See Runtime. A hook before each layer checks the deadline."""
-        # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
-        self.model = model.to(device=self.device, dtype=self.type).eval()
+        # accelerate has placed the layers, and quantised weights cannot be converted.
+        is_placed = getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
+        if not is_placed:
+            # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
+            model = model.to(device=self.device, dtype=self.type)
+        self.model = model.eval()
         self.watch(self.model)
         self.settle_weights(self.model)
         # OpenVINO cannot convert layers that use oneDNN's private operators.
-        if self.device.type == "cpu" and self._acceleration is None:
+        if self.device.type == "cpu" and self._acceleration is None and not is_placed:
             self._enable_onednn()
 
     def settle_weights(self, model: "PreTrainedModel") -> None:
@@ -299,10 +303,10 @@ class Torch(Runtime):
         support = find_support(self.model, self.device, pad)
         if support.forward is None:
             return None, support.reason
-        budget = self.kv_cache
-        if budget is None:
-            budget = int(self._free_memory() * CACHE_PART)
-        tokens = budget // support.token_bytes
+        if self.kv_cache is None:
+            # The batches of adapters share it.
+            self.kv_cache = int(self._free_memory() * CACHE_PART)
+        tokens = self.kv_cache // support.token_bytes
         return TokenBatch(support.forward, Preparation(self.model, self.device), tokens, self.device), ""
 
     def _free_memory(self) -> int:

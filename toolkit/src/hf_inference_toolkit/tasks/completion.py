@@ -67,6 +67,8 @@ class Completion(NamedTuple):
     grammar: Optional[Grammar] = None
     # Compiled by `Service.prepare`.
     matcher: Optional[Matcher] = None
+    # The adapter that writes; None is the base model.
+    adapter: Optional[str] = None
 
 
 class ToolCall(NamedTuple):

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Dict, FrozenSet, List, NamedTuple, Optional, T
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import Answer, Options, Output, Parameters
-from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
@@ -83,9 +82,9 @@ class Completer(Generation):
             return self._completions.steps(request.inputs, check, reader)
         return super().steps(request, check, reader)
 
-    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
+    def accepted(self, request: Request) -> Request:
         """See Service."""
-        request = super().read(body, content_type, accept)
+        request = super().accepted(request)
         if request.is_stream and request.parameters.get("decoder_input_details"):
             raise RequestError("unprocessable", "parameter 'decoder_input_details' does not work in streams")
         return request

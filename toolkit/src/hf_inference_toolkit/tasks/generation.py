@@ -6,7 +6,6 @@ import random
 from typing import TYPE_CHECKING, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.annotations import Answer, Item, JsonObject, Option, Options, Output, Parameters
-from hf_inference_toolkit.content.codecs import MediaType
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
@@ -142,9 +141,9 @@ class Generation(TextTask):
         """Parameters that only this task has."""
         return ()
 
-    def read(self, body: bytes, content_type: MediaType, accept: str) -> Request:
+    def accepted(self, request: Request) -> Request:
         """See Service. Only one sequence of one input can be streamed."""
-        request = super().read(body, content_type, accept)
+        request = super().accepted(request)
         if request.is_stream:
             options = self.read_options(request.parameters)
             several = [name for name in ("num_beams", "num_return_sequences") if options.get(name, 1) > 1]

@@ -1,6 +1,6 @@
 """Texts that are decoded token by token, between the scheduler and the runtime's batch."""
 
-from typing import Callable, Collection, Dict, List, NamedTuple
+from typing import Callable, Collection, Dict, List, NamedTuple, Sequence
 
 from hf_inference_toolkit.annotations import Row
 from hf_inference_toolkit.runtimes.base import Runtime
@@ -68,6 +68,10 @@ class GenerationBatch(DecodingBatch):
         """See DecodingBatch."""
         self._members.clear()
         self._batch.clear()
+
+    def share_memory(self, others: Sequence[DecodingBatch]) -> None:
+        """See DecodingBatch."""
+        self._batch.share_memory([other._batch for other in others if isinstance(other, GenerationBatch)])
 
     def step(self, check: Check) -> DecodingStep:
         """See DecodingBatch."""

@@ -122,7 +122,7 @@ PROMPT = (
     ),
 )
 # Parameters of text-generation-inference and of transformers' pipelines that are not supported. Clients send them with
-# values that have no effect: those are accepted.
+# values that have no effect: those are accepted. `adapter_id` is for servers with HF_ADAPTERS.
 NOT_SUPPORTED: Dict[str, Tuple[object, ...]] = {
     "adapter_id": (),
     "best_of": (1,),

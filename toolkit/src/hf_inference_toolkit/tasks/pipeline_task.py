@@ -56,9 +56,9 @@ class PipelineTask(Service):
         """The maximum characters of texts within the model's limit of tokens."""
         return min(limits.TEXT_CHARACTERS, self._tokens * pipeline_inputs.CHARACTERS_PER_TOKEN)
 
-    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
+    def accepted(self, request: Request) -> Request:
         """See Service. Inputs are decoded in `predict`, so that only one request at a time needs memory for them."""
-        request = super().read(body, content_type, accept)
+        request = super().accepted(request)
         if self._name == "document-question-answering":
             request = _with_word_boxes(request)
         pipeline_parameters.check(request.parameters, self._allowed, self.task)

@@ -120,6 +120,10 @@ class DecodingBatch:
         """Drop all rows."""
         raise NotImplementedError
 
+    def share_memory(self, others: Sequence["DecodingBatch"]) -> None:
+        """Use the memory together with the batches of other adapters."""
+        raise NotImplementedError
+
     def step(self, check: Check) -> "DecodingStep":
         """One step: each row gets a token."""
         raise NotImplementedError
@@ -166,6 +170,8 @@ class Service:
     # Whether it makes vectors of texts, and whether it ranks texts.
     embeds = False
     ranks = False
+    # The adapters of HF_ADAPTERS, one of which a request may choose.
+    adapters: Tuple[str, ...] = ()
     # Makes the tokens of texts.
     tokenization: Optional["Service"] = None
     # Parameters that may also be beside "inputs", where clients of text-embeddings-inference write them.
@@ -185,7 +191,10 @@ class Service:
 
     def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> payload.Request:
         """Parse and check a request. Raises RequestError."""
-        request = codecs.read(body, content_type, self.root_parameters)
+        return self.accepted(codecs.read(body, content_type, self.root_parameters))
+
+    def accepted(self, request: payload.Request) -> payload.Request:
+        """A parsed request as the task takes it. RequestError for inputs and parameters that it does not take."""
         if request.is_stream and not self.streams:
             raise RequestError("unsupported_value", '{} does not stream; remove "stream"'.format(self.task))
         return request

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Dict, List, Union
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import JsonObject, Options
-from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Engine, Runtime
@@ -59,9 +58,9 @@ class TableQuestionAnswering(Service):
         self._pipeline = pipeline
         self._runtime = runtime
 
-    def read(self, body: bytes, content_type: codecs.MediaType, accept: str) -> Request:
+    def accepted(self, request: Request) -> Request:
         """See Service. The columns of a table have the same length; numbers in cells become text."""
-        request = super().read(body, content_type, accept)
+        request = super().accepted(request)
         request = request._replace(parameters=parameters.check(request.parameters, PARAMETERS))
         return request._replace(inputs=self._checked(request.inputs))
 

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import Answer, Extra, Item, JsonObject, Options, Output, Parameters
-from hf_inference_toolkit.content.codecs import MediaType
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import MODEL_INPUTS, Engine, Runtime, Tokens, unpadded
@@ -132,9 +131,9 @@ class TextTask(Service):
                 raise of_item(error, place, is_list) from None
         return items, is_list
 
-    def read(self, body: bytes, content_type: MediaType, accept: str) -> Request:
+    def accepted(self, request: Request) -> Request:
         """See Service."""
-        request = super().read(body, content_type, accept)
+        request = super().accepted(request)
         self.check(request)
         return request
 
