@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu-py311*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-engines test-clients verify-releases ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-engines test-releases test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -43,6 +43,9 @@ test-engines: $(READY)  ## build, check, publish and clean a cell on Docker 26 a
 
 test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker SDK and Java against the server
 	@cd toolkit && ../$(VENV)/bin/pytest clients
+
+test-releases: $(READY)  ## run the toolkit's tests on releases of transformers, RELEASES="4.46.1 5.0.0" for some
+	@$(VENV)/bin/python tools/test_releases.py $(RELEASES)
 
 test-differential: $(READY)  ## compare the toolkit with the pipelines that transformers 5 does not have, on 4.57.6
 	@$(VENV)/bin/python toolkit/tests/differential_releases.py

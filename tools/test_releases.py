@@ -1,0 +1,179 @@
+"""Run the toolkit's tests on releases of transformers from 4.12 to 5.x, and write `docs/tested_releases.md`.
+
+`make test-releases` runs all of them, `make test-releases RELEASES="4.46.1 5.0.0"` some. The packages of a
+release are in a folder of the state folder, which is kept for the next run; PyTorch (or TensorFlow, where no
+PyTorch of that time can be installed) and what all releases share are in an environment of their own.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.process import run, say
+from hfdlc.project import find
+from hfdlc.state import State, write_whole
+
+KEPT, PAGE = "docs/tested_releases.json", "docs/tested_releases.md"
+TOOLS = (
+    "prometheus-client",
+    "starlette",
+    "uvicorn",
+    "pytest",
+    "hypothesis",
+    "pillow",
+    "sentencepiece",
+    "protobuf",
+)
+TORCH = ("3.11", ("torch==2.13.0", *TOOLS, "scipy", "soundfile"))
+TENSORFLOW = ("3.8", ("tensorflow-cpu==2.10.1", *TOOLS))
+# Newer releases of pandas break table question answering of all of these.
+PANDAS = "pandas<3"
+RELEASES = {
+    "4.12.5": TENSORFLOW,
+    "4.17.0": TENSORFLOW,
+    "4.26.1": TORCH,
+    "4.37.2": TORCH,
+    "4.46.1": TORCH,
+    "4.49.0": TORCH,
+    "4.51.3": TORCH,
+    "4.56.2": TORCH,
+    "5.0.0": TORCH,
+    "5.5.0": TORCH,
+    "5.23.0": TORCH,
+}
+PATIENCE = 1800  # seconds for the tests of one release
+
+
+@dataclass
+class Result:
+    """What the tests of a release gave."""
+
+    date: str
+    framework: str
+    python: str
+    passed: int = 0
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def tested(release: str, root: Path, state: State) -> Result:
+    """Install a release, and run the tests."""
+    python, packages = RELEASES[release]
+    result = Result(datetime.now(UTC).date().isoformat(), packages[0].replace("==", " "), python)
+    try:
+        shared = _environment(python, packages, state)
+        folder = _packages(release, shared, state)
+    except CommandFailed as error:
+        result.failed = [f"installation: {error.output.strip().splitlines()[-1][:200]}"]
+        return result
+    environ = {**os.environ, "PYTHONPATH": f"{folder}:{root}/toolkit/src", "OMP_NUM_THREADS": "1"}
+    argv = [str(shared), "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "tests"]
+    try:
+        ended = subprocess.run(
+            argv, cwd=root / "toolkit", env=environ, capture_output=True, text=True, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        result.failed = [f"not finished after {PATIENCE} s"]
+        return result
+    numbers = {
+        what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|error)", ended.stdout)
+    }
+    result.passed, result.skipped = numbers.get("passed", 0), numbers.get("skipped", 0)
+    result.failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", ended.stdout, re.MULTILINE)
+    if ended.returncode not in (0, 1) or not numbers:
+        result.failed.append(f"pytest ended with {ended.returncode}: {ended.stderr.strip()[-200:]}")
+    return result
+
+
+def _environment(version: str, packages: tuple[str, ...], state: State) -> Path:
+    """The Python of the environment that releases share."""
+    folder = state.root / f"test-releases/python{version}"
+    python, marker = folder / "bin" / "python", folder / "installed.txt"
+    if not marker.is_file() or marker.read_text() != "\n".join(packages):
+        run([_interpreter(version), "-m", "venv", "--clear", str(folder)])
+        run([str(python), "-m", "pip", "install", "--quiet", *packages])
+        marker.write_text("\n".join(packages))
+    return python
+
+
+def _interpreter(version: str) -> str:
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = sorted(root.glob(f"versions/{version}.*/bin/python"))
+    return str(found[-1]) if found else f"python{version}"
+
+
+def _packages(release: str, python: Path, state: State) -> Path:
+    """The folder with transformers and what it needs, beside what releases share."""
+    folder = state.root / f"test-releases/transformers{release}"
+    marker = folder / "installed.txt"
+    if not marker.is_file():
+        wanted = [f"transformers=={release}", PANDAS]
+        run([str(python), "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(folder), *wanted])
+        marker.write_text(release)
+    return folder
+
+
+def page(results: dict[str, Result]) -> str:
+    """The page: a row for each release, then what failed."""
+    lines = [
+        "# Tested releases of transformers",
+        "",
+        f"Written by `make test-releases` (results in `{KEPT}`): the toolkit tests, also on releases that no",
+        "cell has. Skipped tests need what the release or the machine lacks; *not run* is no result.",
+        "",
+        "| transformers | framework | Python | date | passed | failed | skipped |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for release, (python, packages) in RELEASES.items():
+        framework = packages[0].replace("==", " ")
+        if it := results.get(release):
+            numbers = f"{it.passed} | {len(it.failed)} | {it.skipped}"
+            lines.append(f"| {release} | {it.framework} | {it.python} | {it.date} | {numbers} |")
+        else:
+            lines.append(f"| {release} | {framework} | {python} | not run | - | - | - |")
+    for release, it in results.items():
+        if it.failed:
+            lines += ["", f"## {release}", "", *(f"- failed: `{name}`" for name in it.failed[:20])]
+            lines += [f"- and {len(it.failed) - 20} more"] if len(it.failed) > 20 else []
+    return "\n".join(lines) + "\n"
+
+
+def read(root: Path) -> dict[str, Result]:
+    """The results of earlier runs."""
+    file = root / KEPT
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    return {release: Result(**found[release]) for release in RELEASES if release in found}
+
+
+def main(wanted: list[str]) -> int:
+    """Test releases, and keep each result at once."""
+    root, state = find(Path.cwd()).root, State.of(os.environ)
+    if unknown := [release for release in wanted if release not in RELEASES]:
+        say(f"error: unknown release {unknown[0]!r}\n  allowed: {', '.join(RELEASES)}")
+        return 2
+    worst = 0
+    for release in wanted or RELEASES:
+        say(f"testing transformers {release}")
+        try:
+            result = tested(release, root, state)
+        except HfdlcError as problem:
+            say(f"error: {problem}")
+            worst = 1
+            continue
+        results = read(root) | {release: result}
+        ordered = {each: results[each] for each in RELEASES if each in results}
+        write_whole(root / KEPT, json.dumps({k: asdict(v) for k, v in ordered.items()}, indent=1) + "\n")
+        write_whole(root / PAGE, page(ordered))
+        say(f"{release}: {result.passed} passed, {len(result.failed)} failed, {result.skipped} skipped")
+        worst = max(worst, bool(result.failed))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
