@@ -1,8 +1,8 @@
 """Run the toolkit's tests on releases of transformers from 4.12 to 5.x, and write `docs/tested_releases.md`.
 
-`make test-releases` runs all of them, `make test-releases RELEASES="4.46.1 5.0.0"` some. The packages of a
-release are in a folder of the state folder, which is kept for the next run; PyTorch (or TensorFlow, where no
-PyTorch of that time can be installed) and what all releases share are in an environment of their own.
+`make test-releases` runs all of them, `make test-releases RELEASES="4.46.1 5.0.0"` some. Each
+release has a virtual environment in the state folder, which is kept for the next run; PyTorch (or TensorFlow, where
+no PyTorch of that time can be installed) and what all releases share are in another one, which these name.
 """
 
 import json
@@ -68,12 +68,12 @@ def tested(release: str, root: Path, state: State) -> Result:
     result = Result(datetime.now(UTC).date().isoformat(), packages[0].replace("==", " "), python)
     try:
         shared = _environment(python, packages, state)
-        folder = _packages(release, shared, state)
+        own = _own(release, shared, python, state)
     except CommandFailed as error:
         result.failed = [f"installation: {error.output.strip().splitlines()[-1][:200]}"]
         return result
-    environ = {**os.environ, "PYTHONPATH": f"{folder}:{root}/toolkit/src", "OMP_NUM_THREADS": "1"}
-    argv = [str(shared), "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "tests"]
+    environ = {**os.environ, "PYTHONPATH": str(root / "toolkit/src"), "OMP_NUM_THREADS": "1"}
+    argv = [str(own), "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "tests"]
     try:
         ended = subprocess.run(
             argv, cwd=root / "toolkit", env=environ, capture_output=True, text=True, timeout=PATIENCE
@@ -108,15 +108,17 @@ def _interpreter(version: str) -> str:
     return str(found[-1]) if found else f"python{version}"
 
 
-def _packages(release: str, python: Path, state: State) -> Path:
-    """The folder with transformers and what it needs, beside what releases share."""
+def _own(release: str, shared: Path, version: str, state: State) -> Path:
+    """The Python of the environment with transformers and what it needs, beside what releases share."""
     folder = state.root / f"test-releases/transformers{release}"
-    marker = folder / "installed.txt"
+    python, marker = folder / "bin" / "python", folder / "installed.txt"
     if not marker.is_file():
-        wanted = [f"transformers=={release}", PANDAS]
-        run([str(python), "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(folder), *wanted])
+        run([str(shared), "-m", "venv", "--clear", "--without-pip", str(folder)])
+        packages = f"lib/python{version}/site-packages"
+        (folder / packages / "shared.pth").write_text(f"{shared.parent.parent / packages}\n")
+        run([str(python), "-m", "pip", "install", "--quiet", f"transformers=={release}", PANDAS])
         marker.write_text(release)
-    return folder
+    return python
 
 
 def page(results: dict[str, Result]) -> str:

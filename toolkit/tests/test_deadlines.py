@@ -6,7 +6,7 @@ import threading
 import pytest
 import serving
 import tiny
-from test_locations import RIGHT, service_of
+from test_locations import PART, RIGHT, service_of
 from test_serving import until
 
 from hf_inference_toolkit.content import codecs
@@ -58,7 +58,8 @@ def test_generation_stops_at_the_deadline_between_tokens(pipeline_service, name)
 
 def test_requests_past_their_deadline_need_no_new_thread(pipeline_folder):
     """Each gets a 504."""
-    messages = [{"role": "user", "content": "hello"}]
+    # With an image, because the pipelines of older releases take no conversation without one.
+    messages = [{"role": "user", "content": [PART, {"type": "text", "text": "hello"}]}]
     endless = {"inputs": messages, "parameters": {"max_new_tokens": 1900, "min_new_tokens": 1900}}
     short = {"inputs": messages, "parameters": {"max_new_tokens": 1}}
     with serving.serve(

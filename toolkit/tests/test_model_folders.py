@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 
 import pytest
 import serving
@@ -344,6 +346,19 @@ def test_pipeline_of_any_model_needs_the_outputs_of_its_task(tmp_path, made, tas
     if task not in known_tasks():
         pytest.skip("this release has no such pipeline")
     assert "HF_TASK={} does not fit this model".format(task) in refusal(folder, task=task)
+
+
+def test_table_of_a_pipeline_is_read_without_an_import_of_its_models(tmp_path):
+    """Some of them need packages that are not here, and all of them need seconds and memory."""
+    folder = tiny_pipelines.make("image-classification", tmp_path / "model")
+    script = (
+        "import sys; from hf_inference_toolkit.tasks.architectures import taken_by; import transformers;"
+        "pipeline = transformers.pipeline('image-classification', model=sys.argv[1]);"
+        "before = set(sys.modules); assert 'ViTForImageClassification' in taken_by(pipeline.task, pipeline);"
+        "print([name for name in set(sys.modules) - before if '.modeling_' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode().splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("made", ["text-to-audio", "automatic-speech-recognition"])

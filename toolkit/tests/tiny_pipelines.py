@@ -75,6 +75,8 @@ def byte_tokenizer(limit, kind="PreTrainedTokenizerFast"):
         eos_token="</s>",
         unk_token="<unk>",
         model_max_length=limit,
+        # Before transformers 5 a tokenizer of this class has token types too, which these models do not take.
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import inspect
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +49,9 @@ def load_tokenizer(folder: Path, settings: Settings) -> "transformers.PreTrained
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **_trust(settings))
-    except Exception as problem:  # a missing file is a TypeError in some releases
+    except Exception as problem:
+        if _lacks_files(problem):
+            raise StartError(_missing_files(folder)) from None
         raise StartError("the tokenizer in {} cannot be loaded: {}".format(folder, problem)) from None
     checks.check_tokenizer(tokenizer, folder)
     return tokenizer
@@ -316,12 +319,8 @@ def _unloadable(task: TaskName, folder: Path, problem: Exception) -> StartError:
         return placement.unloadable(folder, problem)
     if isinstance(problem, ImportError):
         return StartError(_missing_package(task, problem))
-    # Several tokenizers open their files without a look at whether there are any.
-    if isinstance(problem, TypeError) and "NoneType" in str(problem):
-        return StartError(
-            "HF_TASK={}: files of the tokenizer are missing in {}. Save the tokenizer beside the model: "
-            "tokenizer.save_pretrained(FOLDER) ({})".format(task.requested, folder, _vocabulary_files(folder))
-        )
+    if _lacks_files(problem):
+        return StartError("HF_TASK={}: {}".format(task.requested, _missing_files(folder)))
     return StartError(
         "{} transformers {} says: {}".format(_misfit(task, folder, ""), transformers.__version__, problem)
     )
@@ -337,13 +336,39 @@ def _check_class(task: TaskName, folder: Path, pipeline: "transformers.Pipeline"
     raise StartError(_misfit(task, folder, "The task takes {}".format(_listed(taken))))
 
 
+def _lacks_files(problem: Exception) -> bool:
+    """Whether files of a tokenizer are missing. Several tokenizers open them without a look at whether there are any."""
+    words = str(problem)
+    if isinstance(problem, OSError):
+        return words.startswith("Can't load tokenizer for") and "all relevant files" in words
+    return isinstance(problem, TypeError) and "NoneType" in words
+
+
+def _missing_files(folder: Path) -> str:
+    return (
+        "the tokenizer in {} cannot be loaded: files of it are missing. Save the tokenizer beside the model: "
+        "tokenizer.save_pretrained(FOLDER) ({})".format(folder, _vocabulary_files(folder))
+    )
+
+
+def _tokenizer_class(folder: Path) -> Optional[str]:
+    """What tokenizer_config.json says, if there is one."""
+    try:
+        name = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"]
+    except (KeyError, OSError, TypeError, ValueError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _vocabulary_files(folder: Path) -> str:
     """The names of the files that the tokenizer of a model reads, as far as transformers has them in its tables."""
     from transformers.models.auto import tokenization_auto
 
     kind = model_folder.read_config(folder).get("model_type", "")
     names = getattr(tokenization_auto, "TOKENIZER_MAPPING_NAMES", {}).get(kind) or ()
-    for name in [names] if isinstance(names, str) else names:
+    for name in (_tokenizer_class(folder), *((names,) if isinstance(names, str) else names)):
+        if name is None:
+            continue
         found = getattr(tokenization_auto.tokenizer_class_from_name(name), "vocab_files_names", None)
         if found:
             return "its files are " + ", ".join(sorted(map(str, found.values())))

@@ -78,7 +78,8 @@ def taken_by(task: str, pipeline: "transformers.Pipeline") -> FrozenSet[str]:
     tables += [module[name] for name in sorted(module) if _TABLE.match(name)]
     names: Set[str] = set()
     for table in tables:
-        classes = getattr(table, "_model_mapping", table)
+        # A table that imports the classes has their names in a table, which refers back to it.
+        classes = getattr(table, "_model_mapping", table) if hasattr(table, "_config_mapping") else table
         for found in classes.values() if isinstance(classes, dict) else ():
             several = found if isinstance(found, (tuple, list)) else (found,)
             names.update(one if isinstance(one, str) else one.__name__ for one in several)
