@@ -1,8 +1,9 @@
 """Run the toolkit's tests on releases of transformers from 4.12 to 5.x, and write `docs/tested_releases.md`.
 
-`make test-releases` runs all of them, `make test-releases RELEASES="4.46.1 5.0.0"` some. Each
-release has a virtual environment in the state folder, which is kept for the next run; PyTorch (or TensorFlow, where
-no PyTorch of that time can be installed) and what all releases share are in another one, which these name.
+`make test-releases` runs all of them, `make test-releases RELEASES="4.46.1 5.0.0"` some. Each release has a
+virtual environment in the state folder, which is kept for the next run, with the output of its tests;
+PyTorch (or TensorFlow, where no PyTorch of that time can be installed) and what all releases share are in
+another one, which these name.
 """
 
 import json
@@ -81,6 +82,7 @@ def tested(release: str, root: Path, state: State) -> Result:
     except subprocess.TimeoutExpired:
         result.failed = [f"not finished after {PATIENCE} s"]
         return result
+    (own.parent.parent / "output.txt").write_text(ended.stdout + ended.stderr)
     numbers = {
         what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|error)", ended.stdout)
     }

@@ -337,7 +337,7 @@ def _check_class(task: TaskName, folder: Path, pipeline: "transformers.Pipeline"
 
 
 def _lacks_files(problem: Exception) -> bool:
-    """Whether files of a tokenizer are missing. Several tokenizers open them without a look at whether there are any."""
+    """Whether files of a tokenizer are missing. Several open them without a look at whether there are any."""
     words = str(problem)
     if isinstance(problem, OSError):
         return words.startswith("Can't load tokenizer for") and "all relevant files" in words
