@@ -25,7 +25,7 @@ from hf_inference_toolkit.tasks.service import predict_alone
 transformers = pytest.importorskip("transformers")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 if VERSION < (4, 40) or tiny.FRAMEWORK != "pt":
-    pytest.skip("PyTorch and transformers 4.40 or newer", allow_module_level=True)
+    pytest.skip("shown on PyTorch and transformers 4.40 or newer", allow_module_level=True)
 
 import torch  # noqa: E402
 
@@ -137,7 +137,7 @@ def test_texts_are_those_of_generate(name, monkeypatch):
     support = find_support(model, CPU, 1)
     if support.forward is None:
         assert VERSION < (4, 53)
-        pytest.skip(support.reason)
+        pytest.skip("this release: " + support.reason)
     batch = batch_of(model)
     monkeypatch.setattr(batch, "_prefill_tokens", 24)
     arguments = [{}, {"repetition_penalty": 1.3}, {"min_new_tokens": 6}, {}, {"no_repeat_ngram_size": 2}]

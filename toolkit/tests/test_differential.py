@@ -26,9 +26,9 @@ transformers = pytest.importorskip("transformers")
 st = hypothesis.strategies
 
 if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (4, 40):
-    pytest.skip("pipelines before 4.40 answer in other forms", allow_module_level=True)
+    pytest.skip("the pipelines of this release answer in other forms", allow_module_level=True)
 if tiny.FRAMEWORK != "pt":
-    pytest.skip("compared on PyTorch", allow_module_level=True)
+    pytest.skip("shown on PyTorch", allow_module_level=True)
 
 EXAMPLES = int(os.environ.get("DIFFERENTIAL", "500"))
 TOLERANCE = 1e-4

@@ -12,7 +12,7 @@ from hf_inference_toolkit.loading.loader import load_model
 transformers = pytest.importorskip("transformers")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 if VERSION < (4, 28) or tiny.FRAMEWORK != "pt":
-    pytest.skip("PyTorch and a release that reports steps", allow_module_level=True)
+    pytest.skip("shown on PyTorch and a release that reports steps", allow_module_level=True)
 
 PROMPT = "Q: where is paris?\nA: in france\nQ: where is berlin?\nA:"
 

@@ -22,7 +22,7 @@ from hf_inference_toolkit.tasks.completion import Tools
 transformers = pytest.importorskip("transformers")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 if VERSION < (4, 42) or tiny.FRAMEWORK != "pt":
-    pytest.skip("PyTorch and a release whose chat templates take tools", allow_module_level=True)
+    pytest.skip("shown on PyTorch and a release whose chat templates take tools", allow_module_level=True)
 torch = pytest.importorskip("torch")
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

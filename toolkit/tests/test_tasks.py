@@ -504,7 +504,7 @@ def test_answers_are_those_of_the_pipeline(model_folder, task):
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     if version < (4, 40):
-        pytest.skip("the form of answers is that of releases from 4.40 on")
+        pytest.skip("this release has another form of answers than those from 4.40 on")
     try:
         pipeline = transformers.pipeline(task, model=str(model_folder(task)), **WITHOUT_TORCH)
     except KeyError:

@@ -414,6 +414,20 @@ def make(name, folder):
     return MAKERS[name](folder)
 
 
+def fault(name):
+    """Why the installed release fails with such a model; "" if it does not."""
+    import inspect
+
+    from transformers import GLPNImageProcessor
+    from transformers.pipelines import depth_estimation
+
+    method = "post_process_depth_estimation"
+    is_needed = name == "depth-estimation" and method in inspect.getsource(depth_estimation)
+    if is_needed and not hasattr(GLPNImageProcessor, method):
+        return "the depth-estimation pipeline of this release fails with GLPN"
+    return ""
+
+
 def png(width=40, height=40):
     from PIL import Image
 
