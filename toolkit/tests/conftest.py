@@ -58,10 +58,10 @@ def pipeline_service(pipeline_folder):
                 loaded[name] = load_model(Settings(model_dir=str(pipeline_folder(name)), task=task))
             except StartError as problem:
                 loaded[name] = problem
-            if tiny_pipelines.fault(name):
-                loaded[name] = StartError(tiny_pipelines.fault(name))
         if isinstance(loaded[name], StartError):
             pytest.skip("{}: {}".format(name, str(loaded[name])[:200]))
+        if name == "depth-estimation" and not tiny_pipelines.has_depth():
+            pytest.skip("the depth-estimation pipeline of this release fails with GLPN")
         return loaded[name]
 
     return service

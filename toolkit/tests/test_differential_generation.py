@@ -23,7 +23,9 @@ transformers = pytest.importorskip("transformers")
 st = hypothesis.strategies
 
 if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (4, 46):
-    pytest.skip("the pipelines of this release have neither chats nor stop sequences", allow_module_level=True)
+    pytest.skip(
+        "the pipelines of this release have neither chats nor stop sequences", allow_module_level=True
+    )
 if tiny.FRAMEWORK != "pt":
     pytest.skip("shown on PyTorch", allow_module_level=True)
 

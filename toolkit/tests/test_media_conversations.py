@@ -15,7 +15,9 @@ from hf_inference_toolkit.loading.loader import load_model
 transformers = pytest.importorskip("transformers")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 if VERSION < (4, 56) or tiny.FRAMEWORK != "pt":
-    pytest.skip("shown on PyTorch and a release whose processors apply chat templates", allow_module_level=True)
+    pytest.skip(
+        "shown on PyTorch and a release whose processors apply chat templates", allow_module_level=True
+    )
 pytest.importorskip("PIL")
 torch = pytest.importorskip("torch")
 

@@ -414,18 +414,15 @@ def make(name, folder):
     return MAKERS[name](folder)
 
 
-def fault(name):
-    """Why the installed release fails with such a model; "" if it does not."""
+def has_depth():
+    """Whether the depth-estimation pipeline of the installed release works with GLPN."""
     import inspect
 
     from transformers import GLPNImageProcessor
     from transformers.pipelines import depth_estimation
 
     method = "post_process_depth_estimation"
-    is_needed = name == "depth-estimation" and method in inspect.getsource(depth_estimation)
-    if is_needed and not hasattr(GLPNImageProcessor, method):
-        return "the depth-estimation pipeline of this release fails with GLPN"
-    return ""
+    return method not in inspect.getsource(depth_estimation) or hasattr(GLPNImageProcessor, method)
 
 
 def png(width=40, height=40):
