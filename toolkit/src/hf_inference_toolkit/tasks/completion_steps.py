@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SEEDS = 2**63
+CLEANS_UP = "clean_up_tokenization_spaces"
 
 
 class Prepared(NamedTuple):
@@ -166,7 +167,7 @@ class Completer(Generation):
         """The text of a sequence as one token, without special tokens that are not in `kept`."""
         context = piece.row.row["input_ids"][-CONTEXT_TOKENS:]
         tokens = [one for one in sequence.tokens if one not in self._special or one in kept]
-        how = {"skip_special_tokens": False}
+        how = {"skip_special_tokens": False, CLEANS_UP: False}
         text = self.text(context + tokens, how)[len(self.text(context, how)) :]
         return Token(-1, text[: stop_end(text, self._stops(piece.row.options))], False)
 
@@ -247,7 +248,8 @@ class Completions:
         )
 
     def _options(self, completion: Completion, new: int, has_tools: bool) -> Options:
-        options = dict(completion.options, max_new_tokens=new)
+        # JSON keeps its spaces; pipelines of older releases remove those before punctuation.
+        options = dict(completion.options, max_new_tokens=new, **{CLEANS_UP: False})
         options["do_sample"] = options.get("temperature", self._service.own_temperature()) != 0
         if "top_k" not in options:
             options["top_k"] = self._service.own_top_k()

@@ -25,7 +25,7 @@ class IncrementalDecoder:
     def text_of(self, token: int) -> str:
         """The text that a token would add."""
         before = self._decode(self._tokens[self._start :])
-        return self._decode([*self._tokens[self._start :], token])[len(before) :]
+        return _added(before, self._decode([*self._tokens[self._start :], token]))
 
     def flush(self) -> str:
         """The text that was held back, with replacement characters for what is incomplete."""
@@ -34,10 +34,19 @@ class IncrementalDecoder:
     def _next(self, is_complete: bool) -> str:
         before = self._decode(self._tokens[self._start : self._done])
         now = self._decode(self._tokens[self._start :])
-        if len(now) <= len(before) or (now.endswith("\ufffd") and not is_complete):
+        new = _added(before, now)
+        if not new or (now.endswith("\ufffd") and not is_complete):
             return ""
         self._start, self._done = self._done, len(self._tokens)
+        return new
+
+
+def _added(before: str, now: str) -> str:
+    """What follows the part that two texts share: tokenizers that clean up take a space before a comma back."""
+    if now.startswith(before):
         return now[len(before) :]
+    pairs = enumerate(zip(before, now))
+    return now[next((place for place, (one, other) in pairs if one != other), len(now)) :]
 
 
 class GeneratedSequence:

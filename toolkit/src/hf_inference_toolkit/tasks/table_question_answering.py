@@ -57,6 +57,10 @@ class TableQuestionAnswering(Service):
         super().__init__(task, facts)
         self._pipeline = pipeline
         self._runtime = runtime
+        # TAPAS cannot do without them; in transformers 5.0 its tokenizer leaves them out.
+        tokenizer = pipeline.tokenizer
+        if "token_type_ids" not in tokenizer.model_input_names:
+            tokenizer.model_input_names = [*tokenizer.model_input_names, "token_type_ids"]
 
     def accepted(self, request: Request) -> Request:
         """See Service. The columns of a table have the same length; numbers in cells become text."""
