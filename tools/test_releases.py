@@ -74,7 +74,7 @@ def tested(release: str, root: Path, state: State) -> Result:
         result.failed = [f"installation: {error.output.strip().splitlines()[-1][:200]}"]
         return result
     environ = {**os.environ, "PYTHONPATH": str(root / "toolkit/src"), "OMP_NUM_THREADS": "1"}
-    argv = [str(own), "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "tests"]
+    argv = [str(own), "-m", "pytest", "-q", "-rfEs", "-p", "no:cacheprovider", "tests"]
     try:
         ended = subprocess.run(
             argv, cwd=root / "toolkit", env=environ, capture_output=True, text=True, timeout=PATIENCE
@@ -83,14 +83,19 @@ def tested(release: str, root: Path, state: State) -> Result:
         result.failed = [f"not finished after {PATIENCE} s"]
         return result
     (own.parent.parent / "output.txt").write_text(ended.stdout + ended.stderr)
+    count(result, ended.returncode, ended.stdout, ended.stderr)
+    return result
+
+
+def count(result: Result, code: int, output: str, errors: str) -> None:
+    """Set what pytest's output says. A run that did not end as pytest does, or hides what failed, has failed."""
     numbers = {
-        what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|error)", ended.stdout)
+        what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|error)", output)
     }
     result.passed, result.skipped = numbers.get("passed", 0), numbers.get("skipped", 0)
-    result.failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", ended.stdout, re.MULTILINE)
-    if ended.returncode not in (0, 1) or not numbers:
-        result.failed.append(f"pytest ended with {ended.returncode}: {ended.stderr.strip()[-200:]}")
-    return result
+    result.failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
+    if code not in (0, 1) or not numbers or (code == 1 and not result.failed):
+        result.failed.append(f"pytest ended with {code}: {errors.strip()[-200:]}")
 
 
 def _environment(version: str, packages: tuple[str, ...], state: State) -> Path:

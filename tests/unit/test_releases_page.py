@@ -1,5 +1,6 @@
 """The page of tested releases: what was not run is no result, and what failed is named."""
 
+import pytest
 import test_releases
 from hfdlc.project import Project
 from test_releases import Result
@@ -21,3 +22,24 @@ def test_committed_page_belongs_to_the_committed_results(repository: Project) ->
 
 def test_unknown_release_is_an_error() -> None:
     assert test_releases.main(["1.0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "passed", "failed"),
+    [
+        (0, "3 passed, 1 skipped in 1.00s", 3, []),
+        (
+            1,
+            "FAILED tests/a.py::b[c] - x\nERROR tests/a.py::d\n1 failed, 2 passed, 1 error",
+            2,
+            ["a.py::b[c]", "a.py::d"],
+        ),
+        (1, "2 passed, 1 error in 1.00s", 2, ["pytest ended with 1: why"]),
+        (0, "no tests ran", 0, ["pytest ended with 0: why"]),
+        (-9, "5 passed", 5, ["pytest ended with -9: why"]),
+    ],
+)
+def test_run_that_did_not_end_well_has_failed(code: int, output: str, passed: int, failed: list[str]) -> None:
+    result = Result("2026-11-30", "torch 2.13.0", "3.11")
+    test_releases.count(result, code, output, "why\n")
+    assert (result.passed, result.failed) == (passed, failed)
