@@ -88,7 +88,7 @@ def tested(release: str, root: Path, state: State) -> Result:
 
 
 def count(result: Result, code: int, output: str, errors: str) -> None:
-    """Set what pytest's output says. A run that did not end as pytest does, or hides what failed, has failed."""
+    """Set what pytest's output says. A run that ended in another way, or hides what failed, has failed."""
     numbers = {
         what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|error)", output)
     }

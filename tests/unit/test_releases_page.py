@@ -1,6 +1,7 @@
 """The page of tested releases: what was not run is no result, and what failed is named."""
 
 import pytest
+
 import test_releases
 from hfdlc.project import Project
 from test_releases import Result
