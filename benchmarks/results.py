@@ -16,7 +16,7 @@ class Row:
     ours: float
     theirs: float | None
     unit: str
-    bound: float | None  # what `ratio` (or, without theirs, `ours`) may be; None where it is only told
+    bound: float | None  # what `ratio` (or, without theirs, `ours`) may be; None where it is only printed
     at_most: bool = True
 
     @property

@@ -42,7 +42,7 @@ def load_model(server: Running, name: str, folder: Path) -> None:
         pass
 
 
-def told(what: str, load: Load) -> float:
+def printed(what: str, load: Load) -> float:
     """Requests a second, which it also prints."""
     print(
         f"{what}: {load.rate:.1f} requests/s, p50 {load.p50:.0f} ms, p99 {load.p99:.0f} ms", file=sys.stderr
@@ -62,7 +62,7 @@ def main() -> int:
         model, texts = folder / "base", folder / "texts.jsonl"
         with servers.ours(python, model, folder, HF_RUNTIME=RUNTIME) as server:
             load = press(wrk, server, texts, CLIENTS_OF_ONE, chosen.seconds)
-            alone = told(f"one model, {CLIENTS_OF_ONE} clients", load)
+            alone = printed(f"one model, {CLIENTS_OF_ONE} clients", load)
         settings = {"SAGEMAKER_MULTI_MODEL": "true", "HF_RUNTIME": RUNTIME}
         with servers.ours(python, folder / "model", folder, **settings) as server:
             for number in range(COPIES):
@@ -70,7 +70,7 @@ def main() -> int:
                 load_model(server, f"m{number}", folder / "models" / f"m{number}")
             server = replace(server, url=urllib.parse.urljoin(server.url, "/models/m0/invoke"))
             load = press(wrk, server, texts, CLIENTS, chosen.seconds, COPIES)
-            together = told(f"{COPIES} models in {server.megabytes:.0f} MB, {CLIENTS} clients", load)
+            together = printed(f"{COPIES} models in {server.megabytes:.0f} MB, {CLIENTS} clients", load)
     what = f"{COPIES} models, {CLIENTS} clients, requests/s by one with {CLIENTS_OF_ONE}"
     return report("many-models", [Row(what, together, alone, "", 0.8, False)], keep=chosen.seconds == SECONDS)
 

@@ -153,7 +153,7 @@ WRONG = [
         "printf '#!/bin/sh\necho broken on purpose; exit 3\n' > /opt/venv/bin/serve",
         "broken on purpose",
     ),
-    # An image of PyTorch, held against a cell of TensorFlow.
+    # An image of PyTorch, checked as a cell of TensorFlow.
     Wrong("a_product_is_right keras_of_transformers", "LABEL for=pytorch", "tensorflow", TENSORFLOW),
     Wrong(
         "one_tensorflow",
@@ -163,11 +163,11 @@ WRONG = [
         "libtensorflow_framework.so.2",
         TENSORFLOW,
     ),
-    # An image for inference, held against cells for training.
+    # An image for inference, checked as cells for training.
     Wrong("sft_makes_an_adapter", "LABEL tunes=none", "No module named 'datasets'", TRAINING),
     Wrong("trl_has_its_command", "LABEL calls=none", "trl", TRAINING),
     Wrong("sentence_model_is_trained", "LABEL encodes=none", "No module named 'sentence_tr", TRAINING),
-    # Images without CUDA, held against a cell with it.
+    # Images without CUDA, checked as a cell with it.
     Wrong("nccl_answers", "LABEL connects=none", "nccl", GPU),
     Wrong("the_library_is_for_this_cuda", "LABEL has=no-bits", "AttributeError", GPU_TRAINING),
     Wrong(

@@ -115,7 +115,7 @@ def test_unreachable_registry_is_requested_once(query: Callable[..., str | None]
 
 
 def test_missing_credential_helper_is_not_an_unreachable_registry(query: Callable[..., str | None]) -> None:
-    """The base would be made from Debian's packages, and nobody would know why."""
+    """Otherwise the base would be made from Debian's packages, without the reason."""
     reason = "Credentials store error: StoreError('docker-credential-x not installed')"
     with pytest.raises(HfdlcError, match="docker-credential-x not installed") as caught:
         query(Registry(DockerException(reason)), "example.org/python:3.11", 1000)

@@ -185,7 +185,7 @@ def test_damaged_record_of_a_layer_is_reported_and_ignored(
 
 
 def test_archive_with_a_wrong_digest_is_not_packed(layers: LayerStore, layer: Path) -> None:
-    """What BuildKit wrote of a base is held against its name, too."""
+    """What BuildKit wrote of a base is compared with its name, too."""
     digest = digest_of(b"an archive")
     file = layers.path(digest)
     file.parent.mkdir(parents=True)

@@ -219,6 +219,20 @@ def test_numbers_of_merged_adapters_are_those_of_peft_without_merging(labelled, 
     assert not torch.allclose(before, right, atol=1e-3)
 
 
+@pytest.mark.parametrize(("has_sample", "warnings"), [(True, 0), (False, 1)])
+def test_merge_without_a_comparison_is_a_warning(labelled, tmp_path, monkeypatch, has_sample, warnings):
+    """A model that takes no sample tokens, such as one of images."""
+    noted = []
+    monkeypatch.setattr(adapters, "event", lambda level, message: noted.append((level, message)))
+    config = adapter_models.peft_config(target_modules=["query"])
+    folder = adapter_models.add(labelled["base"], tmp_path / "adapter", config, CLASSIFIER)
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(str(labelled["base"]))
+    if not has_sample:
+        monkeypatch.setattr(type(base), "dummy_inputs", {"pixel_values": torch.zeros(1)})
+    adapters.merge(base, adapter_folder.read(folder), torch.float32)
+    assert [level for level, _ in noted] == [30] * warnings
+
+
 def test_merge_that_changes_the_numbers_is_refused(tmp_path):
     """The weights of the embeddings are also those of the last layer: only the first have the adapter."""
     base = generation_models.decoder(tmp_path / "decoder")

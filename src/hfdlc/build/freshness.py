@@ -57,12 +57,7 @@ class ImagesHere:
 
     def inputs(self, cell: Cell, project: Project) -> dict[str, str]:
         """The inputs of a cell; base images that the engine lacks are left out."""
-        installer = project.matrix.file.installer
-        bootstraps = {
-            "base": cell.bootstrap,
-            "installer_base": installer.bootstrap.get(cell.installer_python),
-            "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
-        }
+        bootstraps = render.bootstraps(cell, project.matrix)
         found = {
             name: self._identity(image, bootstraps.get(name))
             for name, image in render.images(cell, project.matrix).items()

@@ -114,12 +114,7 @@ def with_bases(
 
 def _ensure(session: Session, cell: Cell, name: str, image: str, here: dict[str, str]) -> None:
     """Get one of a cell's base images, and note what replaces it here; each only once."""
-    installer = session.project.matrix.file.installer
-    bootstrap = {
-        "base": cell.bootstrap,
-        "installer_base": installer.bootstrap.get(cell.installer_python),
-        "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
-    }.get(name)
+    bootstrap = render.bootstraps(cell, session.project.matrix).get(name)
     if other := session.overrides.image(name, image, cell):
         here[cell.id] = other
     elif image not in here:

@@ -1,7 +1,6 @@
 """The package configuration of the building machine, which must not be in an image."""
 
 import base64
-import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from hfdlc.errors import HfdlcError
-from hfdlc.locks.indexes import IndexConfig
+from hfdlc.locks.indexes import IndexConfig, default_index
 from hfdlc.process import run
 
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
@@ -48,8 +47,7 @@ def apt() -> Apt:
 
 def public(os_release: Path = Path("/etc/os-release")) -> Public:
     """The hosts of pip's default index and of this machine's distribution, and public certificates."""
-    index = importlib.import_module("pip._internal.models.index").PyPI
-    hosts = {index.netloc, index.file_storage_domain}
+    hosts = {*default_index().hosts}
     home = re.search(r'^HOME_URL="?https?://([^/"\s]+)', os_release.read_text(), re.MULTILINE)
     if home:
         hosts.add(".".join(home[1].split(".")[-2:]))

@@ -13,7 +13,7 @@ from hfdlc.dockerfile.layers import NO_LOCKS, Layer, compiles, layers
 from hfdlc.errors import UserError
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.matrix.schema import Matrix
+from hfdlc.matrix.schema import Bootstrap, Matrix
 from hfdlc.project import Project
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ def images(cell: Cell, matrix: Matrix) -> dict[str, str]:
     elif compiles(cell):
         found["compiler_base"] = installer.compiler.format(python=cell.installer_python)
     return found
+
+
+def bootstraps(cell: Cell, matrix: Matrix) -> dict[str, Bootstrap | None]:
+    """How equivalents of the base images are built from Debian packages, by build argument."""
+    installer = matrix.file.installer
+    return {
+        "base": cell.bootstrap,
+        "installer_base": installer.bootstrap.get(cell.installer_python),
+        "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
+    }
 
 
 @functools.cache

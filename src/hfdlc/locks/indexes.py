@@ -1,11 +1,13 @@
 """The package indexes of this machine, from pip's configuration."""
 
 import ast
+import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from netrc import NetrcParseError, netrc
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from hfdlc.process import run
@@ -45,6 +47,19 @@ class IndexConfig:
         return [word for folder in self.wheel_folders for word in ("--find-links", str(folder))]
 
 
+class DefaultIndex(NamedTuple):
+    """The index that pip uses without a configuration."""
+
+    url: str
+    hosts: tuple[str, str]  # of the index and of its files
+
+
+def default_index() -> DefaultIndex:
+    """What the installed pip has built in."""
+    found = importlib.import_module("pip._internal.models.index").PyPI
+    return DefaultIndex(found.url, (found.netloc, found.file_storage_domain))
+
+
 def index_config(environ: Mapping[str, str]) -> IndexConfig:
     """Read pip's configuration files and environment variables, and .netrc."""
     settings = _settings(run([sys.executable, "-m", "pip", "config", "list"], env=environ).stdout)
@@ -54,7 +69,7 @@ def index_config(environ: Mapping[str, str]) -> IndexConfig:
     pages = [word for word in links if word.startswith(("http:", "https:"))]
     folders = [Path(word.removeprefix("file://")) for word in links if word not in pages]
     index, extra = settings.get("index-url"), settings.get("extra-index-url", "").split()
-    hosts = {urlsplit(url).hostname for url in (index or "https://pypi.org", *extra, *pages)}
+    hosts = {urlsplit(url).hostname for url in (index or default_index().url, *extra, *pages)}
     logins, unusable = _logins(environ, hosts)
     proxies = {name: environ[name] for name in PROXIES if environ.get(name)}
     if proxy := settings.get("proxy"):

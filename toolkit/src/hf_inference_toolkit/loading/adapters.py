@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, Iterator, List, Map
 
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading.adapter_folder import Adapter
+from hf_inference_toolkit.logs import event
 
 if TYPE_CHECKING:
     import peft
@@ -75,6 +76,7 @@ def merge(
                 adapter.folder, adapter.kind, adapter.base, _first_line(problem)
             )
         ) from None
+    _note_if_not_compared(before)
     fault = _difference(before, _numbers(merged), dtype)
     if fault:
         raise StartError(
@@ -113,6 +115,7 @@ def attach(model: "transformers.PreTrainedModel", adapters: Mapping[str, Adapter
     import torch
 
     exact = _numbers(model)
+    _note_if_not_compared(exact)
     loaded: "Optional[peft.PeftModel]" = None
     names: Dict[str, str] = {}
     for name, adapter in adapters.items():
@@ -310,6 +313,11 @@ def _numbers(model: "transformers.PreTrainedModel") -> "Optional[torch.Tensor]":
     except Exception:  # models raise what they like for inputs that they do not take
         return None
     return first if isinstance(first, torch.Tensor) and first.is_floating_point() else None
+
+
+def _note_if_not_compared(numbers: "Optional[torch.Tensor]") -> None:
+    if numbers is None:
+        event(30, "the numbers of the adapter are not compared, because the model takes no sample tokens")
 
 
 def _difference(
