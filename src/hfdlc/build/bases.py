@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from textwrap import indent
-from typing import cast
+from typing import IO, cast
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -21,6 +21,8 @@ from hfdlc.engine import debian, private
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.matrix.schema import Bootstrap
+from hfdlc.oci.image import Image
+from hfdlc.oci.store import ZSTD, LayerStore
 from hfdlc.process import run, say
 from hfdlc.state import State, write_whole
 
@@ -154,6 +156,23 @@ def _held(image: str, client: docker.DockerClient) -> str | None:
         return f"sha256:{hashlib.sha256(layers.encode()).hexdigest()}"
     digests = [str(name).partition("@")[2] for name in attributes.get("RepoDigests") or []]
     return digests[0] if digests else str(attributes["Id"])
+
+
+def layout(image: str, bootstrap: Bootstrap, session: Session) -> str:
+    """A bootstrapped base in the layer store, as a named context for builders without the engine's images."""
+    root = session.project.root
+    with session.state.lock("bases"):
+        archive = _archive(image, tag(bootstrap), bootstrap, session.state, session.environ)
+    store = LayerStore.of(session.state)
+    store.add_base(archive, root)
+    layer = store.get(archive.stem)
+    assert layer
+    with tarfile.open(archive) as made:
+        (about,) = json.load(cast("IO[bytes]", made.extractfile("manifest.json")))
+        config = cast("IO[bytes]", made.extractfile(about["Config"])).read()
+    manifest = Image(config, (store.compressed(layer, ZSTD, root),), store).manifest
+    store.put(config)
+    return f"oci-layout://{store.root.absolute()}@{store.put(manifest.content)}"
 
 
 def _load(archive: Path, client: docker.DockerClient) -> None:
