@@ -1,5 +1,6 @@
 """The builder that BUILDX_BUILDER names: whether it can be used, and what is reported where it cannot."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hfdlc.errors import HfdlcError, UserError
 from hfdlc.project import Project
 from hfdlc.state import State
 
-# What buildx 0.29.1 prints for a builder that is another Docker context, with DEBUG=1.
+# What buildx 0.29.1 prints with DEBUG=1 for a builder that is another Docker context, without its labels.
 RUNNING = """\
 Name:   other
 Driver: docker
@@ -25,33 +26,32 @@ Name:             other
 Endpoint:         other
 Status:           running
 BuildKit version: v0.25.1
-Platforms:        linux/amd64 (+3), linux/386
+Platforms:        linux/amd64, linux/amd64/v2, linux/386
 Features:
  Automatically load images to the Docker Engine image store: true
- Cache export: true
- Direct push: true
- Docker exporter: true
- Multi-platform build: true
- OCI exporter: true
+ Cache export:                                               true
+ Direct push:                                                true
+ Docker exporter:                                            true
+ Multi-platform build:                                       true
+ OCI exporter:                                               true
+GC Policy rule#0:
+ All:            false
+ Keep Duration:  48h0m0s
 """
-CLASSIC = RUNNING.replace("OCI exporter: true", "OCI exporter: false")
+CLASSIC = re.sub(r"(OCI exporter: +)true", r"\1false", RUNNING)
 SILENT = """\
 Name:   other
-Driver: docker
+Driver: 
+Error:  Cannot connect to the Docker daemon at tcp://127.0.0.1:1. Is the docker daemon running?
 
 Nodes:
-Name:     other
-Endpoint: other
-Error:    Cannot connect to the Docker daemon at unix:///nowhere.sock. Is the docker daemon running?
-"""
+"""  # noqa: W291
 LISTED = """\
-NAME/NODE     DRIVER/ENDPOINT   STATUS    BUILDKIT   PLATFORMS
-default*      docker
- \\_ default    \\_ default       running   v0.25.1    linux/amd64
+NAME/NODE     DRIVER/ENDPOINT   STATUS    BUILDKIT         PLATFORMS
 other         docker
- \\_ other      \\_ other         running   v0.25.1    linux/amd64
+ \\_ other      \\_ other         running   v0.0.0+unknown   linux/amd64 (+4)
+default*                        error
 """
-# Of buildx, with the same names in all releases.
 PROGRAM = """
 import os, pathlib, sys
 assert os.environ["BUILDX_GIT_INFO"] == "false"
@@ -91,8 +91,13 @@ def test_builder_is_used_with_the_configuration_of_the_user(program: Program, tm
     found = buildx.named(environ, State(tmp_path))
     assert found
     assert (found.name, found.version, found.exports_images) == ("other", "0.25.1", True)
-    assert found.environment == {**environ, "BUILDX_GIT_INFO": "false"}
+    context = {"DOCKER_CONTEXT": "other", "DOCKER_HOST": ""}  # of the driver docker alone
+    assert found.environment == {**environ, "BUILDX_GIT_INFO": "false", **context}
     assert not found.shares_host_network
+    program.answers("inspect", RUNNING.replace("Driver: docker", "Driver: kubernetes"))
+    pods = buildx.named(environ, State(tmp_path))
+    assert pods
+    assert pods.environment == {**environ, "BUILDX_GIT_INFO": "false"}
 
 
 @pytest.mark.parametrize("name", ["", "default"])
@@ -106,7 +111,7 @@ def test_builder_that_does_not_exist_is_reported_beside_those_that_do(
 ) -> None:
     with pytest.raises(UserError) as caught:
         buildx.named({"BUILDX_BUILDER": "nowhere"}, State(tmp_path))
-    assert str(caught.value) == "BUILDX_BUILDER: buildx has no builder 'nowhere'; it has default, other"
+    assert str(caught.value) == "BUILDX_BUILDER: buildx has no builder 'nowhere'; it has other, default"
 
 
 def test_builder_that_does_not_exist_ends_a_run_before_an_engine_is_found(
@@ -131,11 +136,11 @@ def test_builder_that_does_not_start_is_reported_with_the_reason(program: Progra
 @pytest.mark.parametrize(
     ("about", "why"),
     [
-        (SILENT, "does not answer: Cannot connect to the Docker daemon at unix:///nowhere.sock."),
+        (SILENT, "does not answer: Cannot connect to the Docker daemon at tcp://127.0.0.1:1."),
         (RUNNING.replace("running", "inactive"), "does not answer: inactive"),
         (CLASSIC, "cannot export images: its engine uses Docker's classic image store"),
         (
-            RUNNING.replace("linux/amd64 (+3), linux/386", "linux/arm64"),
+            RUNNING.replace("linux/amd64, linux/amd64/v2, linux/386", "linux/arm64"),
             "builds for linux/arm64, and the packages of images are locked for linux/amd64",
         ),
         ("Name: other\nDriver: remote\n\nNodes:\n", "does not answer: it has no nodes"),

@@ -130,7 +130,7 @@ def with_bases(
             locks[cell.id] = replaced
             dockerfiles[cell.id] = render.dockerfile(cell, project, replaced)
             image_inputs[cell.id] |= {
-                f"{group}.lock": inputs.of_lock(project.root / path) for group, path in replaced.items()
+                f"{group}.lock": inputs.of_file(f"{project.root}/{path}") for group, path in replaced.items()
             }
     return replace(
         context,

@@ -53,16 +53,18 @@ def named(environ: Mapping[str, str], state: State) -> Builder | None:
                 f"buildx has no builder {name!r}; it has {', '.join(known)}", location=VARIABLE
             ) from error
         raise _unusable(name, f"does not start: {_reason(error.output)}") from error
-    _check(name, about)
+    values: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^ *([\w ]+?):[ \t]+(.+)$", about, re.MULTILINE):
+        values.setdefault(key, []).append(value.strip())
+    _check(name, values)
+    if values["Driver"] == ["docker"]:
+        # buildx builds with the engine of a Docker context only where that is the current one.
+        own |= {"DOCKER_CONTEXT": name, "DOCKER_HOST": ""}
     return Builder(buildx, own, exports_images=True, name=name, version=detect.buildkit_version(about))
 
 
-def _check(name: str, about: str) -> None:
-    """Raise HfdlcError where a builder cannot be used, from the output of `buildx inspect`."""
-    fields = re.findall(r"^\s*([\w ]+?):[ \t]+(.+)$", about, re.MULTILINE)
-    values: dict[str, list[str]] = {}
-    for key, value in fields:
-        values.setdefault(key, []).append(value.strip())
+def _check(name: str, values: Mapping[str, list[str]]) -> None:
+    """Raise HfdlcError where a builder cannot be used, from the values in the output of `buildx inspect`."""
     if "running" not in values.get("Status", []):
         reasons = values.get("Error") or values.get("Status") or ["it has no nodes"]
         raise _unusable(name, f"does not answer: {reasons[0]}")
