@@ -6,22 +6,16 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from hfdlc.build import bases, prepare
-from hfdlc.build.bake import BuildContext
-from hfdlc.dockerfile import render
+from hfdlc.build import bases
 from hfdlc.engine import debian
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.schema import Bootstrap
-from hfdlc.oci import image as oci_image
-from hfdlc.oci.image import digest_of
-from hfdlc.oci.store import LayerStore
-from hfdlc.project import Project
 from hfdlc.state import State
 
 
@@ -202,7 +196,7 @@ def test_full_disk_leaves_no_partial_base(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(bases, "_bootstrap", full)
     with pytest.raises(HfdlcError, match="hint: free disk space"):
-        bases._archive("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
+        bases.make("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
     assert list((tmp_path / "bases").iterdir()) == []
 
 
@@ -221,52 +215,3 @@ def test_proxy_is_used_to_make_a_base_and_not_kept_in_it(
     argv = commands[-1]
     assert '--aptopt=Acquire::http::Proxy "http://proxy.example";' in argv
     assert any("99mmdebstrap" in word and word.startswith("--customize-hook=rm") for word in argv)
-
-
-def test_base_for_other_builders_is_in_the_layer_store(repository: Project, tmp_path: Path) -> None:
-    """With the configuration that engines load, so that images made from it are the same."""
-    state = State(tmp_path / "state")
-    archive, root = bases.archive(DEBIAN, state), tmp_path / "root.tar"
-    archive.parent.mkdir(parents=True)
-    with tarfile.open(root, "w") as system:
-        system.add(__file__, "etc/file")
-    bases._pack(root, bases.tag(DEBIAN), bases.labels("example.org/python:3.11", DEBIAN), archive)
-    session: Any = SimpleNamespace(project=repository, state=state, environ={})
-    address = bases.layout("example.org/python:3.11", DEBIAN, session)
-    store = LayerStore.of(state)
-    where, _, digest = address.partition("@")
-    assert where == f"oci-layout://{store.root}"
-    image = oci_image.load(store, digest)
-    assert image
-    assert image.settings["config"]["Labels"]["io.hfdlc.base.suite"] == "bookworm"
-    (layer,) = image.layers
-    assert layer.diff_id == digest_of(root.read_bytes())
-    assert bases.layout("example.org/python:3.11", DEBIAN, session) == address
-
-
-def test_base_that_only_the_engine_has_is_refused_for_another_builder(
-    repository: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A substitute base, for example. One from Debian's packages is passed as an OCI layout."""
-    cell = repository.default
-    assert cell.bootstrap
-    made: list[str] = []
-
-    def layout(image: str, *_: object) -> str:
-        made.append(image)
-        return "oci-layout:///state/layers@sha256:1"
-
-    monkeypatch.setattr(bases, "layout", layout)
-    session: Any = SimpleNamespace(builder=SimpleNamespace(name="other"), project=repository)
-    public = render.images(cell, repository.matrix)
-    bootstraps = render.bootstraps(cell, repository.matrix)
-    here = {name: {image: bases.tag(cast("Bootstrap", bootstraps[name]))} for name, image in public.items()}
-    found = prepare.layouts(session, [cell], BuildContext(images=here))
-    assert set(found) == {image for each in here.values() for image in each.values()}
-    assert len(made) == len(found)
-    pinned = {name: {image: f"{image}@sha256:1"} for name, image in public.items()}
-    assert prepare.layouts(session, [cell], BuildContext(images=pinned)) == {}
-    with pytest.raises(HfdlcError, match=r"the base image hfdlc\.local/stand-in:1 is only in the engine"):
-        prepare.layouts(session, [cell], BuildContext(images={"base": {cell.id: "hfdlc.local/stand-in:1"}}))
-    session.builder.name = ""
-    assert prepare.layouts(session, [cell], BuildContext(images=here)) == {}

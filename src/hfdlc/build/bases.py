@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from textwrap import indent
-from typing import IO, cast
+from typing import cast
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -21,8 +21,6 @@ from hfdlc.engine import debian, private
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.matrix.schema import Bootstrap
-from hfdlc.oci.image import Image
-from hfdlc.oci.store import ZSTD, LayerStore
 from hfdlc.process import run, say
 from hfdlc.state import State, write_whole
 
@@ -78,7 +76,7 @@ def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
     name = tag(bootstrap)
     with state.lock("bases"):
         if not _held(name, client):
-            _load(_archive(image, name, bootstrap, state, session.environ), client)
+            _load(make(image, name, bootstrap, state, session.environ), client)
     return name
 
 
@@ -158,23 +156,6 @@ def _held(image: str, client: docker.DockerClient) -> str | None:
     return digests[0] if digests else str(attributes["Id"])
 
 
-def layout(image: str, bootstrap: Bootstrap, session: Session) -> str:
-    """A bootstrapped base in the layer store, as a named context for builders without the engine's images."""
-    root = session.project.root
-    with session.state.lock("bases"):
-        archive = _archive(image, tag(bootstrap), bootstrap, session.state, session.environ)
-    store = LayerStore.of(session.state)
-    store.add_base(archive, root)
-    layer = store.get(archive.stem)
-    assert layer
-    with tarfile.open(archive) as made:
-        (about,) = json.load(cast("IO[bytes]", made.extractfile("manifest.json")))
-        config = cast("IO[bytes]", made.extractfile(about["Config"])).read()
-    manifest = Image(config, (store.compressed(layer, ZSTD, root),), store).manifest
-    store.put(config)
-    return f"oci-layout://{store.root.absolute()}@{store.put(manifest.content)}"
-
-
 def _load(archive: Path, client: docker.DockerClient) -> None:
     try:
         with archive.open("rb") as file:
@@ -187,7 +168,7 @@ def _load(archive: Path, client: docker.DockerClient) -> None:
         ) from error
 
 
-def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
+def make(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
     """An image archive with the bootstrapped system as its one layer, made once."""
     file = archive(bootstrap, state)
     file.parent.mkdir(parents=True, exist_ok=True)

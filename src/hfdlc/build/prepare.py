@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache as cached
 from functools import partial
 
-from hfdlc.build import bake, bases, cache, estimate, packages
+from hfdlc.build import bake, bases, cache, estimate, layouts, packages
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
@@ -52,7 +52,7 @@ def with_packages(session: Session, cells: Sequence[Cell], context: BuildContext
     """
     sources = index_config(session.environ)
     with packages.with_access(
-        replace(context, layouts=layouts(session, cells, context)),
+        replace(context, layouts=layouts.of(session, cells, context)),
         sources,
         cells,
         session.project.root,
@@ -60,30 +60,6 @@ def with_packages(session: Session, cells: Sequence[Cell], context: BuildContext
         shares_host_network=session.builder.shares_host_network,
     ) as found:
         yield found
-
-
-def layouts(session: Session, cells: Sequence[Cell], context: BuildContext) -> dict[str, str]:
-    """The base images that no registry has, as OCI layouts for a builder that has no images of the engine.
-
-    Raises HfdlcError for an image that only the engine has.
-    """
-    if not session.builder.name:
-        return {}
-    matrix, found = session.project.matrix, dict[str, str]()
-    for cell in cells:
-        public, bootstraps = render.images(cell, matrix), render.bootstraps(cell, matrix)
-        for name, image in bake.chosen(public, context.images, cell).items():
-            if image in found or not image.startswith(bases.LOCAL):
-                continue
-            bootstrap = bootstraps.get(name)
-            if not bootstrap or image != bases.tag(bootstrap):
-                raise HfdlcError(
-                    f"the base image {image} is only in the engine, where other builders cannot use it",
-                    location=cell.id,
-                    hint=f"unset {buildx.VARIABLE}",
-                )
-            found[image] = bases.layout(public[name], bootstrap, session)
-    return found
 
 
 def hold(held: ExitStack, name: str, state: State) -> None:
