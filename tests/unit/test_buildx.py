@@ -15,6 +15,7 @@ from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.project import Project
 from hfdlc.state import State
+from hfdlc.upkeep import doctor
 
 # What buildx 0.29.1 prints with DEBUG=1 for a builder that is another Docker context, without its labels.
 RUNNING = """\
@@ -163,6 +164,19 @@ def test_one_running_node_is_enough(program: Program, tmp_path: Path) -> None:
     other = "\nName: arm\nEndpoint: arm\nStatus: stopped\nPlatforms: linux/arm64\n"
     program.answers("inspect", RUNNING + other)
     assert buildx.named({"BUILDX_BUILDER": "other"}, State(tmp_path))
+
+
+def test_doctor_shows_the_builder(program: Program, tmp_path: Path) -> None:
+    """And what is wrong with it; nothing where builds run on the engine."""
+    state = State(tmp_path)
+    (missing,) = doctor.builder({"BUILDX_BUILDER": "nowhere"}, state)
+    assert (missing.state, missing.found) == (
+        "missing", "buildx has no builder 'nowhere'; it has other, default",
+    )  # fmt: skip
+    program.answers("inspect", RUNNING)
+    (there,) = doctor.builder({"BUILDX_BUILDER": "other"}, state)
+    assert (there.state, there.found) == ("ok", "other, BuildKit 0.25.1")
+    assert doctor.builder({}, state) == []
 
 
 @pytest.mark.parametrize("private", [True, False])
