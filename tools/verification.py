@@ -44,7 +44,7 @@ def address(cell: Cell, root: Path) -> str:
 def read(root: Path) -> dict[str, Verification]:
     """The verifications in the repository.
 
-    Raises HfdlcError where the file is damaged.
+    Raises HfdlcError if the file is damaged.
     """
     file = root / KEPT
     if not file.is_file():

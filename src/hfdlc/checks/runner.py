@@ -109,7 +109,7 @@ def run(about: Subject, *, only: str | None = None, skip: Mapping[str, str] = NO
 
     `skip`: checks that are not run, each with its reason.
 
-    Raises KeyboardInterrupt on Ctrl-C, and HfdlcError where the checks did not come to their end or are none.
+    Raises KeyboardInterrupt on Ctrl-C, and HfdlcError if the checks did not finish or none was run.
     """
     date = datetime.now(UTC).isoformat(timespec="seconds")
     report = Report(about.cell.id, about.facts.digest, date, checks=checks())
@@ -123,9 +123,7 @@ def run(about: Subject, *, only: str | None = None, skip: Mapping[str, str] = NO
     if not (report.passed or report.failed or report.not_run):
         raise HfdlcError(f"no check was run on {about.cell.id}", location=only or "")
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not report.failed:
-        raise HfdlcError(
-            f"the checks of {about.cell.id} did not come to their end: pytest ended with {status}"
-        )
+        raise HfdlcError(f"the checks of {about.cell.id} did not finish: pytest ended with {status}")
     return report
 
 
@@ -139,7 +137,7 @@ def check(
     """Compare built images with their cells; `gpus`: with the machine's GPUs.
 
     What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
-    what was not run without one. Raises HfdlcError where one fails.
+    what was not run without one. Raises HfdlcError if one fails.
     """
     state, engine, sources = session.state, session.engine, index_config(session.environ)
     shown = []
