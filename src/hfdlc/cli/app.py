@@ -203,9 +203,10 @@ def test(
     project = current_project()
     cells = some(project, wanted, default=True)
     with Session(project, os.environ) as session:
-        reports = runner.check(session, cells, again=True, gpus=gpus)
+        reports = runner.checked(session, cells, again=True, gpus=gpus)
     if as_json:
-        print_json(reports)
+        print_json([report.json() for report in reports])
+    runner.require_passed(reports)
 
 
 @app.command(rich_help_panel=IMAGES)
