@@ -1,7 +1,6 @@
 """What was verified of which cell: kept in docs/verified.json, shown in docs/verified.md."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -31,9 +30,6 @@ class Verification(BaseModel):
     passed: list[str] = Field(default_factory=list)
     failed: dict[str, str] = Field(default_factory=dict)  # check or use -> what it said
     not_run: dict[str, str] = Field(default_factory=dict)  # the same -> why
-
-
-Verifications = Mapping[str, Verification]  # by cell
 
 
 def address(cell: Cell, root: Path) -> str:
