@@ -71,7 +71,7 @@ def test_publish_sets_no_tag_if_attestations_could_not_be_sent(
 ) -> None:
     """The run ends after all retries, and the next one continues.
 
-    Also if tags are immutable: the signature that was sent stays.
+    Even if tags are immutable: the signature that was sent stays.
     """
     cell = small.project.default
     small.image(cell)

@@ -107,7 +107,7 @@ def test_oci_image_is_published_as_it_was_built(setup: Setup, new_target: New) -
 
 
 def test_second_run_signs_and_sends_nothing(setup: Setup, new_target: New) -> None:
-    """Also if the gzip layers are lost."""
+    """Even if the gzip layers are lost."""
     where, content = new_target()
     setup.publish(where)
     before = dict(content.manifests)

@@ -53,7 +53,7 @@ class Entry:
         self.is_unloading = False
         # Requests that are being answered.
         self.in_flight = 0
-        # Done when loading has ended, also if it failed.
+        # Done when loading has ended, even if it failed.
         self.loaded = asyncio.get_event_loop().create_future()
 
     def described(self) -> JsonObject:
