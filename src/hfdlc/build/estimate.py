@@ -16,7 +16,7 @@ from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import LayerStore, StoredLayer
+from hfdlc.oci.store import FOLDER, LayerStore, StoredLayer
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -66,7 +66,7 @@ class Costs:
     """
 
     def __init__(self, project: Project, engine: Engine | None, state: State) -> None:
-        self._project, self._store = project, LayerStore(state.root / "layers")
+        self._project, self._store = project, LayerStore(state.root / FOLDER)
         self._builds = history.read(state)
         self._there = _layers_of(engine) if engine else set[str]()
         self._known: dict[str, tuple[Layer, ...]] = {}

@@ -27,7 +27,7 @@ def prepared(
 ) -> Iterator[BuildContext]:
     """The context of a build, with the cells' bases in the engine; no other run builds these cells meanwhile.
 
-    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError where a base is
+    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError if a base is
     unreachable, or adds that to `failures`, and where the engine is of another architecture.
     """
     session.engine.check_architecture()

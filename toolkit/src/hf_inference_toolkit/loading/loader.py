@@ -199,7 +199,7 @@ def _own(
 def _accelerate(
     runtime: torch.Torch, spec: registry.Task, files: ModelFiles, settings: Settings
 ) -> Optional[Callable[[], None]]:
-    """Let OpenVINO compute the passes where it can. StartError where it cannot and is required.
+    """Let OpenVINO compute the passes where it can. StartError if it cannot and is required.
 
     Returns what ends a conversion in another process.
     """
