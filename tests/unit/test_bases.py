@@ -196,7 +196,7 @@ def test_full_disk_leaves_no_partial_base(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(bases, "_bootstrap", full)
     with pytest.raises(HfdlcError, match="hint: free disk space"):
-        bases._archive("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
+        bases.make("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
     assert list((tmp_path / "bases").iterdir()) == []
 
 

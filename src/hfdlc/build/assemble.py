@@ -77,7 +77,7 @@ def assemble(
             prepare.with_packages(session, todo, context) as with_packages,
             classic.discarding(todo, session.engine),
         ):
-            layout = store.root if session.engine.containerd_store else None
+            layout = store.root if session.builder.exports_images else None
             file = bake.of_layers(todo, missing, project.matrix, with_packages, layout, Path(folder))
             for target in file["target"].values() if no_cache else ():
                 target["no-cache"] = True
@@ -100,7 +100,7 @@ def assemble(
 
 def _shell(session: Session, cell: Cell, done: Done, store: LayerStore) -> str:
     """The manifest digest of the stage `image` of a cell, in the store."""
-    if session.engine.containerd_store:
+    if session.builder.exports_images:
         return done.digests[bake.target_name(cell)]
     return classic.shell(cell, session.engine, store)
 

@@ -76,7 +76,7 @@ def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
     name = tag(bootstrap)
     with state.lock("bases"):
         if not _held(name, client):
-            _load(_archive(image, name, bootstrap, state, session.environ), client)
+            _load(make(image, name, bootstrap, state, session.environ), client)
     return name
 
 
@@ -168,7 +168,7 @@ def _load(archive: Path, client: docker.DockerClient) -> None:
         ) from error
 
 
-def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
+def make(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
     """An image archive with the bootstrapped system as its one layer, made once."""
     file = archive(bootstrap, state)
     file.parent.mkdir(parents=True, exist_ok=True)

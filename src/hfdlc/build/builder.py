@@ -135,7 +135,7 @@ def _batches(
         if not batch:
             return
         began = time.monotonic()
-        scratch = prepare.scratch(batch, session.engine)
+        scratch = prepare.scratch(batch, session)
         _rounds(session, batch, replace(context, scratch=scratch), receipt, failures)
         for cell in batch:
             if cell.id not in failures:
@@ -150,7 +150,7 @@ def _fitting(
 ) -> Sequence[Cell]:
     """The cells that fit the disk together; where none does, all of them are added to `failures`."""
     engine, state = session.engine, session.state
-    costs, memory = estimate.Costs(session.project, engine, state), prepare.memory(engine)
+    costs, memory = estimate.Costs(session.project, engine, state), prepare.memory(session)
     for cell in todo:
         costs.layers(cell, context.inputs[cell.id])
     room = estimate.free(state, engine)

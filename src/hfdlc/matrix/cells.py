@@ -21,8 +21,8 @@ from hfdlc.matrix.schema import (
     Group,
     Matrix,
     Release,
+    Removals,
     Rest,
-    Slim,
     Source,
     Type,
 )
@@ -75,7 +75,7 @@ class Cell:
     of_all_types: tuple[str, ...]  # requirements of all types, resolved together for equal versions
     toolkit_packages: tuple[str, ...]  # requirements of the toolkit
     layer_groups: tuple[LayerGroup, ...]  # from the lowest layer to the highest
-    slim: tuple[Slim, ...]  # files that are removed
+    slim: Removals  # files that are removed
     size: int  # size budget in bytes
     driver: str | None  # the oldest NVIDIA driver
     source_url: str | None  # for the labels
@@ -282,7 +282,7 @@ def _cell(matrix: Matrix, index: int, kind: str, device: str) -> Cell | None:
             LayerGroup(name, group.rest, (*map(_name_of, group.requires), *group.packages))
             for name, group in groups[kind].items()  # type: ignore[index]
         ),
-        slim=tuple(matrix.file.slim),
+        slim=matrix.removals,
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
         source_url=matrix.file.source,

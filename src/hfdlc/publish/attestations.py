@@ -7,6 +7,7 @@ from typing import Any
 
 import hfdlc
 from hfdlc.checks.report import Report
+from hfdlc.engine.buildx import Builder
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import lockfile
 from hfdlc.oci.image import Image
@@ -23,7 +24,9 @@ BUILD_TYPE = "urn:hfdlc:build:1"
 Predicates = dict[str, dict[str, Any]]  # predicate type -> predicate
 
 
-def predicates(project: Project, engine: Engine, candidate: Candidate, image: Image) -> Predicates:
+def predicates(
+    project: Project, engine: Engine, builder: Builder, candidate: Candidate, image: Image
+) -> Predicates:
     """What is attested of an image.
 
     Raises HfdlcError if its layers hold other packages than its lock files list.
@@ -32,12 +35,12 @@ def predicates(project: Project, engine: Engine, candidate: Candidate, image: Im
     sbom.compare_with_locks(candidate.cell, project.root, contents)
     return {
         SBOM: sbom.make(candidate.cell, candidate.config_digest, contents),
-        PROVENANCE: provenance(candidate, project, engine),
+        PROVENANCE: provenance(candidate, project, engine, builder),
         CHECKS: checks(candidate.report, candidate.config_digest),
     }
 
 
-def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[str, Any]:
+def provenance(candidate: Candidate, project: Project, engine: Engine, builder: Builder) -> dict[str, Any]:
     """How the image was built: https://slsa.dev/spec/v1.0/provenance."""
     cell, root = candidate.cell, project.root
     files = ["matrix.yaml", f"{cell.folder}/Dockerfile", lockfile.installer_file(cell.installer_python)]
@@ -65,7 +68,7 @@ def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[s
                 "version": {
                     "hfdlc": hfdlc.__version__,
                     "docker": engine.version,
-                    "buildkit": engine.buildkit,
+                    "buildkit": builder.version or engine.buildkit,
                 },
             },
         },

@@ -120,13 +120,13 @@ def publish(
     if not cells:
         return []
     with Session(project, environ) as session, ExitStack() as held:
-        engine, state = session.engine, session.state
+        builder, engine, state = session.builder, session.engine, session.state
         publication = Publication(
             project,
             LayerStore.of(state),
             options.oci,
             rebuild=partial(_rebuilt, session),
-            predicates=partial(attestations.predicates, project, engine),
+            predicates=partial(attestations.predicates, project, engine, builder),
             signer=partial(_signer, options, session),
         )
         prepare.hold(held, "publish", state)
