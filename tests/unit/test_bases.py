@@ -98,7 +98,7 @@ def failure(status: int) -> APIError:
 
 
 def test_an_answer_is_remembered_for_some_minutes(query: Callable[..., str | None]) -> None:
-    """A second build asks nobody; a later one asks again."""
+    """A second build sends no request; a later one sends it again."""
     registry = Registry("sha256:1")
     assert [query(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
     assert registry.requests == 2

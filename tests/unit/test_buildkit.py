@@ -32,7 +32,7 @@ def test_lost_engine_is_not_attributed_to_a_cell() -> None:
 
 @pytest.mark.parametrize("words", ["No space left on device (os error 28)", "no space left on device"])
 def test_full_disk_is_not_attributed_to_a_cell(words: str) -> None:
-    """In whoever's words."""
+    """Whichever component reports it."""
     build_log = BuildLog(["one"])
     build_log.steps["1"] = Vertex(
         "[x]", "one", "framework", "RUN uv", error=f"exit code: 2: {words}", failed_at=NOW

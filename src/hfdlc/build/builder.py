@@ -79,7 +79,7 @@ def _incomplete(session: Session, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def check_current(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> None:
-    """Raise HfdlcError where a lock file or the Dockerfile does not match the matrix and the templates."""
+    """Raise HfdlcError if a lock file or the Dockerfile does not match the matrix and the templates."""
     lockfile.check(cell, project.matrix, project.root, locks)
     file = project.root / cell.folder / "Dockerfile"
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
@@ -160,7 +160,9 @@ def _fitting(
         batch = estimate.batch(todo, room, costs, memory=memory)
     if batch and len(batch) < len(todo):
         needed = estimate.disk(costs, batch, memory)
-        say(f"first {len(batch)} of {len(todo)} cells, which need about {needed / 1e9:.0f} GB of disk")
+        say(
+            f"building {len(batch)} of {len(todo)} cells first; they need about {needed / 1e9:.0f} GB of disk"
+        )
     if not batch:
         failures |= {
             cell.id: _no_room(cell, estimate.disk(costs, [cell], memory), room or 0, state) for cell in todo

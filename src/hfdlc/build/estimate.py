@@ -17,7 +17,7 @@ from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
 from hfdlc.locks import files, lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import LayerStore, StoredLayer
+from hfdlc.oci.store import FOLDER, LayerStore, StoredLayer
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -67,7 +67,7 @@ class Costs:
     """
 
     def __init__(self, project: Project, engine: Engine | None, state: State) -> None:
-        self._project, self._store = project, LayerStore(state.root / "layers")
+        self._project, self._store = project, LayerStore(state.root / FOLDER)
         self._builds = history.read(state)
         built = {build.cell for build in self._builds}
         self._built = [cell for cell in project.cells if cell.id in built]

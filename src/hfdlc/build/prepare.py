@@ -27,8 +27,8 @@ def prepared(
 ) -> Iterator[BuildContext]:
     """The context of a build, with the cells' bases in the engine; no other run builds these cells meanwhile.
 
-    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError where a base is
-    unreachable, or adds that to `failures`, where the engine is of another architecture, and where builds
+    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError if a base is
+    unreachable, or adds that to `failures`, if the engine is of another architecture, and if builds
     cannot run.
     """
     builder = session.builder  # first: without the builder that is named, nothing is started or downloaded

@@ -24,9 +24,8 @@ SHOWN = 40  # differences
 def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str:
     """Build the cell twice; the manifest digest of both.
 
-    `two_engines`: the second time on a new private engine.
-    Raises HfdlcError with the files that
-    differ, or where a build fails.
+    `two_engines`: the second time on a new private engine. Raises HfdlcError with the files that differ, or
+    if a build fails.
     """
     builder.check_current(cell, session.project)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=session.state.folder("tmp")) as folder:

@@ -187,7 +187,7 @@ class Stages:
     def last(self, found: Sequence[Layer]) -> str:
         """The last stage: the layers on the image.
 
-        Images are assembled without building this stage: raises UserError where it has any instruction
+        Images are assembled without building this stage: raises UserError if it has any instruction
         that does not copy a layer.
         """
         text = self._macro(LAST, "last", tuple(map(_values, found)))

@@ -64,7 +64,7 @@ class Engine:
         return any(address in ip_network(each) for each in found.get("InsecureRegistryCIDRs") or [])
 
     def check_architecture(self) -> None:
-        """Raise HfdlcError where the engine is on a machine that the locked packages are not for."""
+        """Raise HfdlcError if the engine is on a machine that the locked packages are not for."""
         found = str(self.client.info()["Architecture"])
         if found not in ARCHITECTURES:
             raise HfdlcError(

@@ -224,7 +224,7 @@ def missing(cell: Cell, root: Path) -> str | None:
 
 
 def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = NO_LOCKS) -> None:
-    """Raise HfdlcError where a lock file of the cell cannot be used, or lacks what was unreachable.
+    """Raise HfdlcError if a lock file of the cell cannot be used, or lacks what was unreachable.
 
     Lock files of groups in `replaced` are not used.
     """
