@@ -146,6 +146,26 @@ def test_host_that_fails_stops_the_others_and_is_named(script: Script, used_engi
     assert {each.id for each in [*client.containers.list(all=True), *client.networks.list()]} == before
 
 
+# Python imports it before `train`, which then does not start on algo-2: it resolves, and never joins.
+NEVER_JOINS = """
+import json, os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+with open("/opt/ml/input/config/resourceconfig.json") as file:
+    if json.load(file)["current_host"] == "algo-2":
+        time.sleep(600)
+"""
+
+
+def test_host_that_never_joins_is_named(script: Script, tmp_path: Path) -> None:
+    """After a time limit, as the reason in the failure file of the first host."""
+    (tmp_path / "sitecustomize.py").write_text(NEVER_JOINS)
+    began = time.monotonic()
+    variables = ("-e", "PYTHONPATH=/opt/ml/input/code", "-e", "HFDLC_JOIN_TIMEOUT=2")
+    report = letter(hfdlc(*script("", "--hosts", "2", *variables)), 1)
+    assert "training failed on algo-1 with exit code 1\nthe host algo-2 has not joined after 2 s" in report
+    assert time.monotonic() - began < 60
+
+
 @pytest.mark.parametrize("option", ["--hosts", "--processes"])
 def test_no_hosts_are_refused(script: Script, option: str) -> None:
     """Before anything starts."""

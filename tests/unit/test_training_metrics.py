@@ -14,6 +14,13 @@ from hfdlc.errors import HfdlcError, UserError
 from hfdlc.sagemaker import metrics, progress
 from hfdlc.sagemaker.metrics import Metrics, Point
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(root: ElementTree.Element) -> list[str]:
+    """What is written in a plot."""
+    return [each.text or "" for each in root.iter(f"{SVG}text")]
+
 
 def found(words: list[str], *lines: str) -> list[tuple[str, float | None]]:
     recorded = Metrics(metrics.definitions(words))
@@ -84,17 +91,52 @@ def test_the_plot_has_a_line_for_each_metric_and_host() -> None:
         Point("<f1>", "algo-2", 2.0, 0.75),
     ]
     root = ElementTree.fromstring(metrics.svg(points))
-    names = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "loss (algo-1)" in names
-    assert "<f1> (algo-2)" in names
-    first, second = root.iter("{http://www.w3.org/2000/svg}polyline")
-    assert first.attrib["points"] == "48.0,48.0 672.0,312.0"
-    assert second.attrib["points"] == "672.0,180.0"
+    first, second = root.iter(f"{SVG}polyline")
+    assert texts(root)[:2] == ["loss (algo-1): 0.5", "<f1> (algo-2): 0.75"]
+    assert "seconds since the start" in texts(root)
+    assert first.attrib["points"] == "72.0,44.0 696.0,344.0"
+    assert second.attrib["points"] == "696.0,194.0"
+    assert len(list(root.iter(f"{SVG}circle"))) == 3
 
 
-@pytest.mark.parametrize("points", [[], [Point("loss", "algo-1", 1.0, 0.5)]])
-def test_a_plot_of_few_values_is_an_image(points: list[Point]) -> None:
-    assert ElementTree.fromstring(metrics.svg(points)).tag.endswith("svg")
+def test_a_long_job_is_plotted_in_minutes_or_hours() -> None:
+    """Dots are left out if there are many values."""
+    for seconds, unit in ((150.0, "seconds"), (600.0, "minutes"), (86400.0, "hours")):
+        points = [Point("loss", "algo-1", seconds * n / 100, 1 / (n + 1)) for n in range(101)]
+        root = ElementTree.fromstring(metrics.svg(points))
+        assert f"{unit} since the start" in texts(root)
+        assert not list(root.iter(f"{SVG}circle"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 1.0], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ([0.13, 1.41], [0.0, 0.5, 1.0, 1.5]),
+        ([0.3, 0.6], [0.3, 0.4, 0.5, 0.6]),
+        ([-2.0, 95.0], [-20.0, 0.0, 20.0, 40.0, 60.0, 80.0, 100.0]),
+        ([1e-5, 5e-5], [1e-5, 2e-5, 3e-5, 4e-5, 5e-5]),
+        ([0.0], [-0.2, 0.0, 0.2]),
+        ([50.0, 50.0], [40.0, 50.0, 60.0]),
+        ([1e300, 2e300], [1e300, 1.2e300, 1.4e300, 1.6e300, 1.8e300, 2e300]),
+    ],
+)
+def test_axes_have_round_numbers(values: list[float], expected: list[float]) -> None:
+    """Around all values, also if they are equal."""
+    assert metrics.ticks(values) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_the_legend_has_as_many_rows_as_it_needs() -> None:
+    """Names do not overlap."""
+    points = [Point(f"validation:accuracy:{n}", "algo-1", float(n), 0.5) for n in range(7)]
+    root = ElementTree.fromstring(metrics.svg(points))
+    rows = [float(each.attrib["y"]) for each in root.iter(f"{SVG}text") if "validation" in (each.text or "")]
+    assert sorted(set(rows)) == [24.0, 44.0, 64.0, 84.0]
+
+
+def test_a_plot_without_values_says_so() -> None:
+    root = ElementTree.fromstring(metrics.svg([Point("loss", "algo-1", 1.0, None)]))
+    assert texts(root) == ["no values were found in the log"]
 
 
 def test_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
