@@ -163,6 +163,19 @@ raise SystemExit("length of the token: %d" % len(os.environ["HF_TOKEN"]))
     assert "hf_very_secret" not in ended.stderr
 
 
+def test_shared_memory_that_is_too_small_is_the_reason(script: Script) -> None:
+    """Processes of a DataLoader pass tensors through /dev/shm; the hint names the option."""
+    text = """
+import torch
+data = torch.utils.data.TensorDataset(torch.zeros(64, 1 << 18))
+for batch in torch.utils.data.DataLoader(data, batch_size=32, num_workers=2):
+    pass
+"""
+    report = letter(hfdlc(*script(text, "--shm-size", "1m")), 1)
+    assert "shared memory" in report
+    assert report.endswith("hint: give the containers more shared memory (/dev/shm): --shm-size\n")
+
+
 def test_failed_script_leaves_its_output(script: Script, tmp_path: Path) -> None:
     """What it wrote to SM_OUTPUT_DATA_DIR is in output.tar.gz; there is no model."""
     text = (

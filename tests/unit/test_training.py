@@ -380,20 +380,6 @@ def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
     assert list(progress.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
 
 
-@pytest.mark.parametrize(
-    ("line", "numbers"),
-    [
-        (" 21%|██ | 30/144 [00:04<00:16]", ["30", "144"]),
-        ("Epoch 3/12", ["3", "12"]),
-        ("loss 0.2 on 3/4 of it", None),
-    ],
-)
-def test_the_bar_shows_what_trainer_and_keras_say(line: str, numbers: list[str] | None) -> None:
-    """And nothing else that looks like a share."""
-    found = progress.DONE.search(line)
-    assert (found and [number for number in found.groups() if number]) == numbers
-
-
 def test_an_archive_is_unpacked_for_as_long_as_it_is_used(tmp_path: Path) -> None:
     """Its folder holds config.json, and is gone afterwards."""
     (tmp_path / "config.json").write_text("{}")

@@ -112,8 +112,8 @@ def test_a_long_job_is_plotted_in_minutes_or_hours() -> None:
     ("values", "expected"),
     [
         ([0.0, 1.0], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        ([0.13, 1.41], [0.0, 0.5, 1.0, 1.5]),
-        ([0.3, 0.6], [0.3, 0.4, 0.5, 0.6]),
+        ([0.13, 1.41], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6]),
+        ([0.3, 0.61], [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65]),
         ([-2.0, 95.0], [-20.0, 0.0, 20.0, 40.0, 60.0, 80.0, 100.0]),
         ([1e-5, 5e-5], [1e-5, 2e-5, 3e-5, 4e-5, 5e-5]),
         ([0.0], [-0.2, 0.0, 0.2]),
@@ -169,3 +169,46 @@ def test_a_terminal_has_a_bar_with_loss_and_time_left() -> None:
 def test_without_a_terminal_lines_are_plain() -> None:
     printed = log_of(" 3/10 [00:01<00:02]\r", "{'loss': '0.69'}\n", terminal=False)
     assert printed.strip() == "algo-1 | {'loss': '0.69'}"
+
+
+def bar_of(*lines: str) -> str:
+    """The steps and the loss in the bar after some lines of a log."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with progress.printed(("algo-1",), Metrics({}), console) as log:
+        for line in lines:
+            log.show("algo-1", line)
+        task = log.progress.tasks[0]
+    return f"{task.completed}/{task.total} {task.fields['steps']} {task.fields['loss']}".strip()
+
+
+EPOCH = "Epoch 3/12\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "bar"),
+    [
+        ([" 21%|██ | 30/144 [00:04<00:16]\r"], "30/144 30 of 144"),
+        ([" 21%|██ | 30/144 [00:04<00:16]\r", " 1/2 [00:01<00:01]\r"], "30/144 30 of 144"),
+        (["loss 0.2 on 3/4 of it\n"], "0/None"),
+        ([EPOCH], "2/12 epoch 3 of 12"),
+        ([EPOCH, " 6/10 [=====>....] - ETA: 1s - loss: 0.69\n"], "26/120 epoch 3 of 12 loss 0.69"),
+        (
+            [
+                EPOCH,
+                "\x1b[1m 6/10\x1b[0m \x1b[32m━━━\x1b[0m\x1b[37m━━\x1b[0m 1s 5ms/step - loss: 0.5\n",
+            ],
+            "26/120 epoch 3 of 12 loss 0.5",
+        ),
+        ([EPOCH, "10/10 - 3s - loss: 0.4\n"], "30/120 epoch 3 of 12 loss 0.4"),
+        ([EPOCH, "10/10 - 3s - 300ms/step - loss: 0.4\n", "Epoch 4/12\n"], "30/120 epoch 4 of 12 loss 0.4"),
+    ],
+)
+def test_the_bar_shows_what_trainer_and_keras_report(lines: list[str], bar: str) -> None:
+    """Steps of all epochs, although Keras counts those of one; no other share, and no shorter bar."""
+    assert bar_of(*lines) == bar
+
+
+def test_states_of_keras_are_not_printed() -> None:
+    """It writes each in a line of its own without a terminal; the last one has the loss of the epoch."""
+    printed = log_of(EPOCH, " 6/10 [==>..] - loss: 0.7\n", "10/10 [====] - loss: 0.5\n", terminal=False)
+    assert printed == "algo-1 | Epoch 3/12\nalgo-1 | 10/10 [====] - loss: 0.5\n"

@@ -20,7 +20,7 @@ LOSS = {"loss": re.compile(r"""\bloss['"]?\s*[:=]\s*['"]?([-+.\w]+)""")}
 WIDTH, HEIGHT = 720, 300  # of the image; of the axes
 LEFT, RIGHT, TOP, BOTTOM = 72, 24, 24, 52  # around the axes
 ROW, LETTER = 20, 6.6  # height of a row of the legend, and width of a letter in it
-MOST_TICKS, MOST_DOTS = 5, 40  # of an axis; of a line
+MOST_TICKS, MOST_DOTS = 8, 40  # of an axis; of a line
 UNITS = (("seconds", 1, 180), ("minutes", 60, 3 * 3600), ("hours", 3600, math.inf))  # up to so many seconds
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 
