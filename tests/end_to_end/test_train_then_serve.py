@@ -18,11 +18,10 @@ import pytest
 
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
-from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, hfdlc, letter, served
+from training_jobs import HFDLC, PYTORCH, ROOT, TENSORFLOW, Script, build_both, hfdlc, letter, served
 
 EXAMPLES = ROOT / "examples"
 CHANCE, MARGIN = 0.25, 0.5  # four topics; what is served has to beat guessing by so much
-TENSORFLOW = "huggingface-tensorflow-training:2.21.0-transformers4.57.6-cpu-py311-debian12"
 
 pytestmark = pytest.mark.engine
 

@@ -45,9 +45,9 @@ def test_endpoint_that_is_gone() -> None:
 
 def test_port_of_another_program_is_an_error() -> None:
     """Its answers would be taken for those of the model; the error is before anything is downloaded."""
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        with pytest.raises(
-            UserError, match=f"127.0.0.1:{server.server_port}: the port is in use(.|\n)*--port"
-        ):
-            endpoint.check_port(server.server_port)
+    with (
+        HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server,
+        pytest.raises(UserError, match=f"127.0.0.1:{server.server_port}: the port is in use(.|\n)*--port"),
+    ):
+        endpoint.check_port(server.server_port)
     endpoint.check_port(server.server_port)
