@@ -159,11 +159,18 @@ def log_of(*lines: str, terminal: bool) -> str:
 def test_a_terminal_has_a_bar_with_loss_and_time_left() -> None:
     """Those of the first host; states of its own bar are not printed."""
     shards = "Writing model shards: 100%|█| 1/1 [00:00<00:00]\n"
-    printed = log_of(" 3/10 [00:01<00:02]\r", "{'loss': '0.69'}\n", shards, terminal=True)
+    bar = [f" {n}/10 [00:01<00:02]\r" for n in (1, 2, 3)]
+    printed = log_of(*bar, "{'loss': '0.69'}\n", shards, terminal=True)
     assert "algo-1 | {'loss': '0.69'}\n" in printed
     last = printed.rpartition("training")[2]
     assert "3 of 10 loss 0.69 0:00:0" in last
-    assert " left " in last
+    assert " left\n" in last
+
+
+def test_no_time_is_left_while_no_steps_are_reported() -> None:
+    printed = log_of("loading\n", terminal=True)
+    assert "0:00:0" in printed
+    assert "left" not in printed
 
 
 def test_without_a_terminal_lines_are_plain() -> None:

@@ -155,7 +155,7 @@ def _plot(lines: Mapping[str, Sequence[tuple[float, float]]], top: float) -> lis
 
 def _legend(lines: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[list[str], int]:
     """The names with their last values, and the number of rows that they fill."""
-    parts, x, row = [], LEFT, 0
+    parts, x, row = [], float(LEFT), 0
     for color, (name, line) in zip(itertools.cycle(COLORS), lines.items(), strict=False):
         text = f"{name}: {line[-1][1]:.4g}"
         width = 26 + LETTER * len(text) + 20

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from hfdlc.sagemaker.metrics import LOSS, Metrics
 
@@ -21,6 +23,15 @@ from hfdlc.sagemaker.metrics import LOSS, Metrics
 STEP = re.compile(r"\b(\d+)/(\d+) (\[|━|- \d+m?s\b)")
 EPOCH = re.compile(r"^Epoch (\d+)/(\d+)")  # of Keras, which counts steps in each epoch
 STYLE = re.compile(r"\x1b\[[\d;]*m|\x08+")  # colors, and steps back in a line
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The time until the last step; nothing while it is not known."""
+
+    def render(self, task: Task) -> Text:
+        """See TimeRemainingColumn."""
+        known = task.time_remaining is not None
+        return Text.assemble(super().render(task), " left") if known else Text()
 
 
 @dataclass
@@ -81,8 +92,7 @@ def printed(hosts: tuple[str, ...], metrics: Metrics, console: Console | None = 
         TextColumn("{task.fields[steps]}"),
         TextColumn("{task.fields[loss]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeLeft(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield Log(hosts, progress, progress.add_task("", total=None, steps="", loss=""), metrics)
