@@ -1,7 +1,7 @@
 """Text generation by encoder-decoder models, compared with the last commit that left them to `generate`.
 
 `make bench-encoder-decoder`: one run, the same models, cores and requests, over HTTP. T5 and BART have about
-55 million parameters, random weights and float32.
+53 million parameters, random weights and float32.
 """
 
 import argparse

