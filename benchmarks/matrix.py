@@ -96,6 +96,7 @@ def main() -> int:
             json.dumps(bake.of_images(here.cells, here.matrix, bake.BuildContext()))
         )
         os.environ.update(used.environment)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled modules are kept, as for users
         printed = seconds(folder, *used.buildx, "bake", "--file", "bake.json", "--print")
         planned = seconds(folder, HFDLC, "plan", "--json")
         rows = [

@@ -130,8 +130,8 @@ def main():
     )
     trainer.train(resume_from_checkpoint=newest_checkpoint())
     numbers = [names.index(topic) for topic in true]
-    told = trainer.predict(Sentences(tokenizer, unseen, numbers)).predictions.argmax(axis=-1)
-    accuracy = float((told == numpy.array(numbers)).mean())
+    predicted = trainer.predict(Sentences(tokenizer, unseen, numbers)).predictions.argmax(axis=-1)
+    accuracy = float((predicted == numpy.array(numbers)).mean())
     print(f"accuracy on {len(unseen)} unseen sentences: {accuracy:.3f}", flush=True)
     with open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "metrics.json"), "w") as file:
         json.dump({"accuracy": accuracy}, file)

@@ -67,8 +67,8 @@ def main():
     )
     numbers = numpy.array([names.index(topic) for topic in topics])
     model.fit(encoded(tokenizer, texts), numbers, batch_size=16, epochs=arguments.epochs, verbose=2)
-    told = numpy.array(model(encoded(tokenizer, unseen), training=False)[0]).argmax(axis=-1)
-    accuracy = float((told == numpy.array([names.index(topic) for topic in true])).mean())
+    predicted = numpy.array(model(encoded(tokenizer, unseen), training=False)[0]).argmax(axis=-1)
+    accuracy = float((predicted == numpy.array([names.index(topic) for topic in true])).mean())
     print(f"accuracy on {len(unseen)} unseen sentences: {accuracy:.3f}", flush=True)
     with open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "metrics.json"), "w") as file:
         json.dump({"accuracy": accuracy}, file)

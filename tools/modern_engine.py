@@ -104,8 +104,7 @@ def unpack(state: State) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         say(f"making a file system with Docker from {SUITE} in {folder}")
         machine = debian.release()
-        bootstrap, name = state.root / "mmdebstrap", {private.SUITE: ("mmdebstrap",)}
-        programs = debian.unpacked(name, bootstrap) or debian.unpack(name, bootstrap, machine, state)
+        programs = debian.unpack({private.SUITE: ("mmdebstrap",)}, state.root / "mmdebstrap", state, machine)
         sources = [line for line in machine.sources(SUITE) if f" {SUITE} " in line]
         # With mounts of its own, which end with it.
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

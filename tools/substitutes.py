@@ -19,6 +19,7 @@ from packaging.version import Version
 from hfdlc.build import bake, bases
 from hfdlc.build.overrides import Overrides
 from hfdlc.build.session import Session
+from hfdlc.dockerfile import render
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile
@@ -37,7 +38,7 @@ LAYOUT = "3"  # raised when a substitute is made in another way
 # What installs in the public image; versions near its own.
 TOOLS = ("pip==26.3",)
 OLD_TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")  # for Pythons that uv does not support
-# What pyenv's CPython opens, and what Dockerfiles of the rows install.
+# Libraries that pyenv's CPython opens, and packages that the Dockerfiles of cells install.
 LIBRARIES = (
     "ca-certificates",
     "libbz2-1.0",
@@ -56,9 +57,9 @@ LIBRARIES = (
     "zlib1g",
 )
 COMPILER = ("gcc", "libc6-dev")
-# A `.pth` of the machine's is the machine's; the rest is what Debian leaves out too.
+# `.pth` files name paths of the building machine. Debian leaves out the rest too.
 LEFT_OUT = ("*.pth", "*.a", "__pycache__", "test", "tests", "idlelib", "tkinter", "lib2to3", "share")
-# apt finds the row's Python installed, and asks no mirror for it.
+# For apt, the Python is installed: it downloads no other.
 INSTALLED = (
     "Package: {name}\\nStatus: install ok installed\\nArchitecture: amd64\\nVersion: 0-stand-in\\n"
     "Maintainer: nobody\\nDescription: in /usr/local\\n\\n"
@@ -84,12 +85,7 @@ def overrides(session: Session) -> Overrides:
 
 def _image(session: Session, argument: str, image: str, cell: Cell) -> str | None:
     """What replaces a public image; None where it is reachable, or the product can make it."""
-    installer = session.project.matrix.file.installer
-    bootstraps = {
-        "base": cell.bootstrap,
-        "installer_base": installer.bootstrap.get(cell.installer_python),
-        "compiler_base": installer.bootstrap_compiler.get(cell.installer_python),
-    }
+    bootstraps = render.bootstraps(cell, session.project.matrix)
     if bootstraps.get(argument) or (cell.source.image and not argument.startswith("installer")):
         return None
     if bases.in_reach(image, session.engine, session.state):
@@ -100,7 +96,7 @@ def _image(session: Session, argument: str, image: str, cell: Cell) -> str | Non
 def ensure(argument: str, image: str, cell: Cell, session: Session) -> str:
     """The substitute for a public image, made where it is missing.
 
-    Raises HfdlcError where pyenv has no such Python.
+    Raises HfdlcError if pyenv has no such Python.
     """
     compiles, pip = argument in COMPILE, argument in INSTALL
     python = _python(cell.python, session.environ)
@@ -179,7 +175,7 @@ def _gather(python: Path, version: str, folder: Path, *, pip: bool) -> None:
         for wheel in folder.glob("*.whl"):
             shutil.unpack_archive(wheel, site, "zip")
     for path in [folder, *folder.rglob("*")]:
-        os.utime(path, (int(bases.EPOCH),) * 2, follow_symlinks=False)
+        os.utime(path, (render.EPOCH,) * 2, follow_symlinks=False)
 
 
 def _is_old(version: str) -> bool:
@@ -191,7 +187,7 @@ def _dockerfile(release: str, version: str, *, pip: bool) -> str:
     return DOCKERFILE.format(
         installed="".join(INSTALLED.format(name=name) for name in names),
         pip="" if not pip else f" && python{version} -m pip --version",
-        epoch=bases.EPOCH,
+        epoch=render.EPOCH,
         label=LABEL,
         says=json.dumps(f"Debian 12 with pyenv's CPython {release}"),
     )
@@ -200,7 +196,7 @@ def _dockerfile(release: str, version: str, *, pip: bool) -> str:
 def _build(text: str, context: Path, tag: str, below: str, engine: Engine) -> None:
     target = {
         "context": str(context),
-        "args": {"base": below, "SOURCE_DATE_EPOCH": bases.EPOCH},
+        "args": {"base": below, "SOURCE_DATE_EPOCH": str(render.EPOCH)},
         "tags": [tag],
         "output": [bake.LOADED if engine.containerd_store else bake.BuildContext.output],
     }

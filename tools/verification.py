@@ -1,7 +1,6 @@
 """What was verified of which cell: kept in docs/verified.json, shown in docs/verified.md."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,9 +32,6 @@ class Verification(BaseModel):
     not_run: dict[str, str] = Field(default_factory=dict)  # the same -> why
 
 
-Verifications = Mapping[str, Verification]  # by cell
-
-
 def address(cell: Cell, root: Path) -> str:
     """The digest of what was verified: the inputs of a cell without its base, which differs by machine."""
     return inputs.digest(inputs.of(cell, root, {}))
@@ -44,7 +40,7 @@ def address(cell: Cell, root: Path) -> str:
 def read(root: Path) -> dict[str, Verification]:
     """The verifications in the repository.
 
-    Raises HfdlcError where the file is damaged.
+    Raises HfdlcError if the file is damaged.
     """
     file = root / KEPT
     if not file.is_file():

@@ -49,7 +49,7 @@ OTHERS: Mapping[str, Any] = {
 
 
 class NotRun(Exception):
-    """A use that the image cannot have, and why."""
+    """A use that is not possible with the image; the message is the reason."""
 
 
 def verify(session: Session, cells: Sequence[Cell], *, keep: bool) -> None:
@@ -148,9 +148,9 @@ def _uses(session: Session, subject: Subject) -> Uses:
 
 
 def _ask(subject: Subject, task: str, body: dict[str, Any]) -> None:
-    """A small model of the task, made inside, answers a documented request."""
+    """A small model of the task, made in the image, answers a documented request."""
     if task == "table-question-answering" and (lacking := _lacking_for_tables(subject)):
-        raise NotRun(f"it needs {lacking}, which the image does not hold: the server says so at its start")
+        raise NotRun(f"it needs {lacking}, which is not in the image")
     models = (subject.root / MODELS).read_text()
     with (
         subject.model(f"{models}\nMAKERS[{task!r}](Path(folder))") as volume,
@@ -163,7 +163,7 @@ def _ask(subject: Subject, task: str, body: dict[str, Any]) -> None:
 
 
 def _lacking_for_tables(subject: Subject) -> str | None:
-    """The package that TAPAS needs and the cell does not hold, as the toolkit's documentation has it."""
+    """The package that TAPAS needs (toolkit/README.md), if the cell does not have it."""
     if subject.cell.framework == "tensorflow":
         needed = "tensorflow-probability"
     elif Version(subject.cell.transformers_version) < Version("4.20"):

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests/helpers"))
 import plain
 from results import Row, report
 from rig import Rig, rig
@@ -57,7 +58,7 @@ def main(names: Sequence[str]) -> int:
     for name, (_, room) in WORK.items():
         free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
         if names and name not in names:
-            print(f"not run: {name}: not asked for")
+            print(f"not run: {name}: not selected")
         elif free < room:
             print(f"not run: {name}: {free:.0f} GB are free, it needs {room}")
         else:

@@ -1,25 +1,22 @@
 """Where a build is measured: a new private engine with an empty cache, and an empty registry on loopback."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from hfdlc.build import prepare
 from hfdlc.build.session import Session
-from hfdlc.engine import debian, detect
+from hfdlc.engine import detect
 from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
 from hfdlc.state import State
+from parts import docker_registry, serving
 
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 
@@ -65,40 +62,7 @@ def rig(below: Path) -> Iterator[Rig]:
     # No engine answers there: so a private one is started.
     environ = {**os.environ, "HFDLC_STATE": str(folder), "DOCKER_HOST": f"unix://{folder}/none.sock"}
     try:
-        with _registry(state) as host:
+        with serving(docker_registry(state), folder / "registry") as host:
             yield Rig(state, environ, host)
     finally:
         detect.stop(state)
-
-
-@contextmanager
-def _registry(state: State) -> Iterator[str]:
-    """Debian's docker-registry on loopback, empty; its host."""
-    folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
-    program = debian.unpack(wanted, folder, debian.release(), state) / "usr/bin/docker-registry"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {
-        "version": "0.1",
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(state.folder("registry"))}},
-        "http": {"addr": host},
-    }
-    file = state.root / "registry.yml"
-    file.write_text(json.dumps(settings))
-    log = state.root / "registry.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([str(program), "serve", str(file)], stdout=out, stderr=out)
-    try:
-        for _ in range(100):
-            with suppress(requests.ConnectionError):
-                requests.get(f"http://{host}/v2/", timeout=5)
-                break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(f"the registry does not answer: {log.read_text()}")
-        yield host
-    finally:
-        process.terminate()
-        process.wait()

@@ -96,7 +96,6 @@ def _pin(name: str) -> str:
 
 def wrk(state: State) -> list[str]:
     """Debian's wrk, unpacked below the state folder."""
-    folder, wanted = state.root / "tools" / "wrk", {"bookworm": ("wrk", "libluajit-5.1-2")}
-    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
+    root = debian.unpack({"bookworm": ("wrk", "libluajit-5.1-2")}, state.root / "tools" / "wrk", state)
     libraries = root / "usr/lib/x86_64-linux-gnu"
     return ["env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/bin/wrk")]

@@ -74,7 +74,7 @@ def _process(command: Sequence[str | Path], environ: dict[str, str], log: Path) 
 
 
 def _ports() -> tuple[int, int]:
-    """Two that nobody listens on; multi-model-server refuses those of 32768 and above."""
+    """Two free ones; multi-model-server refuses those of 32768 and above."""
     for port in range(18480, 32000, 2):
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfdlc.errors import UserError
+from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix import cells, rules
 from hfdlc.matrix import schema as matrix
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix
+from hfdlc.process import run
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,18 @@ class Project:
     def default(self) -> Cell:
         """The cell that commands use if none is given."""
         return next(cell for cell in self.cells if cell.id == self.matrix.file.default)
+
+    @property
+    def repositories(self) -> list[str]:
+        """The image repositories of all cells."""
+        return sorted({cell.repository for cell in self.cells})
+
+    def commit(self) -> str | None:
+        """The commit that is checked out; None outside a clone, or without git."""
+        try:
+            return run(["git", "rev-parse", "HEAD"], cwd=self.root).stdout.strip()
+        except HfdlcError:
+            return None
 
 
 def find(start: Path) -> Project:

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import docker
@@ -34,6 +34,7 @@ KINDS = {
     "docker-28-classic": ("28.", False),
     "docker-28-remote": ("28.", True),
 }
+Contexts = Callable[[str, str], dict[str, str]]
 DIGESTS: dict[str, str | None] = {}  # by version of the engine: the image that the first of them made
 pytestmark = [
     pytest.mark.engine,
@@ -119,6 +120,84 @@ def test_cell_is_built_checked_published_and_cleaned(
         assert client.volumes.list() == []
     finally:
         client.close()
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> Contexts:
+    """Adds a Docker context, and gives the environment in which it is the builder."""
+    folder = tmp_path / "docker"
+
+    def add(name: str, host: str) -> dict[str, str]:
+        own = {**os.environ, "DOCKER_CONFIG": str(folder)}
+        argv = ["docker", "context", "create", name, "--docker", f"host={host}"]
+        subprocess.run(argv, env=own, check=True, capture_output=True)
+        return {"DOCKER_CONFIG": str(folder), "BUILDX_BUILDER": name}
+
+    return add
+
+
+def test_builder_of_another_context_builds_for_the_private_engine(
+    own: State, state: State, copied: Path, repository: Project, contexts: Contexts
+) -> None:
+    """It shares no files with this machine. The image is the one that its engine would build itself."""
+    cell = repository.default
+    with modern_engine.running(state, remote=True) as other:
+        environ = {**other.environment, "DOCKER_HOST": "unix:///nowhere.sock", "HFDLC_STATE": str(own.root)}
+        environ |= contexts("other", other.host)
+        ended = subprocess.run(
+            [HFDLC, "build", "--check", cell.id],
+            cwd=copied, env=environ, capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        fine(ended)
+        assert "building with the builder 'other' of BUILDX_BUILDER\n" in ended.stderr
+        with closing(Address(other.host).client(60)) as client:
+            assert client.images.list() == []
+            assert any(one["Size"] for one in client.api.df()["BuildCache"])
+            version = str(client.info()["ServerVersion"])
+        with closing(Folders.of(own).address.client(60)) as client:
+            assert client.images.get(cell.id)
+            assert not any(one["Size"] for one in client.api.df()["BuildCache"] or [])
+        digest = json.loads(fine(_facts(cell.id, copied, environ)).stdout)["config_digest"]
+        assert DIGESTS.setdefault(version, digest) == digest
+
+
+def _facts(cell: str, folder: Path, environ: dict[str, str]) -> Ended:
+    argv = [HFDLC, "facts", cell, "--json"]
+    return subprocess.run(argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=300)
+
+
+def test_builder_that_cannot_be_used_ends_the_build_before_anything_is_made(
+    own: State, state: State, copied: Path, contexts: Contexts
+) -> None:
+    """One that does not exist, one whose engine does not answer, and one whose engine exports no images."""
+    plugins = modern_engine.unpack(state) / modern_engine.PLUGINS
+    path = f"{plugins}:{os.environ.get('PATH', os.defpath)}"
+    environ = {**os.environ, "PATH": path, "HFDLC_STATE": str(own.root)}
+    environ |= {"DOCKER_HOST": "unix:///nowhere.sock", **contexts("silent", "tcp://127.0.0.1:1")}
+
+    def build(builder: str) -> Ended:
+        used = environ | {"BUILDX_BUILDER": builder}
+        argv = [HFDLC, "build"]
+        return subprocess.run(argv, cwd=copied, env=used, capture_output=True, text=True, timeout=100)
+
+    files = sorted(own.root.rglob("*")), sorted(copied.rglob("*"))
+    ended = build("nowhere")
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: BUILDX_BUILDER: buildx has no builder 'nowhere'; it has default, silent\n"
+    )
+    ended = build("silent")
+    assert ended.returncode == 1
+    assert "BUILDX_BUILDER: the builder 'silent' does not answer: " in ended.stderr
+    assert "connect" in ended.stderr.lower()
+    assert (sorted(own.root.rglob("*")), sorted(copied.rglob("*"))) == files
+    with modern_engine.running(state, "classic") as classic:
+        contexts("classic", classic.host)
+        ended = build("classic")
+    assert ended.returncode == 1
+    assert "the builder 'classic' cannot export images: its engine uses Docker's classic" in ended.stderr
+    assert "DOCKER_CONTEXT=classic" in ended.stderr
+    assert (sorted(own.root.rglob("*")), sorted(copied.rglob("*"))) == files
 
 
 def _cleaned(client: docker.DockerClient, ended: Ended) -> None:

@@ -1,5 +1,6 @@
-"""A small matrix for tests that need one of their own."""
+"""A small matrix, and copies of the repository's folders, for tests that change them."""
 
+import shutil
 from pathlib import Path
 
 from hfdlc.matrix import cells, schema
@@ -75,3 +76,10 @@ def write(folder: Path, *changes: tuple[str, str]) -> Path:
 def some_cells(folder: Path) -> tuple[Cell, ...]:
     """The three cells of the matrix."""
     return cells.cells(schema.read(write(folder)))
+
+
+def copy_parts(root: Path, target: Path, *parts: str) -> None:
+    """Copy folders of the repository, without caches (other processes may write them meanwhile) and tests."""
+    ignored = shutil.ignore_patterns("__pycache__", ".venv", ".*_cache", ".hypothesis", "tests")
+    for part in parts:
+        shutil.copytree(root / part, target / part, ignore=ignored)

@@ -206,8 +206,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def docker_registry(state: State) -> str:
     """Debian's docker-registry, unpacked below the state folder."""
-    folder, wanted = state.root / "tools" / "docker-registry", {"trixie": ("docker-registry",)}
-    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
+    root = debian.unpack({"trixie": ("docker-registry",)}, state.root / "tools" / "docker-registry", state)
     return str(root / "usr/bin/docker-registry")
 
 
@@ -220,7 +219,7 @@ def debian_cosign(version: str, state: State) -> str:
         # The archive of a release that is not published yet: it has no updates, and may be a few days old.
         archives = tuple(each for each in machine.archives if not each[0])
         root = debian.unpacked(wanted, folder) or debian.unpack(
-            wanted, folder, replace(machine, archives=archives), state
+            wanted, folder, state, replace(machine, archives=archives)
         )
     except HfdlcError as problem:
         pytest.skip(f"cosign {version} cannot be fetched: {problem}")

@@ -71,7 +71,7 @@ def test_publish_sets_no_tag_if_attestations_could_not_be_sent(
 ) -> None:
     """The run ends after all retries, and the next one continues.
 
-    Also if tags are immutable: the signature that was sent stays.
+    Even if tags are immutable: the signature that was sent stays.
     """
     cell = small.project.default
     small.image(cell)
@@ -156,7 +156,7 @@ def test_publish_refuses_unchecked_images(small: Small, hfdlc: Hfdlc, registry: 
     assert ended.returncode == 1
     assert f"{cell.id}: its checks failed for sha256:" in ended.stderr
     assert "test_all: test_port" in ended.stderr
-    assert f"{gpu.id}: stands on Debian 12" in ended.stderr
+    assert f"{gpu.id}: is on the substitute base Debian 12" in ended.stderr
     assert f"{training.id}: its checks are older than the image" in ended.stderr
     assert f"{older.id}: the image is not built" in ended.stderr
     small.image(older, checked=False)

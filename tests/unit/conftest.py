@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail a test that starts another program, also if the code under test does it."""
+    """Fail a test that starts another program, even if the code under test does it."""
     start = subprocess.Popen.__init__
 
     def checked(process: subprocess.Popen[str], argv: Any, *more: Any, **options: Any) -> None:

@@ -59,7 +59,7 @@ def test_image_without_one_of_its_layers_is_an_error(layers: LayerStore, reposit
 
 
 def test_layer_that_appears_last_is_stored(layers: LayerStore, repository: Project, tmp_path: Path) -> None:
-    """Also one that is whole only when BuildKit has ended; one that never comes keeps nobody waiting."""
+    """Also one that is whole only when BuildKit has ended; one that is never written delays nothing."""
     missing = [
         Layer(repository.default, "framework", "framework.lock", cache_key=key) for key in ("late", "never")
     ]

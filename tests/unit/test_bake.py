@@ -64,9 +64,24 @@ def test_every_target_gets_the_base_the_secrets_and_the_wheels_of_the_machine(
         assert target["args"]["framework_wheels"] == "/wheels"
         assert target["contexts"] == {"wheels": "/access/wheels"}
         assert target["secret"] == ["id=uv.toml,src=/access/uv.toml"]
+        assert "platforms" not in target
     labels = file["target"][bake.target_name(cell)]["labels"]
     assert labels["io.hfdlc.base"] == "hfdlc.local/base:1"
     assert labels["io.hfdlc.inputs"]
+
+
+def test_builder_without_images_of_the_engine_gets_bases_as_layouts(
+    cell: Cell, repository: Project, context: BuildContext
+) -> None:
+    """Each target gets those that it uses, beside its other contexts, and one platform."""
+    here = "oci-layout:///state/layers@sha256:1"
+    layouts = {"hfdlc.local/base:1": here, "hfdlc.local/base:2": "oci-layout:///state/layers@sha256:2"}
+    context = replace(context, layouts=layouts, platform="linux/amd64")
+    layers = bake.layers_of(cell, repository, context)
+    file = bake.of_layers([cell], layers, repository.matrix, context, LAYOUT, FOLDER)
+    for target in file["target"].values():
+        assert target["contexts"] == {"wheels": "/access/wheels", "hfdlc.local/base:1": here}
+        assert target["platforms"] == ["linux/amd64"]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def failure(status: int) -> APIError:
 
 
 def test_an_answer_is_remembered_for_some_minutes(query: Callable[..., str | None]) -> None:
-    """A second build asks nobody; a later one asks again."""
+    """A second build sends no request; a later one sends it again."""
     registry = Registry("sha256:1")
     assert [query(registry, "example.org/python:3.11", at) for at in (1000, 1599, 1601)] == ["sha256:1"] * 3
     assert registry.requests == 2
@@ -196,7 +196,7 @@ def test_full_disk_leaves_no_partial_base(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(bases, "_bootstrap", full)
     with pytest.raises(HfdlcError, match="hint: free disk space"):
-        bases._archive("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
+        bases.make("example.org/python:3.11", "hfdlc.local/base:1", DEBIAN, State(tmp_path), {})
     assert list((tmp_path / "bases").iterdir()) == []
 
 

@@ -33,6 +33,7 @@ def session(repository: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         project=repository,
         state=State(tmp_path),
         engine=SimpleNamespace(client=client, private=True),
+        builder=SimpleNamespace(name=""),
         overrides=Overrides(),
         environ={},
     )

@@ -11,8 +11,7 @@ from hfdlc.build import bake, buildkit
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.dockerfile.cache_keys import distinct
-from hfdlc.engine.context import Address
-from hfdlc.engine.detect import Engine
+from hfdlc.engine.buildx import Builder
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -33,7 +32,7 @@ def test_lost_engine_is_not_attributed_to_a_cell() -> None:
 
 @pytest.mark.parametrize("words", ["No space left on device (os error 28)", "no space left on device"])
 def test_full_disk_is_not_attributed_to_a_cell(words: str) -> None:
-    """In whoever's words."""
+    """Whichever component reports it."""
     build_log = BuildLog(["one"])
     build_log.steps["1"] = Vertex(
         "[x]", "one", "framework", "RUN uv", error=f"exit code: 2: {words}", failed_at=NOW
@@ -75,16 +74,17 @@ def test_a_layer_of_a_replaced_dockerfile_belongs_to_its_own_cell(repository: Pr
     assert {bake.layer_target(layer): layer.cell.id for layer in missing}.items() <= owners.items()
 
 
-def test_builder_that_is_not_used_is_named(
-    repository: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("name", "host_network"), [("other", False), ("", True)])
+def test_builder_that_runs_the_build_is_named(
+    repository: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, *, host_network: bool
 ) -> None:
-    """Whether it exists or not: builds run on the engine."""
-    fails = (sys.executable, "-c", "raise SystemExit(1)")
-    engine = Engine("unix:///x", "28", False, fails, True, "", Address("unix:///x"), {})
-    session = SimpleNamespace(
-        engine=engine, state=State(tmp_path), environ={"BUILDX_BUILDER": "nowhere"}, project=repository
-    )
+    """That of the engine is not. Only the private engine needs the network of the machine."""
+    prints = (sys.executable, "-c", "import sys; sys.exit(' '.join(sys.argv))")
+    builder = Builder(prints, {}, True, shares_host_network=host_network, name=name)
+    session = SimpleNamespace(builder=builder, state=State(tmp_path), environ={}, project=repository)
     target = {bake.target_name(repository.default): {"dockerfile": "x"}}
-    with pytest.raises(buildkit.BuildFailed):
+    with pytest.raises(buildkit.BuildFailed) as caught:
         buildkit.build(session, {"target": target}, [repository.default], sys.stderr)  # type: ignore[arg-type]
-    assert "the builder 'nowhere' of BUILDX_BUILDER is not used: builds run on" in capsys.readouterr().err
+    said = "building with the builder 'other' of BUILDX_BUILDER\n"
+    assert capsys.readouterr().err.startswith(said) == bool(name)
+    assert ("network.yaml" in caught.value.message) == host_network

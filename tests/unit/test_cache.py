@@ -14,8 +14,8 @@ ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 
 
 def session(registry: str, *, containerd: bool = True, **environ: str) -> Any:
-    engine = SimpleNamespace(containerd_store=containerd)
-    return SimpleNamespace(engine=engine, environ={"HFDLC_CACHE": registry, **environ})
+    builder = SimpleNamespace(exports_images=containerd)
+    return SimpleNamespace(builder=builder, environ={"HFDLC_CACHE": registry, **environ})
 
 
 def test_classic_store_builds_without_the_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hfdlc.errors import UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.selector import Filter, select
 from hfdlc.project import Project
+from matrices import copy_parts
 
 TODAY, OF_2021 = "*-training:2.13.0-*-cpu-py311-*", "*-inference:2.4.1-*-cpu-*"
 
@@ -19,9 +20,7 @@ TODAY, OF_2021 = "*-training:2.13.0-*-cpu-py311-*", "*-inference:2.4.1-*-cpu-*"
 @pytest.fixture
 def clone(repository: Project, tmp_path: Path) -> Project:
     """A copy of what cache keys are made of, that a test may change."""
-    for part in ("image", "images", "templates", "toolkit"):
-        ignored = shutil.ignore_patterns("__pycache__", ".venv", "tests")
-        shutil.copytree(repository.root / part, tmp_path / part, ignore=ignored)
+    copy_parts(repository.root, tmp_path, "image", "images", "templates", "toolkit")
     shutil.copy(repository.root / "matrix.yaml", tmp_path)
     return project.find(tmp_path)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from hfdlc.checks import runner
+from hfdlc.checks.report import Report
 from hfdlc.cli import app
 from hfdlc.errors import HfdlcError
 from matrices import write
@@ -85,6 +87,26 @@ def test_wrong_matrix_exits_with_2_and_no_traceback(
     assert "Traceback" not in report
 
 
+def test_facts_of_several_cells_are_not_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before an engine is used: the documented output is one object."""
+    assert run(monkeypatch, "facts", "*", "--json") == 2
+    assert "*: selects several cells\n  allowed: one cell with --json" in capsys.readouterr().err
+
+
+def test_reports_with_failed_checks_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code says that a check failed, and standard output which one."""
+    report = Report("a-cell", "sha256:1", "2025-01-01", failed={"test_all: test_port": "no port"})
+    monkeypatch.setattr(runner, "checked", lambda *_, **__: [report])
+    assert run(monkeypatch, "test", "--json") == 1
+    streams = capsys.readouterr()
+    assert json.loads(streams.out) == [report.json()]
+    assert "checks failed on a-cell" in streams.err
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """With --debug the error is raised as it is."""
     (folder / "matrix.yaml").unlink()
@@ -123,6 +145,14 @@ def test_wrong_variable_ends_with_2_and_without_its_value(
     said = capsys.readouterr().err
     assert "--env: not an environment variable" in said
     assert "hf_secret" not in said
+
+
+def test_serving_a_missing_model_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before an engine is used."""
+    assert run(monkeypatch, "serve", "*:2.12.0-*", "models/none") == 2
+    assert "models/none: no such model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_failed_unpacking_leaves_the_folder_unchanged(
 
     monkeypatch.setattr(debian, "run", full)
     with pytest.raises(HfdlcError, match="hint: free disk space") as caught:
-        debian.unpack(PACKAGES, folder, Release("bookworm", (("", MIRROR),)), State(tmp_path))
+        debian.unpack(PACKAGES, folder, State(tmp_path), Release("bookworm", (("", MIRROR),)))
     assert "cannot download and unpack docker.io, tini, runc" in str(caught.value)
     assert [path.name for path in folder.iterdir()] == ["root"]
 
@@ -100,7 +100,7 @@ def test_apt_reads_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(debian, "run", run)
     state = State(tmp_path)
     machine = Release("bookworm", (("", MIRROR),))
-    root = debian.unpack({"trixie": ("tini",)}, tmp_path / "tools", machine, state)
+    root = debian.unpack({"trixie": ("tini",)}, tmp_path / "tools", state, machine)
     settings = tmp_path / "apt" / "trixie" / "apt.conf"
     assert request == [
         ["apt-get", "-qq", "-c", str(settings), "update"],
@@ -109,7 +109,8 @@ def test_apt_reads_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert f'Dir::State "{settings.parent}";' in settings.read_text()
     assert 'Dir::Etc::sourceparts "/dev/null";' in settings.read_text()
     assert root.is_dir()
-    assert debian.unpacked({"trixie": ("tini",)}, tmp_path / "tools") == root
+    assert debian.unpack({"trixie": ("tini",)}, tmp_path / "tools", state) == root, "nothing is run again"
+    assert len(request) == 2
 
 
 def test_proxies_of_apt_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

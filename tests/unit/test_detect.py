@@ -113,7 +113,7 @@ def engine_at(host: str) -> Engine:
 def test_engine_of_another_architecture_is_refused_before_a_build(repository: Project) -> None:
     """The packages are locked for one architecture. No base is requested."""
     with fake_engine.answering("29.1.0", more={"Architecture": "aarch64"}) as host:
-        session: Any = SimpleNamespace(engine=engine_at(host))
+        session: Any = SimpleNamespace(engine=engine_at(host), builder=None)
         with pytest.raises(HfdlcError) as caught, prepare.prepared(session, [repository.default]):
             pass
         session.engine.close()

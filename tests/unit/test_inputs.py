@@ -1,6 +1,5 @@
 """What an image is made from: what changes it, and what does not."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from hfdlc.dockerfile import inputs
 from hfdlc.locks import lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.project import Project
+from matrices import copy_parts
 
 IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:2"}
 
@@ -16,9 +16,7 @@ IMAGES = {"base": "python:3.11@sha256:1", "installer_base": "python:3.11@sha256:
 @pytest.fixture
 def root(repository: Project, tmp_path: Path) -> Path:
     """A copy of what the images are made from, that a test may change."""
-    for part in ("image", "images", "toolkit"):
-        ignored = shutil.ignore_patterns("__pycache__", ".venv", "tests")
-        shutil.copytree(repository.root / part, tmp_path / part, ignore=ignored)
+    copy_parts(repository.root, tmp_path, "image", "images", "toolkit")
     return tmp_path
 
 

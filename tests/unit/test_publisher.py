@@ -91,7 +91,7 @@ def test_published_image_has_attachments_and_a_record(
     for where in (first, second):
         attached = transfer.attachments(where.registry, setup.cell.repository, manifest.digest)
         assert set(attached) == {"sig", "att"}
-    kept = releases.needed(setup.cell, project.root)
+    kept = releases.needed(setup.cell.id, project.root)
     assert (kept.digest, kept.config_digest) == (manifest.digest, manifest.config_digest)
     assert (kept.inputs, kept.packages) == (INPUTS, {"pypi": {"torch": "2.13.0"}, "deb": {}})
     assert set(kept.targets) == {first.name, second.name}
@@ -107,7 +107,7 @@ def test_oci_image_is_published_as_it_was_built(setup: Setup, new_target: New) -
 
 
 def test_second_run_signs_and_sends_nothing(setup: Setup, new_target: New) -> None:
-    """Also if the gzip layers are lost."""
+    """Even if the gzip layers are lost."""
     where, content = new_target()
     setup.publish(where)
     before = dict(content.manifests)
@@ -137,7 +137,7 @@ def test_target_gets_what_another_one_has(setup: Setup, new_target: New, project
     assert setup.publish(first, second) == ["there", "missing"]
     assert tag(first, setup.cell) == tag(second, setup.cell) == setup.built.manifest.digest
     assert setup.signer.signed == [setup.built.manifest.digest]
-    assert set(releases.needed(setup.cell, project.root).targets) == {first.name, second.name}
+    assert set(releases.needed(setup.cell.id, project.root).targets) == {first.name, second.name}
 
 
 def test_other_image_is_refused_before_anything_is_sent(
@@ -282,7 +282,7 @@ def test_two_runs_publish_the_same_image(project: Project, new_target: New, tmp_
     assert digest
     attached = transfer.attachments(where.registry, project.default.repository, digest)
     assert {one["about"] for one in attached["att"].statements} == {digest}
-    kept = [releases.needed(project.default, tmp_path / name) for name in ("one", "two")]
+    kept = [releases.needed(project.default.id, tmp_path / name) for name in ("one", "two")]
     assert kept[0].digest == kept[1].digest == digest
 
 
@@ -321,7 +321,7 @@ def test_copy_needs_attachments(setup: Setup, new_target: New, project: Project)
     """The others are copied; the record is that of publishing."""
     (first, _), (second, _) = new_target(), new_target()
     setup.publish(first)
-    before = releases.needed(setup.cell, project.root)
+    before = releases.needed(setup.cell.id, project.root)
     releases.file(setup.cell.id, project.root).unlink()
     other = next(
         cell for cell in project.cells if cell != setup.cell and cell.repository != setup.cell.repository
@@ -333,6 +333,6 @@ def test_copy_needs_attachments(setup: Setup, new_target: New, project: Project)
         publisher.copy(project, [other, setup.cell], first, [second])
     assert tag(second, setup.cell) == before.digest
     assert tag(second, other) is None
-    after = releases.needed(setup.cell, project.root)
+    after = releases.needed(setup.cell.id, project.root)
     assert (after.config_digest, after.layers) == (before.config_digest, before.layers)
     assert set(after.targets) == {first.name, second.name}

@@ -102,3 +102,23 @@ def test_inference_images_are_labelled_for_multi_model_endpoints(tmp_path: Path)
     assert label in printed(tmp_path)
     for cell in find(Path(__file__)).cells:
         assert ("multi-models" in " ".join(render.labels(cell))) == (cell.type == "inference")
+
+
+def test_stages_of_layers_know_only_what_cells_share(tmp_path: Path) -> None:
+    """Anything else of the cell would be missing in the key under which their texts are kept."""
+    shutil.copytree(TEMPLATES, tmp_path / "templates")
+    file = tmp_path / "templates/partials/uv.Dockerfile.j2"
+    file.write_text(
+        file.read_text().replace("FROM install-env AS", "# {{ cell.framework_version }}\nFROM install-env AS")
+    )
+    with pytest.raises(UserError, match=r"templates/partials/uv\.Dockerfile\.j2:\d+: .*'framework_version'"):
+        printed(tmp_path)
+
+
+def test_template_that_changes_while_the_program_runs_is_rendered_again(tmp_path: Path) -> None:
+    """Also one that is imported by others."""
+    before = printed(tmp_path)
+    file = tmp_path / "templates/partials/macros.Dockerfile.j2"
+    file.write_text(file.read_text().replace("--no-compile", "--no-compile --quiet"))
+    shutil.rmtree(tmp_path / "images")
+    assert printed(tmp_path) == before.replace("--no-compile", "--no-compile --quiet")

@@ -23,7 +23,7 @@ RULE = "  - {when: {device: cu130}, needs: {framework_version: "
 @pytest.fixture(autouse=True)
 def no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test starts no program: the commit is that of a fixture."""
-    monkeypatch.setattr(releases, "_note", lambda root, today: {"retired": str(today), "commit": "abc"})
+    monkeypatch.setattr(Project, "commit", lambda here: "abc")
 
 
 def clone(folder: Path, *changes: tuple[str, str]) -> Project:

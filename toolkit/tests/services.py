@@ -66,7 +66,7 @@ class Rows(Service):
 
 
 class Fragile(Service):
-    """Works until it is told to break, like a model on a GPU after an illegal memory access."""
+    """Works until a request breaks it, like a model on a GPU after an illegal memory access."""
 
     def __init__(self):
         super().__init__("fragile")

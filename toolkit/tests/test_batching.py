@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import tiny
+from in_process import together
 from services import Echo, Rows
 from test_tasks import PIPELINES, assert_close
 
@@ -17,22 +18,6 @@ from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.scheduling.workers import Workers
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import BatchRow, predict_alone
-
-
-def together(service, requests, size=1000):
-    """What each of the requests gets when all are there at once: a prediction or an exception."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    scheduler = Scheduler(size)
-
-    async def ask():
-        jobs = [scheduler.submit(service, request, 60) for request in requests]
-        return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
-
-    try:
-        return loop.run_until_complete(ask())
-    finally:
-        loop.close()
 
 
 def watched(service):
@@ -174,7 +159,7 @@ def test_what_was_read_along_is_not_written_again():
 
 
 def test_left_work_that_still_runs_makes_no_more_room():
-    """The queue has its size, also while a pass is made that nobody waits for any more."""
+    """The queue has its size, also during a pass whose requests were cancelled."""
     service = Rows()
     service.gate.clear()
     loop = asyncio.new_event_loop()

@@ -12,6 +12,7 @@ import pytest
 import serving
 import test_process
 import tiny
+from in_process import together
 from test_metrics import samples
 from test_serving import in_background, until
 
@@ -274,22 +275,6 @@ PARAMETERS = [
     {"max_new_tokens": 9, "forced_eos_token_id": 2, "begin_suppress_tokens": [5]},
     {"max_new_tokens": 20, "eos_token_id": list(range(3, 30))},
 ]
-
-
-def together(service, requests, size=1000):
-    """What each request gets when all are there at once."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    scheduler = Scheduler(size)
-
-    async def ask():
-        jobs = [scheduler.submit(service, request, 60) for request in requests]
-        return await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
-
-    try:
-        return loop.run_until_complete(ask())
-    finally:
-        loop.close()
 
 
 def test_every_parameter_is_honoured_for_each_text(service):

@@ -1,4 +1,4 @@
-"""A client that sends what nobody should: no answer is a 500, none is missing, and the server is well afterwards.
+"""Invalid and mutated requests: no response is a 500, none is missing, and the server still works afterwards.
 
 By default some hundreds of requests. With `HOSTILE=10000 pytest tests/test_hostile.py` so many, to servers in processes
 of their own, whose memory must stay flat.

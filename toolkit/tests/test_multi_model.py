@@ -629,7 +629,7 @@ def test_loading_does_not_delay_other_models(tmp_path):
         labels = tiny.labels("NEGATIVE", "POSITIVE")
         tiny.save(folder, "BertConfig", "BertForSequenceClassification", dict(tiny.BERT, **size), **labels)
     (tmp_path / "model").mkdir()
-    # Nobody reads the log meanwhile.
+    # Meanwhile the log is not read.
     quiet = {"SAGEMAKER_CONTAINER_LOG_LEVEL": "30", "HF_RUNTIME": "torch"}
     with process(tmp_path / "model", code=None, SAGEMAKER_MULTI_MODEL="true", **quiet) as (_, server):
         until_status(server, 200, 90)

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import logging
+import mmap
 import shutil
 import threading
 import time
@@ -24,12 +25,13 @@ from hf_inference_toolkit.content import codecs  # noqa: E402
 from hf_inference_toolkit.errors import StartError  # noqa: E402
 from hf_inference_toolkit.loading import conversion  # noqa: E402
 from hf_inference_toolkit.loading.loader import load_model  # noqa: E402
-from hf_inference_toolkit.runtimes import converted_models  # noqa: E402
+from hf_inference_toolkit.runtimes import converted_models, memory  # noqa: E402
 from hf_inference_toolkit.runtimes import openvino as ours  # noqa: E402
 from hf_inference_toolkit.runtimes.comparison import cosine, fault  # noqa: E402
 from hf_inference_toolkit.scheduling.batching import Cost  # noqa: E402
 from hf_inference_toolkit.scheduling.scheduler import Cancelled  # noqa: E402
 from hf_inference_toolkit.settings import Settings, read  # noqa: E402
+from hf_inference_toolkit.tasks import registry  # noqa: E402
 
 JSON = codecs.MediaType(codecs.JSON, {})
 TEXTS = ["I like you", "what is this", "the model of my work in paris was beautiful " * 6]
@@ -215,7 +217,7 @@ def stored(copied, tmp_path, monkeypatch):
     load(folder, **settings).optimize()
     (path,) = (tmp_path / "home").glob("openvino/*/*")
     monkeypatch.setattr(ours, "convert", None)
-    return lambda: load(folder, **settings), path
+    return lambda **more: load(folder, **dict(settings, **more)), path
 
 
 def test_second_start_is_ready_with_the_stored_model(stored, copied):
@@ -225,6 +227,40 @@ def test_second_start_is_ready_with_the_stored_model(stored, copied):
     expected = ask(load(copied("sentiment-analysis"), runtime="torch"), REQUESTS["text-classification"])
     assert_alike(ask(service, REQUESTS["text-classification"]), expected)
     assert sorted(file.name for file in path.iterdir()) == ["manifest.json", "model.bin", "model.xml"]
+
+
+def test_stored_model_is_read_while_the_task_is_inferred(stored, monkeypatch):
+    start, _ = stored
+    begun, known = [], []
+    only_store, infer = converted_models.only_store, registry.infer
+    monkeypatch.setattr(
+        converted_models, "only_store", lambda *given: begun.append(list(known)) or only_store(*given)
+    )
+    monkeypatch.setattr(registry, "infer", lambda config: known.append(infer(config)) or known[-1])
+    service = start(task=None)
+    assert service.engine.name == "OpenVINO"
+    assert begun == [[]]
+    assert known[0] == "text-classification"
+
+
+def test_stored_model_of_another_task_is_not_used(stored):
+    start, path = stored
+    path.rename(path.with_name("fill-mask-float32"))
+    assert start(task=None).engine.name == "PyTorch"
+
+
+def test_pages_of_mapped_weights_are_dropped_and_read_again(tmp_path):
+    file = tmp_path / "dropped.bin"
+    file.write_bytes(b"7" * (1 << 20))
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert mapped[-1:] == b"7"
+        assert memory.drop_mapped("dropped.bin") >= 1 << 20
+        assert memory.drop_mapped("other.bin") == 0
+        assert mapped[:] == b"7" * (1 << 20)
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY) as written:
+        written[:1] = b"8"
+        assert memory.drop_mapped("dropped.bin") == 0
+        assert written[:1] == b"8"
 
 
 def flip_byte(path):

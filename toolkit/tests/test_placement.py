@@ -8,14 +8,13 @@ from pathlib import Path
 import generation_models
 import pytest
 import tiny
+from in_process import answer, served
 from test_model_folders import refusal
 
 from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading import placement
-from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
-from hf_inference_toolkit.tasks.service import predict_alone
 
 transformers = pytest.importorskip("transformers")
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
@@ -44,17 +43,6 @@ PACKAGES = {
     "gptq": ("optimum", "gptqmodel"),
     "bitsandbytes": ("accelerate", "bitsandbytes"),
 }
-
-
-def served(folder, **settings):
-    service = load_model(Settings(model_dir=str(folder), **dict({"runtime": "torch"}, **settings)))
-    service.warm_up(lambda: None)
-    return service
-
-
-def answer(service, inputs, **parameters):
-    request = service.accepted(Request(inputs, parameters, []))
-    return predict_alone(service, request, lambda: None).value
 
 
 def marked(folder, target, quantised):

@@ -102,7 +102,7 @@ def test_other_tasks_do_not_stream(model_folder):
 
 
 def test_client_that_goes_away_ends_the_writing(writer):
-    """After the first token: nobody waits, so nothing more is written."""
+    """After the first token: the client has left, so nothing more is written."""
     long = dict(PROMPT["parameters"], max_new_tokens=100, min_new_tokens=100)
     body = json.dumps({"inputs": "I like you", "parameters": long, "stream": True}).encode()
     steps = []

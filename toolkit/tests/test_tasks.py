@@ -488,12 +488,12 @@ PIPELINES = {
     "summarization": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9}}],
     "translation_en_to_fr": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9}}],
     "text2text-generation": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9, "num_beams": 3}}],
-    # transformers 5 samples unless told otherwise; ours is the same on every release, and repeatable.
+    # transformers 5 samples by default; the toolkit is greedy on every release.
     "text-generation": [{"inputs": "I like you", "parameters": {"max_new_tokens": 9, "do_sample": False}}],
 }
 
 
-# Releases of 2025 fail without torch unless told the precision.
+# Releases of 2025 fail without torch if the precision is not given.
 WITHOUT_TORCH = {"dtype": None} if tiny.FRAMEWORK == "tf" else {}
 
 

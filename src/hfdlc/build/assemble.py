@@ -57,7 +57,7 @@ def assemble(
 
     `no_cache`: neither stored layers nor BuildKit's cache are used, and layers are kept in that store.
     `on_layer` is called with each layer that is stored, in a thread, while others are built. Raises
-    BuildFailed where a build fails; the layers that were built before are kept.
+    BuildFailed if a build fails; the layers that were built before are kept.
     """
     project = session.project
     store = no_cache or LayerStore.of(session.state)
@@ -77,7 +77,7 @@ def assemble(
             prepare.with_packages(session, todo, context) as with_packages,
             classic.discarding(todo, session.engine),
         ):
-            layout = store.root if session.engine.containerd_store else None
+            layout = store.root if session.builder.exports_images else None
             file = bake.of_layers(todo, missing, project.matrix, with_packages, layout, Path(folder))
             for target in file["target"].values() if no_cache else ():
                 target["no-cache"] = True
@@ -100,7 +100,7 @@ def assemble(
 
 def _shell(session: Session, cell: Cell, done: Done, store: LayerStore) -> str:
     """The manifest digest of the stage `image` of a cell, in the store."""
-    if session.engine.containerd_store:
+    if session.builder.exports_images:
         return done.digests[bake.target_name(cell)]
     return classic.shell(cell, session.engine, store)
 
@@ -135,7 +135,7 @@ def _adding(
 
 
 def _stored(layer: Layer, store: LayerStore) -> StoredLayer:
-    """A layer in the store; raises HfdlcError where it has been removed: no image is made without it."""
+    """A layer in the store; raises HfdlcError if it has been removed: no image is made without it."""
     if stored := store.get(layer.cache_key):
         return stored
     raise HfdlcError(
@@ -157,7 +157,7 @@ def _offer_base(
 def load(images: Mapping[str, Image], engine: Engine) -> None:
     """Give images to an engine, each under its cell's id, in one archive that has every layer once.
 
-    Raises HfdlcError where it does not take them.
+    Raises HfdlcError if it does not take them.
     """
     client = engine.client
     try:
@@ -171,7 +171,7 @@ def load(images: Mapping[str, Image], engine: Engine) -> None:
         raise HfdlcError(
             f"the engine could not load {', '.join(images)}: {error}",
             location=engine.host,
-            hint=f"see that `df -h` shows free space, then hfdlc build {' '.join(images)}",
+            hint=f"check the free disk space (`df -h`), then hfdlc build {' '.join(images)}",
         ) from error
 
 

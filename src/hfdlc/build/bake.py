@@ -38,6 +38,8 @@ class BuildContext:
     )  # by cell: texts that replace the repository's
     inputs: Mapping[str, Inputs] = field(default_factory=dict)  # by cell: what its image is made from
     base_images: Mapping[str, str] = field(default_factory=dict)  # by cell: its base, with the digest
+    layouts: Mapping[str, str] = field(default_factory=dict)  # by image: an OCI layout that replaces it
+    platform: str = ""  # of builders that may have several
     scratch: str = ""  # a folder of the build in which layers are made, in memory if there is enough
     output: str = "type=docker"
     cache: str | None = None  # a registry, HOST/PREFIX, that keeps layers between machines
@@ -121,8 +123,9 @@ def base_labels(base: str) -> dict[str, str]:
 
 
 def _target(cell: Cell, matrix: Matrix, context: BuildContext) -> dict[str, Any]:
+    images = chosen(render.images(cell, matrix), context.images, cell)
     args = {
-        **chosen(render.images(cell, matrix), context.images, cell),
+        **images,
         "SOURCE_DATE_EPOCH": str(render.EPOCH),
         **context.arguments,
     }
@@ -142,7 +145,11 @@ def _target(cell: Cell, matrix: Matrix, context: BuildContext) -> dict[str, Any]
             **base_labels(args["base"]),
             **({inputs.LABEL: inputs.text(context.inputs[cell.id])} if cell.id in context.inputs else {}),
         },
-        "contexts": dict(context.contexts),
+        **({"platforms": [context.platform]} if context.platform else {}),
+        "contexts": {
+            **context.contexts,
+            **{image: context.layouts[image] for image in images.values() if image in context.layouts},
+        },
         "secret": [f"id={name},src={file}" for name, file in context.secrets.items()],
         "output": [context.output],
         **(_cache(context.cache, cell, matrix) if context.cache else {}),

@@ -17,6 +17,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from hfdlc.build.session import Session
+from hfdlc.dockerfile import render
 from hfdlc.engine import debian, private
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import CommandFailed, HfdlcError
@@ -30,7 +31,6 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Docker names them
 LOCAL = "hfdlc.local/"  # how the names of images begin that no registry has
 NAME = f"{LOCAL}base"  # of bootstrapped bases in an engine
 LAYOUT = "4"  # raised when bootstrapped bases are made in another way
-EPOCH = "1577836800"
 # Removes what depends on the building machine (mirror, host name, caches), but not licences.
 CLEAN = (
     'printf "# This base has no package source; add one to install packages.\\n" > "$1/etc/apt/sources.list"',
@@ -63,7 +63,7 @@ def archive(bootstrap: Bootstrap, state: State) -> Path:
 def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
     """The image for FROM: the public one by digest where its registry answers, else a bootstrapped one.
 
-    Raises HfdlcError where the registry is unreachable and there is no bootstrap.
+    Raises HfdlcError if the registry is unreachable and there is no bootstrap.
     """
     client, state = session.engine.client, session.state
     if pinned := published(image, session.engine, state) or _held(image, client):
@@ -76,7 +76,7 @@ def ensure(image: str, bootstrap: Bootstrap | None, session: Session) -> str:
     name = tag(bootstrap)
     with state.lock("bases"):
         if not _held(name, client):
-            _load(_archive(image, name, bootstrap, state, session.environ), client)
+            _load(make(image, name, bootstrap, state, session.environ), client)
     return name
 
 
@@ -168,7 +168,7 @@ def _load(archive: Path, client: docker.DockerClient) -> None:
         ) from error
 
 
-def _archive(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
+def make(image: str, tag: str, bootstrap: Bootstrap, state: State, environ: Mapping[str, str]) -> Path:
     """An image archive with the bootstrapped system as its one layer, made once."""
     file = archive(bootstrap, state)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -205,13 +205,11 @@ def labels(image: str, bootstrap: Bootstrap) -> dict[str, str]:
 def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mapping[str, str]) -> None:
     """Write a system's files as a tar; the same packages give the same bytes.
 
-    Raises HfdlcError where the mirror is unreachable or the disk is full.
+    Raises HfdlcError if the mirror is unreachable or the disk is full.
     """
     machine = debian.release()
-    wanted, folder = {private.SUITE: ("mmdebstrap",)}, state.root / "mmdebstrap"
-    program = (
-        debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, machine, state)
-    ) / "usr/bin/mmdebstrap"
+    unpacked = debian.unpack({private.SUITE: ("mmdebstrap",)}, state.root / "mmdebstrap", state, machine)
+    program = unpacked / "usr/bin/mmdebstrap"
     if not _has_perl():
         debian.install(["perl"])
     argv = [str(program), "--quiet", "--variant=minbase", "--format=tar"]
@@ -224,7 +222,12 @@ def _bootstrap(bootstrap: Bootstrap, target: Path, state: State, environ: Mappin
     argv += ["--skip=cleanup/apt"]
     argv += [bootstrap.suite, str(target), *machine.sources(bootstrap.suite)]
     # Its temporary files are as large as the base.
-    own = {**environ, "SOURCE_DATE_EPOCH": EPOCH, "TMPDIR": str(state.folder("tmp")), "PATH": _path(environ)}
+    own = {
+        **environ,
+        "SOURCE_DATE_EPOCH": str(render.EPOCH),
+        "TMPDIR": str(state.folder("tmp")),
+        "PATH": _path(environ),
+    }
     try:
         run(argv, env=own)
     except CommandFailed as error:

@@ -79,7 +79,7 @@ def _incomplete(session: Session, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def check_current(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> None:
-    """Raise HfdlcError where a lock file or the Dockerfile does not match the matrix and the templates."""
+    """Raise HfdlcError if a lock file or the Dockerfile does not match the matrix and the templates."""
     lockfile.check(cell, project.matrix, project.root, locks)
     file = project.root / cell.folder / "Dockerfile"
     if not file.is_file() or file.read_text() != render.dockerfile(cell, project):
@@ -135,7 +135,7 @@ def _batches(
         if not batch:
             return
         began = time.monotonic()
-        scratch = prepare.scratch(batch, session.engine)
+        scratch = prepare.scratch(batch, session)
         _rounds(session, batch, replace(context, scratch=scratch), receipt, failures)
         for cell in batch:
             if cell.id not in failures:
@@ -150,7 +150,7 @@ def _fitting(
 ) -> Sequence[Cell]:
     """The cells that fit the disk together; where none does, all of them are added to `failures`."""
     engine, state = session.engine, session.state
-    costs, memory = estimate.Costs(session.project, engine, state), prepare.memory(engine)
+    costs, memory = estimate.Costs(session.project, engine, state), prepare.memory(session)
     for cell in todo:
         costs.layers(cell, context.inputs[cell.id])
     room = estimate.free(state, engine)
@@ -160,7 +160,9 @@ def _fitting(
         batch = estimate.batch(todo, room, costs, memory=memory)
     if batch and len(batch) < len(todo):
         needed = estimate.disk(costs, batch, memory)
-        say(f"first {len(batch)} of {len(todo)} cells, which need about {needed / 1e9:.0f} GB of disk")
+        say(
+            f"building {len(batch)} of {len(todo)} cells first; they need about {needed / 1e9:.0f} GB of disk"
+        )
     if not batch:
         failures |= {
             cell.id: _no_room(cell, estimate.disk(costs, [cell], memory), room or 0, state) for cell in todo

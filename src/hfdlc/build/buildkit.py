@@ -16,7 +16,7 @@ from hfdlc.build.bake import host_network, target_name
 from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.build.progress import progress
 from hfdlc.build.session import Session
-from hfdlc.engine.detect import Engine
+from hfdlc.engine.buildx import VARIABLE, Builder
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say, start
@@ -57,21 +57,21 @@ def build(session: Session, bake: dict[str, Any], cells: Sequence[Cell], out: Te
 
     Raises BuildFailed with the cell, the instruction, its last lines and the command that repeats it.
     """
-    engine, state = session.engine, session.state
-    if (builder := session.environ.get("BUILDX_BUILDER", "default")) != "default":
-        say(f"the builder {builder!r} of BUILDX_BUILDER is not used: builds run on the engine {engine.host}")
+    builder, state = session.builder, session.state
+    if builder.name:
+        say(f"building with the builder {builder.name!r} of {VARIABLE}")
     log = state.folder("logs") / f"build-{datetime.now():%Y%m%d-%H%M%S.%f}-{os.getpid()}.log"
     build_log = BuildLog(list(bake["target"]))
     ids = _owners(bake, cells)
     with tempfile.TemporaryDirectory(dir=state.folder("tmp")) as folder, log.open("w") as text:
-        files = _written(bake, engine, Path(folder))
+        files = _written(bake, builder, Path(folder))
         made = Path(folder, "made.json")
         # An attestation would turn the image into an index; published images get their own attestations.
-        argv = [*engine.buildx, "bake", *files, "--progress", "rawjson", "--provenance=false"]
+        argv = [*builder.buildx, "bake", *files, "--progress", "rawjson", "--provenance=false"]
         argv += ["--metadata-file", str(made)]
         process = start(
             argv,
-            env={**engine.environment, **cache.environment(session, Path(folder)), **OWN_FILE},
+            env={**builder.environment, **cache.environment(session, Path(folder)), **OWN_FILE},
             cwd=session.project.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,10 +95,10 @@ def _file(target: dict[str, Any]) -> str:
     return str(target.get("dockerfile-inline") or target["dockerfile"])
 
 
-def _written(bake: dict[str, Any], engine: Engine, folder: Path) -> list[str]:
+def _written(bake: dict[str, Any], builder: Builder, folder: Path) -> list[str]:
     """The arguments of bake for the bake file, and for the network of a private engine."""
     files = {"bake.json": bake}
-    if engine.private:
+    if builder.shares_host_network:
         files["network.yaml"] = host_network(bake["target"])
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))  # JSON is YAML

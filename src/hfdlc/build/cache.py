@@ -10,9 +10,9 @@ from hfdlc.process import say
 
 
 def registry(session: Session) -> str | None:
-    """The registry, HOST/PREFIX; None if there is none, or the engine cannot use it."""
+    """The registry, HOST/PREFIX; None if there is none, or the builder cannot use it."""
     found = session.environ.get("HFDLC_CACHE")
-    if found and not session.engine.containerd_store:
+    if found and not session.builder.exports_images:
         say("HFDLC_CACHE is not used: Docker's classic image store cannot export caches")
         return None
     return found or None
@@ -26,7 +26,7 @@ def environment(session: Session, folder: Path) -> dict[str, str]:
     """
     host = (session.environ.get("HFDLC_CACHE") or "").partition("/")[0]
     match = ECR.match(host)
-    if not match or not session.engine.containerd_store:
+    if not match or not session.builder.exports_images:
         return {}
     import boto3  # slow to import, and only ECR needs it
     from botocore.exceptions import BotoCoreError, ClientError

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from hfdlc.build import freshness, history
@@ -14,9 +15,9 @@ from hfdlc.dockerfile.cache_keys import keyed_layers
 from hfdlc.dockerfile.layers import Layer
 from hfdlc.engine import images
 from hfdlc.engine.detect import Engine
-from hfdlc.locks import lockfile
+from hfdlc.locks import files, lockfile
 from hfdlc.matrix.cells import Cell
-from hfdlc.oci.store import LayerStore, StoredLayer
+from hfdlc.oci.store import FOLDER, LayerStore, StoredLayer
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -66,11 +67,18 @@ class Costs:
     """
 
     def __init__(self, project: Project, engine: Engine | None, state: State) -> None:
-        self._project, self._store = project, LayerStore(state.root / "layers")
+        self._project, self._store = project, LayerStore(state.root / FOLDER)
         self._builds = history.read(state)
-        self._there = _layers_of(engine) if engine else set[str]()
+        built = {build.cell for build in self._builds}
+        self._built = [cell for cell in project.cells if cell.id in built]
+        self._engine = engine
         self._known: dict[str, tuple[Layer, ...]] = {}
         self._looked_up: dict[str, StoredLayer | None] = {}
+
+    @cached_property
+    def _there(self) -> set[str]:
+        """The layers in the engine, which has to be asked for each of its images."""
+        return _layers_of(self._engine) if self._engine else set()
 
     def layers(self, cell: Cell, image_inputs: inputs.Inputs) -> tuple[Layer, ...]:
         """The layers of a cell, with the cache keys that they have with these inputs."""
@@ -99,7 +107,7 @@ class Costs:
     def sizes(self, cell: Cell) -> dict[str, int]:
         """The bytes of each layer, uncompressed."""
         names = [layer.name for layer in self._known[cell.id]]
-        known = _known_sizes(cell, self._project, self._builds)
+        known = _known_sizes(cell, self._built, self._builds)
         found = {name: known[name] for name in names if name in known}
         unknown = [name for name in names if name not in known]
         rest = max(cell.size * TYPICAL - BASE - sum(found.values()), 0)
@@ -116,7 +124,8 @@ class Costs:
 def plan(cells: Sequence[Cell], project: Project, engine: Engine | None, state: State) -> Plan:
     """What a build of the cells would do, without requests to registries and without starting an engine."""
     costs, here = Costs(project, engine, state), ImagesHere(engine)
-    found = [_cell_plan(cell, project, here, costs) for cell in cells]
+    with files.unchanging():
+        found = [_cell_plan(cell, project, here, costs) for cell in cells]
     todo = [cell for cell, one in zip(cells, found, strict=True) if one.state == "to build"]
     missing = Counter(layer.cache_key for cell in todo for layer in costs.missing(cell))
     return Plan(
@@ -158,16 +167,17 @@ def _breaks(cell: Cell, layers: Sequence[Layer], costs: Costs) -> list[str]:
     return found
 
 
-def _known_sizes(cell: Cell, project: Project, builds: list[Build]) -> Mapping[str, int]:
-    """The sizes of layers in the last build of the cell, else of a cell of the same framework and device."""
+def _known_sizes(cell: Cell, built: Sequence[Cell], builds: list[Build]) -> Mapping[str, int]:
+    """The sizes of layers in the last build of the cell, else of a cell of the same framework and device.
+
+    `built`: the cells of the matrix that have builds.
+    """
     if own := history.last(cell, builds):
         return own.layers
-    built = {build.cell for build in builds}
     alike = (
         each
-        for each in project.cells
-        if each.id in built
-        and (each.framework, each.framework_version, each.cuda)
+        for each in built
+        if (each.framework, each.framework_version, each.cuda)
         == (cell.framework, cell.framework_version, cell.cuda)
     )
     sizes: dict[str, int] = {}

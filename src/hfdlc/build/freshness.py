@@ -49,7 +49,7 @@ class ImagesHere:
         self._labels = {
             tag: str(image["Labels"][inputs.LABEL]) for image in images for tag in image["RepoTags"] or []
         }
-        self._identities: dict[str, str | None] = {}
+        self._identities: dict[tuple[str, int], str | None] = {}
 
     def label(self, image: str) -> str | None:
         """The label of an image's inputs; None where there is no such image, or it has no label."""
@@ -65,7 +65,7 @@ class ImagesHere:
         return inputs.of(cell, project.root, {name: image for name, image in found.items() if image})
 
     def _identity(self, image: str, bootstrap: Bootstrap | None) -> str | None:
-        key = f"{image} {bases.tag(bootstrap) if bootstrap else ''}"
+        key = (image, id(bootstrap))  # it belongs to the matrix, like the cells
         if self._engine and key not in self._identities:
             self._identities[key] = bases.known(image, bootstrap, self._engine)
         return self._identities.get(key)

@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import cache as cached
 from functools import partial
 
-from hfdlc.build import bake, bases, cache, estimate, packages
+from hfdlc.build import bake, bases, cache, estimate, layouts, packages
 from hfdlc.build.bake import BuildContext
 from hfdlc.build.session import Session
 from hfdlc.dockerfile import inputs, render
-from hfdlc.engine.detect import Engine
+from hfdlc.engine import buildx
 from hfdlc.errors import HfdlcError
 from hfdlc.locks.indexes import index_config
 from hfdlc.matrix.cells import Cell
@@ -27,31 +27,37 @@ def prepared(
 ) -> Iterator[BuildContext]:
     """The context of a build, with the cells' bases in the engine; no other run builds these cells meanwhile.
 
-    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError where a base is
-    unreachable, or adds that to `failures`, and where the engine is of another architecture.
+    Access to package indexes is not in it yet: see `with_packages`. Raises HfdlcError if a base is
+    unreachable, or adds that to `failures`, if the engine is of another architecture, and if builds
+    cannot run.
     """
+    builder = session.builder  # first: without the builder that is named, nothing is started or downloaded
     session.engine.check_architecture()
     with ExitStack() as held:
         for cell in sorted(cells, key=lambda cell: cell.id):
             hold(held, f"build-{bake.target_name(cell)}", session.state)
-        context = BuildContext(cache=cache.registry(session), scratch=scratch(cells, session.engine))
+        context = BuildContext(
+            cache=cache.registry(session),
+            scratch=scratch(cells, session),
+            platform=buildx.PLATFORM if builder.name else "",
+        )
         yield with_bases(session, cells, context, failures=failures)
 
 
 @contextmanager
 def with_packages(session: Session, cells: Sequence[Cell], context: BuildContext) -> Iterator[BuildContext]:
-    """The context with access to package indexes, while a build lasts.
+    """The context with access to package indexes and base images, while a build lasts.
 
     Only for what is built: reading pip's configuration takes a while.
     """
     sources = index_config(session.environ)
     with packages.with_access(
-        context,
+        replace(context, layouts=layouts.of(session, cells, context)),
         sources,
         cells,
         session.project.root,
         session.state,
-        shares_host_network=session.engine.private,
+        shares_host_network=session.builder.shares_host_network,
     ) as found:
         yield found
 
@@ -100,7 +106,7 @@ def with_bases(
             locks[cell.id] = replaced
             dockerfiles[cell.id] = render.dockerfile(cell, project, replaced)
             image_inputs[cell.id] |= {
-                f"{group}.lock": inputs.of_lock(project.root / path) for group, path in replaced.items()
+                f"{group}.lock": inputs.of_file(f"{project.root}/{path}") for group, path in replaced.items()
             }
     return replace(
         context,
@@ -121,12 +127,12 @@ def _ensure(session: Session, cell: Cell, name: str, image: str, here: dict[str,
         here[image] = bases.ensure(image, bootstrap, session)
 
 
-def scratch(cells: Sequence[Cell], engine: Engine) -> str:
+def scratch(cells: Sequence[Cell], session: Session) -> str:
     """The folder of a build in which layers are written before they are packed: in memory if they fit."""
-    in_memory = estimate.fits_in_memory(cells, memory(engine))
+    in_memory = estimate.fits_in_memory(cells, memory(session))
     return "/memory" if in_memory else "/var/tmp"  # noqa: S108 - of a stage
 
 
-def memory(engine: Engine) -> int:
-    """Bytes of memory where the engine runs."""
-    return int(engine.client.info()["MemTotal"])
+def memory(session: Session) -> int:
+    """Bytes of memory where builds run; 0 where that is not known."""
+    return 0 if session.builder.name else int(session.engine.client.info()["MemTotal"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from hfdlc.build import assemble, builder, prepare
 from hfdlc.build.differences import between
 from hfdlc.build.session import Session
-from hfdlc.engine import detect
+from hfdlc.engine import buildx, detect
 from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image
@@ -24,9 +24,8 @@ SHOWN = 40  # differences
 def reproduce(session: Session, cell: Cell, *, two_engines: bool = False) -> str:
     """Build the cell twice; the manifest digest of both.
 
-    `two_engines`: the second time on a new private engine.
-    Raises HfdlcError with the files that
-    differ, or where a build fails.
+    `two_engines`: the second time on a new private engine. Raises HfdlcError with the files that differ, or
+    if a build fails.
     """
     builder.check_current(cell, session.project)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=session.state.folder("tmp")) as folder:
@@ -61,8 +60,9 @@ def _build(session: Session, cell: Cell, folder: Path) -> Image:
 def _another(session: Session) -> Iterator[Session]:
     """A session on a new private engine, in a state folder of its own."""
     folder = tempfile.mkdtemp(prefix="second-", dir=session.state.folder("tmp"))
-    # No engine answers at this address: so a private one is started.
-    environ = {**session.environ, "HFDLC_STATE": folder, "DOCKER_HOST": f"unix://{folder}/none.sock"}
+    # No engine answers at this address: so a private one is started. It builds itself.
+    own = {"HFDLC_STATE": folder, "DOCKER_HOST": f"unix://{folder}/none.sock", buildx.VARIABLE: ""}
+    environ = {**session.environ, **own}
     try:
         with Session(session.project, environ) as other:
             yield other

@@ -9,7 +9,8 @@ from docker.errors import DockerException
 from requests import RequestException
 
 from hfdlc.build.overrides import NONE, Overrides
-from hfdlc.engine import detect
+from hfdlc.engine import buildx, detect
+from hfdlc.engine.buildx import Builder
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.project import Project
@@ -30,6 +31,14 @@ class Session:
     def engine(self) -> Engine:
         """The engine that answers, or a private one."""
         return detect.ensure(self.environ, self.state)
+
+    @cached_property
+    def builder(self) -> Builder:
+        """What runs builds: the builder that BUILDX_BUILDER names, else that of the engine.
+
+        Raises HfdlcError if it cannot be used.
+        """
+        return buildx.named(self.environ, self.state) or buildx.of_engine(self.engine)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Checks: each holds a built image against its cell, in one point.
+"""Checks: each compares one property of a built image with its cell.
 
 `test_all` runs on every image; the other modules on those of one framework, type or device.
 """

@@ -109,7 +109,7 @@ def identity(image: Image, engine: Engine, state: State) -> str:
 def read(cell: Cell, engine: Engine, state: State, image: str | None = None) -> Facts:
     """Read the facts of the cell's image (or of another one) in a new container.
 
-    Raises HfdlcError where there is no such image, or no Python in it.
+    Raises HfdlcError if there is no such image, or no Python in it.
     """
     with containers.idle(image or cell.id, engine) as container:
         found = image_of(image or cell.id, engine)
@@ -176,4 +176,4 @@ def summary(session: Session, cell: Cell) -> str:
     network = "--network host -e HF_BIND_HOST=127.0.0.1" if used.private else "-p 127.0.0.1:8080:8080"
     gpus = " --gpus all" if cell.cuda else ""
     docker = f"{host}docker run --rm{gpus} {network} -v /path/to/model:/opt/ml/model:ro {cell.id}"
-    return "\n".join([*lines, "run it:", f"  hfdlc serve {cell.id} --model /path/to/model", f"  {docker}"])
+    return "\n".join([*lines, "run it:", f"  hfdlc serve {cell.id} /path/to/model", f"  {docker}"])

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -109,7 +108,7 @@ def run(about: Subject, *, only: str | None = None, skip: Mapping[str, str] = NO
 
     `skip`: checks that are not run, each with its reason.
 
-    Raises KeyboardInterrupt on Ctrl-C, and HfdlcError where the checks did not come to their end or are none.
+    Raises KeyboardInterrupt on Ctrl-C, and HfdlcError if the checks did not finish or none was run.
     """
     date = datetime.now(UTC).isoformat(timespec="seconds")
     report = Report(about.cell.id, about.facts.digest, date, checks=checks())
@@ -123,23 +122,22 @@ def run(about: Subject, *, only: str | None = None, skip: Mapping[str, str] = NO
     if not (report.passed or report.failed or report.not_run):
         raise HfdlcError(f"no check was run on {about.cell.id}", location=only or "")
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not report.failed:
-        raise HfdlcError(
-            f"the checks of {about.cell.id} did not come to their end: pytest ended with {status}"
-        )
+        raise HfdlcError(f"the checks of {about.cell.id} did not finish: pytest ended with {status}")
     return report
 
 
-def check(
-    session: Session,
-    cells: Sequence[Cell],
-    *,
-    again: bool = False,
-    gpus: bool = False,
-) -> list[dict[str, Any]]:
-    """Compare built images with their cells; `gpus`: with the machine's GPUs.
+def check(session: Session, cells: Sequence[Cell], *, gpus: bool = False) -> None:
+    """Compare built images with their cells, as `checked` does. Raises HfdlcError if a check fails."""
+    require_passed(checked(session, cells, gpus=gpus))
+
+
+def checked(
+    session: Session, cells: Sequence[Cell], *, again: bool = False, gpus: bool = False
+) -> list[Report]:
+    """The reports of built images; `gpus`: with the machine's GPUs.
 
     What passed for the very same digest is not repeated, unless `again`, or unless there is a GPU now for
-    what was not run without one. Raises HfdlcError where one fails.
+    what was not run without one.
     """
     state, engine, sources = session.state, session.engine, index_config(session.environ)
     shown = []
@@ -159,9 +157,13 @@ def check(
             reports.remember(report, state)
         say(_summary(report))
         shown.append(report)
+    return shown
+
+
+def require_passed(shown: Sequence[Report]) -> None:
+    """Raise HfdlcError if a check failed."""
     if failed := [report.cell for report in shown if report.failed]:
         raise HfdlcError(f"checks failed on {', '.join(failed)}", hint=f"hfdlc test {' '.join(failed)}")
-    return [report.json() for report in shown]
 
 
 def _summary(report: Report) -> str:

@@ -58,7 +58,7 @@ class Subject:
         return images.image_of(self.image, self.engine)
 
     def expect_unchanged(self) -> None:
-        """Raise HfdlcError where the image or the container was removed while the checks ran."""
+        """Raise HfdlcError if the image or the container was removed while the checks ran."""
         image = self.built
         try:
             self.container.reload()

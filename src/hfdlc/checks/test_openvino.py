@@ -1,4 +1,4 @@
-"""What holds for images with OpenVINO."""
+"""Checks of OpenVINO, for images with the layer group `openvino`."""
 
 import json
 

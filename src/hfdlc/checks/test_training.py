@@ -10,10 +10,7 @@ from hfdlc.checks.subject import Subject, invoke, wait_until_ready
 from hfdlc.checks.test_inference import BERT, TOKENIZER
 from hfdlc.checks.training import Job
 
-PACKAGES = {
-    "pytorch": ("transformers", "datasets", "sklearn", "sentencepiece"),
-    "tensorflow": ("transformers", "datasets", "sklearn", "sentencepiece"),
-}
+PACKAGES = ("transformers", "datasets", "sklearn", "sentencepiece")
 REPORT = """
 import json, os, sys
 found = {"arguments": sys.argv[1:], "settings": {k: v for k, v in os.environ.items() if k.startswith("SM_")}}
@@ -51,9 +48,7 @@ with open(os.path.join(os.environ["SM_MODEL_DIR"], "rank%d" % rank), "w") as fil
 
 def test_what_scripts_import_is_there(subject: Subject) -> None:
     """The packages that training scripts import are installed."""
-    names = PACKAGES[subject.cell.framework] + tuple(
-        name for name in ("accelerate", "evaluate") if name in subject.locked
-    )
+    names = [*PACKAGES, *(name for name in ("accelerate", "evaluate") if name in subject.locked)]
     subject.python(f"import {', '.join(names)}")
 
 
@@ -118,7 +113,7 @@ def test_a_script_gets_sigterm(subject: Subject) -> None:
 
 
 def test_torch_distributed_starts_torchrun(subject: Subject) -> None:
-    """Two connected processes; an image without torchrun says so instead of training with one."""
+    """Two connected processes; without torchrun in the image, the job ends with an error."""
     settings = {
         "sagemaker_torch_distributed_enabled": "true",
         "sagemaker_mpi_num_of_processes_per_host": "2",

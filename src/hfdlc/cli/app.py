@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from hfdlc.cli import engine, images, matrix, publish, sagemaker, upkeep
-from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some
-from hfdlc.errors import HfdlcError
+from hfdlc.cli.options import AsJson, current_project, print_json, selecting, some, write_changed
+from hfdlc.errors import HfdlcError, UserError
 from hfdlc.process import say
 
 if TYPE_CHECKING:
@@ -123,16 +123,11 @@ def render(wanted: "Filter") -> None:
     """Write the Dockerfiles of cells; without a filter also the generated files in docs/."""
     from hfdlc.generated import drift
     from hfdlc.matrix.selector import Filter
-    from hfdlc.state import write_whole
 
     project = current_project()
     cells = some(project, wanted)
     pages = drift.pages(project) if wanted == Filter() else {}
-    for path, text in {**drift.dockerfiles(project, cells), **pages}.items():
-        file = project.root / path
-        if not file.is_file() or file.read_text() != text:
-            write_whole(file, text)
-            say(f"wrote {path}")
+    write_changed(project, {**drift.dockerfiles(project, cells), **pages})
 
 
 @app.command(rich_help_panel=GENERATED)
@@ -145,7 +140,7 @@ def check() -> None:
     if found:
         print("\n".join(found))
         raise HfdlcError(
-            f"{len(found)} generated files are not current",
+            f"{len(found)} generated files or locks are not current",
             hint="run `hfdlc lock`, `hfdlc render` and `hfdlc ci`, and commit the result",
         )
     say(f"{len(project.cells)} cells: all generated files are current")
@@ -208,9 +203,10 @@ def test(
     project = current_project()
     cells = some(project, wanted, default=True)
     with Session(project, os.environ) as session:
-        reports = runner.check(session, cells, again=True, gpus=gpus)
+        reports = runner.checked(session, cells, again=True, gpus=gpus)
     if as_json:
-        print_json(reports)
+        print_json([report.json() for report in reports])
+    runner.require_passed(reports)
 
 
 @app.command(rich_help_panel=IMAGES)
@@ -222,6 +218,8 @@ def facts(wanted: "Filter", as_json: AsJson = False) -> None:
 
     project = current_project()
     cells = some(project, wanted, default=True)
+    if as_json and len(cells) > 1:
+        raise UserError("selects several cells", location=str(wanted), allowed="one cell with --json")
     with Session(project, os.environ) as session:
         if as_json:
             print_json(reading.remembered(session, cells[0]))

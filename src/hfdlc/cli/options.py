@@ -1,14 +1,16 @@
-"""Arguments that several commands have, and printing JSON."""
+"""What several commands need: arguments, the project, JSON and generated files."""
 
 import functools
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from hfdlc.process import say
 
 if TYPE_CHECKING:
     from hfdlc.matrix.cells import Cell
@@ -64,6 +66,17 @@ def registries(words: list[str], *, plain_http: bool) -> list[str]:
     finally:
         if engine:
             engine.close()
+
+
+def write_changed(project: "Project", texts: Mapping[str, str]) -> None:
+    """Write the generated files (texts by path below the root) that are missing or not current."""
+    from hfdlc.state import write_whole
+
+    for path, text in texts.items():
+        file = project.root / path
+        if not file.is_file() or file.read_text() != text:
+            write_whole(file, text)
+            say(f"wrote {path}")
 
 
 def current_project() -> "Project":

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfdlc.cli.options import AsJson, PlainHttp, current_project, print_json, registries, selecting, some
+from hfdlc.cli.options import (
+    AsJson,
+    PlainHttp,
+    current_project,
+    print_json,
+    registries,
+    selecting,
+    some,
+    write_changed,
+)
 from hfdlc.process import say
 
 if TYPE_CHECKING:
@@ -26,7 +35,6 @@ WithoutGpuChecks = Annotated[
         help="Publish GPU images without GPU checks; the attestation lists these.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Key = Annotated[
     str | None, typer.Option(envvar="COSIGN_KEY", help="The private key: a file, or awskms:///alias/NAME.")
 ]
@@ -60,7 +68,9 @@ def publish(
     ] = False,
     without_gpu_checks: WithoutGpuChecks = False,
     plain_http: PlainHttp = False,
-    dry_run: DryRun = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be published, and publish nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish checked images with signature and attestations. Default: the default cell.
@@ -164,14 +174,12 @@ def prune(
 
 
 def ci(
-    dry_run: DryRun = False,
     listed: Annotated[
         bool, typer.Option("--list", help="Print the cells that CI builds, in the format of GITHUB_OUTPUT.")
     ] = False,
 ) -> None:
     """Write the CI files in buildspec/ and .github/workflows/."""
     from hfdlc.generated import ci as writing
-    from hfdlc.state import write_whole
 
     project = current_project()
     if listed:
@@ -180,9 +188,4 @@ def ci(
             names = ", ".join(cell.id for cell in left)
             say(f"::warning::not built, because GPU_RUNNER names no runner with a GPU: {names}")
         return
-    for path, text in writing.files(project).items():
-        file = project.root / path
-        if not file.is_file() or file.read_text() != text:
-            say(f"{'would write' if dry_run else 'wrote'} {path}")
-            if not dry_run:
-                write_whole(file, text)
+    write_changed(project, writing.files(project))

@@ -17,7 +17,7 @@ Env = Annotated[
     list[str] | None,
     typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="An environment variable of the container."),
 ]
-EnvFile = Annotated[list[Path] | None, typer.Option(help="A file of such lines.")]
+EnvFile = Annotated[list[Path] | None, typer.Option(help="A file with one such variable on each line.")]
 Gpus = Annotated[bool, typer.Option("--gpus", help="Give the container access to the GPUs of this machine.")]
 CellName = Annotated[str, typer.Argument(metavar="CELL", help="Id or glob of a cell.")]
 
@@ -33,7 +33,7 @@ def train(
         typer.Option(help="The script. Its folder is copied too, with requirements.txt."),
     ] = None,
     source_dir: Annotated[
-        Path | None, typer.Option(help="The folder to copy instead of the script's own.")
+        Path | None, typer.Option(help="The source folder, with --entry-point instead of --script.")
     ] = None,
     entry_point: Annotated[
         str | None, typer.Option(metavar="FILE", help="The script in SOURCE_DIR: a .py file or a program.")
@@ -43,9 +43,11 @@ def train(
         list[str] | None,
         typer.Option("--hyperparameter", "-p", help="NAME=VALUE, passed to the script as --NAME VALUE."),
     ] = None,
-    hosts: Annotated[int, typer.Option(min=1, help="The number of containers: algo-1, algo-2, ...")] = 1,
+    hosts: Annotated[
+        int, typer.Option(min=1, help="The number of containers, named algo-1, algo-2, ...")
+    ] = 1,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Start so many processes on each host with torchrun.")
+        int | None, typer.Option(min=1, help="The number of processes on each host, started by torchrun.")
     ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="The folder to mount at /opt/ml/checkpoints.")
@@ -65,7 +67,8 @@ def train(
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the metrics as SVG.")] = None,
     shm_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Shared memory: 2g. Default: half of the memory.")
+        str | None,
+        typer.Option(metavar="SIZE", help="The size of /dev/shm, such as 2g. Default: half of the memory."),
     ] = None,
 ) -> None:
     """Run a training script in an image as SageMaker does, and write model.tar.gz."""
@@ -108,7 +111,6 @@ def serve(
         list[str] | None,
         typer.Argument(metavar="[CELL] [MODEL]", help="A cell; a model folder or model.tar.gz."),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="The same as MODEL.")] = None,
     task: Annotated[str | None, typer.Option(help="The task of the model: HF_TASK in the container.")] = None,
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8080,
     gpus: Gpus = False,
@@ -124,8 +126,7 @@ def serve(
 
     variables = environment.read(env or [], env_file or [], os.environ)
     words = list(names or [])
-    if words and not model and models.is_model(words[-1]):
-        model = Path(words.pop())
+    model = Path(words.pop()) if len(words) == 2 or (words and models.is_model(words[-1])) else None
     if len(words) > 1:
         raise UserError("too many arguments", location=" ".join(words), allowed="[CELL] [MODEL]")
     project = current_project()

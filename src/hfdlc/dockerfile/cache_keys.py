@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def keyed_layers(
     )
     of_tools = hashlib.sha256("".join(f"{each}\0" for each in tools).encode())
     return tuple(
-        replace(layer, cache_key=_digest(of_tools, _own(layer, stages, root, image_inputs)))
+        layer.with_key(_digest(of_tools, _own(layer, stages, root, image_inputs)))
         for layer in layers(cell, root, locks)
     )
 
@@ -42,7 +41,9 @@ def _own(layer: Layer, stages: render.Stages, root: Path, image_inputs: Inputs) 
     """What decides the bytes of a layer, beside the tools that every layer of its cell is made with."""
     # Without the path of the lock file: cells that lock the same packages share the layer.
     yield _instructions(stages.layer(layer, lock="lock"))
-    yield lockfile.digest(f"{root}/{layer.lock}") if layer.lock else inputs.toolkit(root)
+    yield layer.lock_digest or (
+        lockfile.digest(f"{root}/{layer.lock}") if layer.lock else inputs.toolkit(root)
+    )
     yield _instructions(stages.compiler()) if layer.compiles else ""
     yield inputs.train(root) if layer.trains else ""
     for image in _images(layer):

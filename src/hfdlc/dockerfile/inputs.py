@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from hfdlc.locks import lockfile
+from hfdlc.locks import files, lockfile
 from hfdlc.matrix.cells import Cell
 
 LABEL = "io.hfdlc.inputs"  # an image carries its inputs as JSON
@@ -24,13 +23,13 @@ def of(cell: Cell, root: Path, images: Mapping[str, str]) -> dict[str, str]:
     locks = {f"{group}.lock": lockfile.group_file(cell, group) for group in cell.groups}
     locks["installer.lock"] = lockfile.installer_file(cell.installer_python)
     return {
-        "Dockerfile": _of_file(f"{root}/{cell.folder}/Dockerfile"),
+        "Dockerfile": of_file(f"{root}/{cell.folder}/Dockerfile"),
         "layout": LAYOUT,
         "toolkit": toolkit(root),
         "finish": finish(root),
         "pack": pack(root),
         **({"train": train(root)} if cell.type == "training" else {}),
-        **{name: of_lock(f"{root}/{file}") for name, file in locks.items()},
+        **{name: of_file(f"{root}/{file}") for name, file in locks.items()},
         **{name: _short(image.encode()) for name, image in images.items()},
     }
 
@@ -67,27 +66,17 @@ def toolkit(root: Path) -> str:
 
 def train(root: Path) -> str:
     """The digest of what training images start."""
-    return _of_file(f"{root}/{TRAIN}")
+    return of_file(f"{root}/{TRAIN}")
 
 
 def finish(root: Path) -> str:
     """The digest of what makes layers of packages."""
-    return _of_file(f"{root}/{FINISH}")
+    return of_file(f"{root}/{FINISH}")
 
 
 def pack(root: Path) -> str:
     """The digest of what packs layers."""
-    return _of_file(f"{root}/{PACK}")
-
-
-def _of_file(file: str) -> str:
-    seen = os.stat(file)  # noqa: PTH116 - this runs for each layer of each cell
-    return _read(file, seen.st_mtime_ns, seen.st_size)
-
-
-@cache
-def _read(file: str, _changed: int, _size: int) -> str:
-    return _short(Path(file).read_bytes())
+    return of_file(f"{root}/{PACK}")
 
 
 def _lines(folder: Path) -> Iterable[str]:
@@ -98,9 +87,9 @@ def _lines(folder: Path) -> Iterable[str]:
                 yield f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def of_lock(file: Path | str) -> str:
-    """The digest of the packages of a lock."""
-    return lockfile.digest(file).removeprefix("sha256:")[:16]
+def of_file(file: str) -> str:
+    """A short digest of a file."""
+    return files.digest(file).removeprefix("sha256:")[:16]
 
 
 def _short(content: bytes) -> str:

@@ -1,17 +1,17 @@
 """Dockerfiles, rendered from the templates stage by stage."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from hfdlc.dockerfile.layers import NO_LOCKS, Layer, compiles, layers
 from hfdlc.errors import UserError
-from hfdlc.locks import lockfile
+from hfdlc.locks import files, lockfile
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Bootstrap, Matrix
 from hfdlc.project import Project
@@ -90,6 +90,61 @@ def _environment(templates: Path) -> Environment:
     )
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What templates know of a cell where they make its layers: such a stage is equal for equal tools.
+
+    They have it as `cell`. What they need beyond it is added here.
+    """
+
+    python: str
+    installer_python: str
+    pip_image: str | None
+
+
+class LayerValues(NamedTuple):
+    """What templates know of a layer."""
+
+    name: str
+    page: str | None
+    compiles: bool
+    trains: bool
+    finish: tuple[str, ...]
+
+
+class Macros:
+    """The texts of macros for the same tools. Many cells have stages in common."""
+
+    def __init__(self, templates: Path, tools: Tools) -> None:
+        self._environment = _environment(templates)
+        self._values = {
+            "cell": tools,
+            "installer_lock": lockfile.installer_file(tools.installer_python),
+            "epoch": EPOCH,
+        }
+        self._modules: dict[str, TemplateModule] = {}
+        self._texts: dict[tuple[object, ...], str] = {}
+
+    def text(self, name: str, macro: str, arguments: tuple[object, ...]) -> str:
+        """The text of a macro of a template."""
+        key = (name, macro, arguments)
+        if key not in self._texts:
+            if name not in self._modules:
+                self._modules[name] = self._environment.get_template(name).make_module(self._values)
+            self._texts[key] = str(getattr(self._modules[name], macro)(*arguments))
+        return self._texts[key]
+
+
+@functools.cache
+def _macros(templates: Path, _stamp: files.Stamp, tools: Tools) -> Macros:
+    """The macros of the templates as they are now; they may change while a program runs."""
+    return Macros(templates, tools)
+
+
+def _values(layer: Layer) -> LayerValues:
+    return LayerValues(layer.name, layer.page, layer.compiles, layer.trains, layer.finish)
+
+
 class Stages:
     """The stages of a cell's Dockerfile, each rendered from a macro or a template of its own.
 
@@ -98,16 +153,9 @@ class Stages:
     """
 
     def __init__(self, cell: Cell, matrix: Matrix, templates: Path) -> None:
-        self._cell, self._templates = cell, templates
-        self._values = {
-            "cell": cell,
-            "images": images(cell, matrix),
-            "installer_lock": lockfile.installer_file(cell.installer_python),
-            "labels": labels(cell),
-            "variables": variables(cell),
-            "epoch": EPOCH,
-        }
-        self._modules: dict[str, TemplateModule] = {}
+        self._cell, self._matrix, self._templates = cell, matrix, templates
+        tools = Tools(cell.python, cell.installer_python, cell.pip_image)
+        self._macros = _macros(templates, files.stamp(templates / "partials"), tools)
         self._installer = f"partials/{'pip' if cell.pip_image else 'uv'}.Dockerfile.j2"
 
     def start(self) -> str:
@@ -125,8 +173,8 @@ class Stages:
     def layer(self, layer: Layer, lock: str | None = None) -> str:
         """The stages that make one layer; `lock` replaces the path of its lock file."""
         if not layer.lock:
-            return self._macro(self._installer, "toolkit", layer)
-        return self._macro(self._installer, "layer", layer, lock or layer.lock)
+            return self._macro(self._installer, "toolkit", _values(layer))
+        return self._macro(self._installer, "layer", _values(layer), lock or layer.lock)
 
     def image(self) -> str:
         """The stages of the image without its layers."""
@@ -139,10 +187,10 @@ class Stages:
     def last(self, found: Sequence[Layer]) -> str:
         """The last stage: the layers on the image.
 
-        Images are assembled without building this stage: raises UserError where it has any instruction
+        Images are assembled without building this stage: raises UserError if it has any instruction
         that does not copy a layer.
         """
-        text = self._macro(LAST, "last", found)
+        text = self._macro(LAST, "last", tuple(map(_values, found)))
         wanted = ["FROM image", *(f"COPY --link --from={layer.name} /layer/ /" for layer in found)]
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         wrong = [line for line, right in zip_longest(lines, wanted) if line != right]
@@ -156,25 +204,27 @@ class Stages:
         return text
 
     def _rendered(self, name: str) -> str:
-        with self._errors():
-            return _environment(self._templates).get_template(name).render(self._values)
+        values = {
+            "cell": self._cell,
+            "images": images(self._cell, self._matrix),
+            "labels": labels(self._cell),
+            "variables": variables(self._cell),
+            "epoch": EPOCH,
+        }
+        try:
+            return _environment(self._templates).get_template(name).render(values)
+        except TemplateError as error:
+            raise self._wrong(error) from error
 
     def _macro(self, name: str, macro: str, *arguments: object) -> str:
-        with self._errors():
-            if name not in self._modules:
-                template = _environment(self._templates).get_template(name)
-                self._modules[name] = template.make_module(self._values)
-            return str(getattr(self._modules[name], macro)(*arguments))
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
         try:
-            yield
+            return self._macros.text(name, macro, arguments)
         except TemplateError as error:
-            where = _place(error, self._templates)
-            raise UserError(
-                str(error.message), location=where, hint=f"for the cell {self._cell.id}"
-            ) from error
+            raise self._wrong(error) from error
+
+    def _wrong(self, error: TemplateError) -> UserError:
+        where = _place(error, self._templates)
+        return UserError(str(error.message), location=where, hint=f"for the cell {self._cell.id}")
 
 
 def dockerfile(cell: Cell, project: Project, locks: Mapping[str, str] = NO_LOCKS) -> str:

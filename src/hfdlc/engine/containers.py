@@ -12,6 +12,7 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest
 
 from hfdlc.engine.detect import Engine
+from hfdlc.engine.images import not_built
 from hfdlc.errors import HfdlcError
 
 # Labels with the process and the machine that created a container or volume.
@@ -49,22 +50,17 @@ def started(
 
     Raises HfdlcError if there is no such image.
     """
-    try:
-        container = engine.client.containers.create(
-            image,
-            command,
-            entrypoint=entrypoint,
-            network_mode="none",
-            environment=dict(environment or {}),
-            volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
-            device_requests=all_gpus() if gpus else None,
-            **(RESTRICTED if restricted else {}),
-            labels=labels(),
-        )
-    except ImageNotFound as error:
-        raise HfdlcError(
-            "no such image in the engine", location=image, hint=f"hfdlc build {image}"
-        ) from error
+    container = create(
+        image,
+        command,
+        engine,
+        gpus=gpus,
+        entrypoint=entrypoint,
+        network_mode="none",
+        environment=dict(environment or {}),
+        volumes={name: dict(mount) for name, mount in (volumes or {}).items()},
+        **(RESTRICTED if restricted else {}),
+    )
     try:
         start(container)
         yield container
@@ -72,9 +68,21 @@ def started(
         remove(container)
 
 
-def all_gpus() -> list[DeviceRequest]:
-    """The request for all GPUs of the engine's machine."""
-    return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+def create(
+    image: str, command: list[str], engine: Engine, *, gpus: bool = False, **options: Any
+) -> Container:
+    """A container that is not started, with the labels that `remove_strays` looks for.
+
+    `gpus`: with all GPUs of the engine's machine. `options`: those of docker-py. Raises HfdlcError if there
+    is no such image.
+    """
+    every_gpu = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    try:
+        return engine.client.containers.create(
+            image, command, device_requests=every_gpu if gpus else None, labels=labels(), **options
+        )
+    except ImageNotFound as error:
+        raise not_built(image) from error
 
 
 class NoGpu(HfdlcError):

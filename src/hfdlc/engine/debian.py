@@ -75,11 +75,15 @@ def unpacked(packages: Packages, folder: Path) -> Path | None:
     return folder / "root" if mark.is_file() and mark.read_text() == _mark(packages) else None
 
 
-def unpack(packages: Packages, folder: Path, machine: Release, state: State) -> Path:
+def unpack(packages: Packages, folder: Path, state: State, machine: Release | None = None) -> Path:
     """Download packages with apt, which verifies signatures, and unpack them into `folder`/root, atomically.
 
+    Nothing is done if the folder has them. `machine`: the archives to use, by default those of this machine.
     Raises HfdlcError if the mirror is unreachable or the disk is full.
     """
+    if root := unpacked(packages, folder):
+        return root
+    machine = machine or release()
     with state.lock("apt"):
         if root := unpacked(packages, folder):
             return root

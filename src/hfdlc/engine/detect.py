@@ -24,6 +24,7 @@ OLDEST_ENGINE = Version("23.0")  # the first one whose BuildKit supports named c
 OLDEST_BUILDX = Version("0.13")  # the first with --progress=rawjson
 PATIENCE = 5  # seconds to wait for an engine's version
 TIMEOUT = 600  # seconds for one request
+UNKNOWN = "unknown"  # the version of a BuildKit that does not report it
 ARCHITECTURES = ("x86_64", "amd64")  # names of the one that the locked packages are for
 TOO_OLD = f"Docker {OLDEST_ENGINE} or newer, for named contexts and COPY --link"
 
@@ -63,7 +64,7 @@ class Engine:
         return any(address in ip_network(each) for each in found.get("InsecureRegistryCIDRs") or [])
 
     def check_architecture(self) -> None:
-        """Raise HfdlcError where the engine is on a machine that the locked packages are not for."""
+        """Raise HfdlcError if the engine is on a machine that the locked packages are not for."""
         found = str(self.client.info()["Architecture"])
         if found not in ARCHITECTURES:
             raise HfdlcError(
@@ -220,14 +221,17 @@ def _unused(client: docker.DockerClient) -> list[dict[str, Any]]:
 def _engine(where: Address, answer: Answer, state: State, environ: Mapping[str, str]) -> Engine:
     private = where == Folders.of(state).address
     config = str(state.folder("buildx"))
-    buildx = (str(Folders.of(state).buildx),) if private else _buildx(state)
+    buildx = (str(Folders.of(state).buildx),) if private else find_buildx(state)
     return Engine(
         answer.host, answer.version, private, buildx, answer.containerd_store, config, where, environ
     )
 
 
-def _buildx(state: State) -> tuple[str, ...]:
-    """The installed buildx if it is recent enough, else Debian's, unpacked into the state folder."""
+def find_buildx(state: State) -> tuple[str, ...]:
+    """The installed buildx if it is recent enough, else Debian's, unpacked into the state folder.
+
+    Raises HfdlcError if there is neither.
+    """
     for argv in (("docker", "buildx"), ("docker-buildx",)):
         if buildx_version(argv) >= OLDEST_BUILDX:
             return argv
@@ -257,6 +261,11 @@ def _buildkit(engine: Engine) -> str:
         output = run([*engine.buildx, "inspect"], env=engine.environment).stdout
     except CommandFailed as error:
         raise HfdlcError(f"the engine's BuildKit does not answer\n{error}", hint="hfdlc doctor") from error
-    match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", output, re.MULTILINE | re.IGNORECASE)
-    known = match[1] if match else "unknown"
-    return f"of Docker {engine.version}" if "unknown" in known else known
+    known = buildkit_version(output)
+    return f"of Docker {engine.version}" if known == UNKNOWN else known
+
+
+def buildkit_version(about: str) -> str:
+    """The version of BuildKit in the output of `buildx inspect`; `unknown` if it reports none."""
+    match = re.search(r"^buildkit(?: version)?:\s*v?(\S+)", about, re.MULTILINE | re.IGNORECASE)
+    return match[1] if match and UNKNOWN not in match[1] else UNKNOWN

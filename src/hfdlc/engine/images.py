@@ -1,6 +1,5 @@
 """Images in an engine, their config digests and layers."""
 
-import io
 import json
 import re
 import tarfile
@@ -15,6 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
+from hfdlc.streams import as_file
 
 # Instructions without a layer, as written in the history by BuildKit and by the classic builder.
 WITHOUT_LAYER = re.compile(
@@ -36,7 +36,12 @@ def image_of(name: str, engine: Engine) -> Image:
     try:
         return engine.client.images.get(name)
     except ImageNotFound as error:
-        raise HfdlcError("the image is not built", location=name, hint=f"hfdlc build {name}") from error
+        raise not_built(name) from error
+
+
+def not_built(name: str) -> HfdlcError:
+    """The error for an image that the engine does not have."""
+    return HfdlcError("the image is not built", location=name, hint=f"hfdlc build {name}")
 
 
 def config_digest(image: Image, engine: Engine) -> str:
@@ -67,7 +72,7 @@ def every(engine: Engine, **filters: str) -> list[Image]:
 
 @contextmanager
 def _in_engine(image: Image) -> Iterator[None]:
-    """Raise HfdlcError where the engine does not have the image any more."""
+    """Raise HfdlcError if the engine does not have the image any more."""
     try:
         yield
     except NotFound as error:
@@ -75,36 +80,16 @@ def _in_engine(image: Image) -> Iterator[None]:
         raise HfdlcError(
             "the image was removed from the engine while it was used",
             location=name,
-            hint=f"see that nothing else removes images, then hfdlc build {name}",
+            hint=f"make sure that nothing else removes images, then hfdlc build {name}",
         ) from error
 
 
 @contextmanager
 def saved(image: Image) -> Iterator[tarfile.TarFile]:
     """What `docker save` gives of an image, as a stream."""
-    stream = cast("IO[bytes]", io.BufferedReader(_Stream(image.save()), 1 << 20))
+    stream = as_file(image.save())
     with _in_engine(image), tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
         yield archive
-
-
-class _Stream(io.RawIOBase):
-    """Pieces of bytes as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest = pieces, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._rest:
-            try:
-                self._rest = next(self._pieces)
-            except StopIteration:
-                return 0
-        piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 def layers(image: Image) -> tuple[Layer, ...]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from docker.errors import DockerException
 
 from hfdlc.engine import debian
-from hfdlc.engine.folders import BUILDX, configure
-from hfdlc.engine.folders import Folders as Folders  # re-exported
+from hfdlc.engine.folders import BUILDX, Folders, configure
 from hfdlc.errors import HfdlcError
 from hfdlc.process import run, say
 from hfdlc.process import start as start_process
@@ -34,10 +33,7 @@ def packages(machine: str) -> dict[str, tuple[str, ...]]:
 
 def unpack_buildx(state: State) -> Path:
     """Debian's buildx, for other engines."""
-    folder = state.root / "buildx-program"
-    wanted = {SUITE: ("docker-buildx",)}
-    root = debian.unpacked(wanted, folder) or debian.unpack(wanted, folder, debian.release(), state)
-    return root / BUILDX
+    return debian.unpack({SUITE: ("docker-buildx",)}, state.root / "buildx-program", state) / BUILDX
 
 
 def start(state: State, environ: Mapping[str, str]) -> Folders:
@@ -52,7 +48,7 @@ def start(state: State, environ: Mapping[str, str]) -> Folders:
             _wait(folders, lambda: _runs(pid, folders))
             return folders
         machine = debian.release()
-        debian.unpack(packages(machine.codename), folders.base, machine, state)
+        debian.unpack(packages(machine.codename), folders.base, state, machine)
         began = time.monotonic()
         process = _launch(folders, environ)
         _wait(folders, lambda: process.poll() is None)

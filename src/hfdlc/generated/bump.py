@@ -15,7 +15,7 @@ from packaging.version import Version
 from hfdlc import project
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.generated import drift
-from hfdlc.generated.text import index_of, lines_of
+from hfdlc.generated.text import lines_of
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import nearest
 from hfdlc.process import run
@@ -84,7 +84,7 @@ def _wanted(text: str) -> tuple[str, str]:
 def _with_release(text: str, here: Project, of: Cell, name: str, version: str, today: date) -> str:
     """The text of the matrix with the new release before the one that it is copied from."""
     lines = text.splitlines(keepends=True)
-    start, end = lines_of(text, here, index_of(of, here))
+    start, end = lines_of(text, here, of.release)
     block = lines[start:end]
     changed = "".join(block)
     old = f"framework: {name} " if name == of.framework else f"{name}: "

@@ -113,5 +113,5 @@ def _strays(project: Project) -> Iterator[str]:
     for file in sorted((project.root / "images").glob("*/*/Dockerfile")):
         if file.parent not in known:
             path = file.parent.relative_to(project.root)
-            yield f"{path}: no cell of the matrix has this folder"
-            yield "  hint: remove the folder, or add its release to matrix.yaml"
+            hint = "remove the folder, or add its release to matrix.yaml"
+            yield f"{path}: no cell of the matrix has this folder\n  hint: {hint}"

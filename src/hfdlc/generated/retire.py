@@ -8,11 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hfdlc import project
-from hfdlc.errors import CommandFailed, HfdlcError, UserError
+from hfdlc.errors import UserError
 from hfdlc.generated import ci, drift
-from hfdlc.generated.text import index_of, lines_of
+from hfdlc.generated.text import lines_of
 from hfdlc.matrix.cells import Cell
-from hfdlc.process import run
 from hfdlc.project import Project
 from hfdlc.state import write_whole
 
@@ -24,7 +23,7 @@ def retire(cells: Sequence[Cell], here: Project, today: date) -> list[str]:
     images in `releases/` stay. Raises UserError, before anything is changed, if a release has other cells or
     the default cell, and Problems for rules that would have no effect without these cells.
     """
-    indexes = sorted({index_of(cell, here) for cell in cells})
+    indexes = sorted({cell.release for cell in cells})
     _check_whole(cells, indexes, here)
     file = here.root / "matrix.yaml"
     before = file.read_text()
@@ -34,7 +33,7 @@ def retire(cells: Sequence[Cell], here: Project, today: date) -> list[str]:
     for start, end in reversed(places):
         del lines[start:end]
     record = here.root / drift.RETIRED
-    retired = drift.retired(here.root) | {cell.id: _note(here.root, today) for cell in cells}
+    retired = drift.retired(here.root) | {cell.id: _note(here, today) for cell in cells}
     write_whole(file, "".join(lines))
     write_whole(record, json.dumps(dict(sorted(retired.items())), indent=1) + "\n")
     for cell in cells:
@@ -47,7 +46,7 @@ def retire(cells: Sequence[Cell], here: Project, today: date) -> list[str]:
 
 def _check_whole(cells: Sequence[Cell], indexes: Sequence[int], here: Project) -> None:
     chosen = {cell.id for cell in cells}
-    others = [c.id for c in here.cells if index_of(c, here) in indexes and c.id not in chosen]
+    others = [c.id for c in here.cells if c.release in indexes and c.id not in chosen]
     if others:
         raise UserError(
             f"a release is retired with all its cells, and these were not selected: {', '.join(others)}",
@@ -71,10 +70,7 @@ def _check_without(text: str, places: Sequence[tuple[int, int]]) -> None:
         project.find(Path(folder))
 
 
-def _note(root: Path, today: date) -> dict[str, str]:
+def _note(here: Project, today: date) -> dict[str, str]:
     """When a cell was retired, and the last commit that has it."""
-    try:
-        commit = run(["git", "rev-parse", "HEAD"], cwd=root).stdout.strip()
-    except (CommandFailed, HfdlcError):
-        return {"retired": today.isoformat()}
-    return {"retired": today.isoformat(), "commit": commit}
+    commit = here.commit()
+    return {"retired": today.isoformat()} | ({"commit": commit} if commit else {})

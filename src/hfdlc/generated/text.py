@@ -1,13 +1,6 @@
 """Releases in the text of `matrix.yaml`: where they are, so that edits keep comments and order."""
 
-from hfdlc.matrix.cells import Cell
-from hfdlc.matrix.schema import Release
 from hfdlc.project import Project
-
-
-def index_of(cell: Cell, here: Project) -> int:
-    """The position of the cell's release in the matrix."""
-    return next(number for number, release in enumerate(here.matrix.file.releases) if _is_of(cell, release))
 
 
 def lines_of(text: str, here: Project, index: int) -> tuple[int, int]:
@@ -22,9 +15,3 @@ def lines_of(text: str, here: Project, index: int) -> tuple[int, int]:
     while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
         end -= 1
     return start, end
-
-
-def _is_of(cell: Cell, release: Release) -> bool:
-    versions = (release.framework, release.transformers, release.datasets, release.python, release.os)
-    own = ((cell.framework, cell.framework_version), cell.transformers_version, cell.datasets_version)
-    return bool(versions == (*own, cell.python, cell.os))

@@ -3,21 +3,20 @@
 `locked.json` beside them has digests of the request and of the files, so that faults are found offline.
 """
 
-import hashlib
 import json
-import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from hfdlc.errors import HfdlcError
+from hfdlc.locks import files
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Matrix, Rest
 from hfdlc.state import write_whole
@@ -134,12 +133,12 @@ def read(cell: Cell, root: Path) -> dict[str, tuple[LockedPackage, ...]]:
 
 def fault(file: Path, wanted: LockInput) -> str | None:
     """Why a lock file cannot be used: missing, edited, or out of date; None if it can."""
-    return _fault(str(file), _record(file.parent), wanted.digest())
+    return _fault(str(file), _record(str(file.parent)), wanted.digest())
 
 
 def faults(cell: Cell, root: Path) -> dict[str, str]:
     """The lock files of a cell that cannot be used (paths below the root), each with the reason."""
-    request, record = lock_input(cell).digest(), _record(root / cell.folder)
+    request, record = lock_input(cell).digest(), _record(f"{root}/{cell.folder}")
     files = (group_file(cell, group) for group in cell.groups)
     found = {file: _fault(f"{root}/{file}", record, request) for file in files}
     return {file: why for file, why in found.items() if why}
@@ -159,55 +158,56 @@ def _fault(file: str, known: Mapping[str, Any], request: str) -> str | None:
 
 def digest(file: Path | str) -> str:
     """The digest of a lock file."""
-    seen = os.stat(file)  # noqa: PTH116 - strings: pathlib takes a third of the time of `hfdlc plan`
-    return _digest_of(str(file), seen.st_mtime_ns, seen.st_size)
+    return files.digest(str(file))
+
+
+class Locked(NamedTuple):
+    """The digest of a lock file, and the canonical names of its packages."""
+
+    digest: str
+    names: frozenset[str]
+
+
+def locked(file: Path | str) -> Locked | None:
+    """What a lock file has; None if there is no such file."""
+    try:
+        found = digest(file)
+        return _LOCKED.get(found) or _parse(Path(file).read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def names(file: Path | str) -> frozenset[str]:
     """The canonical names of a lock file's packages; empty if there is no such file."""
-    try:
-        return _names(_text(file))
-    except FileNotFoundError:
-        return frozenset()
+    found = locked(file)
+    return found.names if found else frozenset()
 
 
-@cache
-def _names(requirements: str) -> frozenset[str]:
-    return frozenset(entry.name for entry in entries(requirements))
+_LOCKED: dict[str, Locked] = {}  # by digest: many cells lock the same packages
+
+
+def _parse(content: bytes) -> Locked:
+    found = Locked(files.digest_of(content), frozenset(each.name for each in entries(content.decode())))
+    return _LOCKED.setdefault(found.digest, found)
 
 
 def _digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return files.digest_of(text.encode())
 
 
-def _text(file: Path | str) -> str:
-    seen = os.stat(file)  # noqa: PTH116
-    return _read(str(file), seen.st_mtime_ns, seen.st_size)
-
-
-@cache
-def _digest_of(file: str, changed: int, size: int) -> str:
-    return _digest(_read(file, changed, size))
-
-
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: str) -> dict[str, Any]:
     """The content of `locked.json`; empty if it is missing or damaged."""
     try:
-        return _parsed(_text(folder / RECORD))
+        with open(f"{folder}/{RECORD}", "rb", buffering=0) as opened:  # noqa: PTH123
+            return _parsed(opened.read())
     except (OSError, ValueError):
         return {}
 
 
 @cache
-def _parsed(text: str) -> dict[str, Any]:
-    found = json.loads(text)
+def _parsed(content: bytes) -> dict[str, Any]:
+    found = json.loads(content)
     return found if isinstance(found, dict) else {}
-
-
-@cache
-def _read(file: str, _changed: int, _size: int) -> str:
-    with open(file, "rb") as opened:  # noqa: PTH123
-        return opened.read().decode()
 
 
 def state(cell: Cell, root: Path) -> str:
@@ -220,11 +220,11 @@ def state(cell: Cell, root: Path) -> str:
 
 def missing(cell: Cell, root: Path) -> str | None:
     """The source that was unreachable when the cell was locked, if any."""
-    return _record(root / cell.folder).get("unreachable")
+    return _record(f"{root}/{cell.folder}").get("unreachable")
 
 
 def check(cell: Cell, matrix: Matrix, root: Path, replaced: Mapping[str, str] = NO_LOCKS) -> None:
-    """Raise HfdlcError where a lock file of the cell cannot be used, or lacks what was unreachable.
+    """Raise HfdlcError if a lock file of the cell cannot be used, or lacks what was unreachable.
 
     Lock files of groups in `replaced` are not used.
     """

@@ -21,8 +21,8 @@ from hfdlc.matrix.schema import (
     Group,
     Matrix,
     Release,
+    Removals,
     Rest,
-    Slim,
     Source,
     Type,
 )
@@ -58,6 +58,7 @@ class LayerGroup:
 class Cell:
     """One supported combination, which is one image."""
 
+    release: int  # the position of its release in the matrix
     framework: str
     framework_version: str
     transformers_version: str
@@ -74,7 +75,7 @@ class Cell:
     of_all_types: tuple[str, ...]  # requirements of all types, resolved together for equal versions
     toolkit_packages: tuple[str, ...]  # requirements of the toolkit
     layer_groups: tuple[LayerGroup, ...]  # from the lowest layer to the highest
-    slim: tuple[Slim, ...]  # files that are removed
+    slim: Removals  # files that are removed
     size: int  # size budget in bytes
     driver: str | None  # the oldest NVIDIA driver
     source_url: str | None  # for the labels
@@ -219,7 +220,7 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
         for kind, devices in release.cells.items():
             for device in devices:
                 where = matrix.document.where(("releases", index, "cells", kind))
-                cell = _cell(matrix, release, kind, device)
+                cell = _cell(matrix, index, kind, device)
                 if not cell:
                     what = f"no source for {' '.join(release.framework)} on {device}"
                     problems.append(UserError(what, location=where, hint="add a source to `frameworks`"))
@@ -243,7 +244,8 @@ def cells(matrix: Matrix) -> tuple[Cell, ...]:
     return tuple(found.values())
 
 
-def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | None:
+def _cell(matrix: Matrix, index: int, kind: str, device: str) -> Cell | None:
+    release = matrix.file.releases[index]
     name, version = release.framework
     framework = matrix.file.frameworks[name]  # type: ignore[index]
     image_type = matrix.file.types[kind]  # type: ignore[index]
@@ -255,6 +257,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
     groups = {each: _groups(matrix, release, each, device) for each in matrix.file.types}
     packages = {each: _packages(matrix, framework, each, groups[each]) for each in matrix.file.types}
     return Cell(
+        release=index,
         framework=name,
         framework_version=version,
         transformers_version=release.transformers,
@@ -279,7 +282,7 @@ def _cell(matrix: Matrix, release: Release, kind: str, device: str) -> Cell | No
             LayerGroup(name, group.rest, (*map(_name_of, group.requires), *group.packages))
             for name, group in groups[kind].items()  # type: ignore[index]
         ),
-        slim=tuple(matrix.file.slim),
+        slim=matrix.removals,
         size=(image_type.size | framework.size.get(kind, {}))["gpu" if cuda else "cpu"],  # type: ignore[call-overload]
         driver=matrix.file.drivers.get(cuda) if cuda else None,
         source_url=matrix.file.source,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -115,7 +116,8 @@ Type = Literal["training", "inference"]
 class Written(BaseModel):
     """A mapping in the file. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # `defer_build`: one validator is built, of the whole file, when it is read.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Bootstrap(Written):
@@ -222,6 +224,16 @@ class Slim(Written):
     reason: str
 
 
+class Removals(tuple[Slim, ...]):
+    """All of `slim`, with a hash that is computed once: it is the key of what each layer loses."""
+
+    def __hash__(self) -> int:
+        """Equal for equal texts."""
+        if "known" not in self.__dict__:
+            self.__dict__["known"] = hash(repr(tuple(self)))
+        return int(self.__dict__["known"])
+
+
 class MatrixFile(Written):
     """The whole file."""
 
@@ -244,6 +256,10 @@ class Matrix:
 
     file: MatrixFile
     document: Document
+
+    @cached_property
+    def removals(self) -> Removals:
+        return Removals(self.file.slim)
 
 
 def read(path: Path) -> Matrix:

@@ -146,16 +146,14 @@ class LayerStore:
             with tarfile.open(archive) as outer, file.open("wb") as target:
                 (inner,) = [member for member in outer if member.name.endswith("/layer.tar")]
                 shutil.copyfileobj(cast("IO[bytes]", outer.extractfile(inner)), target, PIECE)
-            with file.open("rb") as made:
-                digest = "sha256:" + hashlib.file_digest(made, "sha256").hexdigest()
-            layer = self._keep(file, StoredLayer(digest, digest, file.stat().st_size, PLAIN), archive.stem)
+            layer = self.add_archive(file, archive.stem)
         self.compressed(layer, ZSTD, root)
 
-    def add_archive(self, file: Path) -> StoredLayer:
-        """Store an uncompressed layer; the file may be linked into the store."""
+    def add_archive(self, file: Path, *keys: str) -> StoredLayer:
+        """Store an uncompressed layer under keys; the file may be linked into the store."""
         with file.open("rb") as content:
             digest = "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()
-        return self._keep(file, StoredLayer(digest, digest, file.stat().st_size, PLAIN))
+        return self._keep(file, StoredLayer(digest, digest, file.stat().st_size, PLAIN), *keys)
 
     def packed(self, diff_id: str) -> StoredLayer | None:
         """The layer with this archive, compressed with zstd."""
@@ -269,9 +267,8 @@ class _DigestingWriter:
 
 def _gzip_writer(target: _DigestingWriter) -> IO[bytes]:
     untyped: Any = GzipNGFile
-    return cast(
-        "IO[bytes]", untyped("", "wb", GZIP_LEVEL, target, mtime=0)
-    )  # no name and no time in its header
+    # No name and no time in its header.
+    return cast("IO[bytes]", untyped("", "wb", GZIP_LEVEL, target, mtime=0))
 
 
 def _set_aside(path: Path) -> Damaged:

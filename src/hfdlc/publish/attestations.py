@@ -7,12 +7,10 @@ from typing import Any
 
 import hfdlc
 from hfdlc.checks.report import Report
+from hfdlc.engine.buildx import Builder
 from hfdlc.engine.detect import Engine
-from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.locks import lockfile
-from hfdlc.matrix.cells import Cell
 from hfdlc.oci.image import Image
-from hfdlc.process import run
 from hfdlc.project import Project
 from hfdlc.publish import sbom
 from hfdlc.publish.preflight import BASE, Candidate
@@ -26,7 +24,9 @@ BUILD_TYPE = "urn:hfdlc:build:1"
 Predicates = dict[str, dict[str, Any]]  # predicate type -> predicate
 
 
-def predicates(project: Project, engine: Engine, candidate: Candidate, image: Image) -> Predicates:
+def predicates(
+    project: Project, engine: Engine, builder: Builder, candidate: Candidate, image: Image
+) -> Predicates:
     """What is attested of an image.
 
     Raises HfdlcError if its layers hold other packages than its lock files list.
@@ -35,28 +35,32 @@ def predicates(project: Project, engine: Engine, candidate: Candidate, image: Im
     sbom.compare_with_locks(candidate.cell, project.root, contents)
     return {
         SBOM: sbom.make(candidate.cell, candidate.config_digest, contents),
-        PROVENANCE: provenance(candidate, project, engine),
+        PROVENANCE: provenance(candidate, project, engine, builder),
         CHECKS: checks(candidate.report, candidate.config_digest),
     }
 
 
-def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[str, Any]:
+def provenance(candidate: Candidate, project: Project, engine: Engine, builder: Builder) -> dict[str, Any]:
     """How the image was built: https://slsa.dev/spec/v1.0/provenance."""
     cell, root = candidate.cell, project.root
     files = ["matrix.yaml", f"{cell.folder}/Dockerfile", lockfile.installer_file(cell.installer_python)]
     files += [lockfile.group_file(cell, group) for group in cell.groups]
     sources = [{"uri": path, "digest": {"sha256": _sha256(root / path)}} for path in files]
+    revision = (
+        [{"uri": "git+file:.", "digest": {"gitCommit": commit}}] if (commit := project.commit()) else []
+    )
+    line = project.matrix.document.where(("releases", cell.release, "cells", cell.type))
     bases = [{"uri": f"docker-image:{candidate.labels.get(BASE, cell.base_image())}", "name": "base"}]
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
-            "externalParameters": {"cell": cell.id, "matrix": _line(cell, project)},
+            "externalParameters": {"cell": cell.id, "matrix": line},
             "internalParameters": {
                 "inputs": candidate.inputs,
                 "configDigest": candidate.config_digest,
                 "builtManifestDigest": candidate.image,
             },
-            "resolvedDependencies": [*sources, *bases, *_revision(root)],
+            "resolvedDependencies": [*sources, *bases, *revision],
         },
         "runDetails": {
             "builder": {
@@ -64,7 +68,7 @@ def provenance(candidate: Candidate, project: Project, engine: Engine) -> dict[s
                 "version": {
                     "hfdlc": hfdlc.__version__,
                     "docker": engine.version,
-                    "buildkit": engine.buildkit,
+                    "buildkit": builder.version or engine.buildkit,
                 },
             },
         },
@@ -93,25 +97,6 @@ def config_digest(predicates: Mapping[str, Mapping[str, Any]]) -> str | None:
         if part["name"] == "image configuration":
             return f"sha256:{part['digest']['sha256']}"
     return None
-
-
-def _line(cell: Cell, project: Project) -> str:
-    """The line of the matrix that the cell comes from."""
-    for index, release in enumerate(project.matrix.file.releases):
-        axes = (release.framework, release.transformers, release.python, release.os)
-        own = ((cell.framework, cell.framework_version), cell.transformers_version, cell.python, cell.os)
-        if axes == own and cell.type in release.cells:
-            return project.matrix.document.where(("releases", index, "cells", cell.type))
-    return "matrix.yaml"
-
-
-def _revision(root: Path) -> list[dict[str, Any]]:
-    """The commit that is checked out, in a clone."""
-    try:
-        commit = run(["git", "rev-parse", "HEAD"], cwd=root).stdout.strip()
-    except (CommandFailed, HfdlcError):
-        return []
-    return [{"uri": "git+file:.", "digest": {"gitCommit": commit}}]
 
 
 def _digest(digest: str) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _candidate(cell: Cell, client: DockerClient, engine: Engine, state: State) -
     labels = image.attrs["Config"].get("Labels") or {}
     if SUBSTITUTE in labels:
         raise UserError(
-            f"stands on {labels[SUBSTITUTE]}, in place of {cell.base_image()}: it is never published",
+            f"is on the substitute base {labels[SUBSTITUTE]}, not on {cell.base_image()}: never published",
             location=cell.id,
             hint="build it where its own base image is reachable",
         )

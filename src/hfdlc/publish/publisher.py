@@ -120,13 +120,13 @@ def publish(
     if not cells:
         return []
     with Session(project, environ) as session, ExitStack() as held:
-        engine, state = session.engine, session.state
+        builder, engine, state = session.builder, session.engine, session.state
         publication = Publication(
             project,
             LayerStore.of(state),
             options.oci,
             rebuild=partial(_rebuilt, session),
-            predicates=partial(attestations.predicates, project, engine),
+            predicates=partial(attestations.predicates, project, engine, builder),
             signer=partial(_signer, options, session),
         )
         prepare.hold(held, "publish", state)
@@ -140,7 +140,7 @@ def publish_checked(
     """Publish these images; see `publish`."""
     project = publication.project
     wanted = {candidate.cell.id: publication.wanted(candidate) for candidate in candidates}
-    found = transfer.compare(to, wanted, repositories(project))
+    found = transfer.compare(to, wanted, project.repositories)
     refuse_other_images(found)
     if dry_run:
         return found
@@ -174,7 +174,7 @@ def copy(
         cell: Wanted(source.manifest.config_digest, source.manifest.digest)
         for cell, source in sources.items()
     }
-    found = transfer.compare(to, wanted, repositories(project))
+    found = transfer.compare(to, wanted, project.repositories)
     refuse_other_images(found)
     for cell_id, source in {} if dry_run else sources.items():
         try:
@@ -242,11 +242,6 @@ def push_image(image: Image, target: Target, cell: Cell, others: Sequence[str]) 
     moved = transfer.copy_blobs(image, target, cell.repository, others)
     target.registry.put(cell.repository, cell.tag, image.manifest)
     return moved
-
-
-def repositories(project: Project) -> list[str]:
-    """All repositories of the matrix."""
-    return sorted({cell.repository for cell in project.cells})
 
 
 def refuse_other_images(found: Sequence[TagStatus]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hfdlc.errors import HfdlcError, UserError
-from hfdlc.matrix.cells import Cell
 from hfdlc.state import write_whole
 
 FOLDER = "releases"
@@ -74,12 +73,11 @@ def keep(release: Release, root: Path) -> None:
     write_whole(file(release.cell, root), text)
 
 
-def needed(cell: Cell | str, root: Path) -> Release:
+def needed(cell_id: str, root: Path) -> Release:
     """The record of a cell.
 
     Raises UserError if it was never published.
     """
-    cell_id = cell if isinstance(cell, str) else cell.id
     found = read(cell_id, root)
     if not found:
         known = sorted(path.relative_to(root / FOLDER) for path in (root / FOLDER).glob("*/*.json"))

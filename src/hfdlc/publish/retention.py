@@ -69,7 +69,7 @@ def old(found: Sequence[Image], keep: int, current: Sequence[str]) -> list[Image
 def prune(project: Project, ecr: Ecr, keep: int, *, dry_run: bool) -> list[Image]:
     """Remove old images from every repository of the matrix, and list them; with `dry_run` only list them."""
     removed = []
-    for repository in sorted({cell.repository for cell in project.cells}):
+    for repository in project.repositories:
         tags = [cell.tag for cell in project.cells if cell.repository == repository]
         outdated = old(images(ecr, repository), keep, tags)
         if outdated and not dry_run:

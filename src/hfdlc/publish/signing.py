@@ -172,9 +172,7 @@ def find_program(state: State, environ: Mapping[str, str]) -> str:
     """Cosign where it is installed, else Debian's, unpacked below the state folder."""
     if found := shutil.which("cosign", path=environ.get("PATH")):
         return found
-    folder = state.root / "tools" / "cosign"
-    root = debian.unpacked(PACKAGES, folder) or debian.unpack(PACKAGES, folder, debian.release(), state)
-    return str(root / "usr/bin/cosign")
+    return str(debian.unpack(PACKAGES, state.root / "tools" / "cosign", state) / "usr/bin/cosign")
 
 
 def _attachment(content: loopback.Content, repository: str, manifest: Manifest, suffix: str) -> Attachment:

@@ -13,6 +13,7 @@ from hfdlc.oci.registry import Conflict, Registry
 from hfdlc.publish import signing
 from hfdlc.publish.signing import SUFFIXES, Attachment, Attachments
 from hfdlc.publish.targets import Target
+from hfdlc.streams import as_file
 
 AT_ONCE = 3  # blobs that are sent at the same time
 COMPARED_AT_ONCE = 8  # tags
@@ -38,29 +39,7 @@ class FromRegistry:
 
     def open(self, digest: str, offset: int) -> IO[bytes]:
         """One of its blobs from an offset on."""
-        return io.BufferedReader(_Stream(self.registry, self.repository, digest, offset), 1 << 20)
-
-
-class _Stream(io.RawIOBase):
-    """A registry's blob as a file."""
-
-    def __init__(self, registry: Registry, repository: str, digest: str, offset: int) -> None:
-        self._pieces = registry.blob(repository, digest, offset)
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._rest:
-            try:
-                self._rest = next(self._pieces)
-            except StopIteration:
-                return 0
-        piece = self._rest[: len(buffer)]
-        buffer[: len(piece)] = piece
-        self._rest = self._rest[len(piece) :]
-        return len(piece)
+        return as_file(self.registry.blob(self.repository, digest, offset))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Uri:
         return f"{self.account}.dkr.ecr.{self.region}.{self.domain}/{self.image}"
 
     def json(self) -> dict[str, Any]:
-        """One entry of `hfdlc uri --json`."""
+        """What `hfdlc uri --parse` prints."""
         return {"uri": str(self), **asdict(self)}
 
 

@@ -3,16 +3,16 @@
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
 from docker.errors import DockerException
 from docker.models.containers import Container
 
 from hfdlc.errors import HfdlcError
+from hfdlc.streams import as_file
 
 MOST_LINKS = 40  # followed for one path, as in the kernel
 
@@ -142,26 +142,8 @@ def _members(container: Container, path: str) -> Iterator[tarfile.TarFile]:
     """The members of the engine's archive of a path, in the order in which they come."""
     pieces, _ = container.get_archive(path)
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", _Stream(pieces)), mode="r|") as archive:
+        with tarfile.open(fileobj=as_file(iter(pieces)), mode="r|") as archive:
             yield archive
     finally:
         for _ in pieces:  # the engine locks the container until its archive has been read
             pass
-
-
-class _Stream:
-    """Chunks of bytes as a file."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces, self._rest = iter(pieces), b""
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes, fewer only at the end."""
-        found = [self._rest]
-        length = len(self._rest)
-        while length < size and (piece := next(self._pieces, b"")):
-            found.append(piece)
-            length += len(piece)
-        whole = b"".join(found)
-        self._rest = whole[size:]
-        return whole[:size]

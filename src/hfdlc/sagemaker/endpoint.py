@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
 from hfdlc.build.session import Session
@@ -121,18 +120,15 @@ def create(
     if engine.private:  # it has no bridge network, so the container shares the host's
         settings = {**settings, "HF_BIND_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port)}
         reach = {"network_mode": "host"}
-    try:
-        return engine.client.containers.create(
-            cell.id,
-            ["serve"],
-            volumes={str(model): {"bind": "/opt/ml/model", "mode": "ro"}},
-            environment=dict(settings),
-            device_requests=containers.all_gpus() if gpus else None,
-            labels=containers.labels(),
-            **reach,
-        )
-    except ImageNotFound as error:
-        raise HfdlcError("the image is not built", location=cell.id, hint=f"hfdlc build {cell.id}") from error
+    return containers.create(
+        cell.id,
+        ["serve"],
+        engine,
+        gpus=gpus,
+        volumes={str(model): {"bind": "/opt/ml/model", "mode": "ro"}},
+        environment=dict(settings),
+        **reach,
+    )
 
 
 def _wait(container: Container, port: int, clock: Callable[[], float] = time.monotonic) -> None:

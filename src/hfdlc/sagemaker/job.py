@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 from docker.types import Mount
 from docker.utils import parse_bytes
 
 from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
-from hfdlc.errors import HfdlcError, UserError
+from hfdlc.errors import UserError
 
 HOST = "algo-1"  # SageMaker's name of the first host
 CODE = "/opt/ml/input/code"
@@ -75,7 +75,7 @@ class Job:
 
 
 def torchrun(processes: int) -> dict[str, str]:
-    """The settings with which sagemaker-training starts so many processes on each host."""
+    """The settings with which sagemaker-training starts this number of processes on each host."""
     return {
         "sagemaker_torch_distributed_enabled": "true",
         "sagemaker_mpi_num_of_processes_per_host": str(processes),
@@ -126,24 +126,21 @@ def created(
 
     `connection`: the options of its network. Raises HfdlcError if there is no such image.
     """
-    try:
-        container = engine.client.containers.create(
-            image,
-            ["train"],
-            environment={
-                "TRAINING_JOB_NAME": "hfdlc",
-                **({} if resources.online else {"HF_HUB_OFFLINE": "1"}),
-                **resources.environment,
-            },
-            volumes={name: dict(mount) for name, mount in volumes.items()},
-            device_requests=containers.all_gpus() if resources.gpus else None,
-            shm_size=resources.shared_memory or int(engine.client.info()["MemTotal"]) // 2,
-            labels=containers.labels(),
-            mounts=list(mounts),
-            **connection,
-        )
-    except ImageNotFound as error:
-        raise HfdlcError("the image is not built", location=image, hint=f"hfdlc build {image}") from error
+    container = containers.create(
+        image,
+        ["train"],
+        engine,
+        gpus=resources.gpus,
+        environment={
+            "TRAINING_JOB_NAME": "hfdlc",
+            **({} if resources.online else {"HF_HUB_OFFLINE": "1"}),
+            **resources.environment,
+        },
+        volumes={name: dict(mount) for name, mount in volumes.items()},
+        shm_size=resources.shared_memory or int(engine.client.info()["MemTotal"]) // 2,
+        mounts=list(mounts),
+        **connection,
+    )
     try:
         with tempfile.TemporaryFile() as archive:
             write_archive(files, archive)

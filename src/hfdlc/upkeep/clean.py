@@ -29,12 +29,8 @@ from hfdlc.state import State
 DAY = 86400.0
 OURS = "io.hfdlc.type"  # a label of every image of a cell
 TITLE = "org.opencontainers.image.title"
-NAMED = (
-    "image",
-    "base",
-    "cache",
-    "build cache",
-)  # kinds that are listed by name; of the others only the number is printed
+# Kinds that are listed by name; of the others only the number is printed.
+NAMED = ("image", "base", "cache", "build cache")
 CACHES = ("uv", "pip", "models")  # wheels and weights, which are downloaded again when needed
 
 

@@ -13,7 +13,7 @@ import uv
 
 from hfdlc import project
 from hfdlc.build import bases as base
-from hfdlc.engine import context, debian, detect, private
+from hfdlc.engine import buildx, context, debian, detect, private
 from hfdlc.engine.detect import Engine
 from hfdlc.engine.folders import Folders
 from hfdlc.errors import HfdlcError
@@ -43,6 +43,7 @@ def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> 
         _user(),
         machine_engine(environ),
         our_engine(state),
+        *builder(environ, state),
         *_of_engine(environ, state, folder),
         _packages(environ),
         disk_space(state),
@@ -119,6 +120,15 @@ def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[F
     kind = "private" if engine.private else "Docker engine of this machine"
     found = f"{kind}, Docker {engine.version}, BuildKit {engine.buildkit}"
     return [Finding("engine in use", "ok", found), _buildx(engine), *_registries(engine, state, folder)]
+
+
+def builder(environ: Mapping[str, str], state: State) -> list[Finding]:
+    """The builder that BUILDX_BUILDER names; nothing if that is the engine's."""
+    try:
+        found = buildx.named(environ, state)
+    except HfdlcError as error:
+        return [Finding("builder", "missing", error.message, error.hint)]
+    return [Finding("builder", "ok", f"{found.name}, BuildKit {found.version}")] if found else []
 
 
 def _buildx(engine: Engine) -> Finding:

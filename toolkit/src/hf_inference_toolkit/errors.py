@@ -50,6 +50,12 @@ def without_objects(text: str) -> str:
     return _ADDRESS.sub("...", text)
 
 
+def first_line(problem: BaseException) -> str:
+    """The first line of an exception's message, at most 300 characters; the name of its type without a message."""
+    lines = str(problem).strip().splitlines()
+    return lines[0][:300] if lines else type(problem).__name__
+
+
 class RequestError(Exception):
     """A request that is answered with an error. `kind` is a key of TABLE, `param` the parameter that is wrong."""
 

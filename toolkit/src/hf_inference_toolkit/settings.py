@@ -213,7 +213,7 @@ VARIABLES = (
         "HF_QUEUE_SIZE",
         "queue_size",
         _whole(1, 100000),
-        "most inputs in the queue, each item of a list counted; further requests get a 503",
+        "maximum number of inputs in the queue, where each item of a list counts; further requests get a 503",
     ),
     Variable(
         "HF_DTYPE",
@@ -439,8 +439,8 @@ def describe(environ: Mapping[str, str], settings: Settings) -> List[Tuple[str, 
         elif given:
             shown = given
         else:
-            default = getattr(settings, variable.field) if variable.field in _OWN_DEFAULTS else None
-            shown = "not set" if default is None else "not set: {}".format(_written(variable.field, default))
+            default = _written(variable, getattr(settings, variable.field))
+            shown = "not set: {}".format(default) if default else "not set"
         rows.append((variable.name, shown, variable.about))
     return rows
 
@@ -450,12 +450,14 @@ def secret_names() -> List[str]:
     return [variable.name for variable in VARIABLES if variable.secret]
 
 
-_OWN_DEFAULTS = frozenset(variable.field for variable in VARIABLES)
-
-
-def _written(field: str, value: Union[int, float, str]) -> str:
-    if field == "max_payload":
-        return str(int(value) // (1024 * 1024))
-    if field in ("deadline", "drain_seconds"):
-        return str(int(value))
+def _written(variable: Variable, value: Value) -> str:
+    """The value of a field as the variable would have it; empty for None."""
+    if value is None:
+        return ""
+    if variable.parse is _batch_deadline:
+        return "false"
+    if variable.parse is _megabytes:
+        return str(cast(int, value) // (1024 * 1024))
+    if isinstance(value, float):
+        return "{:g}".format(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,7 @@ from typing import Callable, List, Optional, Tuple
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import Answer
 from hf_inference_toolkit.content.payload import check_value, too_many, write_json
-from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.errors import RequestError, first_line
 
 # The first row is a header if it contains one of these names of inputs and parts of inputs.
 COLUMNS = (
@@ -205,8 +205,9 @@ def read_npy(body: bytes) -> object:
     except (MemoryError, RequestError):
         raise
     except Exception as problem:  # numpy raises many kinds for a broken header
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
-        raise RequestError("malformed", "the body is not an .npy array: {}".format(reason)) from None
+        raise RequestError(
+            "malformed", "the body is not an .npy array: {}".format(first_line(problem))
+        ) from None
     check_value(value)
     return value
 

@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hf_inference_toolkit import errors
-from hf_inference_toolkit.content import payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import multi_model, openai, openapi, tei, tgi
 from hf_inference_toolkit.http.asgi import Message, Receive, Scope, Send
@@ -22,6 +21,7 @@ from hf_inference_toolkit.http.bodies import LOOK_SECONDS, current_task
 from hf_inference_toolkit.http.metrics import CONTENT_TYPE, text_of
 from hf_inference_toolkit.http.multi_model import MultiModel
 from hf_inference_toolkit.http.openai_answers import error_document
+from hf_inference_toolkit.http.responses import json_response
 from hf_inference_toolkit.http.served import Served
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.model import DRAINING, Model
@@ -267,28 +267,24 @@ class App:
 
     async def show_openapi(self, request: Request) -> Response:
         """The OpenAPI document of the task."""
-        return _respond(
+        return json_response(
             openapi.document(
                 self.model.serving(),
                 self.served.invocations.routes,
                 openai.documented(),
                 tgi.documented(),
                 tei.documented(),
-            ),
-            200,
-            {},
+            )
         )
 
     async def execution_parameters(self, request: Request) -> Response:
         """The defaults of SageMaker's batch transform for this container."""
-        return _respond(
+        return json_response(
             {
                 "MaxConcurrentTransforms": min(self.settings.queue_size, 16),
                 "BatchStrategy": "SINGLE_RECORD",
                 "MaxPayloadInMB": min(self.settings.max_payload // (1024 * 1024), 100),
-            },
-            200,
-            {},
+            }
         )
 
 
@@ -366,11 +362,7 @@ def _error(scope: Scope, error: RequestError) -> Response:
         value = {"error": error.message, "error_type": error.code}
     else:
         value = errors.document(error, scope["request_id"])
-    return _respond(value, error.status, error.headers)
-
-
-def _respond(value: object, status: int, headers: Dict[str, str]) -> Response:
-    return Response(payload.write_json(value), status, dict(headers, **{"Content-Type": "application/json"}))
+    return json_response(value, error.status, error.headers)
 
 
 def _request_id(headers: Dict[bytes, bytes]) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Awaitable, Callable, Dict, NamedTuple, Optional, Set
+from typing import Awaitable, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -64,6 +64,27 @@ class TokenStream:
         return await self._tokens.get()
 
 
+class RunningStream:
+    """A job whose tokens are streamed. `finish` cancels it, `explain` turns an exception into an error response."""
+
+    def __init__(
+        self,
+        job: Job,
+        tokens: TokenStream,
+        explain: Callable[[Exception], Awaitable[RequestError]],
+        finish: Callable[[], None],
+    ) -> None:
+        self.job = job
+        self.tokens = tokens
+        self.explain = explain
+        self.finish = finish
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it failed before the first token."""
+        return not self.job.has_streamed and self.job.future.done()
+
+
 class EventWriter:
     """The form of the events of one request. Each method returns the bytes of any number of events."""
 
@@ -85,57 +106,60 @@ def event(value: object) -> bytes:
     return b"data: " + payload.write_json(value) + b"\n\n"
 
 
-class EventStream(Response):  # type: ignore[misc]
-    """A response that is sent while it is generated. `finish` is called once, however it ends."""
+class StreamedResponse(Response):  # type: ignore[misc]
+    """A response that is sent while it is generated. Its stream is finished once, however it ends.
+
+    It is one of `responses` while it is sent.
+    """
 
     def __init__(
-        self,
-        job: Job,
-        tokens: TokenStream,
-        writer: EventWriter,
-        explain: Callable[[Exception], Awaitable[RequestError]],
-        finish: Callable[[], None],
-        running: Set["EventStream"],
+        self, stream: RunningStream, status: int, headers: Dict[str, str], responses: "Set[StreamedResponse]"
     ) -> None:
-        super().__init__(None, 200, {"Content-Type": TYPE, "Cache-Control": "no-cache"})
-        # The base class believes that it knows the length.
-        self._start = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
-        self._job = job
-        self._tokens = tokens
-        self._writer = writer
-        self._explain = explain
-        self._finish = finish
-        self._running = running
-        self._written = time.monotonic()
+        super().__init__(None, status, dict(headers, **{"Cache-Control": "no-cache"}))
+        # The base class adds a Content-Length, but the length is not known.
+        self._start: List[Tuple[bytes, bytes]] = [
+            pair for pair in self.raw_headers if pair[0].lower() != b"content-length"
+        ]
+        self._stream = stream
+        self._responses = responses
 
     def abort(self, problem: RequestError) -> None:
         """End the stream with an error."""
-        self._tokens.abort(problem)
+        self._stream.tokens.abort(problem)
+
+
+class EventStream(StreamedResponse):
+    """A stream of events, with comments while there is no event."""
+
+    def __init__(self, stream: RunningStream, writer: EventWriter, responses: Set[StreamedResponse]) -> None:
+        super().__init__(stream, 200, {"Content-Type": TYPE}, responses)
+        self._writer = writer
+        self._written = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the text ends or the client disconnects."""
-        left = self._job.deadline + GRACE_SECONDS - time.monotonic()
+        left = self._stream.job.deadline + GRACE_SECONDS - time.monotonic()
         late = RequestError("deadline_exceeded", "no response before the deadline of the request")
         timer = asyncio.get_event_loop().call_later(max(0.0, left), self.abort, late)
         gone = asyncio.ensure_future(disconnected(Request(scope, receive)))
         writing = asyncio.ensure_future(self._write(send))
         keeping = asyncio.ensure_future(self._keep_alive(send))
-        self._running.add(self)
+        self._responses.add(self)
         try:
             await asyncio.wait([gone, writing], return_when=asyncio.FIRST_COMPLETED)
             if writing.done():
                 writing.result()
         finally:
-            self._running.discard(self)
+            self._responses.discard(self)
             timer.cancel()
             for task in (gone, writing, keeping):
                 task.cancel()
-            self._finish()
+            self._stream.finish()
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._start})
         while True:
-            token = await self._tokens.next()
+            token = await self._stream.tokens.next()
             last = isinstance(token, Ended)
             body = await self._end(token) if isinstance(token, Ended) else self._writer.token(token)
             if body:
@@ -149,7 +173,7 @@ class EventStream(Response):  # type: ignore[misc]
         while True:
             idle = time.monotonic() - self._written
             await asyncio.sleep(max(0.01, KEEP_ALIVE_SECONDS - idle))
-            if time.monotonic() - self._written >= KEEP_ALIVE_SECONDS and self._tokens.is_empty:
+            if time.monotonic() - self._written >= KEEP_ALIVE_SECONDS and self._stream.tokens.is_empty:
                 self._written = time.monotonic()
                 await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
@@ -157,9 +181,9 @@ class EventStream(Response):  # type: ignore[misc]
         if ended.problem is not None:
             return self._writer.error(ended.problem)
         try:
-            prediction = await self._job.future
+            prediction = await self._stream.job.future
         except Exception as problem:
-            return self._writer.error(await self._explain(problem))
+            return self._writer.error(await self._stream.explain(problem))
         return self._writer.end(prediction)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import Executor
-from typing import Awaitable, Callable, Dict, Optional, Set, Tuple, TypeVar, Union, cast
+from typing import Awaitable, Callable, Dict, Optional, Set, Tuple, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +18,8 @@ from hf_inference_toolkit.http.events import (
     Ended,
     EventStream,
     EventWriter,
+    RunningStream,
+    StreamedResponse,
     TokenEvents,
     TokenStream,
     disconnected,
@@ -28,7 +30,6 @@ from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.failures import as_request_error
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
-from hf_inference_toolkit.scheduling.job import Job
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Part, Prediction, Service
@@ -37,27 +38,6 @@ SOON = 0.05
 HUB_ROUTE = "/"
 T = TypeVar("T")
 AnswerDocument = Callable[[Service, object, Request, float], Awaitable[Optional[Response]]]
-
-
-class RunningStream:
-    """A job whose tokens are streamed. `finish` cancels it, `explain` turns an exception into an error response."""
-
-    def __init__(
-        self,
-        job: Job,
-        tokens: TokenStream,
-        explain: Callable[[Exception], Awaitable[RequestError]],
-        finish: Callable[[], None],
-    ) -> None:
-        self.job = job
-        self.tokens = tokens
-        self.explain = explain
-        self.finish = finish
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it failed before the first token."""
-        return not self.job.has_streamed and self.job.future.done()
 
 
 class Invocations(Bodies):
@@ -73,7 +53,7 @@ class Invocations(Bodies):
         self.answer_openai: Optional[AnswerDocument] = None
         self._scheduler = scheduler
         self._metrics = metrics
-        self.streams: Set[Union[EventStream, PartStream]] = set()
+        self.streams: Set[StreamedResponse] = set()
 
     async def answer(self, request: Request) -> Response:
         """The response to a POST. Raises RequestError."""
@@ -167,7 +147,7 @@ class Invocations(Bodies):
         except Exception as problem:
             running.finish()
             raise await running.explain(problem) from None
-        return EventStream(running.job, running.tokens, writer, running.explain, running.finish, self.streams)
+        return EventStream(running, writer, self.streams)
 
     async def _stream_parts(
         self, service: Service, prompt: Prompt, request: Request, ends: float
@@ -188,13 +168,11 @@ class Invocations(Bodies):
         finally:
             first.cancel()
         if isinstance(part, Part):
-            return PartStream(
-                running.job, part, running.tokens, running.explain, running.finish, self.streams
-            )
+            return PartStream(running, part, self.streams)
         running.finish()
         return _whole(prediction)
 
-    def _submit(self, service: Service, prompt: Prompt, request: Request, ends: float) -> "RunningStream":
+    def _submit(self, service: Service, prompt: Prompt, request: Request, ends: float) -> RunningStream:
         tokens = TokenStream()
         job = self._scheduler.submit(service, prompt, ends - time.monotonic(), tokens)
         job.future.add_done_callback(tokens.end)

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from hf_inference_toolkit import settings as variables
 from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.content import payload
-from hf_inference_toolkit.errors import RequestError, StartError
+from hf_inference_toolkit.errors import RequestError, StartError, first_line
 from hf_inference_toolkit.http.bodies import Bodies
-from hf_inference_toolkit.http.openai import respond
+from hf_inference_toolkit.http.responses import json_response
 from hf_inference_toolkit.http.served import PATIENCE_SECONDS, Served
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.models.model import Model
@@ -53,7 +53,7 @@ class Entry:
         self.is_unloading = False
         # Requests that are being answered.
         self.in_flight = 0
-        # Done when loading has ended, also if it failed.
+        # Done when loading has ended, even if it failed.
         self.loaded = asyncio.get_event_loop().create_future()
 
     def described(self) -> JsonObject:
@@ -94,7 +94,7 @@ class MultiModel:
         listed: JsonObject = {"models": [self._entries[name].described() for name in page[:PAGE]]}
         if len(page) > PAGE:
             listed["nextPageToken"] = page[PAGE]
-        return respond(listed)
+        return json_response(listed)
 
     async def one(self, request: Request) -> Response:
         """GET and DELETE /models/NAME."""
@@ -104,7 +104,7 @@ class MultiModel:
             await self._unload(entry)
         elif not _is_ready(entry):
             raise RequestError("model_not_found", "model {} is {}".format(entry.name, _state(entry)))
-        return respond(entry.described())
+        return json_response(entry.described())
 
     async def invoke(self, request: Request) -> Response:
         """POST /models/NAME/invoke."""
@@ -143,7 +143,7 @@ class MultiModel:
         finally:
             entry.loaded.set_result(None)
         entry.optimizing = self._converting.submit(entry.served.model.optimize)
-        return respond(entry.described())
+        return json_response(entry.described())
 
     def _folder(self, url: str) -> Path:
         """The model's folder. RequestError unless it is below that of all models, symbolic links followed."""
@@ -279,10 +279,9 @@ def _too_large(values: Settings, reason: str) -> RequestError:
 def _explained(values: Settings, problem: BaseException) -> RequestError:
     if memory.is_out_of_memory(problem):
         return _too_large(values, "loading it needs more than is free")
-    words = (str(problem).strip() or type(problem).__name__).splitlines()
-    reason = (
-        str(problem) if isinstance(problem, StartError) else "{}: {}".format(type(problem).__name__, words[0])
-    )
+    reason = str(problem)
+    if not isinstance(problem, StartError):
+        reason = "{}: {}".format(type(problem).__name__, first_line(problem))
     return RequestError(
         "cannot_load", "model {} cannot be loaded: {}".format(values.model_name, reason[:2000])
     )

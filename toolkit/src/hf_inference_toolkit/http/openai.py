@@ -11,6 +11,7 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http import openai_embeddings, openai_requests
 from hf_inference_toolkit.http.invocations import Invocations
 from hf_inference_toolkit.http.openai_answers import Chunks, whole
+from hf_inference_toolkit.http.responses import json_response
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.tasks.service import Service
 
@@ -102,8 +103,8 @@ class OpenAI:
         if not service.completes:
             raise RequestError(
                 "not_found",
-                "{} is served by models that generate text, those of images with a chat template; the task of this "
-                "model is {}".format(path, service.task),
+                "{} needs a model that generates text, or one for images or audio with a chat template; the task of "
+                "this model is {}".format(path, service.task),
             )
 
     async def answer_invocation(
@@ -119,8 +120,8 @@ class OpenAI:
         if not service.completes:
             raise RequestError(
                 "unsupported_value",
-                "'messages' and 'prompt' are for models that generate text, those of images with a chat template; the "
-                'task of this model is {}: send "inputs"'.format(service.task),
+                "'messages' and 'prompt' need a model that generates text, or one for images or audio with a chat "
+                'template; the task of this model is {}: send "inputs"'.format(service.task),
             )
         return await self.answer_document(service, document, form == "chat", request, ends)
 
@@ -141,7 +142,7 @@ class OpenAI:
                 service, prompt._replace(is_stream=True), request, ends, writer
             )
         prediction = await self._invocations.predict(service, prompt, request, ends)
-        return respond(whole(query, name, prediction.value))
+        return json_response(whole(query, name, prediction.value))
 
     def _adapter(self, service: Service, model: str) -> Optional[str]:
         """The adapter that `model` names; None for the base model. Without adapters a request may have any name."""
@@ -162,7 +163,7 @@ class OpenAI:
         """GET /v1/models."""
         service = self._model.serving()
         data = [self._described(name) for name in (self._name, *service.adapters)]
-        return respond({"object": "list", "data": data})
+        return json_response({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
@@ -170,7 +171,7 @@ class OpenAI:
         name = request.scope["path"][len(ONE_MODEL) :]
         if name not in (self._name, *service.adapters):
             raise self._unknown(service, name)
-        return respond(self._described(name))
+        return json_response(self._described(name))
 
     def _described(self, name: str) -> Dict[str, object]:
         """A model; an adapter has a parent."""
@@ -181,11 +182,6 @@ class OpenAI:
             "owned_by": "hf-inference-toolkit",
             **({} if name == self._name else {"parent": self._name}),
         }
-
-
-def respond(value: object) -> Response:
-    """A JSON response."""
-    return Response(payload.write_json(value), 200, {"Content-Type": codecs.JSON})
 
 
 def documented() -> Dict[str, Dict[str, object]]:

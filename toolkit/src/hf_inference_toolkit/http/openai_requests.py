@@ -1,4 +1,4 @@
-"""Requests of OpenAI's API: every parameter is honoured, accepted where it asks for nothing, or refused by its name."""
+"""Requests of OpenAI's API: each parameter has its effect, is accepted with a neutral value, or is refused by name."""
 
 import re
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -167,7 +167,7 @@ def wrong(param: str, message: str) -> RequestError:
 def checked(
     document: JsonObject, known: Sequence[Parameter], accepted: Dict[str, Tuple[object, ...]]
 ) -> JsonObject:
-    """The parameters that ask for something."""
+    """The parameters that have a value. RequestError for unknown ones, and for values that are not supported."""
     by_name = {one.name: one for one in known}
     given: JsonObject = {}
     for name, value in document.items():
@@ -253,7 +253,7 @@ def _sampling(given: JsonObject) -> JsonObject:
 def _stops(stop: object) -> List[str]:
     stops = [stop] if isinstance(stop, str) else list(stop)  # type: ignore[call-overload]
     if "" in stops:
-        raise wrong("stop", "'stop' must not hold an empty string")
+        raise wrong("stop", "'stop' must not contain an empty string")
     return stops
 
 
@@ -342,7 +342,7 @@ def _chat(given: JsonObject) -> Completion:
 
 
 def _grammar(value: object) -> Optional[Grammar]:
-    """What `response_format` asks for, in OpenAI's form or in huggingface_hub's, which has `value`."""
+    """The grammar that `response_format` requests, in OpenAI's form or in huggingface_hub's, which has `value`."""
     if not isinstance(value, dict):
         return None
     kind = value.get("type")

@@ -11,6 +11,7 @@ from hf_inference_toolkit.content import codecs, payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.http.events import TokenEvents
 from hf_inference_toolkit.http.invocations import Invocations
+from hf_inference_toolkit.http.responses import json_response
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Service
@@ -54,14 +55,14 @@ class TextGenerationInference:
         result = dict(prediction.value[0])
         details = result.pop("details", None)
         text = next(iter(result.values()))
-        return _respond(dict({"generated_text": text}, **({"details": details} if details else {})))
+        return json_response(dict({"generated_text": text}, **({"details": details} if details else {})))
 
     def _served(self) -> Service:
         service = self._model.serving()
         if not service.streams:
             raise RequestError(
                 "not_found",
-                "{} is served by models that generate text step by step, and the task of this model is {}".format(
+                "{} need a model that generates text token by token; the task of this model is {}".format(
                     " and ".join((GENERATE, STREAM)), service.task
                 ),
             )
@@ -88,7 +89,7 @@ class TextGenerationInference:
         """GET /info."""
         service = self._served()
         facts = service.facts
-        return _respond(
+        return json_response(
             {
                 "model_id": self._name,
                 "model_dtype": facts.get("dtype"),
@@ -104,10 +105,6 @@ class TextGenerationInference:
                 "version": __version__,
             }
         )
-
-
-def _respond(value: object) -> Response:
-    return Response(payload.write_json(value), 200, {"Content-Type": codecs.JSON})
 
 
 def documented() -> List[str]:

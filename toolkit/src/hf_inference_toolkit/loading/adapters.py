@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
-from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.errors import StartError, first_line
 from hf_inference_toolkit.loading.adapter_folder import Adapter
+from hf_inference_toolkit.loading.checks import listed
 from hf_inference_toolkit.logs import event
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def merge(
     except Exception as problem:  # each type has errors of its own
         raise StartError(
             "the adapter in {} ({}) cannot be merged into its base model {}: {}".format(
-                adapter.folder, adapter.kind, adapter.base, _first_line(problem)
+                adapter.folder, adapter.kind, adapter.base, first_line(problem)
             )
         ) from None
     _note_if_not_compared(before)
@@ -201,7 +202,7 @@ def _add(
         raise _misfit(adapter, _reason(problem)) from None
     for words, keys in (("does not have", result.unexpected_keys), ("has more of", result.missing_keys)):
         if keys:
-            raise _misfit(adapter, "the base model {} {}".format(words, _listed(keys)))
+            raise _misfit(adapter, "the base model {} {}".format(words, listed(sorted(keys))))
     return loaded
 
 
@@ -217,16 +218,7 @@ def _reason(problem: Exception) -> str:
     """The line of a message that says what does not fit."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     other = next((line for line in lines if "size mismatch" in line), "")
-    return (other or _first_line(problem))[:300].rstrip(".")
-
-
-def _first_line(problem: Exception) -> str:
-    lines = str(problem).strip().splitlines()
-    return (lines[0] if lines else type(problem).__name__)[:300]
-
-
-def _listed(keys: List[str]) -> str:
-    return ", ".join(sorted(keys)[:3]) + (", and {} more".format(len(keys) - 3) if len(keys) > 3 else "")
+    return (other or first_line(problem))[:300].rstrip(".")
 
 
 def _shapes(adapter: Adapter) -> Dict[str, Tuple[int, ...]]:
@@ -244,7 +236,7 @@ def _shapes(adapter: Adapter) -> Dict[str, Tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     except Exception as problem:
         raise StartError(
-            "{} is damaged, or holds code, which is not run: {}".format(path, _first_line(problem))
+            "{} is damaged, or contains code, which is not run: {}".format(path, first_line(problem))
         ) from None
 
 
@@ -265,7 +257,9 @@ def _check_separate(model: "transformers.PreTrainedModel", name: str, adapter: A
     if replaced:
         raise StartError(
             "HF_ADAPTERS: {} replaces weights of the base model ({}), as it does for new tokens or biases. Serve it "
-            "alone: set HF_MODEL_DIR to {}, or {}".format(name, _listed(replaced), adapter.folder, MERGE)
+            "alone: set HF_MODEL_DIR to {}, or {}".format(
+                name, listed(sorted(replaced)), adapter.folder, MERGE
+            )
         )
 
 

@@ -1,7 +1,7 @@
 """Checks of models and tokenizers that transformers loads without an error although they are incomplete."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Mapping, Tuple
+from typing import TYPE_CHECKING, Iterator, List, Mapping, Sequence, Tuple
 
 from hf_inference_toolkit.errors import StartError
 
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 # Vocabulary files that are not in a tokenizer's `vocab_files_names`.
 OTHER_VOCABULARIES = ("*.tiktoken", "*.model", "*.model.v*", "*.spm", "tekken.json", "*.bpe")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first four names, and the number of the others."""
+    more = ", and {} more".format(len(names) - 4) if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
 
 
 def check_tokenizer(tokenizer: "transformers.PreTrainedTokenizerBase", folder: Path) -> None:
@@ -45,10 +51,9 @@ def check_finite(model: "transformers.PreTrainedModel", folder: Path) -> None:
     """StartError if weights contain NaN or infinity."""
     broken = [name for name, is_finite in _weights(model) if not is_finite]
     if broken:
-        more = ", and {} more".format(len(broken) - 4) if len(broken) > 4 else ""
         raise StartError(
-            "the weights in {} contain NaN or infinity: {}{}. The training has diverged, or the file is "
-            "damaged".format(folder, ", ".join(broken[:4]), more)
+            "the weights in {} contain NaN or infinity: {}. The training has diverged, or the file is "
+            "damaged".format(folder, listed(broken))
         )
 
 
@@ -58,7 +63,7 @@ def check_finite_arrays(arrays: "Mapping[str, numpy.ndarray]", folder: Path) -> 
 
     broken = [name for name, array in arrays.items() if not numpy.isfinite(array).all()]
     if broken:
-        raise StartError("the weights in {} contain NaN or infinity: {}".format(folder, ", ".join(broken)))
+        raise StartError("the weights in {} contain NaN or infinity: {}".format(folder, listed(broken)))
 
 
 def _weights(model: "transformers.PreTrainedModel") -> Iterator[Tuple[str, bool]]:

@@ -14,10 +14,11 @@ def main() -> int:
     os.nice(19)
     settings = Settings(**json.load(sys.stdin))
     from hf_inference_toolkit.loading import hub, loader
+    from hf_inference_toolkit.tasks.service import no_check
 
     hub.prepare(settings)
     try:
-        loader.load_standard(settings).warm_up(lambda: None)
+        loader.load_standard(settings).warm_up(no_check)
     except StartError as problem:
         print(REASON + str(problem.__cause__ or problem))
         return 1

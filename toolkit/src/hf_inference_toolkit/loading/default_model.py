@@ -3,7 +3,7 @@
 import threading
 
 from hf_inference_toolkit.content import codecs, payload
-from hf_inference_toolkit.tasks.service import Check, Service
+from hf_inference_toolkit.tasks.service import Check, Service, no_check
 
 
 class DefaultModel:
@@ -36,8 +36,4 @@ class DefaultModel:
         return self._predict(self.service.read(body, media, accept))
 
     def _predict(self, request: payload.Request) -> object:
-        return self.service.predict(request, getattr(self._here, "check", _no_check)).value
-
-
-def _no_check() -> None:
-    return None
+        return self.service.predict(request, getattr(self._here, "check", no_check)).value

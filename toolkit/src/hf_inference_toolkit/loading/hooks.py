@@ -29,7 +29,16 @@ from hf_inference_toolkit.loading.context import Context, RequestProcessor
 from hf_inference_toolkit.loading.default_model import DefaultModel
 from hf_inference_toolkit.loading.user_code import Hooks
 from hf_inference_toolkit.tasks.media import decode
-from hf_inference_toolkit.tasks.service import BatchRow, Check, Part, Prediction, Reader, Service, Steps
+from hf_inference_toolkit.tasks.service import (
+    BatchRow,
+    Check,
+    Part,
+    Prediction,
+    Reader,
+    Service,
+    Steps,
+    no_check,
+)
 
 # How often the deadline and the client of a coroutine of user code are checked.
 CHECK_SECONDS = 0.05
@@ -203,7 +212,7 @@ class HookService(Service):
                 yield item
         finally:
             if is_asynchronous and hasattr(value, "aclose"):
-                self._finished(value.aclose(), _no_check)
+                self._finished(value.aclose(), no_check)
             elif hasattr(value, "close"):
                 value.close()
 
@@ -299,10 +308,6 @@ def _with_status(problem: Exception) -> Exception:
     return problem
 
 
-def _no_check() -> None:
-    return None
-
-
 def build(
     hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Service], name: str = "model"
 ) -> Service:
@@ -328,7 +333,7 @@ def _built(hooks: Hooks, folder: Callable[[], Path], default: Callable[[], Servi
         if hooks.handler is not None:
             model = hooks.handler(path)
         else:
-            model = finished(hooks.functions["model_fn"](path, context), _no_check)
+            model = finished(hooks.functions["model_fn"](path, context), no_check)
     else:
         standard = default()
         path = str(standard.facts.get("model", ""))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.errors import StartError, first_line
 from hf_inference_toolkit.loading import hub_legacy
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.settings import Settings
@@ -202,7 +202,6 @@ def _explained(settings: Settings, problem: Exception, source: str) -> str:
         return "the hub has no {}: check {}{}".format(
             where, source, "" if settings.token else "; if the model is private, set HF_TOKEN"
         )
-    reason = str(problem).strip().splitlines() or [type(problem).__name__]
     return "{} cannot be fetched: {}. Check the network and HF_ENDPOINT, or mount the model at {}".format(
-        where, reason[0][:300], settings.model_dir
+        where, first_line(problem), settings.model_dir
     )

@@ -23,6 +23,7 @@ from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import converted_models, memory, openvino, torch
 from hf_inference_toolkit.runtimes.acceleration import Acceleration
 from hf_inference_toolkit.runtimes.base import Runtime
+from hf_inference_toolkit.runtimes.converted_models import Store
 from hf_inference_toolkit.runtimes.select import create_runtime, installed_framework
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks import registry
@@ -118,24 +119,30 @@ def load_standard(settings: Settings, folder: Optional[Path] = None) -> Service:
     if settings.multi_model:
         runtime.maps_weights = False
         runtime.kv_cache = settings.kv_cache or memory.available() // SHARED_CACHE_PART
+    early = _restore(runtime, files, settings) if isinstance(runtime, torch.Torch) else None
     config = model_folder.read_config(files.weights)
     head, _ = adapter_folder.task_of(files.adapter)
     task = model_folder.choose_task(settings, files.modules, config, head)
     _propagate_logs()
     event(20, "loading", task=task.requested, folder=str(files.folder))
-    return build(task, files, settings, runtime, named)
+    return build(task, files, settings, runtime, named, early)
 
 
 def build(
-    task: TaskName, files: ModelFiles, settings: Settings, runtime: Runtime, named: Dict[str, Adapter]
+    task: TaskName,
+    files: ModelFiles,
+    settings: Settings,
+    runtime: Runtime,
+    named: Dict[str, Adapter],
+    early: Optional[Acceleration] = None,
 ) -> Service:
     """Create the service of a task. StartError if the model or the installed transformers do not support it.
 
-    `named` are the adapters of HF_ADAPTERS.
+    `named` are the adapters of HF_ADAPTERS, `early` is the result of _restore.
     """
     facts = _facts(files, settings, runtime)
     spec = registry.find(task.name)
-    close = _accelerate(runtime, spec, files, settings) if isinstance(runtime, torch.Torch) else None
+    close = _accelerate(runtime, spec, files, settings, early) if isinstance(runtime, torch.Torch) else None
     if spec.implementation is not None:
         service = _own(task, spec.implementation, files, settings, runtime, facts, named)
     elif named:
@@ -196,14 +203,37 @@ def _own(
     return AdapterService(services, select)
 
 
+def _restore(runtime: torch.Torch, files: ModelFiles, settings: Settings) -> Optional[Acceleration]:
+    """Begin to read the model that an earlier start has converted, if there is one for the only possible task.
+
+    Inferring the task imports most of transformers. Both take place at the same time.
+    """
+    if settings.multi_model or settings.task or _refusal(runtime, files, settings):
+        return None
+    home = settings.hub_cache if settings.keeps_cache else None
+    store = converted_models.only_store(files.folder, runtime.dtype, home, files.weights)
+    return _acceleration(runtime, settings, store, None) if store is not None else None
+
+
+def _acceleration(
+    runtime: torch.Torch, settings: Settings, store: Optional[Store], conversion: Optional[Conversion]
+) -> Acceleration:
+    is_required = settings.runtime == "openvino" or runtime.dtype == "int8"
+    return Acceleration(runtime.dtype, is_required, store, runtime.cpus(), runtime.check, conversion)
+
+
 def _accelerate(
-    runtime: torch.Torch, spec: registry.Task, files: ModelFiles, settings: Settings
+    runtime: torch.Torch,
+    spec: registry.Task,
+    files: ModelFiles,
+    settings: Settings,
+    early: Optional[Acceleration],
 ) -> Optional[Callable[[], None]]:
-    """Let OpenVINO compute the passes where it can. StartError where it cannot and is required.
+    """Let OpenVINO compute the passes where it can. StartError if it cannot and is required.
 
     Returns what ends a conversion in another process.
     """
-    reason = _refusal(runtime, spec, files, settings)
+    reason = _refusal(runtime, files, settings, spec)
     if reason:
         _require_possible(settings, reason)
         runtime.accelerate(None, reason)
@@ -214,15 +244,15 @@ def _accelerate(
         conversion = Conversion(settings, runtime.dtype, footprint.estimate(settings))
         home = conversion.home
     store = converted_models.store_of(files.folder, spec.name, runtime.dtype, home, files.weights)
-    is_required = settings.runtime == "openvino" or runtime.dtype == "int8"
-    runtime.accelerate(
-        Acceleration(runtime.dtype, is_required, store, runtime.cpus(), runtime.check, conversion)
-    )
+    is_early = early is not None and store is not None and early.folder == store.folder
+    runtime.accelerate(early if is_early else _acceleration(runtime, settings, store, conversion))
     return conversion.cancel if conversion is not None else None
 
 
-def _refusal(runtime: torch.Torch, spec: registry.Task, files: ModelFiles, settings: Settings) -> str:
-    """The reason why OpenVINO is not used, or an empty string."""
+def _refusal(
+    runtime: torch.Torch, files: ModelFiles, settings: Settings, spec: Optional[registry.Task] = None
+) -> str:
+    """The reason why OpenVINO is not used, or an empty string. `spec` is None if the task is not known yet."""
     if settings.runtime == "torch":
         return "HF_RUNTIME=torch"
     if not openvino.is_installed():
@@ -235,7 +265,7 @@ def _refusal(runtime: torch.Torch, spec: registry.Task, files: ModelFiles, setti
         return "the model is quantised ({})".format(placement.method(files.weights))
     if settings.adapters:
         return "HF_ADAPTERS: requests choose from several adapters, for which PyTorch is used"
-    if spec.implementation is not None and issubclass(spec.implementation, Generation):
+    if spec and spec.implementation and issubclass(spec.implementation, Generation):
         return "{} generates text, for which PyTorch is used".format(spec.name)
     return ""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
 import numpy
 
 from hf_inference_toolkit.annotations import JsonObject
-from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.errors import StartError, first_line
 from hf_inference_toolkit.loading import checks
 from hf_inference_toolkit.tasks.sentence_model import MODES, Dense, SentenceModel, Step, normalized
 from hf_inference_toolkit.tasks.text_ranking import ACTIVATIONS, Ranker
@@ -221,8 +221,9 @@ def _weights(folder: Path) -> Dict[str, numpy.ndarray]:
             only = {"weights_only": True} if "weights_only" in known else {}
             tensors = torch.load(str(pickled), map_location="cpu", **only)
     except Exception as problem:  # each library has errors of its own
-        words = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
-        raise StartError("the weights in {} cannot be loaded: {}".format(folder, words)) from None
+        raise StartError(
+            "the weights in {} cannot be loaded: {}".format(folder, first_line(problem))
+        ) from None
     arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
     checks.check_finite_arrays(arrays, folder)
     return arrays

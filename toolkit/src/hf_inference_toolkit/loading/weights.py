@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Tuple, Type
 
 from hf_inference_toolkit.annotations import JsonObject
-from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.errors import StartError, first_line
 from hf_inference_toolkit.loading import adapter_folder, adapters, checks, model_folder, placement
 from hf_inference_toolkit.loading.adapter_folder import Adapter, ModelFiles
 from hf_inference_toolkit.runtimes.base import Runtime
@@ -80,7 +80,7 @@ def load_head(
         model, replaced = adapters.merge(model, files.adapter, _dtype_of(runtime))
         missing = [name for name in missing if name not in replaced]
     if missing:
-        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), checks.listed(missing)))
     select = adapters.attach(model, named) if named else None
     checks.check_finite(model, files.folder)
     if registry.find(task.name).auto_class in LABELLED:
@@ -111,9 +111,10 @@ def _from_pretrained(
     except Exception as problem:
         if type(problem).__name__ not in ("SafetensorError", "UnpicklingError"):
             raise
-        words = str(problem).splitlines()[0][:200]
         raise StartError(
-            "a file of weights in {} is damaged, or holds code, which is not run: {}".format(folder, words)
+            "a file of weights in {} is damaged, or contains code, which is not run: {}".format(
+                folder, first_line(problem)
+            )
         ) from None
 
 
@@ -158,11 +159,6 @@ def _missing(task: TaskName, info: LoadingInfo) -> List[str]:
     unused = registry.find(task.name).unused_weights
     lost = [key for key in lost if not any(part in key for part in unused)]
     return sorted(lost)
-
-
-def _listed(keys: List[str]) -> str:
-    more = ", and {} more".format(len(keys) - 4) if len(keys) > 4 else ""
-    return ", ".join(keys[:4]) + more
 
 
 def _lacking(task: TaskName, runtime: Runtime) -> List[str]:
@@ -237,7 +233,7 @@ def _arguments(settings: Settings, folder: Path, runtime: Runtime) -> Dict[str, 
 
 
 def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
-    """StartError where no pipeline can serve the task in this image."""
+    """StartError if no pipeline can serve the task in this image."""
     import transformers
 
     known = pipeline_task.known_tasks()
@@ -298,7 +294,7 @@ def load_pipeline(
         pipeline.model, replaced = adapters.merge(pipeline.model, files.adapter, _dtype_of(runtime))
         missing = [key for key in missing if key not in replaced]
     if missing:
-        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), _listed(missing)))
+        raise StartError("{} The weights lack {}".format(_misfit(task, folder, ""), checks.listed(missing)))
     for model in (pipeline.model, getattr(pipeline, "vocoder", None)):
         if model is not None:
             runtime.watch(model)
@@ -333,7 +329,7 @@ def _check_class(task: TaskName, folder: Path, pipeline: "transformers.Pipeline"
     # The class of a model's own code is in no table.
     if not taken or kind.__name__ in taken or not kind.__module__.startswith("transformers."):
         return
-    raise StartError(_misfit(task, folder, "The task takes {}".format(_listed(taken))))
+    raise StartError(_misfit(task, folder, "The task takes {}".format(checks.listed(taken))))
 
 
 def _lacks_files(problem: Exception) -> bool:

@@ -1,7 +1,7 @@
 """Error responses for exceptions in a prediction."""
 
 from hf_inference_toolkit.content.payload import Request
-from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.errors import RequestError, first_line
 from hf_inference_toolkit.runtimes.memory import is_out_of_memory, release_memory
 from hf_inference_toolkit.tasks.service import Service
 
@@ -25,9 +25,8 @@ def as_request_error(problem: Exception, service: Service, request: Request) -> 
             "out_of_memory", "not enough memory for this request; send shorter or fewer inputs"
         )
     if service.negotiates and _request_is_to_blame(problem, request):
-        words = str(problem).strip().splitlines()
-        reason = words[0][:300] if words else type(problem).__name__
-        return RequestError("unprocessable", "the model cannot process this request: {}".format(reason))
+        message = "the model cannot process this request: {}"
+        return RequestError("unprocessable", message.format(first_line(problem)))
     return RequestError("internal", "internal error; see the log entry with this request_id")
 
 

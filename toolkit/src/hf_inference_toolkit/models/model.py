@@ -8,7 +8,7 @@ from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.runtimes import memory
 from hf_inference_toolkit.runtimes.base import Engine
-from hf_inference_toolkit.tasks.service import Service
+from hf_inference_toolkit.tasks.service import Service, no_check
 
 LOADING, READY, STUCK, FAILED, DRAINING = "loading", "ready", "stuck", "failed", "draining"
 PING_STATUS = {LOADING: 503, READY: 200, STUCK: 500, FAILED: 500, DRAINING: 503}
@@ -58,7 +58,7 @@ class Model:
         began = time.monotonic()
         service = self._load()
         try:
-            service.warm_up(_nothing)
+            service.warm_up(no_check)
         except BaseException:
             service.close()
             raise
@@ -130,7 +130,3 @@ _REFUSALS = {
     FAILED: ("unhealthy", "the model can no longer serve"),
     DRAINING: ("draining", "the server is shutting down"),
 }
-
-
-def _nothing() -> None:
-    return None

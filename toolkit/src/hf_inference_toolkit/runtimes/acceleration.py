@@ -55,6 +55,11 @@ class Acceleration:
         self._thread = threading.Thread(target=self._restore, name="openvino", daemon=True)
         self._thread.start()
 
+    @property
+    def folder(self) -> Optional[Path]:
+        """Where the converted model is stored; None if it is not."""
+        return self._store.folder if self._store is not None else None
+
     def _restore(self) -> None:
         path = self._store.find() if self._store else None
         if path is None or self._store is None:

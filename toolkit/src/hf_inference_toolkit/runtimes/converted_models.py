@@ -13,10 +13,11 @@ from typing import Callable, Dict, List, Optional, Sequence, TypeVar
 
 from hf_inference_toolkit import __version__
 from hf_inference_toolkit.logs import event
+from hf_inference_toolkit.runtimes.openvino import MODEL, WEIGHTS
 
 # Increased when the conversion changes.
 FORMAT = 1
-FILES = ("model.xml", "model.bin")
+FILES = (MODEL, WEIGHTS)
 MANIFEST = "manifest.json"
 # The files of a model that decide its numbers.
 _SUFFIXES = (".json", ".safetensors", ".bin", ".py")
@@ -29,7 +30,7 @@ class Store:
 
     def __init__(self, folder: Path, models: Sequence[Path], settings: Dict[str, str]) -> None:
         """`models` are the folders that it is made of, `settings` those that decide the result: task, precision."""
-        self._folder = folder
+        self.folder = folder
         self._models = models
         self._settings = settings
         self._sources: Dict[str, str] = {}
@@ -37,7 +38,7 @@ class Store:
     def find(self) -> Optional[Path]:
         """The file of the model if it fits and is whole, otherwise None with a log entry, or without one if missing."""
         try:
-            text = (self._folder / MANIFEST).read_text(encoding="utf-8")
+            text = (self.folder / MANIFEST).read_text(encoding="utf-8")
         except OSError:
             return None
         try:
@@ -48,18 +49,18 @@ class Store:
         if fault:
             self.reject(fault)
             return None
-        return self._folder / FILES[0]
+        return self.folder / FILES[0]
 
     def reject(self, fault: str) -> None:
         """Log why the stored model is not used."""
-        event(30, "the model is converted again: the one in {} is not used, {}".format(self._folder, fault))
+        event(30, "the model is converted again: the one in {} is not used, {}".format(self.folder, fault))
 
     def _fault(self, made_of: Dict[str, str], files: Dict[str, str]) -> str:
         for name, value in self._made_of().items():
             if made_of.get(name) != value:
                 return "it was made with another {}".format(name)
         for name in FILES:
-            if _hash([self._folder / name]) != files[name]:
+            if _hash([self.folder / name]) != files[name]:
                 return "{} is damaged".format(name)
         return ""
 
@@ -69,10 +70,10 @@ class Store:
         None if the files cannot be written.
         """
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            new = Path(tempfile.mkdtemp(prefix=self._folder.name + ".", dir=str(self._folder.parent)))
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=self.folder.name + ".", dir=str(self.folder.parent)))
         except OSError as problem:
-            event(20, "the converted model is not stored in {}: {}".format(self._folder, problem))
+            event(20, "the converted model is not stored in {}: {}".format(self.folder, problem))
             return None
         try:
             made = make(new)
@@ -80,10 +81,10 @@ class Store:
             manifest = json.dumps({"made_of": self._made_of(), "files": files}, indent=2)
             (new / MANIFEST).write_text(manifest, encoding="utf-8")
             new.chmod(0o755)
-            _replace(self._folder, new)
+            _replace(self.folder, new)
             return made
         except (OSError, RuntimeError) as problem:  # RuntimeError is OpenVINO's for a full disk
-            event(30, "the converted model cannot be stored in {}: {}".format(self._folder, problem))
+            event(30, "the converted model cannot be stored in {}: {}".format(self.folder, problem))
             return None
         finally:
             shutil.rmtree(str(new), ignore_errors=True)
@@ -110,15 +111,27 @@ def store_of(
 
     `base` is the folder of the base model, if the model is an adapter.
     """
+    above = _above(model, home)
+    if above is None:
+        return None
     models = [model] if base in (None, model) else [model, base]
-    settings = {"task": task, "dtype": dtype}
-    name = "{}-{}".format(task, dtype)
+    return Store(above / "{}-{}".format(task, dtype), models, {"task": task, "dtype": dtype})
+
+
+def only_store(model: Path, dtype: str, home: Optional[str], base: Optional[Path] = None) -> Optional[Store]:
+    """What store_of returns for the only task for which a model is stored in this precision; None if there are more."""
+    above = _above(model, home)
+    suffix = "-" + dtype
+    tasks = [folder.name[: -len(suffix)] for folder in above.glob("*" + suffix)] if above is not None else []
+    return store_of(model, tasks[0], dtype, home, base) if len(tasks) == 1 else None
+
+
+def _above(model: Path, home: Optional[str]) -> Optional[Path]:
+    """The folder of the converted models of a model. None if none can be written."""
     if home is not None:
         digest = hashlib.sha256(str(model.resolve()).encode("utf-8")).hexdigest()[:16]
-        return Store(Path(home) / "openvino" / digest / name, models, settings)
-    if os.access(str(model), os.W_OK):
-        return Store(model / "openvino" / name, models, settings)
-    return None
+        return Path(home) / "openvino" / digest
+    return model / "openvino" if os.access(str(model), os.W_OK) else None
 
 
 def _replace(folder: Path, new: Path) -> None:

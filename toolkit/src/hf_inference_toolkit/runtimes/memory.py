@@ -10,6 +10,7 @@ from typing import MutableMapping, Optional
 # oneDNN and PyTorch cache a compiled primitive for each shape, 1024 by default, and texts have many lengths. With a
 # smaller cache the speed was the same.
 PROGRAMS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+_MADV_DONTNEED = 4
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "oom when")
 
 
@@ -79,6 +80,25 @@ def trim() -> None:
     """Return freed memory to the system. It does nothing if the C library is not glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def drop_mapped(name: str, maps: Path = Path("/proc/self/maps")) -> int:
+    """Drop the pages of files of this name that are mapped for reading only. Returns the number of bytes.
+
+    A page that is accessed again is read from the file again.
+    """
+    dropped = 0
+    for line in _text(maps).splitlines():
+        words = line.split(None, 5)
+        if len(words) < 6 or "w" in words[1] or Path(words[5].replace(" (deleted)", "")).name != name:
+            continue
+        begin, end = (int(word, 16) for word in words[0].split("-"))
+        with contextlib.suppress(OSError, AttributeError):
+            advise = ctypes.CDLL(None).madvise
+            advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+            if advise(begin, end - begin, _MADV_DONTNEED) == 0:
+                dropped += end - begin
+    return dropped
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

@@ -31,6 +31,8 @@ MULTIPLE = 8
 # Compiled primitives that are kept, of all shapes together; a shape of DistilBERT takes about 1 MB, and OpenVINO's
 # default of 5000 keeps hundreds of shapes.
 CACHED_PRIMITIVES = 500
+# The files of a saved model: the second one has the weights.
+MODEL, WEIGHTS = "model.xml", "model.bin"
 # Weights of matrix products that are smaller stay as they are in int8.
 SMALLEST_INT8 = 4096
 
@@ -204,7 +206,7 @@ def save(converted: "openvino.Model", folder: Path) -> str:
     """Write model.xml and model.bin into a folder. Returns the path of the former."""
     import openvino
 
-    path = str(folder / "model.xml")
+    path = str(folder / MODEL)
     openvino.save_model(converted, path, compress_to_fp16=False)
     return path
 

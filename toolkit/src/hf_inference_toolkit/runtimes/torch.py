@@ -232,6 +232,8 @@ class Torch(Runtime):
     def _announce(self) -> None:
         self._acceleration = None
         self.engine = Engine(openvino.NAME, since=time.time())
+        # The weights of matrix products are packed in memory.
+        memory.drop_mapped(openvino.WEIGHTS)
         event(20, "OpenVINO computes the passes from now on", dtype=self.dtype)
 
     def _keep_torch(self, reason: str) -> None:

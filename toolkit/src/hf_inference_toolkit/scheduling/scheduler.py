@@ -254,7 +254,7 @@ class Scheduler(Source):
     def submit(
         self, service: Service, request: Optional[Request], seconds: float, reader: Reader = None
     ) -> Job:
-        """Add a job for a request, or for the warm-up if it is None. The caller must `leave` it afterwards.
+        """Add a job for a request, or for the warm-up if it is None. The caller must `cancel` it afterwards.
 
         The job's deadline is in `seconds`. RequestError (503) if the queue is full.
         """

@@ -1,1 +1,1 @@
-"""The tasks: what each takes, and how it makes of a model's numbers what the reference document shows."""
+"""The tasks: the inputs of each, and how it turns the outputs of a model into an answer."""

@@ -19,7 +19,7 @@ class Tools(NamedTuple):
 
     @property
     def may_be_called(self) -> bool:
-        """Whether the model gets to know any function."""
+        """Whether the prompt has any function."""
         return bool(self.functions) and (self.is_named or self.choice != "none")
 
     @property

@@ -215,7 +215,7 @@ class Completions:
         return (self._grammars.regex if grammar.kind == "regex" else self._grammars.json)(grammar.value)
 
     def _check_steps(self) -> None:
-        """RequestError where the runtime does not apply processors."""
+        """RequestError if the runtime does not apply processors."""
         if not self._service.streams:
             raise RequestError("unprocessable", "a grammar needs PyTorch and transformers 4.24 or later")
 

@@ -134,7 +134,7 @@ class Generation(TextTask):
         self.prefix = defaults.get("prefix") or getattr(self.config, "prefix", None) or ""
 
     def examples(self) -> List[JsonObject]:
-        """The reference document's request, spelled right, and a short one."""
+        """The request in SageMaker's documentation with the right spelling, and a short one."""
         return [DOCUMENTED, self.sample]
 
     def extra_parameters(self) -> Tuple[Parameter, ...]:

@@ -13,7 +13,7 @@ from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import JsonObject
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import kind_of
-from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.errors import RequestError, first_line
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -155,10 +155,9 @@ class Decoder:
 
 
 def _unreadable(what: str, problem: Exception, formats: Sequence[str]) -> str:
-    words = (str(problem) or type(problem).__name__).splitlines()[0]
     # Pillow's message contains the repr of the file object.
-    words = words.split("<_io.BytesIO")[0].strip()
-    return "the {} cannot be read ({}); formats: {}".format(what, words[:200], ", ".join(formats))
+    words = first_line(problem).split("<_io.BytesIO")[0].strip()
+    return "the {} cannot be read ({}); formats: {}".format(what, words, ", ".join(formats))
 
 
 def _raw(value: JsonObject) -> Sound:

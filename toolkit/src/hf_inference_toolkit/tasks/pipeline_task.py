@@ -232,11 +232,6 @@ def is_served(task: str) -> bool:
     return task == "table-question-answering" or name in pipeline_parameters.TABLE
 
 
-def served_tasks() -> List[str]:
-    """The tasks of the installed transformers that `is_served`."""
-    return [task for task in known_tasks() if is_served(task)]
-
-
 def known_tasks() -> List[str]:
     """The names of the pipelines that the installed transformers has."""
     from transformers import pipelines

@@ -73,6 +73,10 @@ class Part(NamedTuple):
 Reader = Optional[Callable[[Output], None]]
 
 
+def no_check() -> None:
+    """A Check that never ends a prediction."""
+
+
 class BatchRow(NamedTuple):
     """A row of a batch. Rows of equal `key` may share a forward pass; `length` is a row's number of tokens."""
 

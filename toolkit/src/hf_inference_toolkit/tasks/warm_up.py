@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional
 
 from hf_inference_toolkit.annotations import Parameters
 from hf_inference_toolkit.content.payload import Request
-from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.errors import StartError, first_line
 from hf_inference_toolkit.logs import event
 from hf_inference_toolkit.tasks.service import Check, Service
 
@@ -37,10 +37,9 @@ def warm_up_pipeline(service: Service, pipeline: "transformers.Pipeline", check:
         if isinstance(problem, StartError):
             raise
         if service.task in OF_ANY_CLASS:
-            words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
             raise StartError(
                 "HF_TASK={} does not fit this model ({}): the warm-up fails ({})".format(
-                    service.task, type(pipeline.model).__name__, words
+                    service.task, type(pipeline.model).__name__, first_line(problem)
                 )
             ) from problem
         event(30, "the sample of the warm-up is not suitable for this model: {}".format(problem), problem)
@@ -56,7 +55,7 @@ def explained(service: Service) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
-        words = (str(problem).strip() or type(problem).__name__).splitlines()[0][:300]
+        words = first_line(problem)
         if dtype != "float32":
             message = "HF_DTYPE={}: the warm-up of {} fails ({}). Unset HF_DTYPE, or set it to float32"
             raise StartError(message.format(dtype, service.task, words)) from problem
