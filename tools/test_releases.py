@@ -137,14 +137,18 @@ def _own(release: str, shared: Path, version: str, state: State) -> Path:
     return python
 
 
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
 def page(results: dict[str, Result]) -> str:
     """The page: a row for each release, then what failed."""
     lines = [
         "# Tested releases of transformers",
         "",
         f"Written by `make test-releases` (results in `{KEPT}`): the toolkit tests, also on releases that no",
-        "cell has. Skipped tests need what the release or the machine lacks; *not run* is no result. Left out, because",
-        f"they start Pythons with packages of their own: {', '.join(f'`{name}`' for name in LEFT_OUT)}.",
+        "cell has. Skipped tests need what the release or the machine lacks; *not run* is no result.",
+        f"Left out, because they start other Pythons with other packages: {', '.join(map(_code, LEFT_OUT))}.",
         "",
         "| transformers | framework | Python | date | passed | failed | skipped |",
         "|---|---|---|---|---|---|---|",
@@ -158,7 +162,7 @@ def page(results: dict[str, Result]) -> str:
             lines.append(f"| {release} | {framework} | {python} | not run | - | - | - |")
     for release, it in results.items():
         if it.failed:
-            lines += ["", f"## {release}", "", *(f"- failed: `{name}`" for name in it.failed[:20])]
+            lines += ["", f"## {release}", "", *(f"- failed: {_code(name)}" for name in it.failed[:20])]
             lines += [f"- and {len(it.failed) - 20} more"] if len(it.failed) > 20 else []
     return "\n".join(lines) + "\n"
 
