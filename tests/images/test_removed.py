@@ -35,7 +35,8 @@ def removed(used_engine: Engine) -> Image:
     return image
 
 
-def test_error_names_the_image_and_the_command(removed: Image) -> None:
+def test_error_names_the_image_and_the_command(removed: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     for use in (images.layers, images.package_layers, lambda image: images.saved(image).__enter__()):
         with pytest.raises(HfdlcError, match="was removed from the engine") as caught:
             use(removed)

@@ -27,6 +27,6 @@ def image(failures: int) -> Any:
 
 def test_image_that_is_being_replaced_by_an_equal_one_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    assert [layer.size for layer in images.layers(image(2))] == [7]
+    assert [layer.size for layer in images.layers(image(7))] == [7]
     with pytest.raises(HfdlcError, match="was removed from the engine"):
-        images.layers(image(3))
+        images.layers(image(8))

@@ -106,12 +106,13 @@ def package_layers(image: Image) -> tuple[Layer, ...]:
 def _steps(image: Image) -> list[tuple[str, int]]:
     """An image's history, lowest layer first: instructions, and the bytes that they added.
 
-    An engine that is just replacing an image by an equal one does not find it for a moment.
+    An engine that is just replacing an image by an equal one does not find it for a moment, or for some
+    seconds on a busy machine.
     """
     history: list[dict[str, object]] = []
     again = retry_if_exception_type(NotFound)
     with _in_engine(image):
-        for attempt in Retrying(retry=again, stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True):
+        for attempt in Retrying(retry=again, stop=stop_after_attempt(8), wait=wait_fixed(1), reraise=True):
             with attempt:
                 history = image.history()
     return [(str(step["CreatedBy"]), int(str(step["Size"]))) for step in reversed(history)]
