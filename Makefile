@@ -7,7 +7,7 @@ HFDLC := $(VENV)/bin/hfdlc
 READY := $(VENV)/ready
 DEMO := huggingface-pytorch-training:2.13.0*cpu-py311*
 
-.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-embeddings bench-training bench-commits test-differential test-engines test-releases test-clients verify-releases ci-list ci-layers ci-cell ci-publish
+.PHONY: help setup build build-all test test-all lint demo serve clean bench-cli bench-matrix bench-publish bench-build bench-serving bench-generation bench-encoder-decoder bench-embeddings bench-training bench-commits test-differential test-engines test-releases test-clients verify-releases ci-list ci-layers ci-cell ci-publish
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -82,6 +82,9 @@ bench-serving: $(READY)  ## measure serving, compared with other servers and the
 
 bench-generation: $(READY)  ## measure text generation, compared with transformers serve and generate
 	@$(VENV)/bin/python benchmarks/generation/generation.py
+
+bench-encoder-decoder: $(READY)  ## measure text generation by T5 and BART, compared with generate
+	@$(VENV)/bin/python benchmarks/generation/encoder_decoder.py
 
 bench-embeddings: $(READY)  ## measure embeddings, compared with infinity-emb, bare passes and SentenceTransformer.encode
 	@code=0; for name in embeddings many_models; do \

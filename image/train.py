@@ -7,7 +7,10 @@ traceback, or that of the process that failed first. Python 3.6 and newer.
 """
 
 import collections
+import contextlib
+import errno
 import glob
+import importlib.util
 import json
 import logging
 import os
@@ -28,6 +31,11 @@ SHOWN = 1024  # characters of the failure file that SageMaker shows
 MASTER_PORT = "7777"  # as in AWS's PyTorch images
 # Seconds until a host name resolves. Other hosts may start later; sagemaker-training waits for them as long.
 OWN_NAME, OTHER_NAMES = 60, 900
+# Seconds until all hosts are about to start the script; 0: none waits for another.
+JOIN_TIMEOUT, JOIN = "HFDLC_JOIN_TIMEOUT", "900"
+SILENT = 5  # seconds of waiting that are not reported, and for which a connection may be silent
+JOINED, NOT_JOINED = "joined", "error: "  # answers of the first host
+WORKER_PORT = 8890  # of TensorFlow's workers, as in AWS's TensorFlow images
 GPUS = ("/dev/nvidia[0-9]*", "/dev/dxg")  # devices: of the driver, and of the one for Windows
 # Distributions of the SageMaker SDK by the hyperparameter that enables them.
 TORCHRUN = {
@@ -35,10 +43,10 @@ TORCHRUN = {
     "sagemaker_pytorch_ddp_enabled": "pytorchddp",
 }
 MPI = {"sagemaker_mpi_enabled": "mpi"}
+MIRRORED = {"sagemaker_multi_worker_mirrored_strategy_enabled": "multi_worker_mirrored_strategy"}
 OTHERS = {
     "sagemaker_distributed_dataparallel_enabled": "smdistributed.dataparallel",
     "sagemaker_parameter_server_enabled": "parameter_server",
-    "sagemaker_multi_worker_mirrored_strategy_enabled": "multi_worker_mirrored_strategy",
     "sagemaker_pytorch_xla_multi_worker_enabled": "pytorchxla",
 }
 # Names of hyperparameters and variables whose values are not printed, if they have 8 characters or more.
@@ -180,7 +188,19 @@ def _input_error(documents):
     hosts = resources.get("hosts")
     if not isinstance(hosts, list) or resources.get("current_host") not in hosts:
         return f"{path} does not name hosts, and the current_host among them"
-    return _wrong_distribution(hyperparameters) or _missing_channel(documents["inputdataconfig.json"])
+    return (
+        _wrong_variable()
+        or _wrong_distribution(hyperparameters)
+        or _missing_channel(documents["inputdataconfig.json"])
+    )
+
+
+def _wrong_variable():
+    for name, default, most in (("MASTER_PORT", MASTER_PORT, 65535), (JOIN_TIMEOUT, JOIN, 10**6)):
+        text = os.environ.get(name, default)
+        if not (text.isdigit() and int(text) <= most):
+            return f"the variable {name} is not a number from 0 to {most}: {text}"
+    return None
 
 
 def enabled(hyperparameters, distributions):
@@ -202,6 +222,9 @@ def _wrong_distribution(hyperparameters):
         missing = [program for program in programs if not _program(program)]
         if missing:
             return f"the distribution {name} needs {' and '.join(missing)}, not in this image{_instead(name)}"
+    if enabled(hyperparameters, MIRRORED) and not _has_tensorflow():
+        (name,) = MIRRORED.values()
+        return f"the distribution {name} needs TensorFlow, not in this image{_instead(name)}"
     others = enabled(hyperparameters, OTHERS)
     return f"the distribution {others[0]} is not supported{_instead(others[0])}" if others else None
 
@@ -210,8 +233,14 @@ def _program(name):
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
+def _has_tensorflow():
+    return importlib.util.find_spec("tensorflow") is not None
+
+
 def _instead(name):
-    return "; use torch_distributed" if name not in TORCHRUN.values() and _program("torchrun") else ""
+    if _program("torchrun"):
+        return "; use torch_distributed" if name not in TORCHRUN.values() else ""
+    return "; use multi_worker_mirrored_strategy" if _has_tensorflow() else ""
 
 
 def set_addresses(resources):
@@ -230,6 +259,21 @@ def set_addresses(resources):
         os.environ.setdefault(name, value)
 
 
+def set_tensorflow_cluster(hyperparameters, resources):
+    """Set TF_CONFIG as AWS's TensorFlow images do for MultiWorkerMirroredStrategy, unless the user has."""
+    if not enabled(hyperparameters, MIRRORED):
+        return
+    hosts = sorted(resources["hosts"])
+    # Hosts that share a loopback interface share its ports.
+    step = 1 if resources.get("network_interface_name") == "lo" else 0
+    cluster = {
+        "cluster": {"worker": [f"{host}:{WORKER_PORT + step * n}" for n, host in enumerate(hosts)]},
+        "environment": "cloud",
+        "task": {"index": hosts.index(resources["current_host"]), "type": "worker"},
+    }
+    os.environ.setdefault("TF_CONFIG", json.dumps(cluster))
+
+
 def use_cpu_without_gpus():
     """Without this, accelerate and Trainer ignore torchrun on a CPU: each process would train alone."""
     if not any(glob.glob(pattern) for pattern in GPUS):
@@ -238,7 +282,7 @@ def use_cpu_without_gpus():
 
 def unresolved_host(resources):
     """Wait until the names of all hosts resolve; the error if one does not in time."""
-    if os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true":  # sagemaker-training does not wait there
+    if _in_studio():
         return None
     for host in sorted(resources["hosts"]):
         limit = OWN_NAME if host == resources["current_host"] else OTHER_NAMES
@@ -258,12 +302,173 @@ def unresolved_host(resources):
     return None
 
 
+def _in_studio():
+    """Whether hosts have the network of the machine, and do not resolve; sagemaker-training does not wait."""
+    return os.environ.get("SM_STUDIO_LOCAL_MODE", "").lower() == "true"
+
+
 def _resolves(host):
     try:
         socket.gethostbyname(host)
     except OSError:
         return False
     return True
+
+
+def used_port(hyperparameters, resources):
+    """The error if the first host cannot listen at the port where the others, or its processes, connect."""
+    hosts, port = sorted(resources["hosts"]), os.environ["MASTER_PORT"]
+    connects = len(hosts) > 1 or enabled(hyperparameters, TORCHRUN)
+    if not connects or resources["current_host"] != hosts[0]:
+        return None
+    try:
+        _listener("", port).close()
+    except OSError as error:
+        return _unusable(hosts[0], port, error)
+    return None
+
+
+def _unusable(host, port, error):
+    return f"the port {port} of {host} cannot be used: {error.strerror}; set MASTER_PORT to another one"
+
+
+def _listener(address, port):
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, int(port)))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class Waiting:
+    """A time limit for other hosts, and a line in the log where they are not there at once."""
+
+    def __init__(self, limit):
+        self.limit, self.began, self.reported = limit, time.monotonic(), False
+
+    def left(self):
+        """Seconds until the limit."""
+        return self.limit - (time.monotonic() - self.began)
+
+    def report(self, hosts):
+        """Print once which hosts are missing."""
+        if not self.reported and time.monotonic() - self.began > SILENT:
+            sys.stderr.write(f"train: waiting up to {self.limit} s until {_named(hosts)} joined\n")
+            sys.stderr.flush()
+            self.reported = True
+
+
+def _named(hosts):
+    more = f" and {len(hosts) - 8} more" if len(hosts) > 8 else ""
+    return f"the hosts {', '.join(hosts[:8])}{more} have" if len(hosts) > 1 else f"the host {hosts[0]} has"
+
+
+def _missing(hosts, limit, why):
+    return (
+        f"{_named(hosts)} not joined after {limit} s: {why}. Start all containers with this image and the"
+        f" command train; {JOIN_TIMEOUT} is the limit in seconds"
+    )
+
+
+def join(resources):
+    """Wait until all hosts are about to start the script; the error if one is not in time.
+
+    The script or its launcher would not name a host that is missing. The first host listens at MASTER_PORT,
+    as its script does afterwards. Each of the others sends its name, and gets an answer when all have.
+    """
+    hosts, limit = sorted(resources["hosts"]), int(os.environ.get(JOIN_TIMEOUT, JOIN))
+    if len(hosts) == 1 or not limit or _in_studio():
+        return None
+    if resources["current_host"] != hosts[0]:
+        return _join_first(hosts[0], resources["current_host"], Waiting(limit))
+    try:
+        try:
+            listener = _listener(socket.gethostbyname(hosts[0]), os.environ["MASTER_PORT"])
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:  # an address that only the others have
+                raise
+            listener = _listener("", os.environ["MASTER_PORT"])
+    except OSError as error:
+        return _unusable(hosts[0], os.environ["MASTER_PORT"], error)
+    with contextlib.closing(listener):
+        return _await_others(hosts, listener, Waiting(limit))
+
+
+def _await_others(hosts, listener, waiting):
+    joined, missing = {}, hosts[1:]
+    while missing and waiting.left() > 0:
+        waiting.report(missing)
+        listener.settimeout(max(min(1, SILENT, waiting.left()), 0.001))
+        try:
+            connection, _ = listener.accept()
+        except socket.timeout:
+            continue
+        connection.settimeout(SILENT)
+        name = _line(connection)
+        if name in hosts[1:]:
+            joined[name] = connection
+            missing = [host for host in hosts[1:] if host not in joined]
+        else:
+            connection.close()
+    error = None
+    if missing:
+        port, address = os.environ["MASTER_PORT"], _address(missing[0])
+        why = f"{missing[0]} ({address}) did not connect to port {port} of {hosts[0]}"
+        error = _missing(missing, waiting.limit, why)
+    for connection in joined.values():
+        _answer(connection, NOT_JOINED + error if error else JOINED)
+    return error
+
+
+def _join_first(first, name, waiting):
+    port, why = os.environ["MASTER_PORT"], "no answer"
+    while waiting.left() > 0:
+        waiting.report([first])
+        try:
+            with socket.create_connection((first, int(port)), timeout=SILENT) as connection:
+                connection.sendall(f"{name}\n".encode())
+                connection.settimeout(waiting.limit + SILENT)  # the first host waits as long for the others
+                answer = _line(connection)
+        except OSError as error:
+            why, answer = error.strerror or str(error), None
+        if answer == JOINED:
+            return None
+        if answer and answer.startswith(NOT_JOINED):
+            return answer[len(NOT_JOINED) :]
+        time.sleep(0.5)  # it does not listen yet
+    return _missing([first], waiting.limit, f"port {port} of {first} ({_address(first)}): {why}")
+
+
+def _line(connection):
+    """The line that comes over a connection; None without one, as from another program."""
+    data = b""
+    try:
+        while not data.endswith(b"\n"):
+            more = connection.recv(4096)
+            if not more or len(data) > 4096:
+                return None
+            data += more
+    except OSError:
+        return None
+    return data[:-1].decode("utf-8", "replace")
+
+
+def _answer(connection, text):
+    """Send a line, and let the other end close first: this port must not stay in TIME_WAIT."""
+    with contextlib.closing(connection), contextlib.suppress(OSError):
+        connection.sendall(f"{text}\n".encode())
+        connection.recv(1)
+
+
+def _address(host):
+    try:
+        return socket.gethostbyname(host)
+    except OSError:
+        return "not known"
 
 
 class Mask(logging.Filter):
@@ -327,7 +532,7 @@ def forward_signal(number, _frame):
             pass
 
 
-def train(stderr, hyperparameters):
+def train(stderr, hyperparameters, resources):
     """Run sagemaker-training; its exit code."""
     from sagemaker_training import files, logging_config, trainer
 
@@ -337,6 +542,7 @@ def train(stderr, hyperparameters):
     files.write_failure_file = lambda message: fail(mask.text(reason(stderr.text(), message)))
     if enabled(hyperparameters, TORCHRUN) and "SAGEMAKER_TRAINING_MODULE" not in os.environ:
         _use_torchrun()
+    _join_before_start(resources)
     try:
         trainer.train()
     except SystemExit as end:
@@ -350,6 +556,8 @@ def _use_torchrun():
 
     # Its own takes the arguments in another order than `entry_point.run` gives: it would ignore failures.
     torch_distributed.TorchDistributedRunner.run = process.ProcessRunner.run
+    torch_distributed.MASTER_PORT = os.environ["MASTER_PORT"]  # on several hosts
+    os.environ.setdefault("PET_MASTER_PORT", os.environ["MASTER_PORT"])  # on one host
     run = entry_point.run
 
     def run_distributed(*arguments, **options):
@@ -358,24 +566,41 @@ def _use_torchrun():
     entry_point.run = run_distributed
 
 
+def _join_before_start(resources):
+    """Make sagemaker-training wait for all hosts, after it has installed requirements.txt."""
+    from sagemaker_training import errors, runner
+
+    get = runner.get
+
+    def get_when_joined(*arguments, **options):
+        error = join(resources)
+        if error:
+            fail(error)
+            raise errors.ClientError(error)
+        return get(*arguments, **options)
+
+    runner.get = get_when_joined
+
+
 def main():
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward_signal)
     documents, error = read_input()
     if not error:
-        set_addresses(documents["resourceconfig.json"])
+        resources, hyperparameters = documents["resourceconfig.json"], documents["hyperparameters.json"]
+        set_addresses(resources)
+        set_tensorflow_cluster(hyperparameters, resources)
         use_cpu_without_gpus()
-        error = unresolved_host(documents["resourceconfig.json"])
+        error = used_port(hyperparameters, resources) or unresolved_host(resources)
     if error:
         fail(error)
         sys.exit("train: " + error)
     stderr = Stderr()
     stderr.start()
     try:
-        code = train(stderr, documents["hyperparameters.json"])
+        code = train(stderr, hyperparameters, resources)
     finally:
         stderr.end()
-    resources = documents["resourceconfig.json"]
     is_first = resources["current_host"] == sorted(resources["hosts"])[0]  # only its model is kept
     if code == 0 and is_first and not (os.path.isdir(MODEL) and os.listdir(MODEL)):
         print("train: the script left nothing in " + MODEL, file=sys.stderr)

@@ -73,9 +73,9 @@ def toolkit(python: Path, model: Path, folder: Path, **settings: str) -> Iterato
         yield Dialect(server.url.rsplit("/", 1)[0], "dummy", "PYTHONPATH" not in settings)
 
 
-def commit_before() -> str:
-    """The last commit without continuous batching."""
-    git = ["git", "-C", str(ROOT), "log", "--diff-filter=A", "--format=%H", "--", BATCHING]
+def commit_before(file: str = BATCHING) -> str:
+    """The last commit without a file: without continuous batching."""
+    git = ["git", "-C", str(ROOT), "log", "--diff-filter=A", "--format=%H", "--", file]
     added = subprocess.run(git, check=True, capture_output=True, text=True).stdout.split()
     return f"{added[-1]}^"
 

@@ -1,6 +1,6 @@
 """What is run in the servers' environment. Each command prints one line of JSON.
 
-`python writer.py model FOLDER`, `alone FOLDER REQUESTS PRECISION`.
+`python writer.py model FOLDER`, `T5 FOLDER`, `BART FOLDER`, `alone FOLDER REQUESTS PRECISION`.
 """
 
 import json
@@ -79,11 +79,43 @@ def model(folder: Path) -> dict[str, Any]:
         tie_word_embeddings=True,
     )
     made = transformers.LlamaForCausalLM(config)
+    return saved(made, encoder, folder)
+
+
+def saved(made: Any, encoder: Any, folder: Path) -> dict[str, Any]:
+    """Save a model that never writes its last token."""
     # The score of the last token is 0, and never the highest: each text has its full length.
-    made.get_input_embeddings().weight.data[2] = 0
+    made.get_output_embeddings().weight.data[2] = 0
     made.save_pretrained(folder)
     encoder.save_pretrained(folder)
     return {"parameters": sum(one.numel() for one in made.parameters()), "vocabulary": len(encoder)}
+
+
+def encoder_decoder(name: str, folder: Path) -> dict[str, Any]:
+    """A T5 or BART of about 53 million parameters with random weights."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    encoder = tokenizer()
+    ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    sizes = {"vocab_size": len(encoder), "d_model": 512, **ids}
+    if name == "T5":
+        # It repeats the token with which it starts. Special ones would make no text.
+        start = len(encoder) - 1
+        config = transformers.T5Config(
+            **sizes, d_ff=2048, d_kv=64, num_layers=6, num_heads=8, decoder_start_token_id=start
+        )
+        return saved(transformers.T5ForConditionalGeneration(config), encoder, folder)
+    parts = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
+    config = transformers.BartConfig(
+        **sizes,
+        **{f"{part}_{key}": value for part in ("encoder", "decoder") for key, value in parts.items()},
+        max_position_embeddings=1024,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
+    return saved(transformers.BartForConditionalGeneration(config), encoder, folder)
 
 
 def alone(folder: Path, requests: Path, precision: str) -> dict[str, Any]:
@@ -112,5 +144,7 @@ if __name__ == "__main__":
     command, *rest = sys.argv[1:]
     if command == "model":
         print(json.dumps(model(Path(rest[0]))))
+    elif command in ("T5", "BART"):
+        print(json.dumps(encoder_decoder(command, Path(rest[0]))))
     else:
         print(json.dumps(alone(Path(rest[0]), Path(rest[1]), rest[2])))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hfdlc.build.session import Session
-from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both
+from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, script_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -45,15 +45,4 @@ def hfdlc(clone: Path) -> Command:
 def script(tmp_path: Path, session: Session) -> Script:
     """The words of `hfdlc train` for a script of so many lines, with data that it does not look at."""
     build_both(session, PYTORCH)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "text.csv").write_text("text,label\n")
-
-    def words(text: str, *more: object) -> list[object]:
-        (tmp_path / "script.py").write_text(text)
-        output = tmp_path / "out" / "model.tar.gz"
-        return [
-            "train", PYTORCH, "--script", tmp_path / "script.py", "--data", tmp_path / "data",
-            "--output", output, *more,
-        ]  # fmt: skip
-
-    return words
+    return script_of(PYTORCH, tmp_path)

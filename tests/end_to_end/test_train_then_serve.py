@@ -18,11 +18,10 @@ import pytest
 
 from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
-from training_jobs import HFDLC, PYTORCH, ROOT, Script, build_both, hfdlc, letter, served
+from training_jobs import HFDLC, PYTORCH, ROOT, TENSORFLOW, Script, build_both, hfdlc, letter, served
 
 EXAMPLES = ROOT / "examples"
 CHANCE, MARGIN = 0.25, 0.5  # four topics; what is served has to beat guessing by so much
-TENSORFLOW = "huggingface-tensorflow-training:2.21.0-transformers4.57.6-cpu-py311-debian12"
 
 pytestmark = pytest.mark.engine
 
@@ -161,6 +160,19 @@ raise SystemExit("length of the token: %d" % len(os.environ["HF_TOKEN"]))
     ended = hfdlc(*script(text, "--shm-size", "256m", "--env", "HF_TOKEN=hf_very_secret"))
     assert "length of the token: 14" in letter(ended, 1)
     assert "hf_very_secret" not in ended.stderr
+
+
+def test_shared_memory_that_is_too_small_is_the_reason(script: Script) -> None:
+    """Processes of a DataLoader pass tensors through /dev/shm; the hint names the option."""
+    text = """
+import torch
+data = torch.utils.data.TensorDataset(torch.zeros(64, 1 << 18))
+for batch in torch.utils.data.DataLoader(data, batch_size=32, num_workers=2):
+    pass
+"""
+    report = letter(hfdlc(*script(text, "--shm-size", "1m")), 1)
+    assert "shared memory" in report
+    assert report.endswith("hint: give the containers more shared memory (/dev/shm): --shm-size\n")
 
 
 def test_failed_script_leaves_its_output(script: Script, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from hfdlc.build.session import Session
 from hfdlc.engine.detect import Engine
-from training_jobs import Script, hfdlc, letter
+from training_jobs import PYTORCH, TENSORFLOW, Script, build_both, hfdlc, letter, script_of
 
 pytestmark = pytest.mark.engine
 
@@ -102,6 +103,11 @@ def found(script: Script, folder: Path, text: str, *words: object) -> dict[str, 
     """What the training script left in the model of a job."""
     ended = hfdlc(*script(text, *words))
     assert ended.returncode == 0, ended.stderr
+    return in_model(folder)
+
+
+def in_model(folder: Path) -> dict[str, Any]:
+    """What a training script wrote to the model."""
     with tarfile.open(folder / "out" / "model.tar.gz") as archive:
         file = archive.extractfile("found.json")
         assert file
@@ -144,6 +150,85 @@ def test_host_that_fails_stops_the_others_and_is_named(script: Script, used_engi
     assert "training failed on algo-2 with exit code 1" in report
     assert "ValueError: no such label" in report
     assert {each.id for each in [*client.containers.list(all=True), *client.networks.list()]} == before
+
+
+# A linear model with MultiWorkerMirroredStrategy: each batch of 8 is divided among the hosts.
+MIRRORED = """
+import json, os
+import tensorflow as tf
+import tf_keras as keras
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+tf.random.set_seed(1)
+inputs = tf.random.stateless_normal((64, 8), (1, 2))
+options = tf.data.Options()
+options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+rows = tf.data.Dataset.from_tensor_slices((inputs, tf.reduce_sum(inputs, axis=1, keepdims=True)))
+with strategy.scope():
+    model = keras.Sequential([keras.layers.Dense(1, kernel_initializer="zeros", input_shape=(8,))])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+fitted = model.fit(rows.batch(8).with_options(options), epochs=6, verbose=2)
+found = {"losses": fitted.history["loss"], "workers": strategy.num_replicas_in_sync}
+if os.environ["SM_CURRENT_HOST"] == "algo-1":
+    with open(os.environ["SM_MODEL_DIR"] + "/found.json", "w") as file:
+        json.dump(found, file)
+"""
+TF_CONFIG = ("-p", "sagemaker_multi_worker_mirrored_strategy_enabled=true")
+
+
+@pytest.mark.releases
+def test_tensorflow_trains_on_two_hosts_as_on_one(session: Session, tmp_path: Path) -> None:
+    """At the same global batch size, with the TF_CONFIG of SageMaker's `multi_worker_mirrored_strategy`."""
+    build_both(session, TENSORFLOW)
+    script = script_of(TENSORFLOW, tmp_path)
+    one = found(script, tmp_path, MIRRORED)
+    two = found(script, tmp_path, MIRRORED, "--hosts", "2", *TF_CONFIG)
+    assert (one["workers"], two["workers"]) == (1, 2)
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-3)
+    assert two["losses"][-1] < two["losses"][0]
+
+
+# `accelerate launch` of each host starts two processes.
+LAUNCH = """#!/bin/sh
+set -eu
+accelerate launch --multi_gpu --num_machines 2 --num_processes 4 \\
+    --machine_rank $((${SM_CURRENT_HOST#algo-} - 1)) \\
+    --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" train.py
+"""
+
+
+@pytest.mark.releases
+def test_accelerate_launch_starts_the_processes_of_two_hosts(script: Script, tmp_path: Path) -> None:
+    """The losses are those of torchrun with as many processes, and the job ends."""
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "train.py").write_text(TRAIN)
+    (tmp_path / "launch" / "launch.sh").write_text(LAUNCH)
+    by_torchrun = found(script, tmp_path, TRAIN, "--hosts", "2", "--processes", "2")
+    ended = hfdlc(
+        "train", PYTORCH, "--source-dir", tmp_path / "launch", "--entry-point", "launch.sh", "--hosts", "2",
+        "--output", tmp_path / "out" / "model.tar.gz",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert in_model(tmp_path) == by_torchrun
+
+
+# Python imports it before `train`, which then does not start on algo-2: it resolves, and never joins.
+NEVER_JOINS = """
+import json, os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+with open("/opt/ml/input/config/resourceconfig.json") as file:
+    if json.load(file)["current_host"] == "algo-2":
+        time.sleep(600)
+"""
+
+
+def test_host_that_never_joins_is_named(script: Script, tmp_path: Path) -> None:
+    """After a time limit, as the reason in the failure file of the first host."""
+    (tmp_path / "sitecustomize.py").write_text(NEVER_JOINS)
+    began = time.monotonic()
+    variables = ("-e", "PYTHONPATH=/opt/ml/input/code", "-e", "HFDLC_JOIN_TIMEOUT=2")
+    report = letter(hfdlc(*script("", "--hosts", "2", *variables)), 1)
+    assert "training failed on algo-1 with exit code 1\nthe host algo-2 has not joined after 2 s" in report
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("option", ["--hosts", "--processes"])

@@ -14,6 +14,7 @@ from hfdlc.build.session import Session
 ROOT = Path(__file__).parents[2]
 HFDLC = str(Path(sys.executable).with_name("hfdlc"))
 PYTORCH = "huggingface-pytorch-training:2.13.0-transformers5.23.0-cpu-py311-debian12"
+TENSORFLOW = "huggingface-tensorflow-training:2.21.0-transformers4.57.6-cpu-py311-debian12"
 Script = Callable[..., list[object]]
 
 
@@ -26,6 +27,22 @@ def build_both(session: Session, training: str) -> None:
     """The training cell, and the inference cell of its release."""
     wanted = (training, training.replace("-training:", "-inference:"))
     builder.build(session, [cell for cell in session.project.cells if cell.id in wanted])
+
+
+def script_of(cell: str, folder: Path) -> Script:
+    """The words of `hfdlc train` for scripts in a folder, which has the data and the output too."""
+    (folder / "data").mkdir()
+    (folder / "data" / "text.csv").write_text("text,label\n")
+
+    def words(text: str, *more: object) -> list[object]:
+        (folder / "script.py").write_text(text)
+        output = folder / "out" / "model.tar.gz"
+        return [
+            "train", cell, "--script", folder / "script.py", "--data", folder / "data",
+            "--output", output, *more,
+        ]  # fmt: skip
+
+    return words
 
 
 @contextmanager

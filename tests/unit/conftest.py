@@ -1,10 +1,26 @@
 """A unit test starts no program, except one of the images' own Python programs (`image/`)."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def inside() -> ModuleType:
+    """`image/train.py`, which runs in images."""
+    spec = importlib.util.spec_from_file_location("inside", ROOT / "image" / "train.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import HfdlcError, UserError
 from hfdlc.sagemaker import endpoint
 
 
@@ -41,3 +41,13 @@ def test_answer_of_the_endpoint(status: int) -> None:
 def test_endpoint_that_is_gone() -> None:
     with pytest.raises(HfdlcError, match="/invocations cannot be reached"):
         endpoint._ask(1, "{}")
+
+
+def test_port_of_another_program_is_an_error() -> None:
+    """Its answers would be taken for those of the model; the error is before anything is downloaded."""
+    with (
+        HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server,
+        pytest.raises(UserError, match=f"127.0.0.1:{server.server_port}: the port is in use(.|\n)*--port"),
+    ):
+        endpoint.check_port(server.server_port)
+    endpoint.check_port(server.server_port)

@@ -1,6 +1,5 @@
 """Training: what a container is given, how its log is read, why it failed, and models as people name them."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -18,17 +17,6 @@ from hfdlc.sagemaker.job import CODE, Job
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def inside() -> ModuleType:
-    """`image/train.py`, which runs in images."""
-    spec = importlib.util.spec_from_file_location("inside", ROOT / "image" / "train.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 STARTED = (
@@ -168,6 +156,7 @@ def test_wrong_container_input_is_an_error(
 
 
 TORCH, DDP = "sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled"
+MIRRORED = "sagemaker_multi_worker_mirrored_strategy_enabled"
 HAS = {"torchrun", "sshd", "mpirun"}
 
 
@@ -193,11 +182,19 @@ HAS = {"torchrun", "sshd", "mpirun"}
             HAS,
             "the distribution smdistributed.dataparallel is not supported; use torch_distributed",
         ),
+        (MIRRORED, "true", {"tensorflow"}, None),
         (
-            "sagemaker_multi_worker_mirrored_strategy_enabled",
+            MIRRORED,
             "true",
-            set(),
-            "the distribution multi_worker_mirrored_strategy is not supported",
+            HAS,
+            "the distribution multi_worker_mirrored_strategy needs TensorFlow, not in this image"
+            "; use torch_distributed",
+        ),
+        (
+            "sagemaker_parameter_server_enabled",
+            "true",
+            {"tensorflow"},
+            "the distribution parameter_server is not supported; use multi_worker_mirrored_strategy",
         ),
     ],
 )
@@ -211,6 +208,7 @@ def test_distribution_that_the_image_cannot_run_is_an_error(
 ) -> None:
     """It was ignored: the script trained alone on every host, and the job succeeded."""
     monkeypatch.setattr(inside, "_program", lambda program: program if program in programs else None)
+    monkeypatch.setattr(inside, "_has_tensorflow", lambda: "tensorflow" in programs)
     assert inside._wrong_distribution({name: value}) == said
 
 
@@ -293,6 +291,36 @@ def test_hosts_that_resolve_are_not_reported(
     assert inside.unresolved_host(resources) is None
 
 
+def test_tensorflow_gets_the_addresses_of_all_hosts(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For MultiWorkerMirroredStrategy, as in AWS's images; only if it is enabled, and the user set none."""
+    resources = {"hosts": ["algo-2", "algo-1"], "current_host": "algo-2", "network_interface_name": "eth0"}
+    monkeypatch.setattr(inside.os, "environ", {})
+    inside.set_tensorflow_cluster({}, resources)
+    assert inside.os.environ == {}
+    inside.set_tensorflow_cluster({MIRRORED: "true"}, resources)
+    assert json.loads(inside.os.environ["TF_CONFIG"]) == {
+        "cluster": {"worker": ["algo-1:8890", "algo-2:8890"]},
+        "environment": "cloud",
+        "task": {"index": 1, "type": "worker"},
+    }
+    monkeypatch.setattr(inside.os, "environ", {"TF_CONFIG": "{}"})
+    inside.set_tensorflow_cluster({MIRRORED: "true"}, resources)
+    assert inside.os.environ["TF_CONFIG"] == "{}"
+
+
+def test_tensorflow_hosts_with_one_loopback_interface_have_ports_of_their_own(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `hfdlc train --hosts 2` on the private engine."""
+    monkeypatch.setattr(inside.os, "environ", {})
+    resources = {"hosts": ["algo-1", "algo-2"], "current_host": "algo-1", "network_interface_name": "lo"}
+    inside.set_tensorflow_cluster({MIRRORED: "true"}, resources)
+    workers = json.loads(inside.os.environ["TF_CONFIG"])["cluster"]["worker"]
+    assert workers == ["algo-1:8890", "algo-2:8891"]
+
+
 def test_secrets_are_masked_in_log_lines(inside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """sagemaker-training prints hyperparameters and the command; pip's index may have a password."""
     monkeypatch.setattr(inside.os, "environ", {"HF_TOKEN": "hf_variable", "WANDB_API_KEY": "wandb-key"})
@@ -350,20 +378,6 @@ def test_a_log_is_read_in_whole_lines_and_states_of_a_bar() -> None:
     """Pieces may end anywhere, in the middle of a letter too."""
     pieces = [b"one\ntw", b"o \xc3", b"\xa9\n 1/4 [=\r 2/4 [==\r", b"end"]
     assert list(progress.lines(pieces)) == ["one\n", "two é\n", " 1/4 [=\r", " 2/4 [==\r", "end\n"]
-
-
-@pytest.mark.parametrize(
-    ("line", "numbers"),
-    [
-        (" 21%|██ | 30/144 [00:04<00:16]", ["30", "144"]),
-        ("Epoch 3/12", ["3", "12"]),
-        ("loss 0.2 on 3/4 of it", None),
-    ],
-)
-def test_the_bar_shows_what_trainer_and_keras_say(line: str, numbers: list[str] | None) -> None:
-    """And nothing else that looks like a share."""
-    found = progress.DONE.search(line)
-    assert (found and [number for number in found.groups() if number]) == numbers
 
 
 def test_an_archive_is_unpacked_for_as_long_as_it_is_used(tmp_path: Path) -> None:

@@ -110,7 +110,11 @@ def test_a_training_container_gets_half_of_the_memory_as_shared_memory(
 def test_a_training_container_gets_variables_and_gpus(engine: "Engine", containers: Containers) -> None:
     """A variable of the user replaces one of ours."""
     with job.created("image", engine, {}, {}, job.Resources(gpus=True, environment={"HF_HUB_OFFLINE": "0"})):
-        assert containers.options["environment"] == {"TRAINING_JOB_NAME": "hfdlc", "HF_HUB_OFFLINE": "0"}
+        assert containers.options["environment"] == {
+            "TRAINING_JOB_NAME": "hfdlc",
+            "HF_HUB_OFFLINE": "0",
+            "HFDLC_JOIN_TIMEOUT": "120",
+        }
         assert containers.options["device_requests"]
 
 

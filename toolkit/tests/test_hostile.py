@@ -522,6 +522,8 @@ def attacked(folder, task, log):
 @pytest.fixture(scope="module")
 def folder_of(model_folder, tmp_path_factory):
     def folder(task):
+        if task == "sentence-embeddings" and tiny.FRAMEWORK != "pt":
+            pytest.skip("sentence-embeddings needs PyTorch")
         if task in TEXT_TASKS:
             return model_folder(task)
         pytest.importorskip("transformers", minversion="4.46")

@@ -141,6 +141,8 @@ def test_tokens_are_counted_where_the_task_counts_them(model_folder):
 
     folder = str(model_folder("text-generation"))
     with serving.serve(load_model, model_dir=folder, task="text-generation") as server:
+        if "min_new_tokens" not in server.app.model.service.supported:
+            pytest.skip("this release has no min_new_tokens")
         parameters = {"max_new_tokens": 5, "min_new_tokens": 5}
         server.post({"inputs": "I like you", "parameters": parameters})
         values = samples(server)

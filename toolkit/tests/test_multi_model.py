@@ -383,7 +383,8 @@ def test_model_that_does_not_fit_gets_507_and_the_server_goes_on(endpoint, model
     assert endpoint.load("good").status == 200
     folder = endpoint.add("large", model_folder("text-classification"))
     (folder / "pytorch_model.bin").unlink() if (folder / "pytorch_model.bin").exists() else None
-    sparse_weights(folder / "model.safetensors", 1 << 40)
+    weights = "model.safetensors" if tiny.FRAMEWORK == "pt" else "tf_model.h5"
+    sparse_weights(folder / weights, 1 << 40)
     code = endpoint.add("code", code=SLOW)
     sparse_weights(code / "anything.dat", 1 << 41)
     for name in ("large", "code"):

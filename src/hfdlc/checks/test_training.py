@@ -88,6 +88,14 @@ WRONG = {
     ),
     "channel": (Job(REPORT, channel=False), "the channel 'training' of inputdataconfig.json has no folder"),
     "script": (Job(REPORT, hyperparameters={"sagemaker_program": "other.py"}), "other.py"),
+    "host": (  # one that resolves, and never joins
+        Job(
+            REPORT,
+            files={"resourceconfig.json": '{"hosts": ["algo-1", "localhost"], "current_host": "algo-1"}'},
+            environment={"HFDLC_JOIN_TIMEOUT": "1"},
+        ),
+        "the host localhost has not joined after 1 s",
+    ),
 }
 
 

@@ -24,6 +24,7 @@ class Job:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=lambda: {"text.csv": ""})
     files: Mapping[str, str] = field(default_factory=dict)  # replace those of the configuration
+    environment: Mapping[str, str] = field(default_factory=dict)
     channel: bool = True  # whether the folder of the channel exists
 
     def content(self) -> dict[str, bytes | Path]:
@@ -79,7 +80,10 @@ class Running:
 @contextmanager
 def started(subject: Subject, job: Job, volumes: containers.Volumes | None = None) -> Iterator[Running]:
     """A container that trains, as SageMaker starts it."""
-    with train_job.created(subject.image, subject.engine, job.content(), volumes or {}) as container:
+    resources = train_job.Resources(environment=job.environment)
+    with train_job.created(
+        subject.image, subject.engine, job.content(), volumes or {}, resources
+    ) as container:
         container.start()
         yield Running(container)
 

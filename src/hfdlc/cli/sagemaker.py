@@ -112,7 +112,7 @@ def serve(
         typer.Argument(metavar="[CELL] [MODEL]", help="A cell; a model folder or model.tar.gz."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task of the model: HF_TASK in the container.")] = None,
-    port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 8080,
     gpus: Gpus = False,
     env: Env = None,
     env_file: EnvFile = None,

@@ -1,7 +1,7 @@
 """Cache keys: cells whose layers have the same cache key share one layer."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -30,9 +30,8 @@ def keyed_layers(
         inputs.finish(root),
         inputs.pack(root),
     )
-    of_tools = hashlib.sha256("".join(f"{each}\0" for each in tools).encode())
     return tuple(
-        layer.with_key(_digest(of_tools, _own(layer, stages, root, image_inputs)))
+        layer.with_key(_digest(tools, tuple(_own(layer, stages, root, image_inputs))))
         for layer in layers(cell, root, locks)
     )
 
@@ -50,10 +49,10 @@ def _own(layer: Layer, stages: render.Stages, root: Path, image_inputs: Inputs) 
         yield image_inputs.get(image, "")
 
 
-def _digest(of_tools: "hashlib._Hash", own: Iterable[str]) -> str:
-    found = of_tools.copy()
-    found.update("\0".join(own).encode())
-    return found.hexdigest()[:24]
+@cache
+def _digest(tools: tuple[str, ...], own: tuple[str, ...]) -> str:
+    text = "".join(f"{each}\0" for each in tools) + "\0".join(own)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _images(layer: Layer) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def named(environ: Mapping[str, str], state: State) -> Builder | None:
     for key, value in re.findall(r"^ *([\w ]+?):[ \t]+(.+)$", about, re.MULTILINE):
         values.setdefault(key, []).append(value.strip())
     _check(name, values)
-    if values["Driver"] == ["docker"]:
+    if values.get("Driver") == ["docker"]:
         # buildx builds with the engine of a Docker context only where that is the current one.
         own |= {"DOCKER_CONTEXT": name, "DOCKER_HOST": ""}
     return Builder(buildx, own, exports_images=True, name=name, version=detect.buildkit_version(about))

@@ -1,7 +1,9 @@
 """SageMaker's hosting contract: an endpoint on 127.0.0.1."""
 
+import errno
 import http.client
 import json
+import socket
 import sys
 import time
 import urllib.request
@@ -16,7 +18,7 @@ from docker.models.containers import Container
 from hfdlc.build.session import Session
 from hfdlc.engine import containers
 from hfdlc.engine.detect import Engine
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import run, say
 from hfdlc.sagemaker import models
@@ -50,11 +52,25 @@ def serve(session: Session, cell: Cell, request: Request) -> None:
 
     Raises UserError if the model cannot be used, HfdlcError if the endpoint does not become ready.
     """
+    check_port(request.port)
     model, task = request.model, request.task
     if not model and not task:
         task = "feature-extraction" if cell.framework == "tensorflow" else "sentence-embeddings"
     with models.folder(model or real_weights(session.state, session.environ), session.state) as folder:
         _serve(cell, session.engine, folder, replace(request, model=model or folder, task=task))
+
+
+def check_port(port: int) -> None:
+    """Raise UserError if another program listens at a port of this machine: its answers would be used."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(
+                    "the port is in use", location=f"127.0.0.1:{port}", hint="choose another one with --port"
+                ) from error
 
 
 def matching(cell: Cell, cells: Sequence[Cell]) -> Cell:

@@ -29,6 +29,8 @@ OUTPUT = "/opt/ml/output/data"
 # torchrun connects to the name of its own host, which has to resolve.
 ALONE: Mapping[str, Any] = {"network_mode": "none", "hostname": HOST, "extra_hosts": {HOST: "127.0.0.1"}}
 PATIENCE = 120  # seconds between SIGTERM and SIGKILL, as in SageMaker
+# Seconds that hosts wait for each other. It is 900 elsewhere, because instances do not start together.
+JOIN_TIMEOUT = {"HFDLC_JOIN_TIMEOUT": "120"}
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def created(
         environment={
             "TRAINING_JOB_NAME": "hfdlc",
             **({} if resources.online else {"HF_HUB_OFFLINE": "1"}),
+            **JOIN_TIMEOUT,
             **resources.environment,
         },
         volumes={name: dict(mount) for name, mount in volumes.items()},

@@ -23,6 +23,9 @@ from hfdlc.sagemaker.job import Job, Resources
 from hfdlc.sagemaker.metrics import LOSS, Metrics, Point, as_json, svg, write
 from hfdlc.sagemaker.source import Source
 
+# What PyTorch reports if /dev/shm is full.
+SHARED_MEMORY = re.compile(r"shared memory|/dev/shm", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -142,9 +145,12 @@ def _keep_output(container: Container, order: Order) -> None:
 
 
 def _hint(failure: Failure, order: Order) -> str:
-    """What to do about packages that could not be downloaded."""
-    offline = not order.resources.online and "No matching distribution found" in failure.reason
-    return "requirements.txt is installed from the network: use --online" if offline else ""
+    """What to do about packages that could not be downloaded, and shared memory that is too small."""
+    if not order.resources.online and "No matching distribution found" in failure.reason:
+        return "requirements.txt is installed from the network: use --online"
+    if SHARED_MEMORY.search(failure.reason):
+        return "give the containers more shared memory (/dev/shm): --shm-size"
+    return ""
 
 
 def _keep_metrics(points: Sequence[Point], order: Order) -> None:

@@ -222,7 +222,11 @@ def _check_npy_header(body: bytes) -> None:
     if int.from_bytes(body[stream.tell() : stream.tell() + width], "little") > limits.NPY_HEADER:
         raise too_many("bytes of .npy header", limits.NPY_HEADER)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, kind = read(stream)
+    try:
+        shape, _, kind = read(stream)
+    except MemoryError:
+        # What Python before 3.9 raises for more than 100 nested brackets. The header is short.
+        raise RequestError("malformed", "the brackets in the .npy header are nested too deeply") from None
     if kind.kind not in "biufUS" or not kind.itemsize:
         raise RequestError("malformed", "an .npy array must contain numbers or text, not {}".format(kind))
     size = lists = 1

@@ -92,9 +92,10 @@ class Support(NamedTuple):
 
 
 def find_support(model: "transformers.PreTrainedModel", device: "torch.device", pad: int) -> Support:
-    """Check on short prompts which kind of cache a model takes, and that its logits are those without a cache."""
-    if model.config.is_encoder_decoder:
-        return Support(None, 0, "the model has an encoder")
+    """For decoder-only models (see `encoder_decoder_pass` for others).
+
+    Check on short prompts which kind of cache a model takes, and that its logits are those without a cache.
+    """
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return Support(None, 0, "the model has no cache of keys and values")
     if _has_window(model.config) and importlib.util.find_spec("transformers.masking_utils") is None:
@@ -115,6 +116,15 @@ def find_support(model: "transformers.PreTrainedModel", device: "torch.device", 
     return Support(None, 0, reason)
 
 
+def checked_texts(config: "transformers.PretrainedConfig") -> List[List[int]]:
+    """Token ids of the texts of the check, of the lengths LENGTHS."""
+    vocabulary = config.get_text_config().vocab_size if hasattr(config, "get_text_config") else 0
+    vocabulary = vocabulary or config.vocab_size
+    return [
+        [(n * 7919 + 31 * row + 5) % vocabulary for n in range(length)] for row, length in enumerate(LENGTHS)
+    ]
+
+
 def _has_window(config: "transformers.PretrainedConfig") -> bool:
     """Whether layers see a sliding window only. Before 4.53 some models rely on caches that drop older tokens."""
     window = getattr(config, "sliding_window", None) or 0
@@ -127,11 +137,7 @@ def _compare(
     """The bytes of a token in the cache, and the largest relative difference of logits."""
     import torch
 
-    vocabulary = model.config.get_text_config().vocab_size if hasattr(model.config, "get_text_config") else 0
-    vocabulary = vocabulary or model.config.vocab_size
-    texts = [
-        [(n * 7919 + 31 * row + 5) % vocabulary for n in range(length)] for row, length in enumerate(LENGTHS)
-    ]
+    texts = checked_texts(model.config)
     cache = KVCache(0, 0)
     found: List[Tuple[List[int], "torch.Tensor"]] = []
 

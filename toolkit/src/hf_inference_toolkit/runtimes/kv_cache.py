@@ -32,6 +32,11 @@ class KVCache:
         return self.end - self.start
 
     @property
+    def tokens(self) -> int:
+        """The tokens for which it has room."""
+        return self.rows * self.columns
+
+    @property
     def token_bytes(self) -> int:
         """The memory of one token of one row."""
         return sum(

@@ -44,11 +44,15 @@ KNOWN_CRITERIA = ("MaxLengthCriteria", "EosTokenCriteria")
 
 
 class Limits(NamedTuple):
-    """Processors of scores, criteria other than the usual ones, and the most tokens with the prompt."""
+    """Processors of scores, criteria other than the usual ones, and the most tokens with the prompt.
+
+    `start` are the tokens with which the decoder begins: the prompt itself where there is no encoder.
+    """
 
     processors: Optional["transformers.LogitsProcessorList"]
     criteria: Sequence["transformers.StoppingCriteria"]
     total: int
+    start: List[int]
 
 
 class Preparation:
@@ -60,25 +64,40 @@ class Preparation:
         self._copy.__class__ = type(
             type(model).__name__, (type(model),), {"_sample": _captured, "_greedy_search": _captured}
         )
-        # Arguments, without the length, from which `generate` derives neither processors nor other criteria.
-        self._plain: Dict[str, bool] = {}
+        self._has_encoder: bool = model.config.is_encoder_decoder
+        # Arguments, without the length, from which `generate` derives neither processors nor other criteria; with
+        # the decoder's first tokens, which are empty where there is no encoder.
+        self._plain: Dict[str, List[int]] = {}
 
     def limits(self, prompt: List[int], arguments: Options) -> Limits:
-        """Raises what `generate` raises for these arguments."""
-        import torch
-
+        """Raises what `generate` raises for these arguments. With an encoder, the prompt is the source."""
         new = arguments.get("max_new_tokens")
         key = repr(sorted((name, value) for name, value in arguments.items() if name != "max_new_tokens"))
-        if new is not None and self._plain.get(key):
-            return Limits(None, (), len(prompt) + new)
+        if new is not None and key in self._plain:
+            start = self._plain[key] or prompt
+            return Limits(None, (), len(start) + new, start)
+        prepared = self._captured(prompt, arguments)
+        if not prepared.processors and not prepared.criteria:
+            if len(self._plain) > 1000:
+                self._plain.clear()
+            self._plain[key] = prepared.start if self._has_encoder else []
+        return prepared
+
+    def _captured(self, prompt: List[int], arguments: Options) -> Limits:
+        import torch
+
         ids = torch.tensor([prompt], device=self._device)
+        inputs: Dict[str, object] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self._has_encoder:
+            from transformers.modeling_outputs import BaseModelOutput
+
+            # So that the encoder does not run.
+            nothing = torch.zeros((1, 1, 1), device=self._device).expand(1, len(prompt), 1)
+            inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=nothing)
         with torch.no_grad():
-            prepared = self._copy.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
+            prepared = self._copy.generate(**inputs, **arguments)
         if not isinstance(prepared, Limits):
             raise RuntimeError("generate did not call its usual loop")
-        if len(self._plain) > 1000:
-            self._plain.clear()
-        self._plain[key] = not prepared.processors and not prepared.criteria
         return prepared
 
     def processed(self, scores: "torch.Tensor", rows: Sequence["PreparedRow"]) -> "torch.Tensor":
@@ -123,4 +142,5 @@ def _captured(
 ) -> Limits:
     others = [one for one in stopping_criteria if type(one).__name__ not in KNOWN_CRITERIA]
     total = stopping_criteria.max_length
-    return Limits(logits_processor, others, int(total) if total else input_ids.shape[1] + 1)
+    start = list(map(int, input_ids[0].tolist()))
+    return Limits(logits_processor, others, int(total) if total else len(start) + 1, start)

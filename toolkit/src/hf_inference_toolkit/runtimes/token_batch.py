@@ -30,7 +30,8 @@ MOST_PADDING = 0.25
 class TokenRow:
     """One text. `on_token` is called with each token; it returns whether the text has ended.
 
-    `total` is the most tokens of the text, prompt included. Rows with one `prompt` object share its prefill.
+    `total` is the most tokens of the text, prompt included. Rows with one `prompt` object share its prefill. With an
+    encoder, `source` is what it reads, which does not count in `total`, and `prompt` what the decoder begins with.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class TokenRow:
         arguments: Options,
         sampling: RowSampling,
         on_token: Callable[[Selected], bool],
+        source: Sequence[int] = (),
     ) -> None:
         self.prompt = prompt
+        self.source = source
         self.total = total
         self.arguments = arguments
         self.sampling = sampling
@@ -55,6 +58,11 @@ class TokenRow:
         # Set it to True to remove the row in the next step.
         self.is_over = False
         self.problem: Optional[BaseException] = None
+
+    @property
+    def input_tokens(self) -> Sequence[int]:
+        """The tokens that are read before the first one is written."""
+        return self.source or self.prompt
 
     def fail(self, problem: BaseException) -> None:
         """End the row with an exception."""
@@ -80,6 +88,9 @@ class _Prefill:
 class TokenBatch:
     """The running batch. `budget` is the memory of its KV cache in tokens. All methods are called in one thread."""
 
+    # Whether an encoder reads sources.
+    has_sources = False
+
     def __init__(
         self, forward: ForwardPass, preparation: Preparation, budget: int, device: "torch.device"
     ) -> None:
@@ -96,7 +107,7 @@ class TokenBatch:
         # Rows whose prompts have not been read, and which have their part of the budget.
         self._waiting: List[TokenRow] = []
         self._prefill: Optional[_Prefill] = None
-        self._cache = KVCache(0, 0)
+        self._cache = self._empty_cache()
         self._prefixes = Prefixes(int(budget * PART))
         # Batches of other adapters, which use the same memory.
         self._others: Sequence[TokenBatch] = ()
@@ -111,16 +122,27 @@ class TokenBatch:
     @property
     def usage(self) -> float:
         """The used part of the memory budget, from 0 to 1."""
-        totals = [row.total for row in self._all]
-        return min(1.0, _needed(totals) / self.budget) if totals else 0.0
+        rows = self._all
+        return min(1.0, needed(*sizes(rows)) / self.budget) if rows else 0.0
 
     def longest_of(self, count: int) -> int:
-        """The most tokens of each of `count` texts, prompts included."""
+        """The most tokens of each of `count` texts, prompts and sources included."""
         return self.budget // count - LEAST_FREE if count <= self._most_rows else 0
 
     def new(self) -> "TokenBatch":
         """An empty batch of the same model."""
-        return TokenBatch(self._pass, self._preparation, self.budget, self._device)
+        return type(self)(self._pass, self._preparation, self.budget, self._device)
+
+    def row(
+        self,
+        tokens: List[int],
+        total: int,
+        arguments: Options,
+        sampling: RowSampling,
+        on_token: Callable[[Selected], bool],
+    ) -> TokenRow:
+        """A row for the tokens of an input."""
+        return TokenRow(tokens, total, arguments, sampling, on_token)
 
     def share_memory(self, others: Sequence["TokenBatch"]) -> None:
         """Use the budget together with these batches, of which each knows all the others."""
@@ -130,14 +152,13 @@ class TokenBatch:
     def _buffers(self) -> int:
         """The tokens for which its caches have room."""
         prefill = self._prefill
-        own = self._cache.rows * self._cache.columns
-        return own + (prefill.cache.rows * prefill.cache.columns if prefill else 0)
+        return self._cache.tokens + (prefill.cache.tokens if prefill else 0)
 
     @property
     def _held(self) -> int:
         """The tokens of the budget that its rows use."""
-        totals = [row.total for row in self._all]
-        return max(_needed(totals), self._buffers) if totals else 0
+        rows = self._all
+        return max(needed(*sizes(rows)), self._buffers) if rows else 0
 
     @property
     def _elsewhere(self) -> int:
@@ -154,21 +175,23 @@ class TokenBatch:
         return sum(batch._prefixes.tokens for batch in (self, *self._others))
 
     def fits(self, lengths: Sequence[int], totals: Sequence[int]) -> bool:
-        """Whether there is memory for more rows, given the lengths of their prompts and the most tokens of each."""
+        """Whether there is memory for more rows, given the lengths of their inputs and the most tokens of each."""
         rows, elsewhere = self._all, self._elsewhere
+        known, sources = sizes(rows)
+        totals, sources = [*known, *totals], [*sources, *(lengths if self.has_sources else ())]
         if not rows and not elsewhere:
-            self._shrink_prefixes(self.budget - _needed(totals))
+            self._shrink_prefixes(self.budget - needed(totals, sources))
             return True
         running = len(rows) + sum(len(batch._all) for batch in self._others)
-        if running + len(totals) > self._most_rows:
+        if running + len(lengths) > self._most_rows:
             return False
-        needed = _needed([row.total for row in rows] + list(totals))
-        # Prompts that are read beside a running batch are in memory twice.
-        prompts = [len(row.prompt) for row in rows if not row.length] + list(lengths)
-        twice = min(sum(prompts), max(*prompts, 2 * self._prefill_tokens, 0))
-        if needed + twice + elsewhere > self.budget:
+        size = needed(totals, sources)
+        # Inputs that are read beside a running batch are in memory twice.
+        inputs = [len(row.input_tokens) for row in rows if not row.length] + list(lengths)
+        twice = min(sum(inputs), max(*inputs, 2 * self._prefill_tokens, 0))
+        if size + twice + elsewhere > self.budget:
             return False
-        self._shrink_prefixes(self.budget - needed - twice - elsewhere)
+        self._shrink_prefixes(self.budget - size - twice - elsewhere)
         return True
 
     def add(self, row: TokenRow) -> None:
@@ -178,7 +201,10 @@ class TokenBatch:
     def clear(self) -> None:
         """Drop all rows, for example after a step that was interrupted."""
         self.rows, self._waiting, self._prefill = [], [], None
-        self._cache = KVCache(0, 0)
+        self._cache = self._empty_cache()
+
+    def _empty_cache(self) -> KVCache:
+        return KVCache(0, 0)
 
     def step(self) -> List[TokenRow]:
         """Write one token for each row, read prompts, and return the rows that are over. They have left."""
@@ -208,7 +234,7 @@ class TokenBatch:
         if over and self.rows:
             self._cache.keep(len(self.rows), max(row.length for row in self.rows))
         elif over:
-            self._cache = KVCache(0, 0)
+            self._cache = self._empty_cache()
         return over
 
     def _keep_prefix(self, row: TokenRow, place: int) -> None:
@@ -267,7 +293,7 @@ class TokenBatch:
             alike = [row for row in waiting if row.prompt is waiting[0].prompt]
         else:
             alike = [row for row in waiting if not self._prefixes.known(row.prompt)]
-        rows = _similar(alike, tokens)
+        rows = similar(alike, tokens)
         self._waiting = [row for row in self._waiting if row not in rows]
         prompts: List[List[int]] = []
         for row in rows:
@@ -280,15 +306,16 @@ class TokenBatch:
         else:
             cache, size = self._cache, len(prompts) * columns
             free = self.budget - self._prefix_tokens - self._elsewhere
-            if self.rows and cache.rows * cache.columns + size > free:
-                cache.resize(*self._size(self.rows, size), 0)
+            if self.rows and cache.tokens + size > free:
+                self._resize(self.rows, size, 0)
             own = KVCache(len(prompts), columns)
         done = self._prefixes.copy(prompts[0], own) if known else 0
         return _Prefill(rows, prompts, own, done)
 
     def _prepare(self, row: TokenRow) -> None:
         try:
-            row.limits = self._preparation.limits(row.prompt, row.arguments)
+            row.limits = self._preparation.limits(list(row.input_tokens), row.arguments)
+            row.prompt = row.limits.start if self.has_sources else row.prompt
             row.total = max(row.total, row.limits.total)
         except Exception as problem:
             row.fail(problem)
@@ -300,12 +327,17 @@ class TokenBatch:
         """
         longest = max(row.total for row in rows)
         budget = self.budget - elsewhere - self._elsewhere - self._prefix_tokens
+        source = max(len(row.source) for row in rows)
         count = 1
         while count < len(rows):
             count *= 2
-        count = max(len(rows), min(count, budget // (longest + LEAST_FREE)))
+        count = max(len(rows), min(count, budget // (longest + LEAST_FREE + source)))
         free = min(max(longest // 2, LEAST_FREE), MOST_FREE)
-        return count, max(longest + LEAST_FREE, min(longest + free, budget // count))
+        return count, max(longest + LEAST_FREE, min(longest + free, budget // count - source))
+
+    def _resize(self, rows: Sequence[TokenRow], elsewhere: int, width: int) -> None:
+        """Give the cache the size for these rows, of which one has `width` tokens."""
+        self._cache.resize(*self._size(rows, elsewhere), width)
 
     def _join(self, prefill: _Prefill, logits: "torch.Tensor") -> None:
         """Add rows whose prompts were read, and select their first tokens."""
@@ -320,7 +352,7 @@ class TokenBatch:
             rows, longest = [*self.rows, *prefill.rows], max(lengths)
             cache = self._cache
             if len(rows) > cache.rows or longest > cache.end or cache.end >= cache.columns:
-                cache.resize(*self._size(rows, prefill.cache.rows * prefill.cache.columns), longest)
+                self._resize(rows, prefill.cache.tokens, longest)
             cache.insert(prefill.cache, prefill.sources, lengths)
         self.rows.extend(prefill.rows)
         for place in range(len(self.rows) - len(prefill.rows), len(self.rows)):
@@ -332,7 +364,7 @@ class TokenBatch:
         cache = self._cache
         cache.keep(len(self.rows), max(row.length for row in self.rows))
         if cache.end >= cache.columns:
-            cache.resize(*self._size(self.rows, 0), 0)
+            self._resize(self.rows, 0, 0)
         rows = list(self.rows)
         try:
             logits = self._pass.write([row.generated[-1] for row in rows], _lengths(rows), cache)
@@ -348,9 +380,9 @@ class TokenBatch:
         """After a step that failed: the same step for each row by itself. A row that fails again is over."""
         if is_out_of_memory(problem):
             release_memory()
+        cache, start = self._cache, self._cache.start
         for place, row in enumerate(rows):
-            cache = self._cache
-            cache.first, cache.last = place, place + 1
+            cache.first, cache.last, cache.start = place, place + 1, cache.end - row.length
             try:
                 if len(rows) == 1:
                     raise problem
@@ -360,7 +392,7 @@ class TokenBatch:
             else:
                 self._select([row], logits)
             finally:
-                cache.first, cache.last = 0, len(rows)
+                cache.first, cache.last, cache.start = 0, len(rows), start
 
     def _select(self, rows: Sequence[TokenRow], logits: "torch.Tensor") -> None:
         """Select the next token of each row, and report it."""
@@ -386,28 +418,34 @@ class TokenBatch:
                 row.fail(problem)
 
 
-def _needed(totals: Sequence[int]) -> int:
-    return len(totals) * (max(totals) + LEAST_FREE)
+def needed(totals: Sequence[int], sources: Sequence[int]) -> int:
+    """The tokens of the budget for rows with so many tokens, and sources of these lengths."""
+    return len(totals) * (max(totals) + LEAST_FREE + max(sources, default=0))
+
+
+def sizes(rows: Sequence[TokenRow]) -> Tuple[List[int], List[int]]:
+    """The most tokens and the source's length of each row."""
+    return [row.total for row in rows], [len(row.source) for row in rows]
 
 
 def _lengths(rows: Sequence[TokenRow]) -> List[int]:
     return [row.length for row in rows]
 
 
-def _similar(waiting: List[TokenRow], limit: int) -> List[TokenRow]:
+def similar(waiting: List[TokenRow], limit: int) -> List[TokenRow]:
     """The oldest row, and those that can be read with it: together at most `limit` tokens, and little padding."""
     first = waiting[0]
     if first.is_alone:
         return [first]
-    chosen, longest, tokens = [first], len(first.prompt), len(first.prompt)
+    chosen, longest, tokens = [first], len(first.input_tokens), len(first.input_tokens)
     for row in waiting[1:]:
-        if row.prompt is chosen[-1].prompt:
+        if row.input_tokens is chosen[-1].input_tokens:
             chosen.append(row)
             continue
-        most = max(longest, len(row.prompt))
+        most = max(longest, len(row.input_tokens))
         padded = most * (len(chosen) + 1)
-        padding = padded - tokens - len(row.prompt)
+        padding = padded - tokens - len(row.input_tokens)
         if not row.is_alone and padded <= limit and padding <= MOST_PADDING * padded:
             chosen.append(row)
-            longest, tokens = most, tokens + len(row.prompt)
+            longest, tokens = most, tokens + len(row.input_tokens)
     return chosen

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tupl
 from hf_inference_toolkit.annotations import Arrays, Options
 from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.runtimes import decoding, kernels, memory, openvino, threads
+from hf_inference_toolkit.runtimes import (
+    decoding,
+    encoder_decoder_pass,
+    forward_pass,
+    kernels,
+    memory,
+    openvino,
+    threads,
+)
 from hf_inference_toolkit.runtimes.acceleration import Acceleration, Reference
 from hf_inference_toolkit.runtimes.base import (
     MODEL_OUTPUTS,
@@ -19,7 +27,7 @@ from hf_inference_toolkit.runtimes.base import (
     unpadded,
 )
 from hf_inference_toolkit.runtimes.decoding import OnStep, RowSampling
-from hf_inference_toolkit.runtimes.forward_pass import find_support
+from hf_inference_toolkit.runtimes.encoder_decoder_batch import EncoderDecoderBatch
 from hf_inference_toolkit.runtimes.openvino import Compiled, Signature, UnsuitableError
 from hf_inference_toolkit.runtimes.pipeline_pass import PipelineModel
 from hf_inference_toolkit.runtimes.preparation import Preparation
@@ -302,14 +310,17 @@ class Torch(Runtime):
 
         if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (4, 40):
             return None, "it needs transformers 4.40 or newer"
-        support = find_support(self.model, self.device, pad)
+        has_encoder = self.model.config.is_encoder_decoder
+        find = encoder_decoder_pass.find_support if has_encoder else forward_pass.find_support
+        support = find(self.model, self.device, pad)
         if support.forward is None:
             return None, support.reason
         if self.kv_cache is None:
             # The batches of adapters share it.
             self.kv_cache = int(self._free_memory() * CACHE_PART)
         tokens = self.kv_cache // support.token_bytes
-        return TokenBatch(support.forward, Preparation(self.model, self.device), tokens, self.device), ""
+        kind = EncoderDecoderBatch if has_encoder else TokenBatch
+        return kind(support.forward, Preparation(self.model, self.device), tokens, self.device), ""
 
     def _free_memory(self) -> int:
         import torch

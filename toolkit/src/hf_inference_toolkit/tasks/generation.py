@@ -176,7 +176,9 @@ class Generation(TextTask):
         for name in ("num_beams", "num_return_sequences"):
             width *= self._value(arguments, name) or 1
         most = self._value(arguments, "max_new_tokens")
-        total = length + most if most else max(length + 1, self._value(arguments, "max_length") or 0)
+        # The decoder of an encoder's model begins with a token of its own.
+        begin = 1 if self.config.is_encoder_decoder else length
+        total = begin + most if most else max(begin + 1, self._value(arguments, "max_length") or 0)
         prompt = self._drawn(Prompt(row, arguments, options, processors=processors(options), total=total))
         key = [(name, repr(value)) for name, value in sorted(prompt.arguments.items())]
         key.append(("sampling", repr(prompt.sampling)))
@@ -192,12 +194,13 @@ class Generation(TextTask):
     def _check_memory(self, length: int, prompt: Prompt) -> None:
         """RequestError if the sequences of a prompt never fit into the KV cache."""
         most = self._batch.longest_of(prompt.copies) if self._batch is not None else 0
-        if prompt.total > most:
+        size = prompt.total + (length if self.config.is_encoder_decoder else 0)
+        if size > most:
             raise RequestError(
                 "unprocessable",
                 "the prompt has {} tokens, and {} with the new ones; the KV cache has room for {} sequences of {} "
                 "tokens: lower max_new_tokens or num_return_sequences, or raise HF_KV_CACHE_GB".format(
-                    length, prompt.total, prompt.copies, max(0, most)
+                    length, size, prompt.copies, max(0, most)
                 ),
             )
 
@@ -207,10 +210,16 @@ class Generation(TextTask):
         if "decoding" not in self.facts:
             self._batch, reason = self.runtime.token_batch(self.pad)
             self.facts["decoding"] = "continuous batching" if self._batch is not None else "generate"
+            reason = reason or self._beams_by_default()
             if reason:
                 self.facts["decoding_reason"] = reason
             if self._batch is not None:
                 self.facts["kv_cache_tokens"] = str(self._batch.budget)
+
+    def _beams_by_default(self) -> str:
+        """Which requests are left to `generate`, if those without parameters are."""
+        beams = self._value(self.arguments({}, 1), "num_beams") or 1
+        return "requests without num_beams have {} beams, by generate".format(beams) if beams > 1 else ""
 
     def decoding_batch(self) -> DecodingBatch:
         """See Service."""

@@ -52,7 +52,9 @@ class GenerationBatch(DecodingBatch):
         member = _Member(handle, [], [])
         for copy in range(prompt.copies):
             sequence = self._sequence(piece)
-            row = TokenRow(ids, prompt.total, prompt.arguments, prompt.row_sampling(copy), _adder(sequence))
+            row = self._batch.row(
+                ids, prompt.total, prompt.arguments, prompt.row_sampling(copy), _adder(sequence)
+            )
             member.sequences.append(sequence)
             member.rows.append(row)
             self._batch.add(row)
@@ -94,7 +96,7 @@ class GenerationBatch(DecodingBatch):
             finished,
             [one.handle for one in started],
             lengths,
-            sum(len(one.rows[0].prompt) for one in started),
+            sum(len(one.rows[0].input_tokens) for one in started),
             self._batch.selected - before,
         )
 

@@ -37,6 +37,12 @@ def sigmoid(logits: numpy.ndarray) -> numpy.ndarray:
     return 1.0 / (1.0 + numpy.exp(-logits))
 
 
+def _of_last_token(output: Output) -> Output:
+    """Decoders of TensorFlow without a padding token return the logits of each token, not of the last one alone."""
+    logits = output["logits"]
+    return output if logits.ndim < 2 else dict(output, logits=logits[-1])
+
+
 class SequenceClassification(TextTask):
     """The common base of tasks with a sequence classification model."""
 
@@ -44,7 +50,7 @@ class SequenceClassification(TextTask):
         """See Service. Decoders find the end of a row by the padding token in their config: without one, no batches."""
         if getattr(self.config, "pad_token_id", self.pad) is None:
             return [
-                output
+                _of_last_token(output)
                 for piece in pieces
                 for output in super(SequenceClassification, self).run([piece], check)
             ]
