@@ -54,6 +54,7 @@ RELEASES = {
 }
 # These start Pythons of their own, with packages of their own: no release of transformers is imported.
 LEFT_OUT = ("tests/test_old_pythons.py",)
+LONGEST_NAME = 120  # characters of a failed test's name on the page
 PATIENCE = 1800  # seconds for the tests of one release
 
 
@@ -100,7 +101,9 @@ def count(result: Result, code: int, output: str, errors: str) -> None:
         what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped|failed|error)", output)
     }
     result.passed, result.skipped = numbers.get("passed", 0), numbers.get("skipped", 0)
-    result.failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
+    # A test's name has its parameters.
+    result.failed = [name[:LONGEST_NAME] for name in failed]
     if code not in (0, 1) or not numbers or (code == 1 and not result.failed):
         result.failed.append(f"pytest ended with {code}: {errors.strip()[-200:]}")
 

@@ -35,6 +35,7 @@ def test_unknown_release_is_an_error() -> None:
             2,
             ["a.py::b[c]", "a.py::d"],
         ),
+        (1, f"FAILED tests/a.py::b[{'c' * 2000}] - x\n1 failed in 1.00s", 0, [f"a.py::b[{'c' * 112}"]),
         (1, "2 passed, 1 error in 1.00s", 2, ["pytest ended with 1: why"]),
         (0, "no tests ran", 0, ["pytest ended with 0: why"]),
         (-9, "5 passed", 5, ["pytest ended with -9: why"]),

@@ -11,7 +11,7 @@ import tiny_pipelines
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.errors import RequestError
 
-pytest.importorskip("transformers", minversion="4.46")
+transformers = pytest.importorskip("transformers", minversion="4.46")
 pytest.importorskip("PIL")
 if tiny.FRAMEWORK != "pt":
     pytest.skip("shown on PyTorch", allow_module_level=True)
@@ -138,8 +138,11 @@ def test_generation_parameters_have_their_limits_in_every_place(pipeline_service
     ):
         refusal(service, inputs, wrong)
         refusal(service, inputs, {"generate_kwargs": wrong})
-    assert "at most 16" in refusal(service, inputs, {"stop_sequence": ["a"] * 17})
-    assert "at most 128" in refusal(service, inputs, {"stop_sequence": "a" * 129})
+    if "stop_sequence" in service.schema()["properties"]["parameters"]["properties"]:
+        assert "at most 16" in refusal(service, inputs, {"stop_sequence": ["a"] * 17})
+        assert "at most 128" in refusal(service, inputs, {"stop_sequence": "a" * 129})
+    else:
+        assert transformers.__version__ < "4.50"
     assert "too: keep one" in refusal(
         service, inputs, {"max_new_tokens": 2, "generate_kwargs": {"max_new_tokens": 3}}
     )

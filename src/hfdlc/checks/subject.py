@@ -151,12 +151,12 @@ print(json.dumps({name: [file for file in files if os.path.basename(file) == nam
 """
 REQUEST = """
 import json, sys, time, urllib.error, urllib.request
-def request(path, body=None):
+def request(path, body=None, seconds=10):
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     message = urllib.request.Request("http://127.0.0.1:8080" + path, data, headers)
     try:
-        with urllib.request.urlopen(message, timeout=10) as answer:
+        with urllib.request.urlopen(message, timeout=seconds) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -188,7 +188,10 @@ print(json.dumps(seen))
 
 
 def invoke(container: Container, body: dict[str, Any]) -> tuple[int, Any]:
-    """POST to /invocations inside the container; the status and the parsed answer."""
-    script = f"print(json.dumps(request('/invocations', json.loads({json.dumps(body)!r}))))"
+    """POST to /invocations inside the container; the status and the parsed answer.
+
+    Without an answer within a minute, the status is 0 and the answer is the reason.
+    """
+    script = f"print(json.dumps(request('/invocations', json.loads({json.dumps(body)!r}), 60)))"
     status, text = json.loads(containers.python(container, REQUEST + script))
-    return status, json.loads(text)
+    return status, json.loads(text) if status else text

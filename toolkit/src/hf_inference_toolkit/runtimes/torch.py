@@ -1,5 +1,6 @@
 """PyTorch, on the first GPU or on the CPU."""
 
+import functools
 import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -114,6 +115,7 @@ class Torch(Runtime):
             # transformers 5 keeps the precision of the file, transformers 4 converts to float32.
             model = model.to(device=self.device, dtype=self.type)
         self.model = model.eval()
+        keep_encoder_mask(model)
         self.watch(self.model)
         self.settle_weights(self.model)
         # OpenVINO cannot convert layers that use oneDNN's private operators.
@@ -326,6 +328,30 @@ class Torch(Runtime):
         import torch
 
         return int(torch.cuda.mem_get_info()[0]) if self.device.type == "cuda" else memory.available()
+
+
+def keep_encoder_mask(model: "PreTrainedModel") -> None:
+    """Let `generate` give models with an encoder the mask of padded inputs, which transformers 4.49 leaves out.
+
+    Without it the shorter texts of a batch attend to padding. Remove this when 4.49 is no longer served. See
+    https://github.com/huggingface/transformers/issues/36293.
+    """
+    import transformers
+
+    if not transformers.__version__.startswith("4.49.") or not model.config.is_encoder_decoder:
+        return
+    prepare = model.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)
+    def prepared(
+        *args: object, attention_mask: Optional["Tensor"] = None, **more: object
+    ) -> Dict[str, object]:
+        inputs: Dict[str, object] = prepare(*args, attention_mask=attention_mask, **more)
+        if attention_mask is not None:
+            inputs.setdefault("attention_mask", attention_mask)
+        return inputs
+
+    model.prepare_inputs_for_generation = prepared
 
 
 def refusal(dtype: str, reason: str) -> str:
