@@ -9,6 +9,7 @@ ACCEPTED = (
     r"curl is not installed",
     r"no JDK is installed",
     r"no Python \S+ here",
+    r"needs a Python before 3\.9",
     r"no (process|mount) namespaces here",
     r"setpriv is missing",
     r"this image has no OpenVINO",

@@ -1,9 +1,11 @@
 """Bodies: what is read of those that common tools write, and that what is written is read back."""
 
 import csv
+import gc
 import io
 import json
 import math
+import sys
 
 import hypothesis
 import pytest
@@ -351,3 +353,47 @@ def test_npy_numbers_that_json_does_not_have_are_refused():
 
 def test_stream_of_null_is_not_given():
     assert not payload.request({"inputs": "x", "stream": None}).is_stream
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"),
+    [
+        ("[" * 64 + "]" * 64, False),
+        ("[" * 65 + "]" * 65, True),
+        ('{"a":' * 65, True),
+        ("[" + "[]," * 1000 + "[]]", False),
+        ('["' + "[" * 1000 + '"]', False),
+        ('["\\"' + "[" * 1000 + '"]', False),
+        ('["\\\\"' + ",[" * 1000, True),
+        ('["' + "[" * 1000, False),
+    ],
+)
+def test_depth_is_known_before_the_text_is_parsed(text, is_refused):
+    """Brackets in strings do not count."""
+    try:
+        payload.check_depth(text)
+    except RequestError:
+        assert is_refused
+    else:
+        assert not is_refused
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 9), reason="needs a Python before 3.9")
+def test_callback_of_the_garbage_collector_in_a_deep_body_does_not_end_the_process():
+    """At the recursion limit the callback fails, which Python before 3.9 does not survive."""
+
+    def nested(levels):
+        return levels and nested(levels - 1)
+
+    def callback(phase, info):
+        nested(10)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1)
+    try:
+        with pytest.raises(RequestError, match="deeper"):
+            payload.read_json(b"[" * 2000)
+    finally:
+        gc.callbacks.remove(callback)
+        gc.set_threshold(*thresholds)

@@ -107,6 +107,8 @@ def test_rows_decide_in_models_that_generate_where_both_are_as_fast(monkeypatch)
     """The weights stay as they are; few rows and small weights use the usual product."""
     import transformers
 
+    if not hasattr(transformers, "LlamaConfig"):
+        pytest.skip("this release has no Llama")
     used = []
     product = torch.ops.mkldnn._linear_pointwise
 

@@ -4,6 +4,8 @@ import codecs
 import difflib
 import json
 import math
+import re
+import sys
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
 
 from hf_inference_toolkit import limits
@@ -16,6 +18,8 @@ except ImportError:
     orjson = None  # type: ignore[assignment,unused-ignore]
 
 DEEPEST = 64
+# Strings, which may contain brackets, and brackets.
+_BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*"?|[][{}]', re.DOTALL)
 # An integer with more digits needs more than 64 bits: JSON has no leading zeros.
 MOST_DIGITS = 20
 # The decoders of these charsets take quadratic time: 25 MB would take hours.
@@ -86,6 +90,8 @@ def _fast(body: bytes) -> object:
 
 
 def _lenient(text: str) -> object:
+    if sys.version_info < (3, 9):
+        check_depth(text)
     try:
         return json.loads(text, strict=False, parse_constant=_refuse_constant, parse_int=_integer)
     except RecursionError:
@@ -99,6 +105,24 @@ def _lenient(text: str) -> object:
         ) from None
     except ValueError as problem:
         raise RequestError("malformed", "the body is not JSON: {}".format(problem)) from None
+
+
+def check_depth(text: str) -> None:
+    """Refuse what is nested too deeply without parsing it.
+
+    Before Python 3.9 a finalizer or a callback of the garbage collector that runs at the recursion limit of the json
+    module ends the process: "Cannot recover from stack overflow". Remove this when no image has Python 3.8 or older.
+    """
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        if found.group() in "[{":
+            depth += 1
+            if depth > DEEPEST:
+                raise _too_deep()
+        elif found.group() in "]}":
+            depth -= 1
 
 
 def is_json(text: str) -> bool:
