@@ -105,12 +105,11 @@ def run(batch, rows, arrivals=None):
         while (
             waiting
             and waiting[0][0] <= steps
-            and batch.fits([len(waiting[0][1].prompt)], [waiting[0][1].total])
+            and batch.fits([len(waiting[0][1].input_tokens)], [waiting[0][1].total])
         ):
             batch.add(waiting.pop(0)[1])
         over += len(batch.step())
-        cache = batch._cache
-        assert cache.rows * cache.columns <= batch.budget
+        assert batch._cache.tokens <= batch.budget
         steps += 1
         assert steps < 10000
     return steps

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import json
-import random
 
 import generation_models
 import pytest
 import serving
 import tiny
-from test_decoding import close, slow, supported, together
+from test_decoding import WORDS, close, prompts, run, slow, supported, together
 from test_metrics import samples
 from test_serving import in_background, until
 
@@ -34,7 +33,6 @@ from hf_inference_toolkit.runtimes.preparation import Preparation  # noqa: E402
 # transformers warns of combinations of parameters.
 pytestmark = pytest.mark.filterwarnings("ignore")
 CPU = torch.device("cpu")
-WORDS = 400
 IDS = {"vocab_size": WORDS, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 BART = dict(
     {name: size for name, size in tiny.BART.items() if not name.endswith("_id") and name != "vocab_size"},
@@ -103,28 +101,6 @@ def alone(model, row):
     return written[0, 1:].tolist()
 
 
-def sources(count, lengths, seed=1):
-    numbers = random.Random(seed)
-    return [[numbers.randrange(3, WORDS) for _ in range(numbers.choice(lengths))] for _ in range(count)]
-
-
-def run(batch, rows, arrivals=None):
-    """Let rows arrive at the given steps, if there is room; returns the steps that were made."""
-    waiting, over, steps = list(zip(arrivals or [0] * len(rows), rows)), 0, 0
-    while over < len(rows):
-        while (
-            waiting
-            and waiting[0][0] <= steps
-            and batch.fits([len(waiting[0][1].source)], [waiting[0][1].total])
-        ):
-            batch.add(waiting.pop(0)[1])
-        over += len(batch.step())
-        assert batch._cache.tokens <= batch.budget
-        steps += 1
-        assert steps < 10000
-    return steps
-
-
 ARGUMENTS = [
     {},
     {"repetition_penalty": 1.3},
@@ -142,7 +118,7 @@ ARGUMENTS = [
 
 def rows_of(batch, seed=1):
     """Sources of mixed lengths with mixed parameters."""
-    pairs = zip(sources(20, [1, 2, 5, 9, 40], seed), [1, 3, 12, 30, 5] * 4, ARGUMENTS * 2)
+    pairs = zip(prompts(20, [1, 2, 5, 9, 40], seed), [1, 3, 12, 30, 5] * 4, ARGUMENTS * 2)
     return [row_of(batch, source, **dict({"new": new}, **arguments)) for source, new, arguments in pairs]
 
 
@@ -211,10 +187,10 @@ def test_reason_of_an_unsupported_model_is_known():
 def test_beams_beside_the_batch_are_those_of_generate(name):
     """The positions of the batch's rows do not reach other passes."""
     model = model_of(name)
-    ids = torch.tensor(sources(1, [7]))
+    ids = torch.tensor(prompts(1, [7]))
     expected = model.generate(input_ids=ids, num_beams=3, max_new_tokens=12)
     batch = batch_of(model)
-    rows = [row_of(batch, source, 30, min_new_tokens=30) for source in sources(3, [3, 8])]
+    rows = [row_of(batch, source, 30, min_new_tokens=30) for source in prompts(3, [3, 8])]
     for row in rows:
         batch.add(row)
         batch.step()
@@ -236,7 +212,7 @@ def test_source_of_several_texts_is_read_once(name, monkeypatch):
         return read(some, *rest)
 
     monkeypatch.setattr(batch._pass, "read_sources", counted)
-    source, other = sources(2, [9])
+    source, other = prompts(2, [9])
     rows = [row_of(batch, source, new) for new in (3, 20, 9)] + [row_of(batch, other, 8)]
     run(batch, rows)
     assert counts == [1, 1]
@@ -253,7 +229,7 @@ def test_memory_stays_within_the_budget(name, budget):
     """Sources count; rows wait while it is used, and all get their tokens."""
     model = model_of(name)
     batch = batch_of(model, budget=budget)
-    rows = [row_of(batch, source, new) for source, new in zip(sources(16, [3, 20, 60]), [5, 20, 40] * 6)]
+    rows = [row_of(batch, source, new) for source, new in zip(prompts(16, [3, 20, 60]), [5, 20, 40] * 6)]
     run(batch, rows)
     for row in rows:
         assert row.generated == alone(model, row)
@@ -270,7 +246,7 @@ def test_memory_is_that_of_the_buffers(monkeypatch):
     if support.forward is None:
         pytest.skip("this release: " + support.reason)
     batch = batch_of(model)
-    for source in sources(5, [10, 30]):
+    for source in prompts(5, [10, 30]):
         batch.add(row_of(batch, source, 40, min_new_tokens=40))
     for _ in range(3):
         batch.step()
@@ -294,7 +270,7 @@ def test_row_whose_processor_fails_leaves_alone():
             raise ValueError("broken")
         return scores
 
-    rows = [row_of(batch, source, 6) for source in sources(4, [3, 8])]
+    rows = [row_of(batch, source, 6) for source in prompts(4, [3, 8])]
     rows[1].sampling = RowSampling(processors=(broken,))
     run(batch, rows)
     assert [str(row.problem) for row in rows] == ["None", "broken", "None", "None"]
@@ -307,7 +283,7 @@ def test_text_longer_than_the_decoder_s_positions_fails_alone():
     model = model_of("Bart")
     batch = batch_of(model)
     long = row_of(batch, [5, 6, 7], 200, min_new_tokens=200)
-    rows = [row_of(batch, source, 120) for source in sources(3, [4])]
+    rows = [row_of(batch, source, 120) for source in prompts(3, [4])]
     run(batch, [rows[0], long, *rows[1:]], [0, 0, 0, 100])
     assert str(long.problem) == "the decoder has 128 positions"
     for row in rows:
@@ -319,7 +295,7 @@ def test_pass_that_fails_is_taken_apart(poisoned):
     """A pass fails where it has the poisoned row: at its source, or at its second token."""
     model = model_of("T5")
     batch = batch_of(model)
-    rows = [row_of(batch, source, 6) for source in sources(4, [3])]
+    rows = [row_of(batch, source, 6) for source in prompts(4, [3])]
     rows[2] = row_of(batch, rows[2].source, 6, forced_bos_token_id=399)
     poison = rows[2].source[0] if poisoned == "source" else 399
     part = model.get_encoder() if poisoned == "source" else model.get_decoder()
@@ -341,7 +317,7 @@ def test_row_that_is_over_leaves_at_the_next_step():
     """Its place is free at once, and the others go on."""
     model = model_of("Bart")
     batch = batch_of(model)
-    rows = [row_of(batch, source, 40, min_new_tokens=40) for source in sources(4, [3, 30, 8], 3)]
+    rows = [row_of(batch, source, 40, min_new_tokens=40) for source in prompts(4, [3, 30, 8], 3)]
     for row in rows:
         batch.add(row)
     for _ in range(3):
