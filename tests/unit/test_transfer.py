@@ -59,7 +59,7 @@ def test_blobs_are_sent_once(registry: tuple[Target, Content], tmp_path: Path) -
     moved = transfer.copy_blobs(second, where, "one", [])
     assert moved.there == shared
     assert transfer.copy_blobs(first, where, "one", []).sent == 0
-    assert where.registry.tags("one") == []
+    assert all(reference.startswith("sha256:") for _, reference in content.manifests)
     assert content.manifests["one", first.manifest.digest] == first.manifest
 
 

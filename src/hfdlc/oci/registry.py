@@ -45,19 +45,23 @@ class Registry:
         response = self.http.request("HEAD", url, headers={"Accept": ACCEPT})
         if response.status_code == requests.codes.not_found:
             return None
-        return response.headers.get("Docker-Content-Digest") or self.manifest(repository, reference).digest
+        digest = response.headers.get("Docker-Content-Digest") if response.ok else None
+        return digest or self.manifest(repository, reference).digest
 
     def manifest(self, repository: str, reference: str) -> Manifest:
         """The manifest of a tag or digest; compared with the digest if that is the reference.
 
-        Raises HfdlcError if there is none.
+        Raises HfdlcError if there is none, or if the registry refuses.
         """
         url = f"/v2/{self.name(repository)}/manifests/{reference}"
         response = self.http.request("GET", url, headers={"Accept": ACCEPT})
         where = f"{self.address}/{repository}"
         if response.status_code == requests.codes.not_found:
             raise HfdlcError("there is no such image", location=f"{where}:{reference}")
-        found = Manifest(response.content, response.headers["Content-Type"].partition(";")[0])
+        _expect(response, requests.codes.ok, f"{where}:{reference}")
+        if not _is_object(response):
+            raise HfdlcError("this host answers with something else than a manifest", location=where)
+        found = Manifest(response.content, response.headers.get("Content-Type", "").partition(";")[0])
         if reference.startswith("sha256:") and found.digest != reference:
             raise HfdlcError(f"the registry gave {found.digest} instead", location=f"{where}@{reference}")
         return found
@@ -160,11 +164,16 @@ class Registry:
                 with attempt, get() as response:
                     if response.status_code == requests.codes.not_found:
                         raise HfdlcError("has no such blob", location=f"{self.address}/{repository}@{digest}")
-                    length = int(response.headers.get("Content-Length", "0"))
+                    if response.status_code != requests.codes.partial_content:
+                        _expect(response, requests.codes.ok, f"{self.address}/{repository}@{digest}")
+                    # A registry that knows no ranges sends all of it again.
+                    known = at if response.status_code == requests.codes.ok else 0
+                    length = int(response.headers.get("Content-Length", "0")) - known
                     start = at
                     for piece in response.iter_content(1 << 20):
-                        at += len(piece)
-                        yield piece
+                        new, known = piece[known:], max(0, known - len(piece))
+                        at += len(new)
+                        yield new
                     if at - start != length:
                         raise Transient(f"{digest}: the connection ended early")
 
@@ -176,20 +185,18 @@ class Registry:
             raise HfdlcError("the registry gave content that does not match the digest", location=where)
         return content
 
-    def tags(self, repository: str) -> list[str]:
-        """All tags of a repository."""
-        url: str | None = f"/v2/{self.name(repository)}/tags/list?n=1000"
-        found: list[str] = []
-        while url:
-            response = self.http.request("GET", url)
-            found += (response.json().get("tags") or []) if response.ok else []
-            url = response.links.get("next", {}).get("url")
-        return found
-
 
 def _expect(response: requests.Response, code: int, where: str) -> None:
     if response.status_code != code:
         raise HfdlcError(f"the registry refuses: {_text(response)}", location=where)
+
+
+def _is_object(response: requests.Response) -> bool:
+    """Whether a body is a JSON object: a host that is no registry may answer with a page."""
+    try:
+        return isinstance(response.json(), dict)
+    except requests.JSONDecodeError:
+        return False
 
 
 def _text(response: requests.Response) -> str:

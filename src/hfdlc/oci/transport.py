@@ -40,6 +40,11 @@ def retrying() -> Retrying:
     )
 
 
+def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The `auth` of a request without a login: otherwise requests sends one of .netrc, if it has the host."""
+    return request
+
+
 @contextmanager
 def reporting(host: str) -> Iterator[None]:
     """Raise a transient failure of the last attempt as HfdlcError."""
@@ -62,6 +67,9 @@ class Transport:
         self.root = f"{scheme}://{ENDPOINTS.get(host, host)}"
         self._credentials = credentials
         self._session = requests.Session()
+        self._session.auth = as_it_is  # a login of .netrc would replace the header of ours
+        # As the programs of Docker do, a registry on this machine is not requested from a proxy.
+        self._session.trust_env = not LOOPBACK.fullmatch(host)
         self._session.mount(f"{scheme}://", requests.adapters.HTTPAdapter(pool_maxsize=8))
         self._authorization: dict[str, str] = {}  # scope -> the header
 
