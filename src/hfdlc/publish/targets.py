@@ -1,5 +1,6 @@
 """Where images are published: ECR in AWS regions, or any registry."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ from docker.errors import DockerException
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError, UserError
 from hfdlc.oci.registry import PLAIN, Registry
+from hfdlc.oci.transport import Credentials, as_it_is
 from hfdlc.publish.regions import REGIONS
 from hfdlc.publish.uri import region as known_region
 
 PATIENCE = 5  # seconds to wait for a registry without TLS
 AT_ONCE = 8  # regions that are authenticated with at the same time
+ADDRESS = re.compile(r"(http://)?([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?(/[a-z0-9]+([._/-]+[a-z0-9]+)*)?")
+ALLOWED = "HOST[:PORT][/PREFIX]"
 
 
 class Repositories(Protocol):
@@ -65,7 +69,8 @@ def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
     """The targets of a command's --region and --registry options.
 
     `registries` are HOST[/PREFIX], or REGION=HOST[/PREFIX] for the host of one region (a mirror, or a test's
-    registry); otherwise AWS names a region's host.
+    registry); otherwise AWS names a region's host. Raises UserError for words that name no target, or
+    two hosts of one region.
     """
     for name in regions:
         known_region(name)
@@ -77,13 +82,18 @@ def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
                 f"--registry {word!r}: {name!r} is not a region",
                 allowed="HOST[/PREFIX] or REGION=HOST[/PREFIX]",
             )
+        if name in hosts and regions:
+            raise UserError(
+                f"--registry gives {hosts[name]} and {host} for {name or 'all regions'}",
+                allowed="REGION=HOST[/PREFIX], once for each region",
+            )
         hosts[name] = host
     if unused := [name for name in hosts if name and name not in regions]:
         raise UserError(f"--registry names {', '.join(unused)}, but --region does not", hint="add --region")
     if not regions and not hosts:
         raise UserError("no target given", hint="add --region REGION or --registry HOST")
     if not regions:
-        return [of_address(hosts[""])]
+        return [of_address(address) for address in dict.fromkeys(registries)]
     names = list(dict.fromkeys(regions))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(_of_region, names, [hosts.get(name) or hosts.get("") for name in names]))
@@ -92,7 +102,7 @@ def parse(regions: Sequence[str], registries: Sequence[str]) -> list[Target]:
 def of_registry(address: str) -> Target:
     """A registry outside AWS's regions, with the credentials of Docker's configuration."""
     host = address.removeprefix(PLAIN).partition("/")[0]
-    registry = Registry(address, lambda _: _docker_credentials(host))
+    registry = _registry(address, lambda _: _docker_credentials(host))
     return Target(registry.address, registry)
 
 
@@ -103,7 +113,8 @@ def without_tls(word: str, engine: Engine | None) -> str:
     if not engine or address.startswith(PLAIN) or not engine.is_insecure(host):
         return word
     try:
-        requests.get(f"https://{host}/v2/", timeout=PATIENCE, verify=False)  # noqa: S501 - nothing is sent
+        # No login is sent, so the certificate does not matter.
+        requests.get(f"https://{host}/v2/", timeout=PATIENCE, verify=False, auth=as_it_is)  # noqa: S501
     except requests.exceptions.RequestException:
         return f"{region}{equals}{PLAIN}{address}"
     return word
@@ -120,7 +131,7 @@ def named(word: str, known: Sequence[Target] = ()) -> Target:
 def of_address(address: str) -> Target:
     """The target of a host: its kind of registry is decided here, and nowhere else."""
     parts = address.removeprefix(PLAIN).partition("/")[0].split(".")
-    if parts[1:3] == ["dkr", "ecr"]:
+    if parts[1:3] == ["dkr", "ecr"] and len(parts) > 3:
         return _of_region(parts[3], address)
     return of_registry(address)
 
@@ -137,7 +148,14 @@ def _of_region(name: str, host: str | None) -> Target:
             current[0] = ecr.sign_in()[1:]
         return current[0]
 
-    return Target(name, Registry(host or own, credentials), ecr)
+    return Target(name, _registry(host or own, credentials), ecr)
+
+
+def _registry(address: str, credentials: Credentials) -> Registry:
+    """The registry at an address; raises UserError if it is none, like an address with `https://`."""
+    if not ADDRESS.fullmatch(address):
+        raise UserError("not the address of a registry", location=address, allowed=ALLOWED)
+    return Registry(address, credentials)
 
 
 def _docker_credentials(host: str) -> tuple[str, str] | None:
