@@ -15,10 +15,10 @@ from hfdlc.matrix.cells import Cell
 from hfdlc.oci.loopback import Content
 from hfdlc.project import Project
 from hfdlc.publish import builds, transfer
-from hfdlc.publish.publisher import Differs
+from hfdlc.publish.publisher import Differs, Options
 from hfdlc.publish.targets import Target
 from parts import write_project
-from publishing import INPUTS, image, target
+from publishing import INPUTS, Signer, candidate, image, predicates, target
 
 CHANGED = {"Dockerfile": "changed"}
 Steps = list[tuple[str, list[str]]]
@@ -116,6 +116,24 @@ def test_cells_that_are_not_published_are_built_and_checked(
         ("check", [other.id]),
         ("check with GPUs", [gpu.id]),
     ]
+
+
+def test_other_targets_get_what_the_first_one_has(
+    project: Project, registry: tuple[Target, Content], tmp_path: Path, steps: Steps
+) -> None:
+    """With its signature and attestations; nothing is built for them."""
+    (first, _), cell = registry, project.default
+    made = image(tmp_path / "store", b"a", labels={inputs.LABEL: inputs.text(INPUTS)})
+    transfer.copy_blobs(made, first, cell.repository, [])
+    attached = Signer().sign(cell.repository, made.manifest, predicates(candidate(cell, made), made))
+    transfer.attach(first.registry, cell.repository, made.manifest.digest, attached)
+    transfer.set_tag(first, cell.repository, cell.tag, made.manifest)
+    with target() as (second, _):
+        found = builds.publish(project, [cell], {}, [first, second], Options())
+        assert [(one.target, one.state) for one in found] == [(second, "missing")]
+        assert second.registry.head(cell.repository, cell.tag) == made.manifest.digest
+        assert transfer.attachments(second.registry, cell.repository, made.manifest.digest) == attached
+    assert steps == []
 
 
 def test_without_gpu_checks_gpu_images_are_checked_without_gpus(

@@ -25,7 +25,8 @@ Regions = Annotated[list[str] | None, typer.Option("--region", help="An AWS regi
 Registries = Annotated[
     list[str] | None,
     typer.Option(
-        "--registry", help="HOST[/PREFIX], or REGION=HOST[/PREFIX] to replace the registry of a region."
+        "--registry",
+        help="HOST[/PREFIX], or REGION=HOST[/PREFIX] to replace the registry of a region. Can be repeated.",
     ),
 ]
 WithoutGpuChecks = Annotated[
@@ -85,12 +86,13 @@ def publish(
     if start:
         found = publisher.copy(project, cells, targets.named(start, there), there, dry_run=dry_run)
     else:
+        options = publisher.Options(key, oci, dry_run, not without_gpu_checks)
         if build:
             from hfdlc.publish import builds
 
-            cells = builds.built(project, cells, os.environ, there[0], gpu_checks=not without_gpu_checks)
-        options = publisher.Options(key, oci, dry_run, not without_gpu_checks)
-        found = publisher.publish(project, cells, os.environ, there, options)
+            found = builds.publish(project, cells, os.environ, there, options)
+        else:
+            found = publisher.publish(project, cells, os.environ, there, options)
     if as_json:
         print_json([one.json() for one in found])
         return

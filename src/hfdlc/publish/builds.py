@@ -11,8 +11,29 @@ from hfdlc.errors import HfdlcError, UserError
 from hfdlc.matrix.cells import Cell
 from hfdlc.process import say
 from hfdlc.project import Project
-from hfdlc.publish.publisher import Differs
+from hfdlc.publish import publisher
+from hfdlc.publish.publisher import Differs, Options
 from hfdlc.publish.targets import Target
+from hfdlc.publish.transfer import TagStatus
+
+
+def publish(
+    project: Project,
+    cells: Sequence[Cell],
+    environ: Mapping[str, str],
+    to: Sequence[Target],
+    options: Options,
+) -> list[TagStatus]:
+    """Build, check and publish what the first target lacks; the others get also what it has already.
+
+    Gives the status that tags had before. Raises what `built` and those of `publisher` raise.
+    """
+    new = built(project, cells, environ, to[0], gpu_checks=options.gpu_checks)
+    found = publisher.publish(project, new, environ, to, options)
+    published = [cell for cell in cells if cell not in new]
+    if published and to[1:]:
+        found += publisher.copy(project, published, to[0], to[1:], dry_run=options.dry_run)
+    return found
 
 
 def built(
