@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from hfdlc.engine import private
 from hfdlc.engine.folders import Folders, configure
 from hfdlc.state import State
@@ -64,3 +66,32 @@ def test_a_broken_pid_file_is_no_engine(tmp_path: Path) -> None:
 def test_stop_without_an_engine_does_nothing(tmp_path: Path) -> None:
     """It says that none ran."""
     assert private.stop(State(tmp_path)) is False
+
+
+def test_other_processes_may_have_any_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are not UTF-8 ended `hfdlc engine stop` before it unmounted anything."""
+    folders = Folders(tmp_path / "engine")
+    commands = {1: b"editor\0caf\xe9.txt\0", 2: f"{folders.root}/usr/bin/containerd-shim\0".encode()}
+    for pid, command in commands.items():
+        (tmp_path / f"proc/{pid}/task/{pid}").mkdir(parents=True)
+        (tmp_path / f"proc/{pid}/task/{pid}/children").write_text("3")
+        (tmp_path / f"proc/{pid}/cmdline").write_bytes(command)
+        (tmp_path / f"proc/{pid}/status").write_bytes(b"Name:\tcaf\xe9\nState:\tS (sleeping)\n")
+    killed: list[int] = []
+    monkeypatch.setattr(private, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    private._end_orphans(folders)
+    assert killed == [3, 2]
+    assert [private._runs(pid, folders) for pid in (1, 2)] == [False, True]
+
+
+def test_mounts_of_any_state_folder_are_unmounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""The kernel writes a space as \040, and other characters as they are."""
+    base = tmp_path / "é ü"
+    line = f"overlay {base}/engine/merged".replace("é ü", "é\\040ü")
+    (tmp_path / "mounts").write_bytes(f"{line} overlay rw 0 0\n".encode() + b"tmpfs /caf\xe9 tmpfs rw 0 0\n")
+    unmounted: list[list[str]] = []
+    monkeypatch.setattr(private, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(private, "run", lambda argv, **_: unmounted.append(argv))
+    private._unmount(Folders(base / "engine"))
+    assert unmounted == [["umount", "--lazy", f"{base}/engine/merged"]]

@@ -20,7 +20,7 @@ from hfdlc.state import State
 PATIENCE = 60.0  # seconds
 # The path of a Unix socket has at most 107 bytes; the longest one adds 45 to the state folder.
 LONGEST = 62
-MOUNTS = Path("/proc/self/mounts")
+PROC, MOUNTS = Path("/proc"), Path("/proc/self/mounts")
 LOG_ENDS = 20e6  # bytes; a larger log is rotated at the next start
 SUITE = "trixie"  # Debian 12's own engine is 20.10, without buildx and with an old BuildKit
 
@@ -108,7 +108,7 @@ def _wait(folders: Folders, lives: Callable[[], bool]) -> None:
         if folders.socket.exists() and _answers(folders):
             return
         time.sleep(0.1)
-    tail = "\n".join(f"    {line}" for line in folders.log.read_text().splitlines()[-8:])
+    tail = "\n".join(f"    {line}" for line in folders.log.read_text(errors="replace").splitlines()[-8:])
     raise HfdlcError(f"the private engine does not answer\n{tail}", hint=_advice(tail, folders))
 
 
@@ -143,11 +143,11 @@ def _pid(file: Path) -> int | None:
 def _runs(pid: int, folders: Folders) -> bool:
     """Whether the process is running and belongs to this engine: process ids are reused."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        command = Path(f"/proc/{pid}/cmdline").read_text()
+        status = (PROC / str(pid) / "status").read_text(errors="replace")
+        command = (PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return False
-    return f"{folders.base}/" in command and "\nState:\tZ" not in status
+    return os.fsencode(f"{folders.base}/") in command and "\nState:\tZ" not in status
 
 
 def stop(state: State) -> bool:
@@ -180,10 +180,10 @@ def _end(pid: int, folders: Folders) -> bool:
 
 def _end_orphans(folders: Folders) -> None:
     """Kill containers of a killed engine: children of containerd shims, which outlive it."""
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
+    for command in PROC.glob("[0-9]*/cmdline"):
         pid = command.parent.name
         try:
-            if command.read_text().startswith(f"{folders.root}/"):
+            if command.read_bytes().startswith(os.fsencode(f"{folders.root}/")):
                 children = (command.parent / "task" / pid / "children").read_text().split()
                 for each in (*children, pid):
                     os.kill(int(each), signal.SIGKILL)
@@ -193,7 +193,8 @@ def _end_orphans(folders: Folders) -> None:
 
 def _unmount(folders: Folders) -> None:
     """Unmount what a killed engine had mounted, so that the state folder can be removed."""
-    points = [line.split()[1].encode().decode("unicode_escape") for line in MOUNTS.read_text().splitlines()]
+    escaped = [line.split()[1].decode("unicode_escape") for line in MOUNTS.read_bytes().splitlines()]
+    points = [os.fsdecode(point.encode("latin-1")) for point in escaped]
     for point in sorted(points, key=len, reverse=True):
         if point.startswith(f"{folders.base}/"):
             run(["umount", "--lazy", point], check=False)
