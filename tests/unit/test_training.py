@@ -4,16 +4,18 @@ import json
 import logging
 import os
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 import pytest
 
 from hfdlc.errors import UserError
 from hfdlc.project import Project
-from hfdlc.sagemaker import models, progress
+from hfdlc.sagemaker import models, progress, training
 from hfdlc.sagemaker.endpoint import matching
 from hfdlc.sagemaker.job import CODE, Job
+from hfdlc.sagemaker.source import Source
+from hfdlc.sagemaker.training import Order
 from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
@@ -408,6 +410,29 @@ def test_adapter_with_its_base_inside_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").touch()
     with models.folder(tmp_path, State(tmp_path / "state")) as folder:
         assert folder == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("output", "checkpoints", "message"),
+    [
+        ("model.zip", None, "model.zip: not the name of an archive"),
+        ("folder.tar.gz", None, "folder.tar.gz: is a folder"),
+        ("file/model.tar.gz", None, "file: is not a folder, and cannot be made one"),
+        ("model.tar.gz", "file", "file: is not a folder, and cannot be made one"),
+        ("model.tar.gz", "file/kept", "file/kept: is not a folder, and cannot be made one"),
+    ],
+)
+def test_results_that_cannot_be_written_are_an_error_before_the_job(
+    repository: Project, tmp_path: Path, output: str, checkpoints: str | None, message: str
+) -> None:
+    """Not hours later, when the container with the model is removed."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.tar.gz").mkdir()
+    kept = tmp_path / checkpoints if checkpoints else None
+    order = Order(Source(tmp_path, PurePosixPath("train.py")), (), tmp_path / output, checkpoints=kept)
+    cell = next(cell for cell in repository.cells if cell.type == "training")
+    with pytest.raises(UserError, match=message):
+        training._check(cell, order)
 
 
 def test_a_training_cell_stands_for_the_inference_cell_of_its_release(repository: Project) -> None:

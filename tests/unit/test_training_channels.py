@@ -126,3 +126,15 @@ def test_missing_credentials_are_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         channels.local(channels.read(["s3://ours/data"]), tmp_path),
     ):
         pass
+
+
+def test_profile_that_does_not_exist_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read when the client is made."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    with (
+        pytest.raises(HfdlcError, match=r"s3://ours/data: cannot be downloaded: .*profile \(missing\)"),
+        channels.local(channels.read(["s3://ours/data"]), tmp_path),
+    ):
+        pass

@@ -219,3 +219,8 @@ def test_states_of_keras_are_not_printed() -> None:
     """It writes each in a line of its own without a terminal; the last one has the loss of the epoch."""
     printed = log_of(EPOCH, " 6/10 [==>..] - loss: 0.7\n", "10/10 [====] - loss: 0.5\n", terminal=False)
     assert printed == "algo-1 | Epoch 3/12\nalgo-1 | 10/10 [====] - loss: 0.5\n"
+
+
+def test_definition_whose_group_takes_no_part_in_a_match_finds_nothing() -> None:
+    """A job ended with an error of Python when such a line was in its log."""
+    assert found(["loss=loss is unknown|loss ([0-9.]+)"], "loss is unknown", "loss 0.5") == [("loss", 0.5)]

@@ -1,8 +1,11 @@
 """The source folder of a training job: what is copied, and which folders are refused."""
 
+import errno
 import io
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -100,4 +103,39 @@ def test_folder_of_large_files_is_refused(folder: Path) -> None:
     with (folder / "weights.bin").open("wb") as file:
         file.truncate(source.LARGEST + 1)
     with pytest.raises(UserError, match=r"more than 1\.1 GB(.|\n)*--source-dir"):
+        source.files(source.find(folder / "train.py", None, None))
+
+
+def test_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a script in /tmp meets those of other users."""
+    theirs, listed = folder / "systemd-private", Path.iterdir
+    theirs.mkdir()
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == theirs:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"systemd-private: cannot be read: Permission denied(.|\n)*whole"):
+        source.files(source.find(folder / "train.py", None, None))
+
+
+def test_file_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a container is made."""
+    opened: Callable[..., IO[bytes]] = Path.open
+
+    def refuse(path: Path, *mode: str) -> IO[bytes]:
+        if path.name == "helpers.py":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *mode)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"helpers.py: cannot be read: Permission denied"):
+        source.files(source.find(folder / "train.py", None, None))
+
+
+def test_link_to_itself_is_an_error(folder: Path) -> None:
+    (folder / "link").symlink_to("link")
+    with pytest.raises(UserError, match=r"cannot be read: Symlink loop from .*code/link"):
         source.files(source.find(folder / "train.py", None, None))

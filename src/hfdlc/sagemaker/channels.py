@@ -84,9 +84,9 @@ def _download(uri: str, target: Path) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    client: Any = boto3.client("s3")
     number = 0
     try:
+        client: Any = boto3.client("s3")
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for found in page.get("Contents", ()):
                 path = _relative(found["Key"], prefix)

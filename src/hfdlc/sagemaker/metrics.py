@@ -52,7 +52,7 @@ class Metrics:
             for found in pattern.finditer(line):
                 try:
                     value = float(found[1])
-                except ValueError:
+                except (TypeError, ValueError):  # the group took no part in the match, or has no number
                     continue
                 seconds = round(self.clock() - self.began, 3)
                 self.points.append(Point(name, host, seconds, value if math.isfinite(value) else None))

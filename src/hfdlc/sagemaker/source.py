@@ -62,11 +62,22 @@ def files(source: Source, without: Collection[Path] = ()) -> dict[str, Path]:
     """The files of the folder by their relative path; links are followed, as the SageMaker SDK does.
 
     Hidden folders, `__pycache__`, virtual environments and the paths `without` are left out. Raises UserError
-    if a link leads nowhere, or the files are larger than LARGEST.
+    if a link leads nowhere, something cannot be read, or the files are larger than LARGEST.
     """
+    try:
+        return _files(source, {path.resolve() for path in without})
+    except (OSError, RuntimeError) as error:  # `resolve` raises the latter for a link to itself
+        raise UserError(
+            f"cannot be read: {getattr(error, 'strerror', error)}",
+            location=str(getattr(error, "filename", source.folder)),
+            hint="the whole folder of the script is copied: use a folder of code only",
+        ) from error
+
+
+def _files(source: Source, left_out: Collection[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     total = 0
-    for path in _walk(source.folder, {path.resolve() for path in without}, ()):
+    for path in _walk(source.folder, left_out, ()):
         found[path.relative_to(source.folder).as_posix()] = path
         total += path.stat().st_size
         if total > LARGEST:
@@ -90,6 +101,7 @@ def _walk(folder: Path, left_out: Collection[Path], above: tuple[Path, ...]) -> 
             if not hidden and not (path / "pyvenv.cfg").exists():
                 yield from _walk(path, left_out, (*above, real))
         elif path.is_file():
-            yield path
+            with path.open("rb"):  # an error before anything is started
+                yield path
         elif path.is_symlink():
             raise UserError("the link leads to no file", location=str(path))

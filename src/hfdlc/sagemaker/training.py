@@ -1,5 +1,6 @@
 """Running a training job in a container, until its model.tar.gz is written."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -95,10 +96,21 @@ def _run(made: list[Host], order: Order) -> None:
 
 
 def _check(cell: Cell, order: Order) -> None:
+    """Raise UserError before anything is started, and make the folders that are written to."""
     if cell.type != "training":
         raise UserError("not a training image", location=cell.id, hint="run `hfdlc list --type training`")
     if order.output.suffixes[-2:] != [".tar", ".gz"]:
         raise UserError("not the name of an archive", location=str(order.output), allowed="NAME.tar.gz")
+    if order.output.is_dir():
+        raise UserError("is a folder", location=str(order.output), allowed="NAME.tar.gz")
+    for folder in filter(None, (order.output.parent, order.checkpoints)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"is not a folder, and cannot be made one: {error.strerror}"
+            raise UserError(why, location=str(folder)) from error
+    if not os.access(order.output.parent, os.W_OK):
+        raise UserError("cannot be written to", location=str(order.output.parent), hint="set --output")
 
 
 def _mounts(order: Order, data: Mapping[str, Path]) -> list[Mount]:
@@ -109,7 +121,6 @@ def _mounts(order: Order, data: Mapping[str, Path]) -> list[Mount]:
         target = inside if place.is_dir() else f"{inside}/{place.name}"
         mounts.append(Mount(target, str(place.absolute()), type="bind", read_only=True))
     if order.checkpoints:
-        order.checkpoints.mkdir(parents=True, exist_ok=True)
         mounts.append(Mount(train_job.CHECKPOINTS, str(order.checkpoints.absolute()), type="bind"))
     return mounts
 
