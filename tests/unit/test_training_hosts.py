@@ -6,16 +6,18 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 from docker.errors import APIError, NotFound
+from docker.models.containers import ContainerCollection
 
 from hfdlc.engine import containers
 from hfdlc.sagemaker import hosts, network
 from hfdlc.sagemaker.hosts import Failure, Host
 
 if TYPE_CHECKING:
+    from docker import DockerClient
     from docker.models.containers import Container
 
     from hfdlc.engine.detect import Engine
@@ -188,6 +190,19 @@ def test_networks_of_killed_processes_are_removed() -> None:
     client = SimpleNamespace(containers=none, volumes=none, networks=networks)
     assert containers.remove_strays(cast("Engine", SimpleNamespace(client=client))) == ["left"]
     assert removed == ["left"]
+
+
+def test_container_that_another_run_removes_meanwhile_is_left_out() -> None:
+    """docker-py asks for each container of the list, and ended with the first that was gone."""
+
+    def inspect(_: str) -> NoReturn:
+        raise NotFound("No such container: gone")
+
+    api = SimpleNamespace(containers=lambda **_: [{"Id": "gone"}], inspect_container=inspect)
+    found = ContainerCollection(client=cast("DockerClient", SimpleNamespace(api=api)))
+    none = SimpleNamespace(list=lambda **_: [])
+    here = SimpleNamespace(containers=found, networks=none, volumes=none)
+    assert containers.remove_strays(cast("Engine", SimpleNamespace(client=here))) == []
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def remove_strays(engine: Engine) -> list[str]:
     client = engine.client
     wanted: dict[str, str | list[str] | bool] = {"label": [LABEL, f"{MACHINE}={platform.node()}"]}
     removed = []
-    for container in client.containers.list(all=True, filters=wanted):
+    for container in client.containers.list(all=True, filters=wanted, ignore_removed=True):
         if not Path("/proc", container.labels[LABEL]).exists():
             removed.append(str(container.name))
             remove(container)
