@@ -1,6 +1,9 @@
 """Errors that a user can meet. The command line prints them without a traceback."""
 
+import re
 from collections.abc import Sequence
+
+LOGIN = re.compile(r"(?<=://)([^/\s:@]*:)?[^/\s@]+(?=@)")  # a user and a password in a URL, or a token
 
 
 class HfdlcError(Exception):
@@ -39,10 +42,19 @@ class Problems(UserError):
         self.problems = tuple(problems)
 
 
+def without_logins(text: str) -> str:
+    """A text with `***` for the passwords and tokens in its URLs."""
+    return LOGIN.sub(lambda match: f"{match[1] or ''}***", text)
+
+
 class CommandFailed(HfdlcError):
-    """A program ended with an error; the message has the last 15 lines of its output."""
+    """A program ended with an error; the message has the last 15 lines of its output.
+
+    Passwords in URLs are left out.
+    """
 
     def __init__(self, argv: Sequence[str], status: int, output: str, *, hint: str = "") -> None:
-        self.argv, self.status, self.output = tuple(argv), status, output
+        command, output = without_logins(" ".join(argv)), without_logins(output)
+        self.output = output
         tail = "\n".join(f"    {line}" for line in output.strip().splitlines()[-15:])
-        super().__init__(f"`{' '.join(argv)}` ended with exit code {status}\n{tail}", hint=hint)
+        super().__init__(f"`{command}` ended with exit code {status}\n{tail}", hint=hint)

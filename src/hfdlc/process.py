@@ -1,4 +1,4 @@
-"""Starting programs. Each command line is logged; `--verbose` prints it."""
+"""Starting programs. Each command line is logged without passwords; `--verbose` prints it."""
 
 import logging
 import shlex
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.errors import CommandFailed, HfdlcError, without_logins
 
 log = logging.getLogger("hfdlc.process")
 
@@ -32,7 +32,7 @@ def start(
 
     Raises HfdlcError if the program is not installed.
     """
-    log.info("$ %s", shlex.join(argv))
+    log.info("$ %s", without_logins(shlex.join(argv)))
     try:
         return subprocess.Popen(
             argv,

@@ -150,3 +150,15 @@ def test_pieces_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def test_passwords_and_pages_of_the_machine_are_forbidden() -> None:
     found = texts(logins={"index.example": ("reader", "sesame")}, wheel_pages=("https://pages.example/",))
     assert {"sesame", "pages.example"} <= found
+
+
+def test_password_is_not_part_of_a_report() -> None:
+    """It was printed, and kept with the results of the checks."""
+    index, logins = "https://reader:open-sesame@wheels.corp.example/", {"index.example": ("me", "private")}
+    forbidden = secrets.forbidden_strings(IndexConfig(index, logins=logins), Apt(), PUBLIC)
+    found = secrets.found_in(f"ARG URL={index} ENV PASSWORD=private".encode(), forbidden)
+    assert sorted(found) == [
+        "a package index (wheels.corp.example)",
+        "a password of .netrc",
+        "a password of a package index",
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import certifi
 
@@ -17,6 +17,7 @@ from hfdlc.process import run
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 PROXY = re.compile(r'^Acquire::\w+::Proxy(?:::[^ ]*)? "(?P<url>\S+://\S+)";', re.MULTILINE)
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")  # where every distribution has one
+HIDDEN = "a password"  # descriptions of strings that no report may have begin with it
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ def forbidden_strings(sources: IndexConfig, apt: Apt, known: Public) -> dict[byt
     urls += [(url, "a proxy") for url in (*proxies.values(), *apt.proxies)]
     urls += [(url, "a mirror of the distribution") for url in apt.mirrors]
     found = {text.encode(): what for url, what in urls for text in _revealing(url, known.hosts)}
+    found |= {word.encode(): f"{HIDDEN} of {what}" for url, what in urls if (word := _password(url))}
     found |= {str(folder).encode(): "a folder of wheels" for folder in sources.wheel_folders}
-    found |= {word.encode(): "a password of .netrc" for _, word in sources.logins.values() if word}
+    found |= {word.encode(): f"{HIDDEN} of .netrc" for _, word in sources.logins.values() if word}
     if sources.client_certificate:
         found |= _own(sources.client_certificate, ())
     if sources.certificates:
@@ -95,10 +97,8 @@ def _own(bundle: Path, known: Iterable[bytes]) -> dict[bytes, str]:
 
 
 def _revealing(url: str, public_hosts: Iterable[str]) -> Iterator[str]:
-    """The parts of a URL that reveal something: credentials, and a host that is not public."""
-    parts = urlsplit(url if "://" in url else f"//{url}")
-    if secret := parts.password or parts.username:  # a name beside a password may be any word
-        yield secret
+    """The host of a URL, if it is not public."""
+    parts = _parts(url)
     host = parts.hostname or ""
     if not host or any(host == known or host.endswith(f".{known}") for known in public_hosts):
         return
@@ -106,6 +106,15 @@ def _revealing(url: str, public_hosts: Iterable[str]) -> Iterator[str]:
         yield f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
     else:
         yield host
+
+
+def _password(url: str) -> str | None:
+    """The password in a URL, or a token; a name beside a password may be any word."""
+    return _parts(url).password or _parts(url).username
+
+
+def _parts(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"//{url}")
 
 
 def _is_local(host: str) -> bool:
@@ -127,5 +136,6 @@ def settings(environment: Iterable[str]) -> list[str]:
 
 
 def found_in(text: bytes, forbidden: Mapping[bytes, str]) -> list[str]:
-    """The forbidden strings that a text contains."""
-    return [f"{what} ({each.decode(errors='replace')})" for each, what in forbidden.items() if each in text]
+    """The forbidden strings that a text contains; passwords are only described, because reports are kept."""
+    found = [(each.decode(errors="replace"), what) for each, what in forbidden.items() if each in text]
+    return [what if what.startswith(HIDDEN) else f"{what} ({each})" for each, what in found]
