@@ -1,5 +1,6 @@
 """The state folder: caches and results of earlier runs. Losing it costs time only."""
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -26,9 +27,21 @@ class State:
         return cls(Path(cache).absolute() / "hfdlc")
 
     def folder(self, name: str) -> Path:
-        """A folder below the root, created if it does not exist."""
+        """A folder below the root, created if it does not exist.
+
+        Raises HfdlcError if nothing can be written there.
+        """
         path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK):  # of root, after `sudo hfdlc`
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise HfdlcError(
+                f"cannot be written to: {error.strerror}",
+                location=str(path),
+                hint="change its owner, or set HFDLC_STATE to another folder",
+            ) from error
         return path
 
     @contextmanager

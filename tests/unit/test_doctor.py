@@ -1,12 +1,17 @@
 """The doctor's findings fit one screen, and say what to do."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
 import fake_engine
 from hfdlc.build import bases as base
+from hfdlc.engine import debian, detect
+from hfdlc.errors import CommandFailed, HfdlcError
+from hfdlc.locks import indexes
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.state import State
 from hfdlc.upkeep import doctor
 from hfdlc.upkeep.doctor import Finding, screen
@@ -70,3 +75,47 @@ def test_doctor_warns_of_a_small_disk(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.state == "warning"
     assert str(tmp_path) in found.found
     assert "HFDLC_STATE" in found.advice
+
+
+def fail(argv: list[str], **_: object) -> NoReturn:
+    """What starts no program."""
+    raise CommandFailed(argv, 1, "ERROR: a reason")
+
+
+def test_failures_are_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Docker context that does not exist, programs that fail, a state folder that cannot be made."""
+    (tmp_path / "file").touch()
+    for module in (debian, detect, doctor, indexes):
+        monkeypatch.setattr(module, "run", fail)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    found = doctor.examine({"DOCKER_CONTEXT": "missing"}, State(tmp_path / "file" / "state"))
+    missing = {each.name: each.found for each in found if each.state == "missing"}
+    assert missing["Docker engine"] == missing["engine in use"] == "Docker context 'missing': does not exist"
+    assert missing["package index"] == "ERROR: a reason"
+    assert missing["disk"].endswith("cannot be written to: Not a directory")
+
+
+def test_engine_is_named_where_registries_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credential helper of Docker's configuration may be missing."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise HfdlcError("the credential helper failed", location="image", hint="install it")
+
+    engine = SimpleNamespace(private=False, version="28", buildkit="0.25", buildx=("buildx",))
+    monkeypatch.setattr(doctor, "_registries", refuse)
+    monkeypatch.setattr(detect, "find", lambda *_: engine)
+    monkeypatch.setattr(detect, "buildx_version", lambda _: "0.30")
+    in_use, _, registry = doctor._of_engine({}, State(tmp_path), tmp_path)
+    assert in_use.state == "ok"
+    assert registry == Finding("registry", "missing", "image: the credential helper failed", "install it")
+
+
+def test_doctor_prints_no_password_of_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its output is what people send when they ask for help."""
+    sources = IndexConfig("https://reader:sesame@index.example/simple", ("https://token@extra.example/",))
+    monkeypatch.setattr(doctor, "index_config", lambda _: sources)
+    monkeypatch.setattr(doctor, "run", lambda *_, **__: None)
+    found = doctor._packages({}).found
+    assert found == "https://reader:***@index.example/simple, https://***@extra.example/"

@@ -42,3 +42,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_whole(file, "new\ud800")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be made, and one of root after `sudo hfdlc`."""
+    (tmp_path / "file").touch()
+    with pytest.raises(HfdlcError, match=r"logs: cannot be written to: Not a directory(.|\n)*HFDLC_STATE"):
+        State(tmp_path / "file").folder("logs")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(HfdlcError, match=r"logs: cannot be written to: Permission denied"):
+        State(tmp_path).folder("logs")

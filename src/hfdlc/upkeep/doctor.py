@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from hfdlc.build import bases as base
 from hfdlc.engine import buildx, context, debian, detect, private
 from hfdlc.engine.detect import Engine
 from hfdlc.engine.folders import Folders
-from hfdlc.errors import HfdlcError
+from hfdlc.errors import HfdlcError, without_logins
 from hfdlc.locks.indexes import index_config
 from hfdlc.process import run
 from hfdlc.state import State
@@ -41,13 +41,23 @@ def examine(environ: Mapping[str, str], state: State, folder: Path = Path()) -> 
         _python(),
         _uv(),
         _user(),
-        machine_engine(environ),
+        *_attempt("Docker engine", lambda: [machine_engine(environ)]),
         our_engine(state),
         *builder(environ, state),
-        *_of_engine(environ, state, folder),
-        _packages(environ),
-        disk_space(state),
+        *_attempt("engine in use", lambda: _of_engine(environ, state, folder)),
+        *_attempt("package index", lambda: [_packages(environ)]),
+        *_attempt("disk", lambda: [disk_space(state)]),
     ]
+
+
+def _attempt(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What a look finds; an error becomes a finding with this name."""
+    try:
+        return list(look())
+    except HfdlcError as error:
+        place = f"{error.location}: " if error.location else ""
+        last = error.message.strip().splitlines()[-1].strip()  # programs end with the reason
+        return [Finding(name, "missing", f"{place}{last}", error.hint)]
 
 
 def screen(findings: Sequence[Finding]) -> str:
@@ -110,16 +120,14 @@ def our_engine(state: State) -> Finding:
 
 def _of_engine(environ: Mapping[str, str], state: State, folder: Path) -> list[Finding]:
     """The engine in use, and findings that need it."""
-    try:
-        engine = detect.find(environ, state)
-    except HfdlcError as error:
-        return [Finding("engine in use", "missing", error.message, error.hint)]
+    engine = detect.find(environ, state)
     if not engine:
         advice = "run `hfdlc engine start`, or start Docker"
         return [Finding("engine in use", "missing", "none", advice)]
     kind = "private" if engine.private else "Docker engine of this machine"
     found = f"{kind}, Docker {engine.version}, BuildKit {engine.buildkit}"
-    return [Finding("engine in use", "ok", found), _buildx(engine), *_registries(engine, state, folder)]
+    registries = _attempt("registry", lambda: _registries(engine, state, folder))
+    return [Finding("engine in use", "ok", found), _buildx(engine), *registries]
 
 
 def builder(environ: Mapping[str, str], state: State) -> list[Finding]:
@@ -171,7 +179,7 @@ def _packages(environ: Mapping[str, str]) -> Finding:
     except HfdlcError as error:
         said = error.message.strip().splitlines()[-1].strip()
         return Finding("package index", "missing", said, "check the index that `pip config list` prints")
-    return Finding("package index", "ok", ", ".join(parts))
+    return Finding("package index", "ok", without_logins(", ".join(parts)))
 
 
 def disk_space(state: State) -> Finding:
