@@ -32,11 +32,13 @@ def test_check_reports_edited_missing_and_stray_files(tmp_path: Path) -> None:
     stray = tmp_path / "images" / "huggingface-pytorch-inference" / "1.0" / "Dockerfile"
     stray.parent.mkdir()
     stray.write_text("FROM scratch\n")
+    (tmp_path / here.default.folder / "peft.lock").touch()
     found = list(drift.differences(here))
     output = "\n".join(found)
     assert "-EXPOSE 9090\n+EXPOSE 8080" in output
     assert f"toolkit.lock: the lock file is missing\n  hint: hfdlc lock {here.default.id}" in output
     assert "images/huggingface-pytorch-inference/1.0: no cell of the matrix has this folder" in output
+    assert f"{here.default.folder}/peft.lock: the cell has no such layer group\n  hint: hfdlc lock" in output
     assert output.count("@@") == 2, "nothing else differs"
     assert sum("\n  hint: remove the folder" in one for one in found) == 1, "one entry for a folder"
 

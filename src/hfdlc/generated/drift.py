@@ -108,7 +108,12 @@ def _installer_faults(project: Project) -> Iterator[str]:
 
 
 def _strays(project: Project) -> Iterator[str]:
-    """Folders in images/ without a cell."""
+    """Folders in images/ without a cell, and lock files of layer groups that a cell does not have."""
+    for cell in project.cells:
+        names = [f"{group}.lock" for group in cell.groups]
+        for file in lockfile.strays(project.root / cell.folder, names):
+            path = file.relative_to(project.root)
+            yield f"{path}: the cell has no such layer group\n  hint: hfdlc lock {cell.id}, or remove it"
     known = {project.root / cell.folder for cell in project.cells}
     for file in sorted((project.root / "images").glob("*/*/Dockerfile")):
         if file.parent not in known:

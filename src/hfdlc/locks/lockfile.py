@@ -6,7 +6,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,13 +106,21 @@ def text(locked: Sequence[LockedPackage]) -> str:
 
 
 def write(files: Mapping[str, str], wanted: LockInput, root: Path, missing: str = "") -> None:
-    """Write the lock files of a folder (texts by path below the root), and `locked.json`."""
+    """Write the lock files of a folder (texts by path below the root) and `locked.json`; remove others."""
     for path, packages in files.items():
         write_whole(root / path, packages)
     note = {"unreachable": missing} if missing else {}
     content = {Path(path).name: _digest(packages) for path, packages in files.items()}
     record = json.dumps({"request": wanted.digest(), **note, "content": content}, indent=1)
-    write_whole((root / next(iter(files))).parent / RECORD, record + "\n")
+    folder = (root / next(iter(files))).parent
+    write_whole(folder / RECORD, record + "\n")
+    for stray in strays(folder, content):
+        stray.unlink()
+
+
+def strays(folder: Path, names: Container[str]) -> list[Path]:
+    """The lock files in a folder with other names: of layer groups that were removed."""
+    return sorted(file for file in folder.glob("*.lock") if file.name not in names)
 
 
 def entries(requirements: str) -> tuple[LockedPackage, ...]:
