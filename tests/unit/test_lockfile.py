@@ -1,16 +1,22 @@
 """Locks are split, recognised, and found out when they are not what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import private_index
+from hfdlc.build import packages
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.locks import lockfile, resolver
+from hfdlc.locks.indexes import IndexConfig
 from hfdlc.locks.lockfile import LockedPackage
 from hfdlc.matrix import schema
 from hfdlc.project import Project
+from hfdlc.state import State
 from matrices import some_cells, write
+from private_index import USER, WORD
 
 LOCKED = """\
 # a comment
@@ -137,6 +143,36 @@ def test_unreachable_index_is_named_in_the_error(wanted: lockfile.LockInput) -> 
     assert "pip config list" in output
 
 
+def page_arguments(wanted: lockfile.LockInput, page: str, folder: Path, **sources: Any) -> list[str]:
+    """The options of uv for a framework with this page, on a machine with a folder of wheels."""
+    here = IndexConfig(wheel_folders=(Path("/wheels"),), **sources)
+    return resolver.Resolver(here, State(folder), {})._page(replace(wanted, page=page))
+
+
+def test_page_is_reached_with_the_certificates_of_pip(
+    wanted: lockfile.LockInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only those verify it, the framework counted as unreachable, and its cell as incomplete."""
+    with private_index.serving(tmp_path, tmp_path) as index:
+        (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login {USER} password {WORD}\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        page, client = f"https://{index.host}/", {"client_certificate": index.certificate}
+        assert page_arguments(wanted, page, tmp_path, **client) == ["--find-links", "/wheels"]
+        found = page_arguments(wanted, page, tmp_path, **client, certificates=index.certificate)
+        assert found == ["--find-links", page]
+
+
+def test_page_is_reached_through_the_proxy_of_pip(wanted: lockfile.LockInput, tmp_path: Path) -> None:
+    """Unless `no_proxy` lists it."""
+    page = "http://pages.invalid/whl/"
+    with packages.served(tmp_path) as proxy:
+        (tmp_path / "http:" / "pages.invalid" / "whl").mkdir(parents=True)
+        proxies = {"http_proxy": proxy}
+        assert page_arguments(wanted, page, tmp_path, proxies=proxies) == ["--find-links", page]
+        proxies["no_proxy"] = "invalid"
+        assert page_arguments(wanted, page, tmp_path, proxies=proxies) == ["--find-links", "/wheels"]
+
+
 @pytest.mark.parametrize(
     ("day", "end"), [("2026-06-01", "2026-06-02T00:00:00Z"), ("2025-12-31", "2026-01-01T00:00:00Z")]
 )
@@ -164,3 +200,10 @@ def test_new_release_leaves_the_locks_of_the_installer_alone(tmp_path: Path) -> 
         with pytest.raises(Used):
             resolver.lock_installer(after, python, tmp_path, uv)
         (tmp_path / lockfile.installer_file("3.11")).write_text("edited\n")
+
+
+def test_lock_of_a_removed_layer_group_is_removed(tmp_path: Path, wanted: lockfile.LockInput) -> None:
+    """It stayed beside the others, and `hfdlc check` did not find it."""
+    (tmp_path / "peft.lock").write_text(lockfile.HEADER)
+    locked(tmp_path, wanted)
+    assert sorted(file.name for file in tmp_path.glob("*.lock")) == ["framework.lock"]

@@ -3,7 +3,6 @@
 import importlib.metadata
 import re
 import tempfile
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +10,12 @@ from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import requests
 import uv
 from packaging.requirements import Requirement
+from requests.utils import should_bypass_proxies
 
 from hfdlc.errors import CommandFailed, HfdlcError, UserError
 from hfdlc.locks.indexes import IndexConfig
@@ -97,11 +99,29 @@ class Resolver:
         """
         if not wanted.page:
             return []
+        found = self._answers(wanted.page)
+        return ["--find-links", wanted.page] if found else self.sources.wheel_arguments()
+
+    def _answers(self, page: str) -> bool:
+        """Whether a page answers, with the proxies and certificates that uv gets."""
+        known, client = self.sources.proxies or {}, self.sources.client_certificate
+        trusted = {urlsplit(page).hostname, urlsplit(page).netloc} & {*self.sources.trusted_hosts}
+        bundle = str(self.sources.certificates) if self.sources.certificates else True
+        bypassed = should_bypass_proxies(page, known.get("no_proxy") or known.get("NO_PROXY"))
+        schemes = () if bypassed else ("http", "https")
+        proxies = {each: known.get(f"{each}_proxy") or known.get(f"{each}_proxy".upper()) for each in schemes}
         try:
-            with urllib.request.urlopen(wanted.page, timeout=PATIENCE):  # noqa: S310 - the matrix names it
-                return ["--find-links", wanted.page]
+            with requests.get(
+                page,
+                timeout=PATIENCE,
+                stream=True,
+                proxies={scheme: proxy for scheme, proxy in proxies.items() if proxy},
+                verify=False if trusted else bundle,
+                cert=str(client) if client else None,
+            ) as answer:
+                return answer.ok
         except OSError:
-            return self.sources.wheel_arguments()
+            return False
 
     def _environment(self) -> dict[str, str]:
         """Without the user's settings of uv and pip: they would choose other packages."""
