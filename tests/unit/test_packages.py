@@ -13,13 +13,20 @@ from hfdlc.project import Project
 from hfdlc.state import State
 
 NAME = "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl"
+# Of another version, another Python, another processor, and another package.
+OTHERS = (
+    "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl",
+    "torch-2.13.0+cpu-cp312-cp312-manylinux_2_28_x86_64.whl",
+    "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_aarch64.whl",
+    "numpy-2.0-cp311.whl",
+)
 
 
 def sources(tmp_path: Path, **others: object) -> IndexConfig:
     """A machine with a folder of wheels."""
     folder = tmp_path / "wheels"
     folder.mkdir(parents=True)
-    for name in (NAME, "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", "numpy-2.0-cp311.whl"):
+    for name in (NAME, *OTHERS):
         (folder / name).write_bytes(name.encode())
     return IndexConfig(wheel_folders=(folder,), **others)  # type: ignore[arg-type]
 
@@ -39,6 +46,15 @@ def test_package_server_serves_the_files_of_a_lock(repository: Project, tmp_path
     except requests.ConnectionError:
         return
     raise AssertionError("it is still served")
+
+
+def test_wheel_of_another_python_does_not_replace_the_page(repository: Project, tmp_path: Path) -> None:
+    """The build looked for its framework in the folder only, and failed."""
+    here = sources(tmp_path)
+    (tmp_path / "wheels" / NAME).unlink()
+    _, brought = packages.gather(here, [repository.default], repository.root, tmp_path / "gathered")
+    assert not brought
+    assert not list((tmp_path / "gathered").iterdir())
 
 
 def test_a_build_elsewhere_or_behind_a_proxy_gets_them_sent(repository: Project, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """How a build reaches packages: configuration as secrets, wheels in a folder or on loopback."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 
+from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -129,8 +132,9 @@ def gather(
             continue
         for source in sources.wheel_folders:
             for wheel in source.glob(f"{name.replace('-', '_')}-{framework.version}-*.whl"):
-                _link(wheel, folder / wheel.name)
-                local.add(cell.id)
+                if _suits(wheel, cell):
+                    _link(wheel, folder / wheel.name)
+                    local.add(cell.id)
     return folder, frozenset(local)
 
 
@@ -144,6 +148,18 @@ def _gather_all(sources: IndexConfig, cells: Sequence[Cell], root: Path, folder:
         for file in source.iterdir():
             if _package(file) in locked:
                 _link(file, folder / file.name)
+
+
+def _suits(wheel: Path, cell: Cell) -> bool:
+    """Whether a wheel is for the Python of a cell, on Linux and x86_64."""
+    try:
+        tags = parse_wheel_filename(wheel.name)[3]
+    except InvalidWheelFilename:
+        return False
+    platforms = [tag.platform for tag in tags if re.fullmatch(r"(many)?linux\w*_x86_64", tag.platform)]
+    version = [int(part) for part in cell.python.split(".")]
+    own = cpython_tags(version, platforms=platforms), compatible_tags(version, platforms=platforms)
+    return not tags.isdisjoint(chain(*own))
 
 
 def _package(file: Path) -> tuple[str, str] | None:
