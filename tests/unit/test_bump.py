@@ -78,3 +78,13 @@ def test_bump_to_an_invalid_version_is_an_error(here: Project, wanted: str, outp
         bump(here, wanted)
     assert output in str(caught.value)
     assert TEXT.splitlines()[0] in (here.root / "matrix.yaml").read_text()
+
+
+def test_releases_may_be_the_end_of_the_file(here: Project) -> None:
+    """The last release ends with it."""
+    file = here.root / "matrix.yaml"
+    start, end = TEXT.index("releases:"), TEXT.index("frameworks:")
+    file.write_text(TEXT[:start] + TEXT[end:] + TEXT[start:end])
+    moved = project.find(here.root)
+    versions.bump("transformers==4.58.0", moved.cells[2], moved, TODAY, lambda cell, there: None)
+    assert [cell.transformers_version for cell in project.find(here.root).cells[2:]] == ["4.58.0", "4.57.6"]

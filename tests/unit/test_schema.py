@@ -113,6 +113,18 @@ def test_a_version_keeps_its_last_zero(tmp_path: Path) -> None:
         ("  arrays: ", "  image: ", "reserved layer group name 'image': a Dockerfile stage has this name"),
         ("[numpy]", "[Num_Py]", "'Num_Py' is not a canonical package name"),
         ("1.9 GB", "1.9", "matrix.yaml:52:12: types.inference.size.cpu: '1.9' is not a size"),
+        ("1.9 GB", "inf GB", "types.inference.size.cpu: 'inf GB' is not a size"),
+        (
+            "python:{python}",
+            "python:{pyhton}",
+            "matrix.yaml:29:5: bases.debian12.image: 'example.org/python:{pyhton}' has another placeholder",
+        ),
+        ("python:{python}", "python:{", "'example.org/python:{' has another placeholder than {python}"),
+        ('"torch=={version}"]', '"torch=={datasets}"]', "torch==2.13.0; placeholders: {version}"),
+        ("[sentencepiece]", '["a=={version}"]', "'a=={version}' is not a requirement like"),
+        ("[starlette, uvicorn]", '["a=={datasets}"]', "'a=={datasets}' is not a requirement like"),
+        ("    os: debian12", "    os: {{os}}", "matrix.yaml:7:10: a key must be text\n  hint: put quotes"),
+        ("default:", "# \x01\ndefault:", "matrix.yaml: not valid YAML: "),
         ("default: hugging", "default: bugging", "no such cell: bugging"),
         ("releases:", "releases: ]", "matrix.yaml:2:11: not valid YAML"),
     ],
@@ -157,3 +169,9 @@ def test_missing_matrix_is_an_error_without_traceback(tmp_path: Path) -> None:
     """The message names the file."""
     with pytest.raises(UserError, match="nowhere"):
         schema.read(tmp_path / "nowhere.yaml")
+
+
+def test_file_that_is_no_mapping_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "matrix.yaml").write_text("- releases\n")
+    with pytest.raises(Problems, match=r"^matrix.yaml:1:1: the file must be a mapping"):
+        schema.read(tmp_path / "matrix.yaml")

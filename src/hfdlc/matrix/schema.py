@@ -53,11 +53,26 @@ def _framework(text: str) -> tuple[str, str]:
     return name, _version(version)
 
 
-def _requirement(text: str) -> str:
+def _requirement(*placeholders: str) -> AfterValidator:
+    """Requirements with these placeholders for versions of the release."""
+    allowed = " or ".join(f"{{{name}}}" for name in placeholders) or "none"
+
+    def check(text: str) -> str:
+        try:
+            Requirement(text.format(**dict.fromkeys(placeholders, "0")))
+        except (InvalidRequirement, LookupError, ValueError):
+            like = "torch==2.13.0; placeholders"
+            raise ValueError(f"{text!r} is not a requirement like {like}: {allowed}") from None
+        return text
+
+    return AfterValidator(check)
+
+
+def _image(text: str) -> str:
     try:
-        Requirement(text.replace("{version}", "0").replace("{datasets}", "0"))
-    except InvalidRequirement:
-        raise ValueError(f"{text!r} is not a requirement like torch=={{version}}") from None
+        text.format(python="3.11")
+    except (AttributeError, LookupError, ValueError):
+        raise ValueError(f"{text!r} has another placeholder than {{python}}") from None
     return text
 
 
@@ -73,7 +88,7 @@ def _size(text: str) -> int:
     number, _, unit = str(text).partition(" ")
     try:
         return int(float(number) * {"MB": 10**6, "GB": 10**9}[unit])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise ValueError(f"{text!r} is not a size like `1.9 GB` or `850 MB`") from None
 
 
@@ -102,7 +117,10 @@ TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 VersionText = Annotated[str, AfterValidator(_version), TEXT_OR_NUMBER]
 PythonText = Annotated[str, Field(pattern=r"^3\.\d+$"), TEXT_OR_NUMBER]
 VersionRange = Annotated[str, AfterValidator(_specifier)]
-RequirementText = Annotated[str, AfterValidator(_requirement)]
+RequirementText = Annotated[str, _requirement()]
+FrameworkRequirement = Annotated[str, _requirement("version")]
+PackageRequirement = Annotated[str, _requirement("datasets")]
+ImageText = Annotated[str, AfterValidator(_image)]  # or a distribution package
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "examples": ["1.6 GB"]})]
 Device = Annotated[str, Field(pattern=r"^(cpu|cu\d{3})$")]
 Cuda = Annotated[str, Field(pattern=r"^cu\d{3}$")]
@@ -130,14 +148,14 @@ class Bootstrap(Written):
 class Base(Written):
     """A base image, and how packages are installed for it."""
 
-    image: str
+    image: ImageText
     pythons: list[PythonText] = Field(min_length=1)  # that the image has
     bootstrap: dict[PythonText, Bootstrap] = {}  # builds an equivalent image if no registry is reachable
-    cuda: dict[Cuda, str] = {}  # images with CUDA, for frameworks without
-    apt: list[str] = []  # distribution packages to install
+    cuda: dict[Cuda, ImageText] = {}  # images with CUDA, for frameworks without
+    apt: list[ImageText] = []  # distribution packages to install
     platform: str  # as uv names it
     sources_only: list[str] = []  # packages without wheels
-    pip: str | None = None  # the image whose pip installs packages, for Pythons that uv does not support
+    pip: ImageText | None = None  # whose pip installs packages, for Pythons that uv does not support
 
 
 class Installer(Written):
@@ -145,8 +163,8 @@ class Installer(Written):
 
     python: PythonText  # for bases with `pip`; other cells use their own
     cutoff: date
-    image: str
-    compiler: str  # the same with a C compiler
+    image: ImageText
+    compiler: ImageText  # the same with a C compiler
     bootstrap: dict[PythonText, Bootstrap] = {}
     bootstrap_compiler: dict[PythonText, Bootstrap] = {}
     requires: list[RequirementText]
@@ -165,9 +183,9 @@ class Source(Written):
 
     device: Device
     versions: VersionRange = ""
-    packages: list[RequirementText]  # the framework first
+    packages: list[FrameworkRequirement]  # the framework first
     page: str | None = None
-    image: str | None = None
+    image: ImageText | None = None
     replaces: str | None = None  # a requirement that the first package replaces
     architectures: list[str] = []  # GPUs that it has code for
     library_path: list[str] = []  # folders below site-packages for LD_LIBRARY_PATH
@@ -177,14 +195,14 @@ class Framework(Written):
     """A framework and its sources. The first source for a device and version is used."""
 
     sources: list[Source]
-    packages: dict[Type, list[RequirementText]] = {}  # additional packages of a type of image
+    packages: dict[Type, list[PackageRequirement]] = {}  # additional packages of a type of image
     size: dict[Type, dict[Literal["cpu", "gpu"], Size]] = {}  # budgets that differ from the type's
 
 
 class ImageType(Written):
     """The packages of a type of image, and its size budget (bytes) by device."""
 
-    packages: list[RequirementText]
+    packages: list[PackageRequirement]
     size: dict[Literal["cpu", "gpu"], Size]
 
 
@@ -351,6 +369,8 @@ def _line(problem: UserError) -> tuple[int, ...]:
 def _problem(document: Document, detail: ErrorDetails) -> UserError:
     path = _written_path(detail["loc"])
     where = document.where(path)
+    if not path:
+        return UserError("the file must be a mapping", location=where, hint="see docs/adding_an_image.md")
     key = str(detail["loc"][-1])
     if detail["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])

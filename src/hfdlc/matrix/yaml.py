@@ -51,6 +51,9 @@ def read(file: Path) -> Document:
         mark = error.problem_mark
         where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
         raise UserError(f"not valid YAML: {error.problem}", location=where) from error
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        why = " ".join(str(error).split())
+        raise UserError(f"not valid YAML: {why}", location=file.name) from error
     reader = _Reader(file.name)
     data = reader.value(node, ()) if node else {}
     if reader.problems:
@@ -77,6 +80,12 @@ class _Reader:
     def _mapping(self, node: MappingNode, path: Path_) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                line, column = _place(key)
+                where = f"{self.name}:{line}:{column}"
+                hint = "put quotes around a value that begins with { or ["
+                self.problems.append(UserError("a key must be text", location=where, hint=hint))
+                continue
             if key.value in found:
                 first = self.places[(*path, key.value)]
                 line, column = _place(key)
