@@ -3,13 +3,17 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 import typer
+from docker.errors import APIError
 
 from hfdlc.checks import runner
 from hfdlc.checks.report import Report
 from hfdlc.cli import app
+from hfdlc.engine import detect
 from hfdlc.errors import HfdlcError
 from matrices import write
 
@@ -171,3 +175,20 @@ def test_wrong_training_option_ends_with_2(
     Path("train.py").touch()
     assert run(monkeypatch, "train", "*", "--data", ".", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_engine_that_refuses_to_prune_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another program is doing it; the error has the reason and the address, and no traceback."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise APIError("409", explanation="a prune operation is already running")
+
+    closed: list[bool] = []
+    engine = SimpleNamespace(host="unix:///a", close=lambda: closed.append(True))
+    monkeypatch.setattr(detect, "ensure", lambda *_: engine)
+    monkeypatch.setattr(detect, "prune", refuse)
+    assert run(monkeypatch, "engine", "prune") == 1
+    assert "unix:///a: a request failed: a prune operation is already running" in capsys.readouterr().err
+    assert closed

@@ -1,6 +1,7 @@
 """What one run works with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -54,15 +55,35 @@ class Session:
         if not engine:
             return
         engine.close()
-        if isinstance(problem, DockerException):
-            raise HfdlcError(
-                f"a request failed: {getattr(problem, 'explanation', None) or problem}",
-                location=engine.host,
-                hint="was an image or a container removed meanwhile? run the command again",
-            ) from problem
-        if isinstance(problem, (RequestException, OSError)) and not detect.query(engine.address):
-            raise HfdlcError(
-                "the engine does not answer any more",
-                location=engine.host,
-                hint="start it again (a private one starts by itself), then run the command again",
-            ) from problem
+        if problem and (error := _in_words(problem, engine)):
+            raise error from problem
+
+
+@contextmanager
+def using(engine: Engine) -> Iterator[Engine]:
+    """An engine outside a session; raises what a session raises, and closes the engine."""
+    try:
+        yield engine
+    except Exception as problem:
+        if error := _in_words(problem, engine):
+            raise error from problem
+        raise
+    finally:
+        engine.close()
+
+
+def _in_words(problem: BaseException, engine: Engine) -> HfdlcError | None:
+    """What replaces an error of docker-py, or of the connection to the engine."""
+    if isinstance(problem, DockerException):
+        return HfdlcError(
+            f"a request failed: {getattr(problem, 'explanation', None) or problem}",
+            location=engine.host,
+            hint="was an image or a container removed meanwhile? run the command again",
+        )
+    if isinstance(problem, (RequestException, OSError)) and not detect.query(engine.address):
+        return HfdlcError(
+            "the engine does not answer any more",
+            location=engine.host,
+            hint="start it again (a private one starts by itself), then run the command again",
+        )
+    return None

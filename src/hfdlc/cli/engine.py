@@ -70,8 +70,10 @@ def prune(
     keep: Annotated[float, typer.Option(help="GB of build cache to keep.")] = 10.0,
 ) -> None:
     """Remove dangling images, and the least recently used build cache."""
+    from hfdlc.build import session
     from hfdlc.engine import detect
     from hfdlc.state import State
 
-    freed = detect.prune(detect.ensure(os.environ, State.of(os.environ)), keep)
+    with session.using(detect.ensure(os.environ, State.of(os.environ))) as engine:
+        freed = detect.prune(engine, keep)
     say(f"removed {freed / 1e9:.2f} GB of build cache")

@@ -1,9 +1,12 @@
 """Finding and removing images, base images, results, layers, logs and caches that are no longer used."""
 
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +17,13 @@ from docker.models.images import Image
 from hfdlc.build import bases as base
 from hfdlc.build import freshness
 from hfdlc.build.freshness import ImagesHere
+from hfdlc.build.session import using
 from hfdlc.checks.facts import FORM as FACTS_FORM
 from hfdlc.dockerfile import inputs
 from hfdlc.engine import detect
 from hfdlc.engine.detect import Engine
 from hfdlc.engine.images import every
+from hfdlc.errors import HfdlcError
 from hfdlc.matrix.cells import Cell
 from hfdlc.matrix.schema import Bootstrap
 from hfdlc.oci.store import FOLDER
@@ -65,11 +70,12 @@ def find(
     if not engine:
         say("no engine is running: images and build cache are not listed")
         return found
-    images = every(engine)
-    going = list(_images(project, images, engine))
-    gone = {one.name for one in going}
-    digests = {str(image.id) for image in images if not set(image.tags) <= gone}
-    return [*going, *found, *_readings(state, digests), *_build_cache(engine, keep)]
+    with using(engine):
+        images = every(engine)
+        going = list(_images(project, images, engine))
+        gone = {one.name for one in going}
+        digests = {str(image.id) for image in images if not set(image.tags) <= gone}
+        return [*going, *found, *_readings(state, digests), *_build_cache(engine, keep)]
 
 
 def screen(found: Iterable[Unused]) -> str:
@@ -180,7 +186,8 @@ def _digest(report: Path) -> str | None:
 def _aged(state: State, before: float) -> Iterator[Unused]:
     """Old logs, temporary files of killed runs, and unused caches."""
     logs = sorted((state.root / "logs").glob("*"))
-    left = sorted((state.root / "tmp").glob("*"))
+    store = state.root / FOLDER
+    left = sorted([*(state.root / "tmp").glob("*"), *store.glob("tmp*"), *store.glob("ingest/*")])
     for kind, paths in (("log", logs), ("temporary", left)):
         yield from (_file(kind, path, "old") for path in paths if _touched(path) < before)
     for name in CACHES:
@@ -203,8 +210,18 @@ def _packed(state: State, keep: float, before: float) -> Iterator[Unused]:
 def _build_cache(engine: Engine, keep: float) -> Iterator[Unused]:
     over = detect.unused_cache(engine) - int(keep * 1e9)
     if over > 0:
-        prune = partial(detect.prune, engine, keep)
+        prune = partial(_prune, engine, keep)
         yield Unused("build cache", "BuildKit", f"more than {keep:g} GB, least recently used", over, prune)
+
+
+def _prune(engine: Engine, keep: float) -> int:
+    """Remove build cache, unless another program is doing that."""
+    try:
+        with using(engine):
+            return detect.prune(engine, keep)
+    except HfdlcError as error:
+        say(f"kept the build cache: {error.message}")
+        return 0
 
 
 def _file(kind: str, path: Path, why: str) -> Unused:
@@ -214,7 +231,10 @@ def _file(kind: str, path: Path, why: str) -> Unused:
 def _remove_file(path: Path) -> int:
     size = _size(path)
     if path.is_dir():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # another run may remove parts of it meanwhile
+        if path.exists():
+            say(f"kept {path}: it cannot be removed")
+            return size - _size(path)
     else:
         path.unlink(missing_ok=True)
     return size
@@ -222,13 +242,22 @@ def _remove_file(path: Path) -> int:
 
 def _within(path: Path) -> Iterator[Path]:
     yield path
-    if path.is_dir():
-        yield from path.rglob("*")
+    for folder, folders, names in os.walk(path):  # it goes on where a folder is gone
+        yield from (Path(folder, name) for name in (*folders, *names))
+
+
+def _sizes_and_times(path: Path) -> Iterator[tuple[int, float]]:
+    """Of a file, or a folder and all in it; another run may remove files meanwhile."""
+    for each in _within(path):
+        with suppress(FileNotFoundError):
+            found = each.lstat()
+            yield (0 if stat.S_ISDIR(found.st_mode) else found.st_size), found.st_mtime
 
 
 def _size(path: Path) -> int:
-    return sum(each.lstat().st_size for each in _within(path) if each.is_symlink() or each.is_file())
+    return sum(size for size, _ in _sizes_and_times(path))
 
 
 def _touched(path: Path) -> float:
-    return max(each.lstat().st_mtime for each in _within(path))
+    """The last change; of what is gone, now."""
+    return max((changed for _, changed in _sizes_and_times(path)), default=time.time())
