@@ -1,9 +1,12 @@
 """What a failed build says: each cell once, however many targets it has."""
 
+import io
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -12,6 +15,7 @@ from hfdlc.build.bake import BuildContext
 from hfdlc.build.log import BuildLog, Vertex
 from hfdlc.dockerfile.cache_keys import distinct
 from hfdlc.engine.buildx import Builder
+from hfdlc.process import start
 from hfdlc.project import Project
 from hfdlc.state import State
 
@@ -88,3 +92,23 @@ def test_builder_that_runs_the_build_is_named(
     said = "building with the builder 'other' of BUILDX_BUILDER\n"
     assert capsys.readouterr().err.startswith(said) == bool(name)
     assert ("network.yaml" in caught.value.message) == host_network
+
+
+def test_interrupted_build_ends_whatever_it_still_prints() -> None:
+    """More than fits into the pipe: buildx waited until somebody read it, and hfdlc for buildx."""
+    script = (
+        "import signal, sys, time\n"
+        "def stop(*_):\n    print('x' * (1 << 20))\n    sys.exit(3)\n"
+        "signal.signal(signal.SIGINT, stop)\n"
+        "signal.alarm(20)\n"  # the end of this program where nobody reads
+        "print('started', flush=True)\ntime.sleep(60)\n"
+    )
+
+    class Interrupted(BuildLog):
+        def read(self, line: str) -> NoReturn:
+            raise KeyboardInterrupt
+
+    process = start([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    with pytest.raises(KeyboardInterrupt):
+        buildkit._follow(process, Interrupted(["one"]), io.StringIO(), io.StringIO(), {"one": "one:1"})
+    assert process.returncode == 3

@@ -124,7 +124,7 @@ def _follow(
     except BaseException:
         # The engine stops the containers of the build when its client disconnects.
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.communicate()  # it ends only when all that it prints is read
         raise
     log.write("\n".join(build_log.output) + "\n")
 
