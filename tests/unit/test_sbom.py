@@ -96,6 +96,15 @@ def test_bundled_packages_are_counted_and_marked(repository: object) -> None:
     sbom.compare(sbom.packages(document), contents.packages, "here")
 
 
+def test_packages_on_hold_are_listed() -> None:
+    """NVIDIA's images hold cuBLAS, cuDNN and NCCL at their versions; removed packages are not installed."""
+    text = status("a", "held", "removed")
+    for name, state in (("held", "hold ok installed"), ("removed", "deinstall ok config-files")):
+        text = text.replace(f"{name}\nStatus: install ok installed", f"{name}\nStatus: {state}")
+    found = sbom.read([layer({"var/lib/dpkg/status": text})])
+    assert sorted(package.name for package in found.packages) == ["a", "held"]
+
+
 def test_later_layer_replaces_the_list_of_packages() -> None:
     """As a package manager that ran in it did."""
     found = sbom.read([layer({"var/lib/dpkg/status": status(name)}) for name in ("a", "b")])

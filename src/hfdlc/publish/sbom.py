@@ -158,7 +158,7 @@ def _installed(status: str) -> dict[str, str]:
     found = {}
     for block in status.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if re.match(r"[A-Z][\w-]*: ", line))
-        if fields.get("Status") == "install ok installed":
+        if fields.get("Status", "").endswith(" ok installed"):  # "hold ok installed" after apt-mark hold
             found[fields["Package"]] = fields["Version"]
     return found
 
