@@ -1,5 +1,6 @@
 """`tools/gpu_check.sh` on machines that it cannot check: it says why, within a second or two."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,20 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "a GPU, PyTorch 2, transformers 5" in ended.stdout
     assert "hint: on a machine with network: tools/gpu_check.sh --wheels VERSION" in ended.stderr
+
+
+def test_steps_are_not_run_when_the_time_is_over(tmp_path: Path) -> None:
+    """The step after the one that was ended had no limit: `timeout 0` is none."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\ncase $1 in -*) echo a GPU ;; *) sleep 60 ;; esac\n")
+    python.chmod(0o755)
+    ended = subprocess.run(
+        [str(ROOT / "tools/gpu_check.sh"), str(python)],
+        env={**os.environ, "GPU_CHECK_SECONDS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "== serving and generation: failed (124)" in ended.stdout
+    assert "== tests: not run, because 2 s are over" in ended.stdout
