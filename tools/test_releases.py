@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from packaging.version import Version
+
 from hfdlc.errors import CommandFailed, HfdlcError
 from hfdlc.process import run, say
 from hfdlc.project import find
@@ -121,8 +123,9 @@ def _environment(version: str, packages: tuple[str, ...], state: State) -> Path:
 
 def _interpreter(version: str) -> str:
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = sorted(root.glob(f"versions/{version}.*/bin/python"))
-    return str(found[-1]) if found else f"python{version}"
+    found = root.glob(f"versions/{version}.*/bin/python")
+    newest = max(found, key=lambda python: Version(python.parents[1].name), default=None)
+    return str(newest) if newest else f"python{version}"
 
 
 def _own(release: str, shared: Path, version: str, state: State) -> Path:

@@ -211,14 +211,14 @@ def main(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the images that this run builds.")] = False,
 ) -> None:
     """Verify cells, and write docs/verified.json and docs/verified.md."""
-    with Session(projects.find(Path()), os.environ) as session:
-        session.overrides = substitutes.overrides(session)
-        cells = select(session.project.cells, Filter(tuple(patterns or ()), device=device))
-        try:
+    try:
+        with Session(projects.find(Path.cwd()), os.environ) as session:
+            session.overrides = substitutes.overrides(session)
+            cells = select(session.project.cells, Filter(tuple(patterns or ()), device=device))
             verify(session, cells, keep=keep)
-        except HfdlcError as error:
-            say(f"error: {error}")
-            raise typer.Exit(error.exit_code) from error
+    except HfdlcError as error:
+        say(f"error: {error}")
+        raise typer.Exit(error.exit_code) from error
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The page of tested releases: what was not run is no result, and what failed is named."""
 
+from pathlib import Path
+
 import pytest
 
 import test_releases
@@ -45,3 +47,13 @@ def test_run_that_did_not_end_well_has_failed(code: int, output: str, passed: in
     result = Result("2026-11-30", "torch 2.13.0", "3.11")
     test_releases.count(result, code, output, "why\n")
     assert (result.passed, result.failed) == (passed, failed)
+
+
+def test_newest_python_of_pyenv_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one whose name is the last by its letters."""
+    for version in ("3.8.9", "3.8.18", "3.11.2"):
+        (tmp_path / f"versions/{version}/bin").mkdir(parents=True)
+        (tmp_path / f"versions/{version}/bin/python").touch()
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert test_releases._interpreter("3.8") == f"{tmp_path}/versions/3.8.18/bin/python"
+    assert test_releases._interpreter("3.12") == "python3.12"

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
 import verification
 import verify_releases
@@ -81,3 +82,14 @@ def test_a_use_that_fails_is_recorded_and_the_next_one_runs(problem: Exception) 
     assert found.failed == {"use: one": str(problem)}
     assert found.not_run == {"use: two": "it needs pandas"}
     assert found.passed == ["use: three"]
+
+
+def test_cell_that_does_not_exist_is_an_error(
+    repository: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a traceback."""
+    monkeypatch.chdir(repository.root)
+    with pytest.raises(typer.Exit) as ended:
+        verify_releases.main(["nothing"])
+    assert ended.value.exit_code == 2
+    assert "error: no cell matches nothing" in capsys.readouterr().err
