@@ -10,6 +10,7 @@ https://github.com/sigstore/cosign/blob/v2.5.0/specs/SIGNATURE_SPEC.md
 
 import base64
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ SUFFIXES = ("sig", "att")  # of cosign's tags: signatures, attestations
 TIMEOUT = 120  # seconds
 # Nothing of the environment moves signatures elsewhere or changes their format.
 ENVIRONMENT = {"COSIGN_REPOSITORY": "", "COSIGN_EXPERIMENTAL": "0", "COSIGN_DOCKER_MEDIA_TYPES": "0"}
+# How cosign reports a public key that it cannot read, or get from a key management service.
+UNUSABLE = re.compile("(loading|getting) public key:")
 
 Predicates = Mapping[str, Mapping[str, Any]]  # predicate type -> predicate
 
@@ -162,6 +165,15 @@ class Cosign:
             return run([self.program, *words], env=environment, timeout=TIMEOUT).stdout
         except CommandFailed as error:
             output = error.output.strip()[-600:]
+            if UNUSABLE.search(error.output):
+                kind = HfdlcError if "://" in self.key else UserError
+                raise kind(
+                    f"cosign cannot read this public key\n{output}",
+                    location=self.key,
+                    hint="check the credentials for it"
+                    if "://" in self.key
+                    else "give cosign.pub, not cosign.key",
+                ) from error
             raise NoMatch(
                 f"{what} does not match the key {self.key}, or is about another image\n{output}",
                 hint="do not use this image; publish it again, under another tag",
