@@ -5,7 +5,6 @@ an empty registry on loopback. Arguments name pieces of work (below); without on
 has room for.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -31,7 +30,6 @@ from hfdlc.oci.store import LayerStore, decompressed
 from hfdlc.process import run
 from hfdlc.project import Project
 from hfdlc.publish import releases, signing
-from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "image/pack.py"
