@@ -151,7 +151,7 @@ def page(results: dict[str, Result]) -> str:
         "",
         f"Written by `make test-releases` (results in `{KEPT}`): the toolkit tests, also on releases that no",
         "cell has. Skipped tests need something that the release or the machine lacks.",
-        f"Not included, because they start other Pythons with other packages: {', '.join(map(_code, LEFT_OUT))}.",
+        f"Not included, because they start other Pythons and packages: {', '.join(map(_code, LEFT_OUT))}.",
         "",
         "| transformers | framework | Python | date | passed | failed | skipped |",
         "|---|---|---|---|---|---|---|",
