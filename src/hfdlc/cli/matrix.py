@@ -94,7 +94,7 @@ def retire(
         list[str], typer.Argument(metavar="CELL...", help="Ids or globs: all cells of one or more releases.")
     ],
 ) -> None:
-    """Remove old releases from matrix.yaml, with their Dockerfiles and locks, and record them in docs/."""
+    """Remove old releases with their Dockerfiles and locks, and record them in docs/."""
     from datetime import UTC, datetime
 
     from hfdlc.generated import retire as releases
