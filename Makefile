@@ -11,7 +11,7 @@ DEMO := huggingface-pytorch-training:2.13.0*cpu-py311*
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+		while IFS='|' read -r name what; do printf '  make %-21s %s\n' "$$name" "$$what"; done
 
 setup: $(READY)  ## create the virtual environment
 
@@ -25,15 +25,15 @@ build: $(READY)  ## build and check the default cell, and print its facts
 build-all: $(READY)  ## build and check every cell
 	@$(HFDLC) build --check '*'
 
-test: $(READY)  ## run lint and all tests
+test: $(READY)  ## run lint, and the tests of the builder and the toolkit
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/pytest
 
-test-all: test  ## the same, then the releases that this machine can build, one by one; it goes on
+test-all: test  ## the same, then test-differential and verify-releases
 	@$(MAKE) --no-print-directory test-differential
 	@$(MAKE) --no-print-directory verify-releases
 
-verify-releases: $(READY)  ## build, check and use every cell that this machine can, on substitute bases where needed
+verify-releases: $(READY)  ## build, check and use CPU cells and TensorFlow 2.4.1, on substitute bases where needed
 	@$(VENV)/bin/pytest -m releases
 	@$(VENV)/bin/python tools/verify_releases.py --device cpu
 	@$(VENV)/bin/python tools/verify_releases.py '*:2.4.1-*-gpu-*'
@@ -44,7 +44,7 @@ test-engines: $(READY)  ## build, check, publish and clean a cell on Docker 26 a
 test-clients: $(READY)  ## run boto3, huggingface_hub, LangChain, the SageMaker SDK and Java against the server
 	@cd toolkit && ../$(VENV)/bin/pytest clients
 
-test-releases: $(READY)  ## run the toolkit's tests on releases of transformers, RELEASES="4.46.1 5.0.0" for some
+test-releases: $(READY)  ## run the toolkit's tests on releases of transformers: all, or RELEASES="4.46.1 5.0.0"
 	@$(VENV)/bin/python tools/test_releases.py $(RELEASES)
 
 test-differential: $(READY)  ## compare the toolkit with the pipelines that transformers 5 does not have, on 4.57.6
@@ -74,10 +74,10 @@ bench-cli: $(READY)  ## measure the command line
 bench-matrix: $(READY)  ## measure a matrix of 400 cells
 	@$(VENV)/bin/python benchmarks/matrix.py
 
-bench-build: $(READY)  ## measure building and pushing, compared with one stage, pip and gzip
+bench-build: $(READY)  ## measure building and pushing, compared with a Dockerfile of one stage with pip and gzip
 	@$(VENV)/bin/python benchmarks/build/build.py
 
-bench-serving: $(READY)  ## measure serving, compared with other servers and the model alone; ROWS="latency start" for some
+bench-serving: $(READY)  ## measure serving, compared with other servers and bare passes: all, or ROWS="latency start"
 	@$(VENV)/bin/python benchmarks/serving/serving.py $(ROWS)
 
 bench-generation: $(READY)  ## measure text generation, compared with transformers serve and generate

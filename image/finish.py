@@ -5,7 +5,7 @@
 
 Removes files, strips symbols from libraries, compiles modules, and sets all times to SOURCE_DATE_EPOCH.
 Patterns are below site-packages. Modules whose folder `__pycache__` is removed are not compiled. A layer in
-a folder that is not `/layer` is compressed into `/packed`, by the program `pack` beside this one.
+a folder that is not `/layer` is compressed into `/packed/layer`, by the program `pack` beside this one.
 
 Runs in the stages that install packages, on every Python from 3.6 on.
 """
@@ -25,6 +25,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 SITES = "opt/venv/lib/python*/site-packages"
+PACKED = "/packed/layer"  # before it copies a folder, BuildKit looks at all that is in the folder's parent
 # ELF of 64 bits, little-endian: https://refspecs.linuxfoundation.org/elf/elf.pdf, figures 1-3 and 1-9.
 MAGIC = b"\x7fELF\2\1"
 SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, address, offset, size, link, info, align, entry
@@ -49,7 +50,7 @@ def main(layer, remove, strip, epoch):
     for path in [layer, *layer.rglob("*")]:
         os.utime(str(path), (epoch, epoch), follow_symlinks=False)
     if layer != Path("/layer"):
-        subprocess.check_call([str(Path(__file__).with_name("pack")), str(layer), "/packed"])
+        subprocess.check_call([str(Path(__file__).with_name("pack")), str(layer), PACKED])
 
 
 def parse(argv):

@@ -73,7 +73,7 @@ def page(project: Project) -> str:
         "the checks of `hfdlc test`, and used: a training image trained `examples/` and served the result,",
         "an inference image answered the documented requests. *Substitute* means that the public base was",
         "unreachable, and Debian 12 with the same Python replaced it: packages and toolkit were verified,",
-        "the base was not. The inputs of a cell may have changed since: the command then repeats it.",
+        "the base was not. If the inputs of a cell have changed since, the command verifies it again.",
         "",
         "| cell | image | date | toolkit | base | passed | failed | not run |",
         "|---|---|---|---|---|---|---|---|",

@@ -5,7 +5,6 @@ an empty registry on loopback. Arguments name pieces of work (below); without on
 has room for.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -31,14 +30,13 @@ from hfdlc.oci.store import LayerStore, decompressed
 from hfdlc.process import run
 from hfdlc.project import Project
 from hfdlc.publish import releases, signing
-from hfdlc.state import State
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "image/pack.py"
 LEVEL = 3  # the one that it has
 # What the images are made from: a copy of it can be changed.
 PARTS = ("image", "images", "templates", "toolkit", "docs", ".dockerignore", "matrix.yaml")
-FOUR = ("*:2.13.0-*-cpu-py311-*", "*:2.21.0-*-cpu-*")
+FOUR = ("*:2.13.0-*-cpu-py311-*", "*:2.21.0-*-cpu-py311-*")
 TWO = ("*:2.13.0-*-cpu-py311-*",)
 GPU = ("*-inference:2.13.0-*-py311-cu130-*",)
 PATCH = ("5.22.1", "5.22.2")  # a patch release of transformers, and the one before it
@@ -96,7 +94,7 @@ def published(found: Project, below: Path) -> Iterator[Row]:
     theirs = plain.cost(found, [cell], below)
     with rig(below) as here:
         here.prepare(found, [cell])
-        cosign = signing.find_program(State.of(os.environ), os.environ)
+        cosign = signing.find_program(here.state, here.environ)
         run([cosign, "generate-key-pair"], cwd=below, env=password)
         here = replace(here, environ={**here.environ, **password, "COSIGN_KEY": str(below / "cosign.key")})
         built = here.hfdlc(found, "build", cell.id)

@@ -1,4 +1,4 @@
-"""Commands print JSON for programs and words for people; a mistake is a letter and an exit code."""
+"""Commands print JSON for programs and text for people; an error has a message and an exit code."""
 
 import json
 import sys

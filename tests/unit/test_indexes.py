@@ -1,4 +1,4 @@
-"""pip's own configuration is what the builder goes by."""
+"""The builder uses the configuration of pip."""
 
 from pathlib import Path
 

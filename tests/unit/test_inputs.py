@@ -1,4 +1,4 @@
-"""What an image is made from: what changes it, and what does not."""
+"""The inputs of an image: what changes them, and what does not."""
 
 from pathlib import Path
 

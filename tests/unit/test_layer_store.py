@@ -1,4 +1,4 @@
-"""Packed layers: the same bytes each time, kept once, and never taken for what they are not."""
+"""Packed layers: the same bytes each time, stored once, and compared with their digests."""
 
 import importlib.util
 import io

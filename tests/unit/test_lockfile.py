@@ -1,4 +1,4 @@
-"""Locks are split, recognised, and found out when they are not what they say."""
+"""Locks are split into groups, read, and reported when they are stale or edited."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Wheels of the building machine: which come along, and how a build gets them."""
+"""Wheels of the building machine: which are copied, and how a build gets them."""
 
 from pathlib import Path
 

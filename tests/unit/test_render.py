@@ -1,4 +1,4 @@
-"""Templates print what the matrix decided, or say where they cannot."""
+"""Templates render what the matrix states, or report what they cannot render."""
 
 import shutil
 from pathlib import Path

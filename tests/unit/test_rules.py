@@ -1,4 +1,4 @@
-"""Rules say what cannot be, and are themselves held to mean something."""
+"""Rules exclude combinations, and a rule without effect is an error."""
 
 from pathlib import Path
 

@@ -50,16 +50,16 @@ class Difference(NamedTuple):
 DIFFERENCES = {
     "truncation": Difference(
         "text-classification, feature-extraction, fill-mask, summarization, translation, text2text-generation",
-        "`truncation` is not given, and an input is longer than the model takes",
+        "`truncation` is not given, and an input is longer than the model's limit",
         "fails",
-        "the input is cut, and the answer has `X-Inputs-Truncated: true`",
+        "the input is truncated, and the answer has `X-Inputs-Truncated: true`",
         "clients do not count tokens",
     ),
     "max_length": Difference(
         "text-classification, feature-extraction, fill-mask",
-        "`max_length` is more than the model takes",
+        "`max_length` is above the model's limit",
         "fails on longer inputs",
-        "the model's limit counts",
+        "the model's limit applies",
         "the same request works with models of other limits",
     ),
     "padding": Difference(
@@ -99,7 +99,7 @@ DIFFERENCES = {
     ),
     "long texts": Difference(
         "token-classification",
-        "a text is longer than the model takes, and `stride` is not given",
+        "a text is longer than the model's limit, and `stride` is not given",
         "the rest of the text has no entities",
         "the text is read in parts that share a quarter of their tokens; with `aggregation_strategy` the answer is "
         "that of the pipeline with this `stride`",
@@ -114,7 +114,7 @@ DIFFERENCES = {
     ),
     "top_k": Difference(
         "fill-mask",
-        "`top_k` is more than the tokens of the model",
+        "`top_k` is larger than the model's vocabulary",
         "fails",
         "all tokens",
         "the other tasks do the same",
@@ -128,7 +128,7 @@ DIFFERENCES = {
     ),
     "rows": Difference(
         "table-question-answering",
-        "a table has more rows than the model has numbers for",
+        "a table has more rows than the model has row ids",
         "fails",
         "the last rows are dropped, and the answer has `X-Inputs-Truncated: true`",
         "rows with too many tokens are dropped in the same way",
@@ -143,14 +143,14 @@ DIFFERENCES = {
     "max_question_len": Difference(
         "question-answering",
         "the question is longer than `max_question_len`",
-        "the question is not cut, although this is documented",
-        "the question is cut",
+        "the question is not truncated, contrary to its documentation",
+        "the question is truncated",
         "a long question leaves no room for the context",
     ),
     "impossible spans": Difference(
         "question-answering",
-        "`top_k` is more than the number of possible answers",
-        "filled up with answers of score 0 whose end is before their start",
+        "`top_k` is larger than the number of possible answers",
+        "padded with answers of score 0 whose end is before their start",
         "fewer answers",
         "such spans are not answers",
     ),
@@ -163,14 +163,14 @@ DIFFERENCES = {
     ),
     "long prompts": Difference(
         "text-generation",
-        "the prompt and `max_new_tokens` are more than the model takes",
+        "the prompt and `max_new_tokens` together are above the model's limit",
         "fails, or generates beyond the positions that the model was trained for",
-        "the start of the prompt is cut, and the answer has `X-Inputs-Truncated: true`",
+        "the start of the prompt is truncated, and the answer has `X-Inputs-Truncated: true`",
         "as in the other tasks; the end of a prompt matters most",
     ),
     "defaults": Difference(
         "text-generation",
-        "neither the request nor the model says how to generate",
+        "neither the request nor the model sets how tokens are selected",
         "samples, from transformers 5 on",
         "the most probable token",
         "the same request has the same answer, on all releases",
@@ -967,7 +967,7 @@ def document():
         "# Differences from the pipelines of transformers",
         "",
         "Answers are those of `transformers.pipeline`, within 1e-4, with these exceptions.",
-        "[test_differential.py](tests/test_differential.py) compares them on generated requests, and makes this page.",
+        "[test_differential.py](tests/test_differential.py) compares them on generated requests, and writes this page.",
         "",
         "| task | case | pipeline | toolkit | reason |",
         "|---|---|---|---|---|",

@@ -84,7 +84,7 @@ def list_(wanted: "Filter", as_json: AsJson = False) -> None:
 @app.command(rich_help_panel=MATRIX)
 @selecting
 def show(wanted: "Filter", as_json: AsJson = False) -> None:
-    """Print the base image, requirements and locked packages of cells."""
+    """Print the base image, requirements and locked packages of cells. Default: the default cell."""
     from hfdlc.locks.listing import shown
 
     project = current_project()
@@ -103,7 +103,7 @@ def show(wanted: "Filter", as_json: AsJson = False) -> None:
 @app.command(rich_help_panel=GENERATED)
 @selecting
 def lock(wanted: "Filter") -> None:
-    """Resolve, pin and hash the packages of cells, from the package index."""
+    """Resolve, pin and hash the packages of cells, from the package index. Default: all cells."""
     from hfdlc.locks import resolver as resolve
     from hfdlc.locks.indexes import index_config
     from hfdlc.state import State
@@ -212,7 +212,7 @@ def test(
 @app.command(rich_help_panel=IMAGES)
 @selecting
 def facts(wanted: "Filter", as_json: AsJson = False) -> None:
-    """Print versions, CUDA, size and layers, read in built images."""
+    """Print versions, CUDA, size and layers, read in built images. Default: the default cell."""
     from hfdlc.build.session import Session
     from hfdlc.checks import facts as reading
 

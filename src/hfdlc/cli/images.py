@@ -21,7 +21,7 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what `build` would do, why, and how much disk it needs. Builds nothing."""
+    """Print what `build` would do, why, and how much disk it needs. Default: all cells."""
     from hfdlc.build import bake, estimate
     from hfdlc.build.bake import BuildContext
     from hfdlc.dockerfile import cache_keys

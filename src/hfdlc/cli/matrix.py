@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 def why(
     words: Annotated[
-        list[str], typer.Argument(metavar="CELL|AXIS=VALUE...", help="A cell, or values of axes.")
+        list[str],
+        typer.Argument(
+            metavar="CELL|AXIS=VALUE...",
+            help="A cell, or values of framework, framework_version, transformers, type, device, python, os.",
+        ),
     ],
 ) -> None:
     """Print the cells of a combination, or the rule that excludes it.
@@ -42,7 +46,7 @@ def uri(
     region: Annotated[str | None, typer.Option(help="An AWS region.")] = None,
     parse: Annotated[bool, typer.Option("--parse", help="Parse a URI, and print its parts as JSON.")] = False,
 ) -> None:
-    """Print the URI of an image in an AWS region, or parse one."""
+    """Print the URI of an image in AWS's own registry of a region, or parse one."""
     from hfdlc.matrix.selector import Filter
     from hfdlc.publish import uri as uris
 
@@ -90,7 +94,7 @@ def retire(
         list[str], typer.Argument(metavar="CELL...", help="Ids or globs: all cells of one or more releases.")
     ],
 ) -> None:
-    """Remove old releases from matrix.yaml, with their Dockerfiles and locks, and record them."""
+    """Remove old releases with their Dockerfiles and locks, and record them in docs/."""
     from datetime import UTC, datetime
 
     from hfdlc.generated import retire as releases

@@ -30,7 +30,7 @@ def train(
     ] = None,
     script: Annotated[
         Path | None,
-        typer.Option(help="The script. Its folder is copied too, with requirements.txt."),
+        typer.Option(help="The script. Its folder is copied too; requirements.txt in it needs --online."),
     ] = None,
     source_dir: Annotated[
         Path | None, typer.Option(help="The source folder, with --entry-point instead of --script.")
@@ -71,7 +71,7 @@ def train(
         typer.Option(metavar="SIZE", help="The size of /dev/shm, such as 2g. Default: half of the memory."),
     ] = None,
 ) -> None:
-    """Run a training script in an image as SageMaker does, and write model.tar.gz."""
+    """Run a training script in a built image as SageMaker does, and write model.tar.gz."""
     from hfdlc.build.session import Session
     from hfdlc.sagemaker import channels, environment, job, metrics, source, training
 
@@ -109,7 +109,10 @@ def _pairs(words: list[str]) -> dict[str, str]:
 def serve(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CELL] [MODEL]", help="A cell; a model folder or model.tar.gz."),
+        typer.Argument(
+            metavar="[CELL] [MODEL]",
+            help="A cell (default: the default cell), and a model folder or model.tar.gz.",
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task of the model: HF_TASK in the container.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 8080,

@@ -38,7 +38,7 @@ def clean(
     older: Annotated[float, typer.Option(min=0, help="Days to keep logs, layers and caches.")] = 14.0,
     as_json: AsJson = False,
 ) -> None:
-    """List images, layers, logs and caches that are no longer used, and remove them after confirmation."""
+    """List unused images, layers, logs and caches, and remove them after confirmation."""
     from hfdlc.upkeep import clean as cleaning
 
     found = cleaning.find(current_project(), os.environ, keep=keep, older=older)

@@ -1,4 +1,4 @@
-"""What a cell's image is made from: the same inputs give the same image, so what has them is up to date."""
+"""The inputs of a cell's image. An image whose label has the current inputs is up to date."""
 
 import hashlib
 import json

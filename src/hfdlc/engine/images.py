@@ -6,15 +6,18 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from docker.errors import ImageNotFound, NotFound
 from docker.models.images import Image
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from hfdlc.engine.detect import Engine
 from hfdlc.errors import HfdlcError
 from hfdlc.streams import as_file
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 # Instructions without a layer, as written in the history by BuildKit and by the classic builder.
 WITHOUT_LAYER = re.compile(
@@ -80,7 +83,7 @@ def _in_engine(image: Image) -> Iterator[None]:
         raise HfdlcError(
             "the image was removed from the engine while it was used",
             location=name,
-            hint=f"make sure that nothing else removes images, then hfdlc build {name}",
+            hint=f"if `docker images` still lists it, docker image rm {name}; then hfdlc build {name}",
         ) from error
 
 
@@ -106,16 +109,26 @@ def package_layers(image: Image) -> tuple[Layer, ...]:
 def _steps(image: Image) -> list[tuple[str, int]]:
     """An image's history, lowest layer first: instructions, and the bytes that they added.
 
-    An engine that is just replacing an image by an equal one does not find it for a moment, or for some
-    seconds on a busy machine.
+    With the containerd image store an engine forgets the unpacked layers of an image that replaced one with
+    the same layers (https://github.com/moby/moby/issues/49784): it unpacks them again for a container.
     """
-    history: list[dict[str, object]] = []
-    again = retry_if_exception_type(NotFound)
     with _in_engine(image):
-        for attempt in Retrying(retry=again, stop=stop_after_attempt(8), wait=wait_fixed(1), reraise=True):
-            with attempt:
-                history = image.history()
+        try:
+            history = image.history()
+        except NotFound as error:
+            if "snapshot" not in str(error):
+                raise
+            _unpack(image)
+            history = image.history()
     return [(str(step["CreatedBy"]), int(str(step["Size"]))) for step in reversed(history)]
+
+
+def _unpack(image: Image) -> None:
+    """Make the engine unpack an image, by a container that is never started."""
+    from hfdlc.engine.containers import labels  # which imports this module
+
+    containers = cast("DockerClient", image.client).containers
+    containers.create(str(image.id), ["true"], labels=labels()).remove()
 
 
 def pair(steps: Sequence[tuple[str, int]], digests: Sequence[str]) -> tuple[Layer, ...]:
