@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hfdlc.build import history
 from hfdlc.errors import HfdlcError
 from hfdlc.state import State, write_whole
 
@@ -52,3 +53,9 @@ def test_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(HfdlcError, match=r"logs: cannot be written to: Permission denied"):
         State(tmp_path).folder("logs")
+
+
+def test_history_that_cannot_be_read_is_empty(tmp_path: Path) -> None:
+    """`hfdlc plan` only reads, and needs no state folder."""
+    (tmp_path / "file").touch()
+    assert history.read(State(tmp_path / "file")) == []

@@ -29,11 +29,11 @@ def add(build: Build, state: State) -> None:
 
 
 def read(state: State) -> list[Build]:
-    """All builds, oldest first; a line that is damaged or of another version is left out."""
+    """All builds, oldest first; what is damaged, of another version or cannot be read is left out."""
     found = []
     try:
         lines = (state.root / FILE).read_text(errors="replace").splitlines()
-    except FileNotFoundError:
+    except OSError:
         return []
     for line in lines:
         try:
