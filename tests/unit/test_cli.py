@@ -10,6 +10,7 @@ import pytest
 import typer
 from docker.errors import APIError
 
+from hfdlc.build.builder import CellsFailed
 from hfdlc.checks import runner
 from hfdlc.checks.report import Report
 from hfdlc.cli import app
@@ -192,3 +193,39 @@ def test_engine_that_refuses_to_prune_ends_with_1(
     assert run(monkeypatch, "engine", "prune") == 1
     assert "unix:///a: a request failed: a prune operation is already running" in capsys.readouterr().err
     assert closed
+
+
+def test_full_disk_ends_with_1_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device", "matrix.yaml")
+
+    monkeypatch.setattr("hfdlc.project.find", full)
+    assert run(monkeypatch, "check") == 1
+    error = capsys.readouterr().err
+    assert "error: [Errno 28] No space left on device: 'matrix.yaml'" in error
+    assert "Traceback" not in error
+
+
+def test_dry_run_of_publish_does_not_build(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "publish", "--build", "--dry-run", "--registry", "127.0.0.1:1") == 2
+    assert "--build and --dry-run" in capsys.readouterr().err
+
+
+def test_failed_checks_do_not_hide_cells_that_were_not_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def not_built(*_: object, **__: object) -> NoReturn:
+        raise CellsFailed("1 of 2 cells failed\nno space", fine=[], hint="hfdlc build a")
+
+    def failed_checks(*_: object) -> NoReturn:
+        raise HfdlcError("checks failed: pip check")
+
+    monkeypatch.setattr("hfdlc.build.builder.build", not_built)
+    monkeypatch.setattr(runner, "check", failed_checks)
+    assert run(monkeypatch, "build", "--check") == 1
+    error = capsys.readouterr().err
+    assert "1 of 2 cells failed\nno space\nchecks failed: pip check" in error

@@ -180,7 +180,12 @@ def build(
         if check:
             from hfdlc.checks import facts, runner  # imports pytest
 
-            runner.check(session, fine)
+            try:
+                runner.check(session, fine)
+            except HfdlcError as problem:
+                if not failed:
+                    raise
+                raise HfdlcError(f"{failed.message}\n{problem.message}", hint=failed.hint) from problem
             for cell in fine:
                 print(facts.summary(session, cell))
     if failed:
@@ -256,3 +261,8 @@ def main() -> None:
             raise
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a file without permission, an engine that ended
+        if "--debug" in sys.argv:
+            raise
+        say(f"error: {error}\n  hint: check free disk space and permissions; --debug prints the traceback")
+        sys.exit(1)

@@ -15,6 +15,7 @@ from hfdlc.cli.options import (
     some,
     write_changed,
 )
+from hfdlc.errors import UserError
 from hfdlc.process import say
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ def publish(
     """
     from hfdlc.publish import publisher, targets
 
+    if build and dry_run:
+        raise UserError(
+            "--build and --dry-run were given: what would be published is known only when it is built",
+            allowed="one of them",
+            hint="`hfdlc plan` prints what would be built",
+        )
     project = current_project()
     cells = some(project, wanted, default=True)
     there = targets.parse(region or [], registries(registry or [], plain_http=plain_http))
