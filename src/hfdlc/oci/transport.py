@@ -146,7 +146,7 @@ class Transport:
         return HfdlcError(
             f"authentication failed: {why}",
             location=self.host,
-            hint=f"docker login {self.host}, or for ECR --region and AWS credentials",
+            hint=f"docker login {self.host}; `hfdlc publish --region` signs in to ECR with AWS credentials",
         )
 
 
