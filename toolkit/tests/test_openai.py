@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 
 import generation_models
@@ -431,6 +432,20 @@ def test_numbers_in_messages(chat):
     assert "500" in message
     assert "512" in message
     assert chat.post(b'{"messages": [], "seed": 1180591620717411303424}', path=CHAT).status == 400
+
+
+@pytest.mark.parametrize("body", [{"prompt": [5] * 10000}, {"prompt": ["a"] * 10000}])
+def test_large_bodies_are_checked_outside_the_event_loop(chat, monkeypatch, body):
+    """A body of 25 MB takes more than a second, in which the server would answer nothing else."""
+    threads, read = [], openai_requests.read
+
+    def recorded(*given):
+        threads.append(threading.current_thread().name)
+        return read(*given)
+
+    monkeypatch.setattr(openai_requests, "read", recorded)
+    assert post(chat, COMPLETIONS, **body).status == 400
+    assert [name.partition("_")[0] for name in threads] == ["codec"]
 
 
 def test_image_parts_are_refused_whatever_they_are(chat):

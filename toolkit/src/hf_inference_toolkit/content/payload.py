@@ -329,7 +329,7 @@ def kind_of(value: object) -> str:
 
 
 def is_small(value: object, most: int = 200) -> bool:
-    """Whether an answer can be serialized on the event loop: it has few, short parts and no arrays."""
+    """Whether a value can be checked or serialized on the event loop: it has few, short parts and no arrays."""
     parts = [value]
     for part in parts:
         if isinstance(part, dict):
