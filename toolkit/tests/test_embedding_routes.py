@@ -323,3 +323,10 @@ def test_token_ids_are_checked_outside_the_event_loop(embedder, monkeypatch):
     for path, body in ((EMBEDDINGS, {"input": [[5] * 10000]}), ("/invocations", {"inputs": [[5] * 10000]})):
         ok(embedder, body, path)
     assert {name.partition("_")[0].partition("-")[0] for name in threads} == {"codec", "prediction"}
+
+
+def test_lists_have_the_limit_of_all_requests(embedder, monkeypatch):
+    monkeypatch.setattr(limits, "ITEMS", 2)
+    for path in ("/tokenize", "/embed", "/invocations"):
+        ok(embedder, {"inputs": TEXTS}, path)
+        assert "at most 2" in json.dumps(refused(embedder, {"inputs": TEXTS * 2}, path))

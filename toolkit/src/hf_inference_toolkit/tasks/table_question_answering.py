@@ -10,6 +10,7 @@ from hf_inference_toolkit.runtimes.base import Engine, Runtime
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
+from hf_inference_toolkit.tasks.text_task import check_count
 from hf_inference_toolkit.tasks.warm_up import explained, require_finite
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class TableQuestionAnswering(Service):
             return checked(inputs)
         if not inputs:
             raise RequestError("unsupported_value", '"inputs" is an empty list')
+        check_count(inputs)
         return [checked(one) for one in inputs]
 
     def predict(self, request: Request, check: Check) -> Prediction:
