@@ -223,3 +223,18 @@ def test_lists_of_tables_have_a_limit(monkeypatch):
     assert len(service.accepted(request).inputs) == 2
     with pytest.raises(RequestError, match="at most 2"):
         service.accepted(request._replace(inputs=request.inputs * 2))
+
+
+def test_lines_of_a_table_may_lack_cells():
+    """As in pandas, a table has the columns of all lines."""
+    from hf_inference_toolkit.tasks.table_question_answering import checked
+
+    lines = [{"city": "paris"}, {"city": "berlin", "people": 4}, {"people": None, "area": 891}]
+    assert checked({"query": "how many", "table": lines})["table"] == {
+        "city": ["paris", "berlin", ""],
+        "people": ["", "4", ""],
+        "area": ["", "", "891"],
+    }
+    wide = [{str(number): "1"} for number in range(257)]
+    with pytest.raises(RequestError, match="257 columns"):
+        checked({"query": "how many", "table": wide})

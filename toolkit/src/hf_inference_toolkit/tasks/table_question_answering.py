@@ -192,10 +192,11 @@ def checked(item: object) -> Table:
         raise RequestError(
             "unsupported_value", '"query" must be a non-empty string, or a list of non-empty strings'
         )
-    if isinstance(table, list) and table and isinstance(table[0], dict):
-        _check_size(len(table[0]), len(table))
     if isinstance(table, list) and table and all(isinstance(line, dict) for line in table):
-        table = {name: [line.get(name, "") for line in table] for name in table[0]}
+        # A line may lack cells, also the first one.
+        names = dict.fromkeys(name for line in table for name in line)
+        _check_size(len(names), len(table))
+        table = {name: [line.get(name, "") for line in table] for name in names}
     if (
         not isinstance(table, dict)
         or not table
