@@ -244,7 +244,9 @@ def test_memory_stays_within_the_budget():
     run(batch, rows)
     for row in rows:
         assert row.generated == alone(model, row)
-    assert not batch.fits([10, 10], [300, 300]) or batch.longest_of(1) < 300
+    batch.add(row_of(prompts(1, [20])[0], 40))
+    assert batch.fits([20], [60])
+    assert not batch.fits([20], [100])
 
 
 # Of a whole server
