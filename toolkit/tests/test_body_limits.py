@@ -1,18 +1,20 @@
 """Bodies that are small and would become large: arrays, tables, numbers, nests, images and sound."""
 
 import base64
+import gzip
 import importlib.util
 import io
 import json
 import struct
 import wave
+import zlib
 
 import numpy
 import pytest
 import tiny_pipelines
 
 from hf_inference_toolkit import limits
-from hf_inference_toolkit.content import codecs, payload
+from hf_inference_toolkit.content import codecs, compression, payload
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.media import Decoder
 
@@ -101,9 +103,44 @@ def test_charsets_that_are_no_encoding_of_bodies_are_refused(charset):
     assert refused.value.status == 415
 
 
+def test_members_of_gzip_are_not_copied_again_and_again(monkeypatch):
+    """zlib copies what follows a member, and 25 MB may have a million members, of which each takes 20 bytes."""
+    given = []
+
+    class Counting:
+        def __init__(self, window, make=zlib.decompressobj):
+            self._reader = make(window)
+
+        def __getattr__(self, name):
+            return getattr(self._reader, name)
+
+        def decompress(self, data, most):
+            given.append(len(data))
+            return self._reader.decompress(data, most)
+
+    monkeypatch.setattr(compression.zlib, "decompressobj", Counting)
+    body = gzip.compress(b"") * 20000 + gzip.compress(b"{}")
+    assert compression.decompress(body, "gzip", 100) == b"{}"
+    assert sum(given) < 1000 * len(body)
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, compression.PIECE, 3 * compression.PIECE + 7])
+def test_compressed_bodies_may_end_anywhere_in_a_piece(size):
+    """Members and their padding, with data that do not become smaller."""
+    data = numpy.random.RandomState(size).bytes(size)
+    member = gzip.compress(data, 1)
+    body = member + b"\0" * size + gzip.compress(b"") + member + b"\0" * compression.PIECE
+    assert compression.decompress(body, "gzip", 2 * size) == data * 2
+    assert compression.decompress(body, "gzip", 2 * size - 1) is None
+    for packed in (zlib.compress(data), zlib.compress(data)[2:-4]):
+        assert compression.decompress(packed, "deflate", size) == data
+    for wrong in (member[:-1], member + b"x", member + member[:-9]):
+        with pytest.raises(RequestError, match="valid and complete gzip"):
+            compression.decompress(wrong, "gzip", 2 * size)
+
+
 def bomb(width, height):
     """A PNG whose header names a size, and whose data are a few bytes."""
-    import zlib
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

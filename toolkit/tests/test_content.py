@@ -397,3 +397,13 @@ def test_callback_of_the_garbage_collector_in_a_deep_body_does_not_end_the_proce
     finally:
         gc.callbacks.remove(callback)
         gc.set_threshold(*thresholds)
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "utf8", "Utf8"])
+def test_other_names_of_utf_8_are_the_same_charset(monkeypatch, charset):
+    """Without the slower parser, and without the byte order mark."""
+    kind = "application/json; charset=" + charset
+    assert read(b'\xef\xbb\xbf{"inputs": "\xc3\xa9"}', kind).inputs == "\xe9"
+    assert read(b"\xef\xbb\xbfinputs\n\xc3\xa9\n", "text/csv; charset=" + charset).inputs == ["\xe9"]
+    monkeypatch.setattr(payload, "_fast", lambda body: {"inputs": "fast"})
+    assert read(b'{"inputs": "a"}', kind).inputs == "fast"

@@ -33,7 +33,7 @@ import torch  # noqa: E402
 from hf_inference_toolkit.runtimes.decoding import RowSampling  # noqa: E402
 from hf_inference_toolkit.runtimes.forward_pass import find_support  # noqa: E402
 from hf_inference_toolkit.runtimes.preparation import Preparation  # noqa: E402
-from hf_inference_toolkit.runtimes.token_batch import TokenBatch, TokenRow  # noqa: E402
+from hf_inference_toolkit.runtimes.token_batch import TokenBatch, TokenRow, similar  # noqa: E402
 
 # transformers warns of combinations of parameters.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -154,6 +154,14 @@ def test_texts_are_those_of_generate(name, monkeypatch):
         assert row.generated == alone(model, row)
 
 
+def test_copies_of_a_prompt_are_no_padding():
+    """A request for several texts is read together with others, because its prompt is read once."""
+    one, other, longer = prompts(1, [20])[0], prompts(1, [18])[0], prompts(1, [60])[0]
+    rows = [row_of(prompt) for prompt in (one, one, one, one, other, other, longer)]
+    assert similar(rows, 256) == rows[:6]
+    assert similar(rows, 39) == rows[:4]
+
+
 def test_model_with_another_cache_is_left_to_generate():
     """The reason is known; what generates them is not changed."""
     model = model_of("GPT2")
@@ -236,7 +244,9 @@ def test_memory_stays_within_the_budget():
     run(batch, rows)
     for row in rows:
         assert row.generated == alone(model, row)
-    assert not batch.fits([10, 10], [300, 300]) or batch.longest_of(1) < 300
+    batch.add(row_of(prompts(1, [20])[0], 40))
+    assert batch.fits([20], [60])
+    assert not batch.fits([20], [100])
 
 
 # Of a whole server

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 
 import numpy
 import pytest
@@ -307,3 +308,25 @@ def test_openapi_describes_the_routes(embedder, ranker):
     assert ranker.post(example, path="/rerank").status == 200
     assert EMBEDDINGS not in paths
     assert "/embed" not in paths
+
+
+def test_token_ids_are_checked_outside_the_event_loop(embedder, monkeypatch):
+    """Those of a body of 25 MB take more than a second, in which the server would answer nothing else."""
+    service, threads = embedder.app.model.service, []
+    check = service.check_item
+
+    def recorded(item):
+        threads.append(threading.current_thread().name)
+        check(item)
+
+    monkeypatch.setattr(service, "check_item", recorded)
+    for path, body in ((EMBEDDINGS, {"input": [[5] * 10000]}), ("/invocations", {"inputs": [[5] * 10000]})):
+        ok(embedder, body, path)
+    assert {name.partition("_")[0].partition("-")[0] for name in threads} == {"codec", "prediction"}
+
+
+def test_lists_have_the_limit_of_all_requests(embedder, monkeypatch):
+    monkeypatch.setattr(limits, "ITEMS", 2)
+    for path in ("/tokenize", "/embed", "/invocations"):
+        ok(embedder, {"inputs": TEXTS}, path)
+        assert "at most 2" in json.dumps(refused(embedder, {"inputs": TEXTS * 2}, path))

@@ -2,12 +2,14 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.content import codecs
+from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
@@ -168,6 +170,20 @@ def test_inputs_of_a_request_have_a_limit_together(model_folder, monkeypatch):
                 ask(3)
 
 
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+def test_lists_of_inputs_have_a_limit(model_folder, monkeypatch, task):
+    """The same as rows of CSV, and lines of JSON Lines."""
+    service = load_model(Settings(model_dir=str(model_folder(task)), task=task))
+    monkeypatch.setattr(limits, "ITEMS", 3)
+    for count in (3, 4):
+        request = Request(["i like you"] * count, {}, [])
+        if count == 3:
+            assert service.count(service.accepted(request)) == 3
+            continue
+        with pytest.raises(RequestError, match="has 4 items; at most 3"):
+            service.accepted(request)
+
+
 def test_fill_mask_answers_have_a_limit(model_folder):
     """Masks times words."""
     task = "fill-mask"
@@ -195,3 +211,30 @@ def test_tables_have_limits(table):
 
     with pytest.raises(RequestError, match="at most"):
         checked({"query": "how many", "table": table})
+
+
+def test_lists_of_tables_have_a_limit(monkeypatch):
+    from hf_inference_toolkit.tasks.table_question_answering import SAMPLE, TableQuestionAnswering
+
+    pipeline = SimpleNamespace(tokenizer=SimpleNamespace(model_input_names=["token_type_ids"]))
+    service = TableQuestionAnswering("table-question-answering", pipeline, None, {})
+    monkeypatch.setattr(limits, "ITEMS", 2)
+    request = Request([SAMPLE["inputs"]] * 2, {}, [])
+    assert len(service.accepted(request).inputs) == 2
+    with pytest.raises(RequestError, match="at most 2"):
+        service.accepted(request._replace(inputs=request.inputs * 2))
+
+
+def test_lines_of_a_table_may_lack_cells():
+    """As in pandas, a table has the columns of all lines."""
+    from hf_inference_toolkit.tasks.table_question_answering import checked
+
+    lines = [{"city": "paris"}, {"city": "berlin", "people": 4}, {"people": None, "area": 891}]
+    assert checked({"query": "how many", "table": lines})["table"] == {
+        "city": ["paris", "berlin", ""],
+        "people": ["", "4", ""],
+        "area": ["", "", "891"],
+    }
+    wide = [{str(number): "1"} for number in range(257)]
+    with pytest.raises(RequestError, match="257 columns"):
+        checked({"query": "how many", "table": wide})

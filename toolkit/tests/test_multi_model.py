@@ -159,6 +159,7 @@ def test_url_must_lie_below_the_folder_of_models(endpoint, tmp_path, model_folde
     refused = [
         outside, root, root / "link", root / "up" / "secret" / "model", root / "loop", root / "file", root / "none",
         str(root) + "/../secret/model", "secret/model", "file://" + str(root), "\0", str(root) + "-other",
+        root / ("a" * 300), str(root) + "/a" * 5000,
     ]  # fmt: skip
     for url in refused:
         reply = endpoint.load("a", str(url))

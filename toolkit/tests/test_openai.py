@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 
 import generation_models
@@ -433,6 +434,40 @@ def test_numbers_in_messages(chat):
     assert chat.post(b'{"messages": [], "seed": 1180591620717411303424}', path=CHAT).status == 400
 
 
+@pytest.mark.parametrize("body", [{"prompt": [5] * 10000}, {"prompt": ["a"] * 10000}])
+def test_large_bodies_are_checked_outside_the_event_loop(chat, monkeypatch, body):
+    """A body of 25 MB takes more than a second, in which the server would answer nothing else."""
+    threads, read = [], openai_requests.read
+
+    def recorded(*given):
+        threads.append(threading.current_thread().name)
+        return read(*given)
+
+    monkeypatch.setattr(openai_requests, "read", recorded)
+    assert post(chat, COMPLETIONS, **body).status == 400
+    assert [name.partition("_")[0] for name in threads] == ["codec"]
+
+
+@pytest.mark.parametrize("calls", [0, False, "", {}, [1]])
+def test_tool_calls_that_are_no_list_of_objects_are_refused(chat, calls):
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    assert '"tool_calls" must be a list' in refused(chat, 400, "messages", messages=[USER, message, USER])
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"place": "\\ud800"}', '{"a": ' + "[" * 100 + "]" * 100 + "}", "{", ""]
+)
+def test_arguments_of_calls_that_are_no_json_stay_text(chat, arguments):
+    """So a template can write a lone surrogate, and a deep nest does not end Python before 3.9."""
+    call = {"id": "a", "type": "function", "function": {"name": "get_time", "arguments": arguments}}
+    answered = {"role": "assistant", "content": None, "tool_calls": [call]}
+    as_object = dict(call, function=dict(call["function"], arguments={}))
+    shorter = ok(chat, messages=[USER, dict(answered, tool_calls=[as_object]), USER])
+    whole = ok(chat, messages=[USER, answered, USER])
+    if arguments:
+        assert whole["usage"]["prompt_tokens"] > shorter["usage"]["prompt_tokens"]
+
+
 def test_image_parts_are_refused_whatever_they_are(chat):
     """No address is opened: the part is refused by its type."""
     for url in ("http://127.0.0.1:9/image.png", "file:///etc/passwd", "data:image/png;base64,AAAA"):
@@ -639,6 +674,7 @@ def test_required_calls_are_made_in_the_format_of_the_model(caller, choice):
 
 
 CALLS = [("get_weather", {"place": "paris"}), ("get_time", {})]
+DEEP = '<tool_call>{"name": "get_time", "arguments": ' + '{"a":' * 100 + "1" + "}" * 101 + "</tool_call>"
 WRITTEN = {
     "hermes": '<tool_call>\n{"name": "get_weather", "arguments": {"place": "paris"}}\n</tool_call>\n'
     '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>',
@@ -676,6 +712,7 @@ def test_calls_are_parsed_in_pieces_of_any_size(form, size):
         ("hermes", "Let me look.\n" + WRITTEN["hermes"], ("Let me look.\n", CALLS)),
         ("hermes", '<tool_call>{"name": "get_time", "arguments": {}}', ("", CALLS[1:])),
         ("hermes", "<tool_call>nonsense</tool_call>", ("<tool_call>nonsense</tool_call>", [])),
+        ("hermes", DEEP, (DEEP, [])),
         ("hermes", "1 < 2 and <tool", ("1 < 2 and <tool", [])),
         ("llama3", '<|python_tag|>{"name": "get_time", "parameters": {}}', ("", CALLS[1:])),
         ("llama3", '{"name": "unknown", "parameters": {}}', ('{"name": "unknown", "parameters": {}}', [])),

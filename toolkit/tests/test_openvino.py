@@ -331,6 +331,29 @@ def test_stored_model_whose_passes_fail_is_replaced(stored, warnings, monkeypatc
     assert service.engine.name == start().engine.name == "OpenVINO"
 
 
+def test_stored_model_of_a_faster_server_stays(tmp_path, monkeypatch):
+    """Two servers have converted the same model, and this one uses what it has made."""
+    store = converted_models.Store(tmp_path / "store", [], {})
+    exists = Path.exists
+
+    def overtaken(path):
+        found = exists(path)
+        if path == store.folder:
+            path.mkdir()
+            (path / converted_models.MANIFEST).write_text("faster")
+        return found
+
+    def make(folder):
+        for name in converted_models.FILES:
+            (folder / name).write_text("slower")
+        return "made"
+
+    monkeypatch.setattr(Path, "exists", overtaken)
+    assert store.write(make) == "made"
+    assert (store.folder / converted_models.MANIFEST).read_text() == "faster"
+    assert [one.name for one in tmp_path.iterdir()] == ["store"]
+
+
 def test_stored_model_needs_a_folder_that_stays(copied):
     """Without HF_HOME it is beside the model."""
     folder = copied("text-classification")

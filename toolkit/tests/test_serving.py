@@ -423,9 +423,21 @@ def test_error_messages_contain_no_reprs_and_no_memory_addresses(echo):
         "unprocessable", "cannot identify <_io.BytesIO object at 0x7fe41bb41d50>, a <class 'dict'>"
     )
     assert error.message == "cannot identify BytesIO, a dict"
+    error = RequestError("unprocessable", "<function f.g at 0x7f12>, a <class 'torch.Size'>, 1 < 2 > 0")
+    assert error.message == "function, a Size, 1 < 2 > 0"
     reply = echo.post({"inputs": "object"})
     assert reply.status == 422
     assert reply.json["error"]["message"] == "the model cannot process this request: no object here"
+
+
+def test_long_names_of_a_client_are_short_in_messages(echo):
+    """The search for the names of types in messages took seconds in 64 KB, and grew with the square."""
+    name = "%3C" + "a." * 20000
+    reply = echo.request("DELETE", "/v1/models/" + name)
+    assert (reply.status, len(reply.json["error"]["message"]) < 300) == (405, True)
+    reply = echo.post(b"{}", {"Content-Type": "application/json; charset=<" + "a." * 20000})
+    assert (reply.status, len(reply.json["error"]["message"]) < 300) == (415, True)
+    assert len(RequestError("malformed", "<" + "a." * 500000).message) == 1000001
 
 
 def test_npy_body_with_pickles_is_refused(echo):

@@ -200,6 +200,23 @@ def test_undecodable_bytes_are_not_held_back_for_ever():
     assert len(received) >= 20
 
 
+def test_tokens_without_text_are_not_decoded_with_all_that_follow():
+    """Special tokens may be all that a model writes. The text behind them is complete."""
+    received, lengths = [], []
+
+    def decode(tokens):
+        lengths.append(len(tokens))
+        return ByteTokenizer().decode(tokens)
+
+    sequence = GeneratedSequence(IncrementalDecoder(decode), on_token=received.append)
+    for token in [*b"a", *[0] * 100, *"\u20ac!".encode(), *[0] * 100, *b"b"]:
+        sequence.add(token)
+    sequence.close()
+    assert "".join(one.text for one in received) == "a\u20ac!b"
+    assert len(received) == 206
+    assert max(lengths) < 20
+
+
 @pytest.mark.parametrize(
     ("text", "stops", "expected"),
     [

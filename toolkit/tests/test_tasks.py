@@ -14,6 +14,7 @@ from hf_inference_toolkit.errors import StartError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import predict_alone
+from hf_inference_toolkit.tasks.translation import Translation
 
 # The reference document's requests, byte for byte; the second name is the file's.
 DOCUMENTED = {
@@ -537,3 +538,17 @@ def assert_close(ours, theirs):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     else:
         assert ours == theirs
+
+
+def test_language_of_a_request_is_not_that_of_the_next_one(model_folder):
+    """Tokenizers of many languages keep the one that was set last."""
+    loaded = load_model(
+        Settings(model_dir=str(model_folder("translation_en_to_fr")), task="translation", runtime="torch")
+    )
+    loaded.tokenizer.src_lang = "eng_Latn"
+    service = Translation(loaded.task_name, loaded.runtime, loaded.tokenizer, {})
+    languages = []
+    for given in ({}, {"src_lang": "deu_Latn"}, {}, {"src_lang": ""}):
+        service.encode("I like you", service.read_options(given))
+        languages.append(service.tokenizer.src_lang)
+    assert languages == ["eng_Latn", "deu_Latn", "eng_Latn", "eng_Latn"]

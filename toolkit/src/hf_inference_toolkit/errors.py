@@ -40,14 +40,20 @@ TABLE = {
 }
 
 
-_OBJECT = re.compile(r"<(?:[\w.]*\.)?(\w+)\b[^<>]* at 0x[0-9a-fA-F]+>|<class '(?:[\w.]*\.)?(\w+)'>")
+# They take linear time: a message may have a path or a header of a client in it.
+_OBJECT = re.compile(r"<([^<>]+) at 0x[0-9a-fA-F]+>|<class '([\w.]+)'>")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 def without_objects(text: str) -> str:
     """A library's message with the type's name in place of each object's repr, and without memory addresses."""
-    text = _OBJECT.sub(lambda found: found.group(1) or found.group(2), text)
+    text = _OBJECT.sub(lambda found: _type_name(found.group(1) or found.group(2)), text)
     return _ADDRESS.sub("...", text)
+
+
+def _type_name(words: str) -> str:
+    """The first of some words, without the modules in front of a type."""
+    return words.partition(" ")[0].rpartition(".")[2]
 
 
 def first_line(problem: BaseException) -> str:

@@ -111,7 +111,7 @@ def accepted(header: Optional[str], default: str, media: Tuple[str, ...] = ()) -
     usual = parse(default).name
     offers = sorted(WRITTEN, key=lambda name: name != usual)
     for name in media:
-        # Of types that are liked equally, the one that the client names first.
+        # Of types with equal weights, the one that the client names first.
         is_first = name == usual or (ranges and _weight(name, ranges[:1], usual) > 0)
         offers.insert(0 if is_first else len(offers), name)
     for offered in offers:

@@ -1,12 +1,17 @@
 """Content-Encoding of request bodies (RFC 9110, section 8.4): gzip and deflate."""
 
+import re
 import zlib
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 from hf_inference_toolkit.errors import RequestError
 
 SUPPORTED = ("gzip", "deflate", "identity")
 _ALIASES = {"x-gzip": "gzip"}
+# A body is decompressed in pieces of this size. zlib copies what follows the end of a member of a gzip file, and a file
+# of 25 MB may have a million members.
+PIECE = 8 * 1024
+_ZEROS = re.compile(b"\0*")
 
 
 def coding(headers: Sequence[str]) -> str:
@@ -35,9 +40,7 @@ def decompress(body: bytes, name: str, limit: int) -> Optional[bytes]:
         if name == "gzip":
             return _gzip(body, limit)
         # "deflate" is the zlib format, but some clients omit the zlib header.
-        return _whole(
-            zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(body) else -zlib.MAX_WBITS), body, limit
-        )
+        return _member(body, 0, zlib.MAX_WBITS if _has_zlib_header(body) else -zlib.MAX_WBITS, limit)[0]
     except (zlib.error, EOFError):
         raise RequestError("malformed", "the body is not valid and complete {} data".format(name)) from None
 
@@ -45,26 +48,36 @@ def decompress(body: bytes, name: str, limit: int) -> Optional[bytes]:
 def _gzip(body: bytes, limit: int) -> Optional[bytes]:
     """Decompress all members of a gzip file, which may be padded with zeros."""
     parts = []
-    left = limit
-    while body:
-        reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        part = _whole(reader, body, left)
+    place, left = 0, limit
+    while place < len(body):
+        part, place = _member(body, place, zlib.MAX_WBITS | 16, left)
         if part is None:
             return None
         parts.append(part)
         left -= len(part)
-        body = reader.unused_data.lstrip(b"\0")
+        zeros = _ZEROS.match(body, place)
+        place = zeros.end() if zeros else place
     return b"".join(parts)
 
 
-# zlib's decompression object has no public type.
-def _whole(reader, body: bytes, limit: int) -> Optional[bytes]:  # type: ignore[no-untyped-def]
-    decoded: bytes = reader.decompress(body, limit + 1)
-    if len(decoded) > limit:
-        return None
+def _member(body: bytes, place: int, window: int, limit: int) -> Tuple[Optional[bytes], int]:
+    """The decompressed data that begin at `place`, None if they are larger than `limit`; and where they end.
+
+    `window` is `wbits` of zlib, which selects the format.
+    """
+    reader = zlib.decompressobj(window)
+    parts = []
+    while not reader.eof and place < len(body):
+        piece = body[place : place + PIECE]
+        part = reader.decompress(piece, limit + 1)
+        limit -= len(part)
+        if limit < 0:
+            return None, place
+        parts.append(part)
+        place += len(piece) - len(reader.unused_data)
     if not reader.eof:
         raise EOFError
-    return decoded
+    return b"".join(parts), place
 
 
 def _has_zlib_header(body: bytes) -> bool:

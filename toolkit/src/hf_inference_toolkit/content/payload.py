@@ -22,6 +22,8 @@ DEEPEST = 64
 _BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*"?|[][{}]', re.DOTALL)
 # An integer with more digits needs more than 64 bits: JSON has no leading zeros.
 MOST_DIGITS = 20
+# Names of UTF-8 in Content-Type, in lower case.
+UTF8 = ("utf-8", "utf8")
 # The decoders of these charsets take quadratic time: 25 MB would take hours.
 SLOW_CHARSETS = ("idna", "punycode")
 KNOWN_KEYS = ("inputs", "parameters", "instances", "stream", "options")
@@ -60,7 +62,7 @@ def read_json(body: bytes, charset: Optional[str] = None) -> object:
     """Parse a JSON body. Line breaks in strings are accepted; NaN and lone surrogates are refused."""
     if len(body) > limits.CONTAINERS and body.count(b"[") + body.count(b"{") > limits.CONTAINERS:
         raise too_many("lists and objects", limits.CONTAINERS)
-    value = _fast(body) if charset in (None, "utf-8") else _MISS
+    value = _fast(body) if (charset or "utf-8").lower() in UTF8 else _MISS
     if value is not _MISS:
         try:
             check_value(value, _RoundedError)
@@ -157,11 +159,14 @@ def decode(body: bytes, charset: Optional[str]) -> str:
     # PowerShell and Excel write UTF-16 with a byte order mark.
     encoding = charset or ("utf-16" if body[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
     try:
-        if codecs.lookup(encoding).name in SLOW_CHARSETS:
+        name = codecs.lookup(encoding).name
+        if name in SLOW_CHARSETS:
             raise LookupError
-        return body.decode("utf-8-sig" if encoding.lower().replace("_", "-") == "utf-8" else encoding)
+        return body.decode("utf-8-sig" if name == "utf-8" else encoding)
     except LookupError:
-        raise RequestError("unsupported_media_type", "charset {!r} is not known".format(encoding)) from None
+        raise RequestError(
+            "unsupported_media_type", "charset {!r} is not known".format(encoding[:100])
+        ) from None
     except (UnicodeError, ValueError):
         raise RequestError("malformed", "the body is not {} text".format(encoding)) from None
 
@@ -324,7 +329,7 @@ def kind_of(value: object) -> str:
 
 
 def is_small(value: object, most: int = 200) -> bool:
-    """Whether an answer can be serialized on the event loop: it has few, short parts and no arrays."""
+    """Whether a value can be checked or serialized on the event loop: it has few, short parts and no arrays."""
     parts = [value]
     for part in parts:
         if isinstance(part, dict):

@@ -194,7 +194,7 @@ class App:
         if scope["method"] not in route.methods:
             allowed = ", ".join(route.methods)
             raise RequestError(
-                "method_not_allowed", "{} supports {}".format(path, allowed), {"Allow": allowed}
+                "method_not_allowed", "{} supports {}".format(path[:200], allowed), {"Allow": allowed}
             )
         return route.endpoint
 

@@ -31,6 +31,8 @@ from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import Service
 
 MODELS, ONE_MODEL, INVOKE = "/models", "/models/NAME", "/models/NAME/invoke"
+# The longest path of Linux, in characters.
+LONGEST_URL = 4096
 # Names of models are opaque to the container.
 _NAME = re.compile(r"[A-Za-z0-9._:=@+~-]{1,256}\Z")
 # Models in one answer of the list.
@@ -148,16 +150,23 @@ class MultiModel:
     def _folder(self, url: str) -> Path:
         """The model's folder. RequestError unless it is below that of all models, symbolic links followed."""
         root = variables.models_dir(self._settings)
+        if len(url) > LONGEST_URL:
+            message = "'url' has {} characters; at most {} are allowed"
+            raise RequestError("unsupported_value", message.format(len(url), LONGEST_URL), param="url")
         try:
             folder, real = Path(url).resolve(), root.resolve()
         except (OSError, RuntimeError, ValueError) as problem:  # a loop of links, a null byte
             raise RequestError(
-                "unsupported_value", "'url' {!r}: {}".format(url[:200], problem), param="url"
+                "unsupported_value", "'url' {!r}: {}".format(url[:200], first_line(problem)), param="url"
             ) from None
         if real not in folder.parents or not Path(url).is_absolute():
             message = "'url' must be a folder below {}, symbolic links followed, not {!r}"
             raise RequestError("unsupported_value", message.format(root, url[:200]), param="url")
-        if not folder.is_dir():
+        try:
+            is_folder = folder.is_dir()
+        except OSError:  # a name that is too long
+            is_folder = False
+        if not is_folder:
             raise RequestError(
                 "unsupported_value", "'url' {!r} is not a folder".format(url[:200]), param="url"
             )

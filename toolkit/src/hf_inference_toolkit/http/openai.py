@@ -20,8 +20,6 @@ EMBEDDINGS = "/v1/embeddings"
 ONE_MODEL = MODELS + "/"
 # A size with which work is done off the event loop.
 OFF_LOOP = 1 << 20
-# Inputs of a list that are checked on the event loop.
-FEW = 256
 
 
 class OpenAI:
@@ -58,8 +56,7 @@ class OpenAI:
 
     async def _embedded(self, service: Service, document: object, request: Request, ends: float) -> Response:
         """The response to a parsed body."""
-        inputs = document.get("input") if isinstance(document, dict) else None
-        size = OFF_LOOP if isinstance(inputs, list) and len(inputs) > FEW else 0
+        size = 0 if payload.is_small(document) else OFF_LOOP
         query = await self._invocations.off_loop(
             size, lambda: openai_embeddings.read(document, service, self._adapter)
         )
@@ -129,7 +126,8 @@ class OpenAI:
         self, service: Service, document: object, is_chat: bool, request: Request, ends: float
     ) -> Response:
         """The response to a parsed body in OpenAI's form."""
-        query = openai_requests.read(document, is_chat)
+        size = 0 if payload.is_small(document) else OFF_LOOP
+        query = await self._invocations.off_loop(size, lambda: openai_requests.read(document, is_chat))
         adapter = self._adapter(service, query.model)
         query = query._replace(completion=query.completion._replace(adapter=adapter))
         name = adapter or self._name

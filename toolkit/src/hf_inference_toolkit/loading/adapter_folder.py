@@ -108,8 +108,8 @@ def _located(settings: Settings, name: str, location: str) -> Path:
                 "HF_ADAPTERS: {}={} is neither a folder (a path that begins with / or .) nor the name of a repository "
                 "on the hub".format(name, location)
             )
-        asked = settings._replace(model_id=repository, model_revision=revision or None)
-        local = hub.download(asked, (), source="HF_ADAPTERS")
+        remote = settings._replace(model_id=repository, model_revision=revision or None)
+        local = hub.download(remote, (), source="HF_ADAPTERS")
     model_folder.check_readable(local)
     if not (local / model_folder.ADAPTER).is_file():
         what = "no {}".format(model_folder.ADAPTER) if local.is_dir() else "which does not exist"
@@ -179,10 +179,10 @@ def _find_base(settings: Settings, adapter: Adapter) -> Path:
             return _checked(local)
     if not _REPOSITORY.match(name):
         raise _without_base(adapter, "there is no such folder here" if name else "it is not named")
-    asked = settings._replace(model_id=name, model_revision=revision)
+    remote = settings._replace(model_id=name, model_revision=revision)
     source = "base_model_name_or_path and revision in {}".format(adapter.folder / model_folder.ADAPTER)
     try:
-        return hub.download(asked, weight_files("pt"), source=source)
+        return hub.download(remote, weight_files("pt"), source=source)
     except StartError as problem:
         raise _without_base(adapter, str(problem)) from None
 

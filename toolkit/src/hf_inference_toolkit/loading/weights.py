@@ -261,7 +261,7 @@ def _check_task(task: TaskName, folder: Path, runtime: Runtime) -> None:
     lacking = _lacking(task, runtime)
     if lacking:
         raise StartError(
-            "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can install it".format(
+            "HF_TASK={} needs {}, which this image does not have: add it to code/requirements.txt".format(
                 task.requested, " and ".join(lacking)
             )
         )
@@ -376,7 +376,7 @@ def _missing_package(task: TaskName, problem: ImportError) -> str:
     packages = re.findall(r"pip install (?:-U |--upgrade )?([A-Za-z0-9][\w.-]*)", str(problem))
     packages = packages or re.findall(r"requires the (\w+) library", str(problem))
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [repr(problem)]
-    return "HF_TASK={} needs {}, which this image does not have; code/requirements.txt can install it ({})".format(
+    return "HF_TASK={} needs {}, which this image does not have: add it to code/requirements.txt ({})".format(
         task.requested, " and ".join(packages).lower() or "another package", lines[0][:300]
     )
 

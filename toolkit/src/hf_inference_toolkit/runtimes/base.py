@@ -190,5 +190,5 @@ def unpadded(name: str, output: "numpy.ndarray", length: int) -> "numpy.ndarray"
 
 
 def can_generate(model: "transformers.PreTrainedModel") -> bool:
-    """Whether a model generates sequences. Older releases have no method that tells."""
+    """Whether a model generates sequences. Older releases have no method for it."""
     return bool(model.can_generate()) if hasattr(model, "can_generate") else hasattr(model, "generate")

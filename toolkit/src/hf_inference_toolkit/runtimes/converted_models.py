@@ -1,6 +1,6 @@
 """Converted models that are kept in a folder, so that the next start does not convert again."""
 
-import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -140,9 +140,12 @@ def _replace(folder: Path, new: Path) -> None:
         old = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=str(folder.parent)))
         os.replace(str(folder), str(old / "old"))  # noqa: PTH105 - Python 3.6
         shutil.rmtree(str(old), ignore_errors=True)
-    # Another server may have been faster.
-    with contextlib.suppress(FileExistsError):
+    try:
         new.rename(folder)
+    except OSError as problem:
+        # Another server may have been faster.
+        if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
 
 
 def _versions() -> Dict[str, str]:

@@ -433,19 +433,23 @@ def _lengths(rows: Sequence[TokenRow]) -> List[int]:
 
 
 def similar(waiting: List[TokenRow], limit: int) -> List[TokenRow]:
-    """The oldest row, and those that can be read with it: together at most `limit` tokens, and little padding."""
+    """The oldest row, and those that can be read with it: together at most `limit` tokens, and little padding.
+
+    Rows with one prompt count once, because it is read once.
+    """
     first = waiting[0]
     if first.is_alone:
         return [first]
-    chosen, longest, tokens = [first], len(first.input_tokens), len(first.input_tokens)
+    chosen, prompts = [first], 1
+    longest = tokens = len(first.input_tokens)
     for row in waiting[1:]:
         if row.input_tokens is chosen[-1].input_tokens:
             chosen.append(row)
             continue
         most = max(longest, len(row.input_tokens))
-        padded = most * (len(chosen) + 1)
+        padded = most * (prompts + 1)
         padding = padded - tokens - len(row.input_tokens)
         if not row.is_alone and padded <= limit and padding <= MOST_PADDING * padded:
             chosen.append(row)
-            longest, tokens = most, tokens + len(row.input_tokens)
+            longest, tokens, prompts = most, tokens + len(row.input_tokens), prompts + 1
     return chosen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence, U
 
 from hf_inference_toolkit import limits
 from hf_inference_toolkit.annotations import JsonObject, Parameters
-from hf_inference_toolkit.content.payload import kind_of, unknown
+from hf_inference_toolkit.content.payload import check_depth, kind_of, unknown
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.completion import NO_TOOLS, Tools
 from hf_inference_toolkit.tasks.tool_calls import format_of
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 # OpenAI's client sends these back with an answer; they are accepted where they hold nothing.
 EMPTY_KEYS = ("annotations", "audio", "function_call", "refusal")
+# Digits of an integer in the arguments of a tool call.
+MOST_DIGITS = 4300
 Message = JsonObject
 
 
@@ -55,7 +57,9 @@ def _check_key(where: str, key: str, value: object) -> None:
 
 
 def _check_tool_calls(where: str, message: Message) -> None:
-    calls = message.get("tool_calls") or []
+    calls = message.get("tool_calls")
+    if calls is None:
+        return
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise _wrong('{}: "tool_calls" must be a list of objects'.format(where))
 
@@ -214,12 +218,24 @@ def _source(template: object) -> str:
 
 
 def _with_object(call: Message) -> Message:
-    """A tool call with its arguments as an object, which templates take; OpenAI's clients send JSON text."""
+    """A tool call with its arguments as an object, which templates take; OpenAI's clients send JSON text.
+
+    Arguments that are not JSON, or that no template can write, stay text.
+    """
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call
     try:
-        arguments = json.loads(function["arguments"])
-    except (ValueError, RecursionError):
+        check_depth(function["arguments"])
+        arguments = json.loads(function["arguments"], parse_int=_integer)
+        json.dumps(arguments, ensure_ascii=False).encode("utf-8")  # an error for lone surrogates
+    except (RequestError, ValueError):
         return call
     return dict(call, function=dict(function, arguments=arguments)) if isinstance(arguments, dict) else call
+
+
+def _integer(digits: str) -> int:
+    """Parse an integer with the limit of Python 3.11: before, `int` takes quadratic time."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError("an integer has too many digits")
+    return int(digits)

@@ -10,7 +10,7 @@ from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.base import Runtime, Tokens
 from hf_inference_toolkit.runtimes.grammar import Grammars, Matcher
 from hf_inference_toolkit.tasks import tool_calls
-from hf_inference_toolkit.tasks.chat import ChatTemplate
+from hf_inference_toolkit.tasks.chat import ChatTemplate, is_message
 from hf_inference_toolkit.tasks.choices import ChoiceWriter, TokenTexts
 from hf_inference_toolkit.tasks.completion import (
     NO_TOOLS,
@@ -75,7 +75,8 @@ class Completer(Generation):
         """See Service. One conversation is one item."""
         if isinstance(request.inputs, Completion):
             return len(request.inputs.prompts) * request.inputs.best_of
-        return len(self.items(request.inputs)[0])
+        inputs = request.inputs
+        return len(inputs) if isinstance(inputs, list) and inputs and not is_message(inputs[0]) else 1
 
     def steps(self, request: Request, check: Check, reader: Reader = None) -> Steps:
         """See Service."""

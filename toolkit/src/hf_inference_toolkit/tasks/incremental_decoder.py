@@ -4,7 +4,8 @@ from typing import Callable, Collection, List, Optional, Sequence, Tuple
 
 from hf_inference_toolkit.tasks.service import Token
 
-# No character has more tokens. Text that ends in more undecodable ones is not held back any longer.
+# No character has more tokens. Text that ends in more undecodable ones is not held back any longer, and more tokens
+# without text are dropped.
 CHARACTER_TOKENS = 12
 
 
@@ -35,6 +36,9 @@ class IncrementalDecoder:
         before = self._decode(self._tokens[self._start : self._done])
         now = self._decode(self._tokens[self._start :])
         new = _added(before, now)
+        if not new and is_complete:
+            # They need not be decoded again with those that follow: special tokens, which are left out of the text.
+            del self._tokens[self._done :]
         if not new or (now.endswith("\ufffd") and not is_complete):
             return ""
         self._start, self._done = self._done, len(self._tokens)

@@ -29,7 +29,8 @@ def write(value: object, accept: str) -> bytes:
     elif isinstance(value, dict) and "audio" in value:
         return _wav(numpy.asarray(value["audio"], numpy.float32).ravel(), int(value["sampling_rate"]))
     raise RequestError(
-        "not_acceptable", "this answer is not one {}; ask for {}".format(accept.split("/")[0], codecs.JSON)
+        "not_acceptable",
+        "the answer is not one {}; request Accept: {}".format(accept.split("/")[0], codecs.JSON),
     )
 
 

@@ -183,7 +183,8 @@ class SentenceEmbeddings(TextTask):
 
     def count(self, request: Request) -> int:
         """See Service: one for each text."""
-        return sum(map(_texts_in, self.items(request.inputs)[0]))
+        inputs = request.inputs
+        return sum(map(_texts_in, inputs)) if isinstance(inputs, list) else _texts_in(inputs)
 
     def encode(self, item: Item, options: Options) -> Encoded:
         """See TextTask: one row for each text."""
@@ -321,7 +322,7 @@ def _taken(model: "transformers.PreTrainedModel", names: Iterable[str]) -> Tuple
     return tuple(name for name in MODEL_INPUTS if name in names and (takes_all or name in known))
 
 
-def _texts_in(item: Item) -> int:
+def _texts_in(item: object) -> int:
     return 1 + len(item["sentences"]) if isinstance(item, dict) else 1
 
 

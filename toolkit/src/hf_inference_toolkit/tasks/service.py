@@ -217,7 +217,7 @@ class Service:
         raise NotImplementedError
 
     def count(self, request: payload.Request) -> int:
-        """The number of queue slots of a request: one for each item."""
+        """The number of queue slots of a request that was checked: one for each item. Called in the event loop."""
         return len(request.inputs) if isinstance(request.inputs, list) and request.inputs else 1
 
     def predict(self, request: payload.Request, check: Check) -> Prediction:

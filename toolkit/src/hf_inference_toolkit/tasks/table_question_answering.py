@@ -10,6 +10,7 @@ from hf_inference_toolkit.runtimes.base import Engine, Runtime
 from hf_inference_toolkit.tasks import parameters
 from hf_inference_toolkit.tasks.parameters import Parameter
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
+from hf_inference_toolkit.tasks.text_task import check_count
 from hf_inference_toolkit.tasks.warm_up import explained, require_finite
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class TableQuestionAnswering(Service):
             return checked(inputs)
         if not inputs:
             raise RequestError("unsupported_value", '"inputs" is an empty list')
+        check_count(inputs)
         return [checked(one) for one in inputs]
 
     def predict(self, request: Request, check: Check) -> Prediction:
@@ -190,10 +192,11 @@ def checked(item: object) -> Table:
         raise RequestError(
             "unsupported_value", '"query" must be a non-empty string, or a list of non-empty strings'
         )
-    if isinstance(table, list) and table and isinstance(table[0], dict):
-        _check_size(len(table[0]), len(table))
     if isinstance(table, list) and table and all(isinstance(line, dict) for line in table):
-        table = {name: [line.get(name, "") for line in table] for name in table[0]}
+        # A line may lack cells, also the first one.
+        names = dict.fromkeys(name for line in table for name in line)
+        _check_size(len(names), len(table))
+        table = {name: [line.get(name, "") for line in table] for name in names}
     if (
         not isinstance(table, dict)
         or not table

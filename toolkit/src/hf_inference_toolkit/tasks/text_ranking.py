@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional
 import numpy
 
 from hf_inference_toolkit import limits
-from hf_inference_toolkit.annotations import Arrays, JsonObject, Options, Parameters
+from hf_inference_toolkit.annotations import Arrays, Item, JsonObject, Options, Parameters
 from hf_inference_toolkit.content.payload import Request, kind_of
 from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.runtimes.base import Runtime
@@ -98,7 +98,8 @@ class TextRanking(SequenceClassification):
 
     def count(self, request: Request) -> int:
         """See Service: one for each text."""
-        return sum(len(item["texts"]) for item in self.items(request.inputs)[0])
+        items: List[Item] = request.inputs if isinstance(request.inputs, list) else [request.inputs]
+        return sum(len(item["texts"]) for item in items)
 
     def encode(self, item: JsonObject, options: Options) -> Encoded:
         """See TextTask: one row for each text."""

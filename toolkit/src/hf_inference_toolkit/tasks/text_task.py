@@ -124,6 +124,7 @@ class TextTask(Service):
         items: List[Item] = inputs if isinstance(inputs, list) else [inputs]
         if not items:
             raise RequestError("unsupported_value", '"inputs" is an empty list')
+        check_count(items)
         for place, item in enumerate(items):
             try:
                 self.check_item(item)
@@ -408,6 +409,15 @@ def _stretched(one: Tokens, length: int) -> Tokens:
 def row(encoding: Encoding) -> Tokens:
     """The inputs of the model in an encoding."""
     return {key: list(encoding[key]) for key in MODEL_INPUTS if key in encoding}
+
+
+def check_count(items: Sequence[object]) -> None:
+    """RequestError for more inputs than a request may have."""
+    if len(items) > limits.ITEMS:
+        raise RequestError(
+            "unsupported_value",
+            '"inputs" has {} items; at most {} are allowed'.format(len(items), limits.ITEMS),
+        )
 
 
 def of_item(error: RequestError, place: int, is_list: bool) -> RequestError:

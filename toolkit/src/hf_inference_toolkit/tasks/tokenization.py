@@ -8,6 +8,7 @@ from hf_inference_toolkit.content.payload import Request
 from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.tasks.parameters import Parameter, check
 from hf_inference_toolkit.tasks.service import Check, Prediction, Service
+from hf_inference_toolkit.tasks.text_task import check_count
 
 if TYPE_CHECKING:
     import transformers
@@ -34,6 +35,7 @@ class Tokenization(Service):
         check(request.parameters, self._parameters)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise RequestError("unsupported_value", "'inputs' must be a text or a list of texts")
+        check_count(texts)
         longest = max(map(len, texts))
         if longest > limits.TEXT_CHARACTERS:
             raise RequestError(

@@ -6,6 +6,8 @@ import re
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Type, Union
 
 from hf_inference_toolkit.annotations import JsonObject
+from hf_inference_toolkit.content.payload import check_depth
+from hf_inference_toolkit.errors import RequestError
 from hf_inference_toolkit.runtimes.grammar import WHITESPACE
 from hf_inference_toolkit.tasks.completion import ToolCall, Tools
 
@@ -246,14 +248,18 @@ class MistralParser(EndParser):
 
 
 def values_in(text: str, separator: str) -> List[object]:
-    """The JSON values in a text that has nothing else; an empty list if it has."""
+    """The JSON values in a text that has nothing else; an empty list if it has, or if they are nested too deeply."""
     values: List[object] = []
     place = 0
     text = text.strip()
+    try:
+        check_depth(text)
+    except RequestError:
+        return []
     while place < len(text):
         try:
             value, place = _DECODER.raw_decode(text, place)
-        except (ValueError, RecursionError):
+        except ValueError:
             return []
         values.append(value)
         while place < len(text) and (text[place].isspace() or (separator and text[place] == separator)):

@@ -1,13 +1,18 @@
 """translation and translation_xx_to_yy."""
 
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 from hf_inference_toolkit.annotations import Options
 from hf_inference_toolkit.errors import RequestError
+from hf_inference_toolkit.runtimes.base import Runtime
 from hf_inference_toolkit.tasks.generation_parameters import LANGUAGES
 from hf_inference_toolkit.tasks.parameters import Parameter
+from hf_inference_toolkit.tasks.task_name import TaskName
 from hf_inference_toolkit.tasks.text2text_generation import Text2TextGeneration
 from hf_inference_toolkit.tasks.text_task import Encoded
+
+if TYPE_CHECKING:
+    import transformers
 
 
 class Translation(Text2TextGeneration):
@@ -15,13 +20,24 @@ class Translation(Text2TextGeneration):
 
     result = "translation_text"
 
+    def __init__(
+        self,
+        task: TaskName,
+        runtime: Runtime,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        facts: Dict[str, str],
+    ) -> None:
+        super().__init__(task, runtime, tokenizer, facts)
+        # The tokenizer keeps the language of the last text.
+        self._source: Optional[str] = task.source or getattr(tokenizer, "src_lang", None)
+
     def extra_parameters(self) -> Tuple[Parameter, ...]:
         """The languages."""
         return LANGUAGES
 
     def encode(self, item: str, options: Options) -> Encoded:
         """One row in the source language's form."""
-        source = options.get("src_lang", self.task_name.source)
+        source = options.get("src_lang") or self._source
         if source and hasattr(self.tokenizer, "src_lang"):
             self.tokenizer.src_lang = source
         return super().encode(item, options)
