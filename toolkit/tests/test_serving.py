@@ -178,6 +178,17 @@ def test_model_errors_have_their_status(echo, inputs, status, code):
     assert echo.get("/ping").status == 200
 
 
+def test_failures_that_only_parameters_could_explain_are_logged(echo, caplog):
+    """Such a request gets a 422, and the cause may still be in the server; what the model rejects is not logged."""
+    body = {"inputs": "boom", "parameters": {"top_k": 1}}
+    with caplog.at_level("WARNING"):
+        assert echo.post(body, {"X-Request-Id": "mine"}).status == 422
+        assert echo.post({"inputs": "refused"}).status == 422
+    (record,) = [each for each in caplog.records if each.message == "a prediction failed"]
+    assert record.fields == {"request_id": "mine"}
+    assert "a secret of the server" in str(record.exc_info[1])
+
+
 def test_ping_is_500_if_the_warm_up_fails_after_an_error():
     with serving.serve(lambda settings: Fragile()) as server:
         assert server.post({"inputs": 1}).json == "fine"
@@ -482,6 +493,12 @@ def test_openapi_lists_statuses_and_limits(echo):
 def test_execution_parameters_of_batch_transform(echo):
     answer = echo.get("/execution-parameters").json
     assert set(answer) == {"MaxConcurrentTransforms", "BatchStrategy", "MaxPayloadInMB"}
+
+
+def test_batch_transform_gets_a_limit_below_one_megabyte_as_one():
+    """0 would mean that there is no limit."""
+    with serving.serve(lambda settings: Fragile(), max_payload=1000) as server:
+        assert server.get("/execution-parameters").json["MaxPayloadInMB"] == 1
 
 
 def test_drain_refuses_new_requests_and_finishes_accepted_ones(echo):

@@ -283,7 +283,8 @@ class App:
             {
                 "MaxConcurrentTransforms": min(self.settings.queue_size, 16),
                 "BatchStrategy": "SINGLE_RECORD",
-                "MaxPayloadInMB": min(self.settings.max_payload // (1024 * 1024), 100),
+                # 0 would mean that there is no limit.
+                "MaxPayloadInMB": max(1, min(self.settings.max_payload // (1024 * 1024), 100)),
             }
         )
 

@@ -27,7 +27,7 @@ from hf_inference_toolkit.http.events import (
 from hf_inference_toolkit.http.metrics import Metrics
 from hf_inference_toolkit.http.parts import PartStream
 from hf_inference_toolkit.logs import event
-from hf_inference_toolkit.models.failures import as_request_error
+from hf_inference_toolkit.models.failures import as_request_error, is_rejection
 from hf_inference_toolkit.models.model import Model
 from hf_inference_toolkit.runtimes.accelerator import accelerator_fault
 from hf_inference_toolkit.scheduling.scheduler import Scheduler
@@ -219,6 +219,8 @@ class Invocations(Bodies):
         """The error response for an exception in a prediction. Checks whether the model can still serve."""
         error = as_request_error(problem, service, prompt)
         if error.status < 500:
+            if not is_rejection(problem):  # the parameters may be the cause, or the server
+                event(30, "a prediction failed", problem, request_id=request.scope["request_id"])
             return error
         event(40, "a prediction failed", problem, request_id=request.scope["request_id"])
         # User code has no warm-up that would detect a fault of the GPU.

@@ -34,4 +34,9 @@ def _request_is_to_blame(problem: Exception, request: Request) -> bool:
     """Whether transformers rejected the input, or the request has parameters, which may be the cause."""
     if "CUDA error" in str(problem):
         return False
-    return isinstance(problem, _REJECTIONS) or bool(request.parameters)
+    return is_rejection(problem) or bool(request.parameters)
+
+
+def is_rejection(problem: Exception) -> bool:
+    """Whether it is one of the exceptions that transformers raises for input that it rejects."""
+    return isinstance(problem, _REJECTIONS)
