@@ -100,7 +100,7 @@ def test_interrupted_build_ends_whatever_it_still_prints() -> None:
         "import signal, sys, time\n"
         "def stop(*_):\n    print('x' * (1 << 20))\n    sys.exit(3)\n"
         "signal.signal(signal.SIGINT, stop)\n"
-        "signal.alarm(20)\n"  # the end of this program where nobody reads
+        "signal.alarm(20)\n"  # ends this program if nothing reads its output
         "print('started', flush=True)\ntime.sleep(60)\n"
     )
 

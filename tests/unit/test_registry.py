@@ -70,7 +70,7 @@ def with_tokens(seen: list[str | None]) -> Iterator[str]:
 
 
 def test_login_of_netrc_does_not_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is for the package index of that host, and is sent to nobody."""
+    """It is for the package index of that host, and is sent to no registry."""
     (tmp_path / "netrc").write_text("default login me password private\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("no_proxy", "*")
