@@ -40,6 +40,8 @@ CLIENTS = 32
 VIEWERS = 8
 WRITERS = 16
 SECONDS = 12
+# For p99: in 12 seconds, a slow processor answers 200 requests.
+LONG = 60
 STARTS = 4
 Rows = Iterator[Row]
 
@@ -155,9 +157,9 @@ def throughput(bench: Bench) -> Rows:
     """float32 under 32 clients: bare passes, other servers, p99 and /ping."""
     with bench.ours("base") as server, ThreadPoolExecutor(1) as pool:
         load = bench.load("base: ours, float32", server, "texts", CLIENTS)
-        pressed = pool.submit(press, bench.wrk, server, bench.requests("texts"), CLIENTS, SECONDS)
+        pressed = pool.submit(press, bench.wrk, server, bench.requests("texts"), CLIENTS, LONG)
         ping = slowest_pings(server, SECONDS)
-        pressed.result()
+        tail = pressed.result()
     bench.seen["ours, float32"] = load.rate
     work = "32 clients, float32, requests/s"
     yield at_least(f"{work}, by a bare OpenVINO pass", load.rate, bench.passes("openvino", "float32"), 0.90)
@@ -167,7 +169,7 @@ def throughput(bench: Bench) -> Rows:
     yield at_least("  by LitServe", load.rate, bench.litserve, 1.0)
     if theirs := bench.sagemaker("base"):
         yield at_least("  by the SageMaker toolkit", load.rate, theirs, 1.6)
-    yield Row("32 clients, float32, p99 by the median, ms", load.p99, load.p50, "", 2.0)
+    yield Row("32 clients, float32, p99 by the median, ms", tail.p99, tail.p50, "", 2.0)
     yield Row("32 clients, float32, p99 of /ping, ms", ping, None, "", 50.0)
 
 

@@ -250,7 +250,7 @@ class Torch(Runtime):
             self._compiled, self._next = self._next, None
             _release_weights(self.model)
         if self._compiled is not None:
-            return self._compiled(padded(rows, pad, multiple=openvino.MULTIPLE))
+            return self._compiled(padded(rows, pad, multiple=self._compiled.multiple))
         arrays = padded(rows, pad)
         if self._tries_onednn:
             self._tries_onednn = False
