@@ -1,10 +1,12 @@
 """Locks that uv resolves with the package index of this machine."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hfdlc.build import packages
 from hfdlc.errors import HfdlcError
 from hfdlc.locks import lockfile, resolver
 from hfdlc.locks.indexes import IndexConfig, index_config
@@ -26,6 +28,18 @@ def test_another_uv_makes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Resolver(IndexConfig(), State(tmp_path), {}).resolve(wanted, wanted.requirements)
     assert "hint: pip install uv==" in str(caught.value)
     resolver._program.cache_clear()
+
+
+def test_page_that_answers_without_the_version_is_an_error(tmp_path: Path) -> None:
+    """A typo in a local version counted as an unreachable page: an incomplete lock, and exit code 0."""
+    found = Resolver(IndexConfig(no_index=True), State(tmp_path / "state"), os.environ)
+    typo = ("torch==2.13.0+cpy",)
+    wanted = lockfile.LockInput(typo, "3.11", "x86_64-manylinux_2_28", "2026-06-01", framework=typo)
+    with packages.served(tmp_path) as page:
+        wanted = replace(wanted, page=page)
+        with pytest.raises(HfdlcError, match=r"no solution for Python 3\.11"):
+            found.reaches(wanted)
+    assert not found.reaches(wanted)
 
 
 def test_a_lock_does_not_depend_on_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

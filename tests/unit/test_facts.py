@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hfdlc.checks import facts
+from hfdlc.checks import backend, facts
 from hfdlc.engine import images
 from hfdlc.engine.images import Layer
 from hfdlc.errors import HfdlcError
@@ -35,7 +35,9 @@ class Image:
 class Container:
     """A container that answers the script."""
 
-    def __init__(self, answer: str, status: int = 0) -> None:
+    id = "container"
+
+    def __init__(self, answer: str, status: int | None = 0) -> None:
         self.attrs = {"Config": {"Image": "image"}}
         self.answer = (status, (answer.encode(), b"") if not status else (b"", answer.encode()))
 
@@ -93,6 +95,14 @@ def test_container_that_does_not_answer_is_an_error() -> None:
     broken = Container("no Python here", status=127)
     with pytest.raises(HfdlcError, match="no Python here"):
         facts.look(CELL, broken, Image())  # type: ignore[arg-type]
+
+
+def test_program_without_an_exit_code_is_an_error() -> None:
+    """The engine has none if the container ends first: it counted as success."""
+    container = Container(ANSWER % ("null", ""), status=None)
+    for run in (lambda: facts.look(CELL, container, Image()), lambda: backend.host(container).run("true")):  # type: ignore[arg-type]
+        with pytest.raises(HfdlcError, match="no exit code"):
+            run()
 
 
 def test_the_script_is_for_every_python_of_the_matrix() -> None:

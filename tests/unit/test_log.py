@@ -77,6 +77,13 @@ def test_what_ends_after_the_first_failure_is_its_consequence() -> None:
     assert [step.target for step in build_log.failed()] == ["one", "three"]
 
 
+def test_a_message_that_begins_like_a_status_is_kept() -> None:
+    """It ended the build with a traceback."""
+    build_log = BuildLog(["one"])
+    assert not list(build_log.read("{driver} is not running\n"))
+    assert list(build_log.output) == ["{driver} is not running"]
+
+
 def test_without_a_terminal_progress_is_plain_lines() -> None:
     """One line when an instruction ends: its cell, its stage and its seconds; none for what was cached."""
     out, build_log = io.StringIO(), BuildLog(["one", "two"])

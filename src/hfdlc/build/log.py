@@ -93,7 +93,12 @@ class BuildLog:
         if not line.startswith("{"):
             self.output.append(line)
             return
-        yield from self._status(json.loads(line))
+        try:
+            status = json.loads(line)
+        except json.JSONDecodeError:  # a message that only begins like a status
+            self.output.append(line)
+            return
+        yield from self._status(status)
 
     def _status(self, status: dict[str, Any]) -> Iterator[Event]:
         for vertex in status.get("vertexes") or []:

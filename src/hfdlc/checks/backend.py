@@ -6,6 +6,8 @@ import testinfra.host
 from docker.models.containers import Container
 from testinfra.backend import base
 
+from hfdlc.engine import containers
+
 
 class ExecBackend(base.BaseBackend):  # type: ignore[misc]
     """Runs commands in a container by `exec`."""
@@ -19,9 +21,8 @@ class ExecBackend(base.BaseBackend):  # type: ignore[misc]
     def run(self, command: str, *args: str, **_: Any) -> base.CommandResult:
         """Run a shell command, its arguments quoted."""
         line = self.get_command(command, *args)
-        status, output = self.container.exec_run(["/bin/sh", "-c", line], demux=True)
-        out, err = output if isinstance(output, tuple) else (b"", b"")
-        return self.result(status or 0, self.encode(line), out or b"", err or b"")
+        status, out, err = containers.execute(self.container, ["/bin/sh", "-c", line])
+        return self.result(status, self.encode(line), out, err)
 
 
 def host(container: Container) -> testinfra.host.Host:

@@ -223,6 +223,12 @@ def test_no_headers(subject: Subject) -> None:
     )
 
 
+def test_text_is_utf8(subject: Subject) -> None:
+    """Files and output have this encoding by default; without LANG, Python 3.6 has ASCII."""
+    script = "import locale, sys; print(locale.getpreferredencoding(False), sys.stdout.encoding)"
+    assert subject.python(script).lower().split() == ["utf-8", "utf-8"]
+
+
 def test_user(subject: Subject) -> None:
     """The container runs as root, which SageMaker requires."""
     assert subject.config.get("User") in (None, "", "root", "0")

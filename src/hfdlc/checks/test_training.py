@@ -127,7 +127,7 @@ def test_torch_distributed_starts_torchrun(subject: Subject) -> None:
         "sagemaker_mpi_num_of_processes_per_host": "2",
     }
     with training.run(subject, Job(DISTRIBUTED, hyperparameters=settings)) as ended:
-        if not subject.container.exec_run(["which", "torchrun"]).exit_code:
+        if subject.host.exists("torchrun"):
             assert ended.code == 0, ended.log
             assert ended.read("/opt/ml/model/rank1") == "1 of 2"
             return

@@ -46,7 +46,12 @@ def labels(cell: Cell) -> dict[str, str]:
 
 def variables(cell: Cell) -> dict[str, str]:
     """The environment variables of the image, beside PATH."""
-    found = {"HF_HOME": "/tmp/huggingface", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}  # noqa: S108
+    found = {
+        "HF_HOME": "/tmp/huggingface",  # noqa: S108
+        "LANG": "C.UTF-8",  # without it, Python 3.6 reads and writes ASCII
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     # NVIDIA's container runtime reads these; NVIDIA's own base images have them too.
     gpu = {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_VISIBLE_DEVICES": "all"}
     site = f"/opt/venv/lib/python{cell.python}/site-packages"

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
@@ -154,18 +154,30 @@ def remove(container: Container) -> None:
             raise
 
 
+def execute(container: Container, argv: list[str]) -> tuple[int, bytes, bytes]:
+    """Run a program in the container: its exit code, output and errors.
+
+    Raises HfdlcError if the engine knows no exit code, as when the container ends before the program.
+    """
+    status, output = container.exec_run(argv, demux=True)
+    if status is None:
+        raise HfdlcError(
+            f"{argv[0]} has no exit code: the container ended, or the engine lost the connection to it",
+            location=str(container.attrs["Config"]["Image"]),
+        )
+    out, err = cast("tuple[bytes | None, bytes | None]", output)
+    return status, out or b"", err or b""
+
+
 def python(container: Container, script: str) -> str:
     """Run a Python script in the container, and return its output.
 
     Raises HfdlcError with the last lines if it fails.
     """
-    status, output = container.exec_run(["python", "-c", script], demux=True)
-    out, err = output if isinstance(output, tuple) else (b"", b"")
+    status, out, err = execute(container, ["python", "-c", script])
     if status:
-        tail = "\n".join(
-            f"    {line}" for line in (err or out or b"").decode(errors="replace").splitlines()[-8:]
-        )
+        tail = "\n".join(f"    {line}" for line in (err or out).decode(errors="replace").splitlines()[-8:])
         raise HfdlcError(
             f"a script failed inside the container\n{tail}", location=str(container.attrs["Config"]["Image"])
         )
-    return (out or b"").decode()
+    return out.decode()

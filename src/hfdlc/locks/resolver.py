@@ -73,12 +73,17 @@ class Resolver:
                 raise _unresolved(wanted, error) from error
 
     def reaches(self, wanted: LockInput) -> bool:
-        """Whether the framework's source is reachable."""
+        """Whether the framework's source is reachable.
+
+        Raises HfdlcError if it is and does not have this version.
+        """
         if wanted.image or not wanted.page:
             return not wanted.image
         try:
             self.resolve(wanted, wanted.framework[:1])
         except HfdlcError:
+            if self._answers(wanted.page):
+                raise
             return False
         return True
 
