@@ -10,7 +10,7 @@ import tiny
 
 from hf_inference_toolkit.content import codecs
 from hf_inference_toolkit.content.payload import Request
-from hf_inference_toolkit.errors import StartError
+from hf_inference_toolkit.errors import RequestError, StartError
 from hf_inference_toolkit.loading.loader import load_model
 from hf_inference_toolkit.settings import Settings
 from hf_inference_toolkit.tasks.service import predict_alone
@@ -545,9 +545,13 @@ def test_language_of_a_request_is_not_that_of_the_next_one(model_folder):
     loaded = load_model(
         Settings(model_dir=str(model_folder("translation_en_to_fr")), task="translation", runtime="torch")
     )
+    loaded.tokenizer.add_tokens(["eng_Latn", "deu_Latn"])
     loaded.tokenizer.src_lang = "eng_Latn"
     service = Translation(loaded.task_name, loaded.runtime, loaded.tokenizer, {})
     languages = []
+    # NLLB's tokenizer takes any code, and reads an unknown one as <unk>.
+    with pytest.raises(RequestError, match="the model does not know the language 'deu'"):
+        service.encode("I like you", service.read_options({"src_lang": "deu"}))
     for given in ({}, {"src_lang": "deu_Latn"}, {}, {"src_lang": ""}):
         service.encode("I like you", service.read_options(given))
         languages.append(service.tokenizer.src_lang)

@@ -37,10 +37,22 @@ class Translation(Text2TextGeneration):
 
     def encode(self, item: str, options: Options) -> Encoded:
         """One row in the source language's form."""
-        source = options.get("src_lang") or self._source
-        if source and hasattr(self.tokenizer, "src_lang"):
-            self.tokenizer.src_lang = source
+        if hasattr(self.tokenizer, "src_lang"):
+            asked = options.get("src_lang")
+            if asked and not self._sets_source(asked):
+                raise _unknown(asked)
+            if not asked and self._source:
+                self.tokenizer.src_lang = self._source
         return super().encode(item, options)
+
+    def _sets_source(self, language: str) -> bool:
+        """Set the source language; whether the tokenizer knows it."""
+        try:
+            self.tokenizer.src_lang = language
+        except KeyError:
+            return False
+        # Some tokenizers set another spelling: __java__ for java.
+        return self._language_id(self.tokenizer.src_lang) is not None
 
     def arguments(self, options: Options, length: int) -> Options:
         """The target language as the first token, where the model needs it."""
@@ -50,9 +62,7 @@ class Translation(Text2TextGeneration):
         if number is not None:
             arguments.setdefault("forced_bos_token_id", number)
         elif "tgt_lang" in options:
-            raise RequestError(
-                "unprocessable", "the model does not know the language '{}'".format(options["tgt_lang"][:50])
-            )
+            raise _unknown(options["tgt_lang"])
         return arguments
 
     def _language_id(self, language: str) -> Optional[int]:
@@ -67,3 +77,7 @@ class Translation(Text2TextGeneration):
         if hasattr(self.tokenizer, "src_lang") and language in self.tokenizer.get_vocab():
             return int(self.tokenizer.get_vocab()[language])
         return None
+
+
+def _unknown(language: str) -> RequestError:
+    return RequestError("unprocessable", "the model does not know the language '{}'".format(language[:50]))
