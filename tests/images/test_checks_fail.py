@@ -100,7 +100,7 @@ WRONG = [
     Wrong("no_build_tools", "touch /usr/bin/gcc && chmod +x /usr/bin/gcc", "gcc"),
     Wrong("no_headers", "mkdir -p /usr/include && touch /usr/include/stdio.h", "stdio.h"),
     Wrong("no_caches", "mkdir -p /root/.cache && echo kept > /root/.cache/wheel", "/root/.cache/wheel"),
-    Wrong("text_is_utf8", "ENV PYTHONIOENCODING=latin-1", "latin-1"),
+    Wrong("text_is_utf8", "ENV PYTHONIOENCODING=latin-1", "iso8859-1"),
     Wrong("layers", " THEN ".join(f"touch /{number}" for number in range(20)), "layers, 24 allowed"),
     Wrong("what_is_left_out", "mkdir {site}/torch/include", "torch/include"),
     Wrong("what_is_left_out", "rm {site}/tqdm/std.py", "lists tqdm/std.py"),
