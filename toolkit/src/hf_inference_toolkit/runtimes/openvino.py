@@ -26,8 +26,8 @@ PRECISIONS = {
     "float16": ("f16", "FP16"),
     "int8": ("f32", "INT8"),
 }
-# Lengths are padded to a multiple, because the first pass of a shape is slower. In float32 padding costs more than
-# that: with multiples of 8, an Intel processor without AMX answered 4 % fewer requests than with 4.
+# Lengths are padded to a multiple, because the first pass of a shape is slower. In float32 a pass takes longer, so
+# padding to 8 costs more than new shapes do.
 MULTIPLE = 8
 MULTIPLE_FLOAT32 = 4
 # Compiled primitives that are kept, of all shapes together; a shape of DistilBERT takes about 1 MB, and OpenVINO's
